@@ -1,0 +1,1 @@
+"""Visual commonsense research: localized knowledge distillation and late image fusion."""

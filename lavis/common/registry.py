@@ -1,0 +1,186 @@
+"""Names users write in a config, and the classes they stand for, imported when first used.
+
+Each kind of thing has one `Registry` and, in it, one table of lazy targets, so that checking a
+configuration or printing `--help` imports no torch. A class outside this table joins with
+`@models.register("name")` in a module listed under `run.import_modules`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from lavis.common.errors import ConfigError, nearest
+
+T = TypeVar("T", bound=type)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a registered class lives.
+
+    Attributes:
+        cls: `package.module:Class`.
+        config: `package.module:Dataclass` that checks its section of a config; a light import.
+        defaults: type name -> default YAML, relative to `lavis/configs`.
+    """
+
+    cls: str
+    config: str | None = None
+    defaults: Mapping[str, str] = field(default_factory=dict)
+
+
+class Registry:
+    """Names of one kind of thing. Never returns None: an unknown name raises `ConfigError`."""
+
+    def __init__(self, kind: str, targets: Mapping[str, Target]) -> None:
+        self.kind = kind
+        self._targets = dict(targets)
+        self._classes: dict[str, type] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Class decorator: `name` stands for the class from now on.
+
+        Raises:
+            ConfigError: the name is taken by another class.
+        """
+
+        def decorate(cls: T) -> T:
+            path = f"{cls.__module__}:{cls.__qualname__}"
+            taken = self._classes.get(name)
+            target = self._targets.get(name)
+            if taken is not None or (target is not None and target.cls != path):
+                owner = target.cls if target is not None else f"{taken}"
+                raise ConfigError(f"{self.kind} '{name}' is registered already, as {owner}")
+            self._classes[name] = cls
+            return cls
+
+        return decorate
+
+    def get(self, name: str) -> Any:
+        """Return the class of `name`, importing its module on first use."""
+        self.check(name)
+        if name not in self._classes:
+            self._classes[name] = _load(self._targets[name].cls)
+        return self._classes[name]
+
+    def config_class(self, name: str) -> Any:
+        """Return the dataclass that checks this thing's section, without importing the thing."""
+        self.check(name)
+        target = self._targets.get(name)
+        if target is not None and target.config is not None:
+            return _load(target.config)
+        return self.get(name).config_class
+
+    def defaults(self, name: str) -> Mapping[str, str]:
+        """Return type name -> default YAML (relative to `lavis/configs`, or absolute)."""
+        self.check(name)
+        target = self._targets.get(name)
+        if target is not None:
+            return target.defaults
+        return getattr(self._classes[name], "default_configs", {})
+
+    def check(self, name: str, key: str = "") -> None:
+        """Raise `ConfigError` with near matches unless `name` is known."""
+        if name not in self._targets and name not in self._classes:
+            where = f"{key}: " if key else ""
+            raise ConfigError(f"{where}unknown {self.kind} '{name}'{nearest(name, self.list())}")
+
+    def list(self) -> list[str]:
+        """Return every known name, sorted."""
+        return sorted({*self._targets, *self._classes})
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+_CRITIC_TYPES = {
+    "pretrain": "models/blip2/blip2_pretrain.yaml",
+    "pretrain_vitL": "models/blip2/blip2_pretrain_vitL.yaml",
+    "coco": "models/blip2/blip2_coco.yaml",
+}
+
+models = Registry(
+    "model",
+    {
+        "blip2_critic": Target(
+            "lavis.models.blip2.critic:Blip2Critic",
+            "lavis.models.blip2.config:CriticConfig",
+            _CRITIC_TYPES,
+        ),
+        "blip2": Target(
+            "lavis.models.blip2.stage1:Blip2Stage1",
+            "lavis.models.blip2.config:Stage1Config",
+            _CRITIC_TYPES,
+        ),
+    },
+)
+
+datasets = Registry(
+    "dataset",
+    {
+        "unified_vqa_binary": Target(
+            "lavis.datasets.lck:LckDataset",
+            "lavis.datasets.config:LckConfig",
+            {"default": "datasets/unified_vqa_binary/default.yaml"},
+        ),
+        "laion_sample_extracted": Target(
+            "lavis.datasets.laion:LaionDataset",
+            "lavis.datasets.config:LaionConfig",
+            {"default": "datasets/laion/defaults_sample_extracted.yaml"},
+        ),
+        "unified_vqa_chatgpt_contrastive": Target(
+            "lavis.datasets.contrastive:ContrastiveDataset",
+            "lavis.datasets.config:ContrastiveConfig",
+            {"default": "datasets/unified_vqa_chatgpt/contrastive.yaml"},
+        ),
+    },
+)
+
+tasks = Registry(
+    "task",
+    {
+        "multimodal_classification": Target(
+            "lavis.tasks.multimodal_classification:MultimodalClassificationTask",
+            "lavis.tasks.config:ClassificationConfig",
+        ),
+        "comparison": Target(
+            "lavis.tasks.comparison:ComparisonTask", "lavis.tasks.config:ComparisonConfig"
+        ),
+    },
+)
+
+processors = Registry(
+    "processor",
+    {
+        "base": Target("lavis.processors.base:Identity"),
+        "blip_image_eval": Target("lavis.processors.image:BlipImageEval"),
+        "blip_image_train": Target("lavis.processors.image:BlipImageTrain"),
+        "blip2_image_train": Target("lavis.processors.image:Blip2ImageTrain"),
+        "blip_caption": Target("lavis.processors.text:BlipCaption"),
+        "blip_question": Target("lavis.processors.text:BlipQuestion"),
+        "blip_unified_vqa": Target("lavis.processors.text:BlipUnifiedVqa"),
+    },
+)
+
+runners = Registry(
+    "runner",
+    {
+        "runner_base": Target("lavis.runners.runner:RunnerBase"),
+        "runner_iter": Target("lavis.runners.runner:RunnerIter"),
+    },
+)
+
+lr_schedulers = Registry(
+    "lr schedule",
+    {
+        "linear_warmup_cosine_lr": Target("lavis.common.optim:LinearWarmupCosine"),
+        "linear_warmup_step_lr": Target("lavis.common.optim:LinearWarmupStep"),
+        "constant_lr": Target("lavis.common.optim:Constant"),
+        "linear_warmup_cosine_step_lr": Target("lavis.common.optim:LinearWarmupCosinePerStep"),
+    },
+)
