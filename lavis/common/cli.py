@@ -1,0 +1,67 @@
+"""Flags of `train.py` and `evaluate.py`, and the way from a config to a runner."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from lavis.common import registry
+from lavis.common.config import Config, Mode, load_config
+from lavis.common.errors import ConfigError, DataError
+
+
+def parse_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the flags that both front ends share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cfg-path", required=True, help="run file, e.g. lavis/projects/...yaml")
+    parser.add_argument(
+        "--options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="values that win over the run file, e.g. run.output_dir=output/mine model.image_size=224",
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the resolved config and stop"
+    )
+    return parser.parse_args(argv)
+
+
+def run_front_end(description: str, mode: Mode, argv: Sequence[str] | None = None) -> int:
+    """Read flags, check the config, build everything, then train or evaluate.
+
+    Returns:
+        The exit status: 0, or 2 after a configuration or data error told in plain words.
+    """
+    args = parse_args(description, argv)
+    try:
+        config = load_config(args.cfg_path, args.options, mode=mode)
+        if mode == "train" and not config.run.evaluate:
+            config.run.check_training()
+        if args.print_config:
+            sys.stdout.write(config.to_yaml())
+            return 0
+        runner = build_runner(config)
+        if mode == "train":
+            runner.train()
+        else:
+            runner.evaluate()
+    except (ConfigError, DataError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def build_runner(config: Config) -> Any:
+    """Build task, data sets and model eagerly, in this order, and hand them to the runner."""
+    task = registry.tasks.get(config.run.task)(config.task)
+    datasets = {name: _build_splits(name, node) for name, node in config.datasets.items()}
+    model = registry.models.get(config.model.arch).from_config(config.model)
+    return registry.runners.get(config.run.runner)(config, task, model, datasets)
+
+
+def _build_splits(name: str, node: Any) -> dict[str, Any]:
+    cls = registry.datasets.get(name)
+    return {split: cls(node, split) for split in node.build_info.annotations}

@@ -1,0 +1,104 @@
+"""Section `run` of a config: what the runner reads. A task's own keys are in its dataclass."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lavis.common.config import STRICT
+from lavis.common.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunConfig:
+    """How long, how fast and where to; names as in LAVIS run files.
+
+    Attributes:
+        output_dir: folder of everything the run writes, relative to the working directory. LAVIS
+            put a job-id folder inside its own package; here files go straight into this folder,
+            so that a rerun of the same command continues what is there.
+        resume: `auto` continues an unfinished training found in `output_dir`; `never` starts over.
+        batch_size_train: samples per process and step.
+        batch_size_eval: texts per work unit; part of the plan, so never scaled by world size.
+        warmup_lr: learning rate of step 0; -1 means `init_lr`.
+        amp: autocast of the training step to `amp_dtype`; trainable weights stay float32.
+        amp_eval: autocast while evaluating; null means on CUDA only.
+        max_grad_norm: clip the gradient's global norm; null for none, as LAVIS.
+        save_every_steps: optimizer steps between saves; null saves after each (inner) epoch.
+        save_frozen: also write frozen weights into checkpoints.
+        timeout_minutes: a rank that does not reach a meeting point in this time is reported.
+        cache_features: run the frozen vision tower once per distinct picture before training.
+        trackers: `tensorboard`, `wandb`; metrics JSON lines are always written.
+        import_modules: modules of yours that register models, tasks or data sets.
+    """
+
+    task: str
+    output_dir: str
+    runner: str = "runner_base"
+    import_modules: list[str] = Field(default_factory=list)
+
+    lr_sched: str | None = None
+    init_lr: float | None = None
+    min_lr: float = 0.0
+    warmup_lr: float = -1.0
+    warmup_steps: int = 0
+    lr_decay_rate: float | None = None
+    lr_layer_decay: float = 1.0
+    weight_decay: float = 0.05
+    beta2: float = 0.999
+    max_epoch: int | None = None
+    max_iters: int | None = None
+    iters_per_inner_epoch: int | None = None
+    batch_size_train: int | None = None
+    batch_size_eval: int = 32
+    num_workers: int = 0
+    accum_grad_iters: int = 1
+    max_grad_norm: float | None = None
+    train_dataset_ratios: dict[str, float] | None = None
+
+    amp: bool = False
+    amp_dtype: Literal["bf16", "fp16"] = "bf16"
+    amp_eval: bool | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    timeout_minutes: float = 30.0
+    seed: int = 42
+
+    train_splits: list[str] = Field(default_factory=list)
+    valid_splits: list[str] = Field(default_factory=list)
+    test_splits: list[str] = Field(default_factory=list)
+    evaluate: bool = False
+    resume: Literal["auto", "never"] = "auto"
+    resume_ckpt_path: str | None = None
+    save_every_steps: int | None = None
+    save_frozen: bool = False
+    cache_features: bool = False
+
+    log_freq: int = 50
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size_eval", "accum_grad_iters", "log_freq"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; use 1 or more")
+        if self.num_workers < 0:
+            raise ConfigError(f"num_workers is {self.num_workers}; use 0 for none")
+        if self.timeout_minutes <= 0:
+            raise ConfigError(f"timeout_minutes is {self.timeout_minutes}; use more than 0")
+
+    def check_training(self) -> None:
+        """Raise `ConfigError` naming the first key that training needs and the config lacks."""
+        needed = ["lr_sched", "init_lr", "batch_size_train"]
+        if self.runner == "runner_iter":
+            needed += ["max_iters", "iters_per_inner_epoch"]
+        else:
+            needed += ["max_epoch"]
+        for name in needed:
+            value = getattr(self, name)
+            if value is None or (isinstance(value, int) and value < 1):
+                raise ConfigError(
+                    f"run.{name}: {value!r} found; training with {self.runner} needs a value"
+                )
+        if not self.train_splits:
+            raise ConfigError("run.train_splits: empty; name the splits to train on, e.g. [train]")

