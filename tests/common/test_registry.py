@@ -1,0 +1,36 @@
+"""Names are found, refused with a near match, and never silently replaced."""
+
+import pytest
+
+from lavis.common.errors import ConfigError
+from lavis.common.registry import Registry, Target
+
+
+def test_get_imports_the_target_when_it_is_used():
+    registry = Registry("thing", {"fraction": Target("fractions:Fraction")})
+    from fractions import Fraction
+
+    assert registry.get("fraction") is Fraction
+
+
+def test_unknown_name_lists_the_nearest():
+    registry = Registry("thing", {"blip2_critic": Target("fractions:Fraction")})
+    with pytest.raises(ConfigError, match="unknown thing 'blip2_citric'; did you mean 'blip2_cr"):
+        registry.get("blip2_citric")
+
+
+def test_registering_a_name_twice_raises():
+    registry = Registry("thing", {"taken": Target("fractions:Fraction")})
+    with pytest.raises(ConfigError, match="thing 'taken' is registered already, as fractions"):
+        registry.register("taken")(type("Other", (), {}))
+    registry.register("mine")(type("First", (), {}))
+    with pytest.raises(ConfigError, match="'mine' is registered already"):
+        registry.register("mine")(type("Second", (), {}))
+
+
+def test_the_class_a_target_names_may_register_itself():
+    from fractions import Fraction
+
+    registry = Registry("thing", {"fraction": Target("fractions:Fraction")})
+    assert registry.register("fraction")(Fraction) is Fraction
+    assert registry.list() == ["fraction"]
