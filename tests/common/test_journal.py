@@ -1,0 +1,146 @@
+"""Journal: every row exactly once, in order, whatever was killed where."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lavis.common.errors import ConfigError
+from lavis.common.journal import Journal, JournalReader, scan_segment
+
+SEED = {"run": {"seed": 1}}
+
+
+def payload(row: int) -> dict:
+    return {"text": f"row {row} é\n\"'", "score": row / 7}
+
+
+def rows_of(units: list[list[int]], unit: int) -> list[tuple[int, dict]]:
+    return [(row, payload(row)) for row in units[unit]]
+
+
+@st.composite
+def jobs(draw):
+    """Units over shuffled rows, and starts that each finish some units and are cut at a byte."""
+    count = draw(st.integers(1, 30))
+    order = draw(st.permutations(range(count)))
+    cuts = sorted(draw(st.sets(st.integers(1, count), max_size=6)) | {0, count})
+    units = [list(order[a:b]) for a, b in itertools.pairwise(cuts)]
+    start = st.tuples(
+        st.integers(0, 3),  # rank
+        st.lists(st.integers(0, len(units) - 1), max_size=8),  # units, also twice
+        st.none() | st.floats(0, 1),  # where the segment is cut
+    )
+    return units, draw(st.lists(start, max_size=4))
+
+
+@settings(max_examples=60, deadline=None)
+@given(job=jobs())
+def test_any_interleaving_and_any_cut_gives_each_row_once_and_in_order(job, tmp_path_factory):
+    units, starts = job
+    folder = tmp_path_factory.mktemp("journal")
+    for rank, chosen, cut in starts:
+        known = set(folder.glob("*.jsonl"))
+        with Journal(folder, SEED, rank) as journal:
+            for unit in chosen:  # not asking `done`: two ranks may finish the same unit
+                journal.append(unit, rows_of(units, unit))
+        for path in set(folder.glob("*.jsonl")) - known:
+            if cut is not None:
+                data = path.read_bytes()
+                path.write_bytes(data[: int(cut * len(data))])
+    finished = finished_units(folder)
+    with Journal(folder, SEED, 9) as journal:
+        assert {u for u in range(len(units)) if journal.done(u)} == finished
+        assert journal.done_units().tolist() == sorted(finished)
+        for unit in set(range(len(units))) - finished:
+            journal.append(unit, rows_of(units, unit))
+    reader = JournalReader(folder, SEED)
+    total = sum(len(rows) for rows in units)
+    assert list(reader.iterate()) == [(row, payload(row)) for row in range(total)]
+    assert (len(reader), reader.units) == (total, len(units))
+    reader.close()
+
+
+def finished_units(folder: Path) -> set[int]:
+    """The plain reading of the format: whole commit lines below a whole header."""
+    found = set()
+    for path in folder.glob("*.jsonl"):
+        for line in path.read_bytes().splitlines(keepends=True)[1:]:
+            if line.startswith(b'{"unit"') and line.endswith(b"\n"):
+                found.add(json.loads(line)["unit"])
+    return found
+
+
+def test_a_segment_cut_at_every_byte_never_yields_a_part_of_a_unit(tmp_path):
+    units = [[2, 0], [1], [3, 4, 5]]
+    with Journal(tmp_path / "whole", SEED) as journal:
+        for unit in range(3):
+            journal.append(unit, rows_of(units, unit))
+    (segment,) = (tmp_path / "whole").glob("*.jsonl")
+    data = segment.read_bytes()
+    cut_folder = tmp_path / "cut"
+    cut_folder.mkdir()
+    counts = []
+    for end in range(len(data) + 1):
+        (cut_folder / "a.jsonl").write_bytes(data[:end])
+        with JournalReader(cut_folder, SEED) as reader:
+            rows = list(reader.iterate())
+        counts.append(reader.units)
+        assert rows == [(r, payload(r)) for r in sorted(itertools.chain(*units[: reader.units]))]
+    assert counts == sorted(counts) and counts[0] == 0 and counts[-2:] == [2, 3]
+
+
+def test_a_changed_byte_loses_its_unit_only(tmp_path):
+    units = [[0, 1], [2, 3]]
+    with Journal(tmp_path, SEED) as journal:
+        journal.append(0, rows_of(units, 0))
+        journal.append(1, rows_of(units, 1))
+    (segment,) = tmp_path.glob("*.jsonl")
+    segment.write_bytes(segment.read_bytes().replace(b"row 1", b"row 7"))
+    assert [unit.unit for unit in scan_segment(segment)] == [1]
+    assert [row for row, _ in JournalReader(tmp_path, SEED).iterate()] == [2, 3]
+
+
+def test_a_unit_finished_twice_keeps_the_first(tmp_path):
+    for score in (0.25, 0.75):
+        with Journal(tmp_path, SEED, rank=1) as journal:
+            journal.append(0, [(0, {"score": score})])
+    assert list(JournalReader(tmp_path, SEED).iterate()) == [(0, {"score": 0.25})]
+
+
+def test_rows_are_readable_before_the_writer_closes(tmp_path):
+    journal = Journal(tmp_path, SEED)
+    journal.append(4, [(0, {"a": 1})])  # a SIGKILL now must not lose this
+    assert list(JournalReader(tmp_path, SEED).iterate_raw()) == [(0, b'{"a": 1}')]
+    journal.close()
+
+
+def test_another_fingerprint_is_refused_with_what_differs(tmp_path):
+    ours = {"run": {"seed": 1, "batch_size_eval": 8}, "files": ["a"]}
+    with Journal(tmp_path, ours) as journal:
+        journal.append(0, [])
+    theirs = {"run": {"seed": 2, "batch_size_eval": 8}, "files": ["a"], "amp": True}
+    expected = (
+        r"amp is absent there and true here, run\.seed is 1 there and 2 here\); "
+        r"choose another run\.output_dir or delete"
+    )
+    for opened in (Journal, JournalReader):
+        with pytest.raises(ConfigError, match=expected):
+            opened(tmp_path, theirs)
+
+
+def test_a_foreign_file_in_the_folder_is_refused(tmp_path):
+    (tmp_path / "notes.jsonl").write_text('{"hello": 1}\n')
+    with pytest.raises(ConfigError, match="no readable header"):
+        Journal(tmp_path, SEED)
+
+
+def test_a_start_that_finishes_nothing_leaves_no_file(tmp_path):
+    Journal(tmp_path, SEED).close()
+    assert list(tmp_path.iterdir()) == []
+    assert list(JournalReader(tmp_path, SEED).iterate()) == []
