@@ -1,0 +1,82 @@
+"""Schedules against the reference's own numbers, and layer-wise rates in the optimizer."""
+
+import itertools
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lavis.common.errors import ConfigError
+from lavis.common.optim import (
+    LinearWarmupCosinePerStep,
+    build_optimizer,
+    build_schedule,
+    set_lr,
+)
+from lavis.common.registry import lr_schedulers
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "lskd" / "lr" / "schedules.json"
+
+
+def cases():
+    return json.loads(GOLDEN.read_text())
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda c: f"{c['schedule']}-{len(c['config'])}")
+def test_every_rate_of_the_reference_is_met_bit_for_bit(case):
+    schedule = lr_schedulers.get(case["schedule"])(**case["config"])
+    assert case["rows_epoch_step_lr"]
+    for epoch, step, rate in case["rows_epoch_step_lr"]:
+        assert schedule.lr(epoch, step) == rate, (epoch, step)
+
+
+def run_section(**changes):
+    values = dict(
+        lr_sched="linear_warmup_cosine_step_lr", init_lr=1.0, min_lr=0.1, warmup_steps=4,
+        warmup_lr=0.0, lr_decay_rate=None,
+    )  # fmt: skip
+    return SimpleNamespace(**{**values, **changes})
+
+
+def test_cosine_per_step_warms_up_across_epochs_and_ends_at_the_minimum():
+    schedule = build_schedule(run_section(), max_epoch=5, steps_per_epoch=2)
+    assert isinstance(schedule, LinearWarmupCosinePerStep)
+    rates = [schedule.lr(e, s) for e in range(5) for s in range(2)]
+    assert rates[:5] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert all(a > b for a, b in itertools.pairwise(rates[4:]))
+    assert rates[-1] == pytest.approx(0.1)
+    assert schedule.lr(9, 0) == pytest.approx(0.1)  # past the end it stays there
+
+
+def test_a_step_schedule_without_its_factor_is_refused():
+    with pytest.raises(ConfigError, match=r"run\.lr_decay_rate: missing"):
+        build_schedule(
+            run_section(lr_sched="linear_warmup_step_lr"), max_epoch=2, steps_per_epoch=1
+        )
+
+
+def test_an_unknown_schedule_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"run\.lr_sched.*did you mean 'constant_lr'"):
+        build_schedule(run_section(lr_sched="constant_Lr"), max_epoch=2, steps_per_epoch=1)
+
+
+def test_layerwise_decay_reaches_the_step():
+    deep, shallow = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    groups = [
+        {"params": [deep], "weight_decay": 0.0, "lr_scale": 1.0},
+        {"params": [shallow], "weight_decay": 0.0, "lr_scale": 0.5},
+    ]
+    optimizer = build_optimizer(groups, lr=1.0, beta2=0.98)
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.98)
+    set_lr(optimizer, 0.1)
+    (deep.sum() + shallow.sum()).backward()
+    optimizer.step()  # AdamW's first step has length lr
+    torch.testing.assert_close(1 - deep.detach(), torch.full((2, 2), 0.1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(1 - shallow.detach(), torch.full((2, 2), 0.05), rtol=1e-5, atol=0)
+
+
+def test_nothing_to_train_is_refused():
+    with pytest.raises(ConfigError, match="every parameter is frozen"):
+        build_optimizer([{"params": [], "weight_decay": 0.0}], lr=1.0, beta2=0.9)
