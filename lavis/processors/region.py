@@ -1,0 +1,230 @@
+"""Regions of a picture: their colours, how they are drawn, and how a token list names them.
+
+Text number and colour of a region are the same number: its place in the list of regions.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from PIL import Image, ImageDraw
+
+Color = tuple[int, int, int, int]
+Palette = Literal["released", "distinct", "person_xyz"]
+
+_TABLE: tuple[tuple[Color, Color], ...] = (
+    ((255, 5, 205, 32), (5, 255, 55, 255)),
+    ((255, 128, 0, 32), (153, 204, 255, 255)),
+    ((134, 45, 45, 32), (204, 153, 255, 255)),
+    ((255, 128, 0, 32), (245, 173, 66, 255)),
+    ((134, 45, 45, 32), (245, 93, 66, 255)),
+)
+_PERSONS: tuple[tuple[Color, Color], ...] = (
+    ((255, 5, 205, 60), (5, 255, 55, 255)),
+    ((255, 128, 0, 78), (153, 204, 255, 255)),
+    ((134, 45, 45, 125), (204, 153, 255, 255)),
+)
+_GOLDEN_ANGLE = (3 - math.sqrt(5)) / 2  # of a full turn: neighbours in number are far in hue
+_MIN_WIDTH = 2  # pixels, the released outline
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnRegion:
+    """One region to draw.
+
+    Attributes:
+        color_id: place in the list of regions, from 0.
+        box: x1, y1, x2, y2 in pixels of the full picture; parts outside are clipped.
+        polygons: lists of (x, y) points that form one outline together; drawn in place of the box.
+    """
+
+    color_id: int
+    box: tuple[float, float, float, float]
+    polygons: tuple[tuple[tuple[float, float], ...], ...] | None = None
+
+
+def region_colors(color_id: int, palette: Palette = "released") -> tuple[Color, Color]:
+    """Return fill and outline RGBA of a region.
+
+    Ids 0 to 4 come from a table. Above it, `released` gives nearly the same grey for all small
+    ids; `distinct` steps round the colour circle instead. `person_xyz` is the older table of three.
+    """
+    if palette == "person_xyz":
+        return _PERSONS[color_id]
+    if color_id < len(_TABLE):
+        return _TABLE[color_id]
+    if palette == "distinct":
+        step = color_id - len(_TABLE)
+        hue = (0.475 + step * _GOLDEN_ANGLE) % 1
+        rgb = colorsys.hls_to_rgb(hue, (0.3, 0.5, 0.62)[step % 3], 0.95)
+    else:
+        luminance = 0.4 + 0.6 * ((color_id % 1025) / 1025)
+        rgb = colorsys.hls_to_rgb((color_id % 1024) / 1024, luminance, (color_id % 1023) / 1023)
+    red, green, blue = (math.floor(part * 255) for part in rgb)
+    return (red, green, blue, 32), (red, green, blue, 255)
+
+
+def outline_width(size: tuple[int, int], line_width: int | Literal["auto"], image_size: int) -> int:
+    """Return the outline's width in pixels of a picture of `size` (width, height).
+
+    `auto` keeps a line of at least two pixels after the picture is squashed to
+    `image_size` x `image_size`; a number is taken as it is (released: 2).
+    """
+    if line_width != "auto":
+        return line_width
+    return max(_MIN_WIDTH, math.ceil(_MIN_WIDTH * max(size) / image_size))
+
+
+def draw_regions(
+    image: Image.Image,
+    regions: Iterable[DrawnRegion],
+    *,
+    palette: Palette = "released",
+    width: int = _MIN_WIDTH,
+) -> Image.Image:
+    """Return a copy of an RGB picture with regions drawn one after another.
+
+    Each region is an overlay (fill alpha 32, opaque outline inside the region) composited on the
+    result so far. Only the touched rectangle is composited: the other pixels of a full-size
+    overlay are transparent and change nothing, so the result equals full-size compositing.
+    """
+    image = image.copy()
+    for region in regions:
+        if palette == "person_xyz" and region.color_id >= len(_PERSONS):
+            continue
+        fill, outline = region_colors(region.color_id, palette)
+        if region.polygons is None:
+            _draw_box(image, region.box, fill, outline, width)
+        else:
+            _draw_polygon(image, region.polygons, fill, outline, width)
+    return image
+
+
+def _draw_box(
+    image: Image.Image, box: Sequence[float], fill: Color, outline: Color, width: int
+) -> None:
+    # Pillow truncates towards zero; doing it here keeps that under the shift of the origin.
+    left, top, right, bottom = (int(v) for v in box)
+    touched = _clip((left, top, right + 1, bottom + 1), image.size)
+    if touched is None:
+        return
+    x0, y0 = touched[:2]
+    overlay = Image.new("RGBA", (touched[2] - x0, touched[3] - y0), (0, 0, 0, 0))
+    corners = (left - x0, top - y0, right - x0, bottom - y0)
+    ImageDraw.Draw(overlay).rectangle(corners, fill=fill, outline=outline, width=width)
+    _composite(image, overlay, touched)
+
+
+def _draw_polygon(
+    image: Image.Image,
+    polygons: Sequence[Sequence[Sequence[float]]],
+    fill: Color,
+    outline: Color,
+    width: int,
+) -> None:
+    # Released: all parts of a mask are joined into one outline.
+    points = [(float(x), float(y)) for part in polygons for x, y in part]
+    if not points:
+        return
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    margin = width + 1
+    touched = _clip(
+        (
+            int(min(xs)) - margin,
+            int(min(ys)) - margin,
+            int(max(xs)) + margin + 1,
+            int(max(ys)) + margin + 1,
+        ),
+        image.size,
+    )
+    if touched is None:
+        return
+    # Rasterised at full size: shifting the points would change the rounding of slanted edges.
+    overlay = Image.new("RGBA", image.size, (0, 0, 0, 0))
+    flat = [value for point in points for value in point]
+    ImageDraw.Draw(overlay).polygon(flat, fill=fill, outline=outline, width=width)
+    _composite(image, overlay.crop(touched), touched)
+
+
+def _clip(
+    box: tuple[int, int, int, int], size: tuple[int, int]
+) -> tuple[int, int, int, int] | None:
+    left, top = max(box[0], 0), max(box[1], 0)
+    right, bottom = min(box[2], size[0]), min(box[3], size[1])
+    return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _composite(image: Image.Image, overlay: Image.Image, at: tuple[int, int, int, int]) -> None:
+    below = image.crop(at).convert("RGBA")
+    image.paste(Image.alpha_composite(below, overlay).convert("RGB"), at[:2])
+
+
+@dataclass(frozen=True, slots=True)
+class RegionTag:
+    """What the text may say about one region.
+
+    Attributes:
+        index: its number in text and drawing; None numbers regions by first mention.
+        object_name: the detector's guess, such as `person`.
+        description: a phrase, such as `a woman in a blue coat`.
+    """
+
+    index: int | None = None
+    object_name: str = ""
+    description: str = ""
+
+
+def tag_tokens(
+    tokens: Sequence[Any],
+    tags: dict[int, RegionTag],
+    *,
+    reorder_ids: bool = True,
+    use_object_tags: bool = False,
+    use_descriptions: bool = False,
+    no_ids: bool = False,
+) -> list[Any]:
+    """Replace every list of region ids in a token list by the regions' tags.
+
+    Args:
+        tokens: words, and lists of region ids.
+        tags: region id -> what is known about it. Ids outside it vanish and leave an empty word.
+        reorder_ids: write `[index]`, or the place of the first mention where there is none;
+            False writes the raw id.
+        use_object_tags: write `name [index]`, or with `no_ids` only the name.
+        use_descriptions: write the description only.
+
+    Returns:
+        The words; several ids in one list are joined with ` , `.
+    """
+    order: dict[int, int] = {}
+    words: list[Any] = []
+    for token in tokens:
+        if not isinstance(token, (list, tuple)):
+            words.append(token)
+            continue
+        parts = []
+        for region_id in token:
+            tag = tags.get(int(region_id))
+            if tag is None:
+                continue
+            number = int(region_id)
+            if reorder_ids:
+                first_mention = order.setdefault(number, len(order))
+                number = tag.index if tag.index is not None else first_mention
+            if use_descriptions:
+                parts.append(tag.description)
+            elif use_object_tags:
+                parts.append(tag.object_name if no_ids else f"{tag.object_name} [{number}]")
+            else:
+                parts.append(f"[{number}]")
+        words.append(" , ".join(parts))
+    return words
+
+
+def tokens_to_text(tokens: Sequence[Any], tags: dict[int, RegionTag], **options: bool) -> str:
+    """Return `tag_tokens(...)` joined with single blanks."""
+    return " ".join(str(word) for word in tag_tokens(tokens, tags, **options))
