@@ -109,7 +109,7 @@ class Journal:
         """Return this start's segment, made at the first unit so that idle starts leave nothing."""
         if self._file is None:
             name = f"{time.time_ns():020d}-rank{self._rank:05d}-{secrets.token_hex(4)}.jsonl"
-            self._file = open(self.folder / name, "xb")  # noqa: SIM115 - stays open
+            self._file = open(self.folder / name, "xb")
             header = {"journal": FORMAT, "rank": self._rank, "fingerprint": self._fingerprint}
             self._file.write(json.dumps(header).encode("ascii") + b"\n")
         return self._file
@@ -159,11 +159,17 @@ class JournalReader:
     def iterate_raw(self) -> Iterator[tuple[int, bytes]]:
         """Yield (row number, the payload's JSON text as written) in ascending row number."""
         table = self._table
-        for row in self.rows().tolist():
-            file = self._file(int(table.segments[row]))
-            file.seek(int(table.offsets[row]))
-            line = file.read(int(table.lengths[row]))
-            yield row, line[line.index(b",") + 2 : -2]  # "[17, {...}]\n" -> "{...}"
+        for chunk in range(0, len(table.lengths), 65536):  # Python numbers of one chunk at a time
+            part = slice(chunk, chunk + 65536)
+            columns = (table.segments, table.offsets, table.lengths)
+            for row, (segment, offset, length) in enumerate(
+                zip(*(column[part].tolist() for column in columns), strict=True), chunk
+            ):
+                if length:
+                    file = self._file(segment)
+                    file.seek(offset)
+                    line = file.read(length)
+                    yield row, line[line.index(b",") + 2 : -2]  # "[17, {...}]\n" -> "{...}"
 
     def close(self) -> None:
         """Close the segments that are open."""
@@ -183,7 +189,7 @@ class JournalReader:
         if file is None:
             if len(self._files) >= MAX_OPEN_SEGMENTS:
                 self._files.popitem(last=False)[1].close()
-            file = open(self._paths[segment], "rb", buffering=0)  # noqa: SIM115 - stays open
+            file = open(self._paths[segment], "rb", buffering=0)
             self._files[segment] = file
         return file
 
