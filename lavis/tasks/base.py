@@ -1,0 +1,149 @@
+"""What every task does: plan units, load them, predict, turn outputs into rows, finish.
+
+N texts of one unit ask about P distinct pictures; text n is about picture `image_index[n]`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from lavis.common.errors import RecordError
+from lavis.tasks.planning import Plan, load_or_make, make_plan
+
+if TYPE_CHECKING:
+    from lavis.datasets.base import RecordDataset, Row
+
+
+class RowReader(Protocol):
+    """Finished rows in data-set order, such as `lavis.common.journal.JournalReader`."""
+
+    def iterate_raw(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (row number, the payload's JSON text)."""
+        ...
+
+
+@dataclass
+class UnitBatch:
+    """One unit, ready for the model.
+
+    Attributes:
+        unit: its number in the plan.
+        rows: the N rows that can be scored, in the order of the samples.
+        samples: what the model takes; empty where no row can be scored.
+        rejects: (row number, payload with `reject`, `file`, `line`) of the others.
+    """
+
+    unit: int
+    rows: list[Row]
+    samples: dict[str, Any]
+    rejects: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+
+    def to(self, device: torch.device | str) -> UnitBatch:
+        """Return the unit with its tensors on a device, copied without waiting where possible."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> UnitBatch:
+        """Return the unit with its tensors in pinned memory (torch's DataLoader calls this)."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> UnitBatch:
+        samples = {
+            name: change(value) if isinstance(value, Tensor) else value
+            for name, value in self.samples.items()
+        }
+        return dataclasses.replace(self, samples=samples)
+
+
+class BaseTask(ABC):
+    """One job over rows; knows neither devices nor processes."""
+
+    config_class: ClassVar[type]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def train_step(self, model: Any, samples: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the model's losses by name, among them `loss`, the one to minimise."""
+        return model(samples)
+
+    def plan(self, dataset: RecordDataset, batch_size: int, path: Path | None = None) -> Plan:
+        """Return the units of a data set; they depend on the data and `batch_size` only.
+
+        Args:
+            dataset: every row is read once.
+            batch_size: texts to a unit.
+            path: where the plan is kept (`.npz`); a plan of the same data found there is used.
+        """
+        if path is not None:
+            return load_or_make(Path(path), dataset, batch_size)
+        return make_plan(dataset, batch_size)
+
+    def load_unit(self, dataset: RecordDataset, plan: Plan, unit: int) -> UnitBatch:
+        """Read, draw and collate one unit, each distinct picture once.
+
+        A row that cannot be read is rejected, and so are all rows of a picture that cannot.
+        """
+        groups: dict[str, list[Row]] = {}
+        rejects: list[tuple[int, dict[str, Any]]] = []
+        for index in plan.rows(unit).tolist():
+            try:
+                row = dataset.row(index)
+            except RecordError as error:
+                rejects.append(self.reject(dataset, index, error.reason))
+            else:
+                groups.setdefault(row.picture_key, []).append(row)
+        rows: list[Row] = []
+        pictures: list[Tensor] = []
+        image_index: list[int] = []
+        for group in groups.values():
+            try:
+                picture = dataset.picture(group[0])
+            except RecordError as error:
+                rejects += [self.reject(dataset, row.index, error.reason) for row in group]
+            else:
+                image_index += [len(pictures)] * len(group)
+                pictures.append(picture)
+                rows += group
+        samples = dataset.collate(rows, torch.stack(pictures), image_index) if rows else {}
+        return UnitBatch(unit, rows, samples, rejects)
+
+    @staticmethod
+    def reject(dataset: RecordDataset, index: int, reason: str) -> tuple[int, dict[str, Any]]:
+        """Return the journal's row for a record that is set aside."""
+        return index, {"reject": reason, **dataset.source(index)}
+
+    @abstractmethod
+    def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
+        """Return the outputs of one unit on the model's device, without waiting for it."""
+
+    @abstractmethod
+    def rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[tuple[int, dict]]:
+        """Return (row number, JSON-able payload) of every row of the unit, rejects included."""
+
+    @abstractmethod
+    def finish(
+        self,
+        reader: RowReader,
+        dataset: RecordDataset,
+        output_dir: Path,
+        name: str,
+        *,
+        report: bool = True,
+    ) -> dict[str, Any]:
+        """Write result files from all rows and return metrics, `agg_metrics` among them.
+
+        Args:
+            reader: every row of the data set, in its order.
+            dataset: where the rows came from.
+            output_dir: scores go to `<output_dir>/result/<name>.json`.
+            name: `<split>_epoch<epoch>`, as LAVIS names results.
+            report: also write what a reader looks at; off while training.
+        """

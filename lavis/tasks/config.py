@@ -1,0 +1,54 @@
+"""A task's own keys in section `run` of a config; imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lavis.common.config import STRICT
+from lavis.common.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ClassificationConfig:
+    """Keys of `task: multimodal_classification`, the critic's scoring and filtering.
+
+    Attributes:
+        report_metric: compute metrics where rows carry a label; false writes scores only.
+        keep_above: a filtered corpus is written for each of these scores, kept at or above.
+        report_examples: rows shown in `report.html`.
+        calibrate: fit scores to labels on the split `calibrate_on`, then threshold the fitted
+            scores; the raw ones stay in the result files.
+        calibrate_on: the labelled split that is fitted; evaluate it before the others.
+    """
+
+    report_metric: bool = True
+    keep_above: list[float] = Field(default_factory=lambda: [0.5, 0.7, 0.8])
+    report_examples: int = 60
+    calibrate: Literal["temperature", "isotonic"] | None = None
+    calibrate_on: str = "val"
+
+    def __post_init__(self) -> None:
+        for value in self.keep_above:
+            if not 0 <= value <= 1:
+                raise ConfigError(f"keep_above holds {value}; scores lie between 0 and 1")
+        if len(set(self.keep_above)) < len(self.keep_above):
+            raise ConfigError(f"keep_above is {self.keep_above}; name each threshold once")
+        if self.report_examples < 0:
+            raise ConfigError(f"report_examples is {self.report_examples}; use 0 for none")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ComparisonConfig:
+    """Keys of `task: comparison`, the ranking of candidate texts for one picture.
+
+    Attributes:
+        report_metric: compute accuracy or rank agreement where the data have what it needs.
+        match_head: `itm` ranks by the matching head's class-1 logit, `itc` by the largest
+            similarity over queries, `itm+itc` by their sum.
+    """
+
+    report_metric: bool = True
+    match_head: Literal["itm", "itc", "itm+itc"] = "itm"

@@ -1,0 +1,143 @@
+"""Units of work made from the data alone: a picture's rows together, texts of one length together.
+
+Planning reads every row once and keeps 12 bytes of it. The same data and unit size give the same
+plan on any machine, for any number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lavis.common.errors import RecordError
+
+if TYPE_CHECKING:
+    from lavis.datasets.base import RecordDataset
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # part of a saved plan's identity: raise it when the same data are planned differently
+BUCKET = 16  # characters, about four tokens: finer saves nothing, coarser pads more
+LOG_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which rows belong to which unit.
+
+    Attributes:
+        order: `(rows,)` int64, row numbers, unit after unit.
+        offsets: `(units + 1,)` int64, where each unit begins in `order`.
+        batch_size: texts a unit was packed to.
+    """
+
+    order: np.ndarray
+    offsets: np.ndarray
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Return the number of units."""
+        return len(self.offsets) - 1
+
+    def rows(self, unit: int) -> np.ndarray:
+        """Return the row numbers of one unit, rows of one picture side by side."""
+        return self.order[self.offsets[unit] : self.offsets[unit + 1]]
+
+
+def make_plan(dataset: RecordDataset, batch_size: int) -> Plan:
+    """Group rows by picture, order the groups by their longest text, pack them into units.
+
+    A unit holds at most `batch_size` texts, or more where one picture alone has more. Units of
+    long texts come first, so that a batch too large for the memory fails at the start. Rows that
+    cannot be read are planned too: their unit reports them as rejects.
+    """
+    pictures, lengths = _scan(dataset)
+    order = np.argsort(pictures, kind="stable")  # rows of one picture, ascending
+    ordered = pictures[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])[: len(ordered)]
+    if not len(starts):
+        return Plan(np.zeros(0, np.int64), np.zeros(1, np.int64), batch_size)
+    sizes = np.diff(np.r_[starts, len(order)])
+    buckets = -(-np.maximum.reduceat(lengths[order], starts) // BUCKET)
+    groups = np.lexsort((order[starts], -buckets))  # by bucket, then by first row
+    sizes = sizes[groups]
+    ends = np.cumsum(sizes)
+    source = np.repeat(starts[groups] - (ends - sizes), sizes)  # group's start before - after
+    return Plan(order[source + np.arange(len(order))], _pack(ends, batch_size), batch_size)
+
+
+def load_or_make(path: Path, dataset: RecordDataset, batch_size: int) -> Plan:
+    """Return the plan saved at `path` where it is of these data and this size, else make and save.
+
+    One process should come first and the others after a barrier; several at once do the work
+    several times and end with the same file.
+    """
+    parts = {"version": VERSION, "batch_size": batch_size, "data": dataset.fingerprint()}
+    identity = json.dumps(parts, sort_keys=True)
+    plan = _load(path, identity, batch_size)
+    if plan is None:
+        plan = make_plan(dataset, batch_size)
+        _save(path, identity, plan)
+    return plan
+
+
+def _scan(dataset: RecordDataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row's picture hash (uint64) and text length in characters (int32)."""
+    count = len(dataset)
+    pictures = np.zeros(count, dtype=np.uint64)
+    lengths = np.zeros(count, dtype=np.int32)
+    shown = time.monotonic()
+    for index in range(count):
+        try:
+            row = dataset.row(index)
+            key, lengths[index] = row.picture_key, len(row.text)
+        except RecordError:
+            key = f"\0unreadable row {index}"
+        digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        pictures[index] = int.from_bytes(digest, "little")
+        if time.monotonic() - shown > LOG_SECONDS:
+            shown = time.monotonic()
+            logger.info("planning: read %d of %d rows", index + 1, count)
+    return pictures, lengths
+
+
+def _pack(ends: np.ndarray, batch_size: int) -> np.ndarray:
+    """Cut groups, given by their cumulative sizes, into units of at most `batch_size` rows."""
+    offsets = [0]
+    while offsets[-1] < ends[-1]:
+        first = int(np.searchsorted(ends, offsets[-1], side="right"))
+        fitting = int(np.searchsorted(ends, offsets[-1] + batch_size, side="right"))
+        offsets.append(int(ends[max(fitting - 1, first)]))
+    return np.array(offsets, dtype=np.int64)
+
+
+def _load(path: Path, identity: str, batch_size: int) -> Plan | None:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            if str(data["identity"]) != identity:
+                logger.info("%s is a plan of other data; planning anew", path)
+                return None
+            return Plan(data["order"], data["offsets"], batch_size)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        logger.warning("%s cannot be read (%s); planning anew", path, error)
+        return None
+
+
+def _save(path: Path, identity: str, plan: Plan) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    arrays: dict[str, Any] = {"order": plan.order, "offsets": plan.offsets}
+    with open(temporary, "wb") as file:
+        np.savez(file, identity=np.array(identity), **arrays)
+    os.replace(temporary, path)
