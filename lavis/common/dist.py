@@ -1,0 +1,292 @@
+"""Who this process is among its ranks, and meeting points that name the ranks that do not come.
+
+Works under plain python, torchrun and `accelerate launch`, on CPU (gloo) and CUDA (nccl). Gradients
+travel over the process group; everything else (meeting points, python objects, signs of life) goes
+through the launcher's key-value store, where a missing rank can be told from a slow one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+
+from lavis.common.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+NOTE_SECONDS = 60.0  # how often a waiting rank says for whom it waits
+
+
+class HungRankError(RuntimeError):
+    """One or more ranks gave no sign of progress for `run.timeout_minutes`."""
+
+
+def rank() -> int:
+    """Return this process's number: from the process group, else the launcher, else 0."""
+    if torch_dist.is_available() and torch_dist.is_initialized():
+        return torch_dist.get_rank()
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    if torch_dist.is_available() and torch_dist.is_initialized():
+        return torch_dist.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Return whether this is rank 0, the one that writes results."""
+    return rank() == 0
+
+
+def make_run_id() -> str:
+    """Return `yyyymmddTHHMMSS-xxxx`, local time and four random hexadecimal digits."""
+    return f"{datetime.now():%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def pick_device(device: str) -> torch.device:
+    """Return this process's device: for CUDA the one of `LOCAL_RANK`.
+
+    Raises:
+        ConfigError: CUDA is asked for and not there.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "run.device: 'cuda' found, but torch sees no CUDA device; use auto or cpu"
+        )
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", local % torch.cuda.device_count())
+
+
+@dataclass
+class World:
+    """One process's view of all of them; every method is a no-op on a single process.
+
+    Attributes:
+        run_id: made on rank 0, the same on every rank.
+        limit: seconds without progress after which a rank counts as hung.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    run_id: str = field(default_factory=make_run_id)
+    limit: float = 1800.0
+    pulse: Pulse | None = None
+    _meetings: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def beat(self, where: str) -> None:
+        """Note progress; costs nothing, a thread publishes the latest note."""
+        if self.pulse is not None:
+            self.pulse.beat(where)
+
+    def barrier(self, what: str) -> None:
+        """Wait until every rank is here.
+
+        Args:
+            what: named in the log and in the error.
+
+        Raises:
+            HungRankError: a rank that is not here made no progress within the limit.
+        """
+        self._meet(what, None, read=False)
+
+    def gather(self, value: Any, what: str = "gather") -> list[Any]:
+        """Return the picklable values of all ranks, by rank, on every rank."""
+        return self._meet(what, value) if self.pulse is not None else [value]
+
+    def broadcast(self, value: Any, what: str = "broadcast") -> Any:
+        """Return rank 0's picklable value on every rank."""
+        if self.pulse is None:
+            return value
+        self._meet(what, value if self.is_main else None, read=False)
+        return value if self.is_main else self.pulse.read(self._meetings - 1, 0)
+
+    def explain(self, error: Exception, where: str) -> Exception:
+        """Return `error`, or a `HungRankError` naming the ranks behind a failed collective."""
+        if self.pulse is None:
+            return error
+        behind = self.pulse.behind()
+        if not behind:
+            return error
+        return HungRankError(f"{where}: {behind}; the collective reported: {error}")
+
+    def close(self) -> None:
+        """Leave together: rank 0 may hold the store, so it goes last."""
+        if self.pulse is not None:
+            self.pulse.leave()
+            self.pulse = None
+            torch_dist.destroy_process_group()
+
+    def _meet(self, what: str, value: Any, *, read: bool = True) -> list[Any]:
+        if self.pulse is None:
+            return [value]
+        self.pulse.beat(f"waiting at '{what}'")
+        number, self._meetings = self._meetings, self._meetings + 1
+        self.pulse.meet(number, value, what)
+        self.pulse.beat(f"past '{what}'")
+        return [self.pulse.read(number, other) for other in range(self.size)] if read else []
+
+
+class Pulse:
+    """Signs of life and meeting points of the ranks, over the process group's key-value store.
+
+    A thread publishes this rank's last note; when the process hangs or stops, the note stays, and
+    the others see by their own clocks how long it has not changed.
+    """
+
+    def __init__(self, store: Any, *, rank: int, size: int, limit: float) -> None:
+        self._store = store
+        self._rank, self._size, self._limit = rank, size, limit
+        self._count, self._where = 0, "start"
+        self._seen: dict[int, tuple[bytes, float]] = {}
+        self._stop = threading.Event()
+        self._interval = min(5.0, limit / 10)
+        self._publish()
+        self._thread = threading.Thread(target=self._watch, name="pulse", daemon=True)
+        self._thread.start()
+
+    def beat(self, where: str) -> None:
+        """Note progress."""
+        self._count, self._where = self._count + 1, where
+
+    def meet(self, number: int, value: Any, what: str) -> None:
+        """Leave a value at a meeting point and wait until every rank has left one."""
+        try:
+            self._store.set(f"meet/{number}/{self._rank}", pickle.dumps(value))
+            self._wait([f"meet/{number}/{other}" for other in range(self._size)], what)
+            if number > 0:  # every rank is past the meeting before this one
+                self._store.delete_key(f"meet/{number - 1}/{self._rank}")
+        except torch_dist.DistError as error:
+            raise HungRankError(
+                f"{what}: rank {self._rank} lost the store that rank 0 or the launcher keeps, so "
+                f"that process has ended; see its log ({error})"
+            ) from error
+
+    def read(self, number: int, other: int) -> Any:
+        """Return what a rank left at a meeting point."""
+        return pickle.loads(self._store.get(f"meet/{number}/{other}"))
+
+    def behind(self) -> str:
+        """Name the ranks that have noted less progress than this one, or ''."""
+        time.sleep(1.5 * self._interval)  # let the notes of ranks that are alive come in
+        found = []
+        for other in range(self._size):
+            count, _, where = self._note(other).partition(b"|")
+            if other != self._rank and int(count) < self._count:
+                found.append(f"rank {other} (last at: {where.decode()})")
+        return f"no answer from {', '.join(found)}" if found else ""
+
+    def leave(self) -> None:
+        """Stop the thread; rank 0 waits for the others, at most ten seconds."""
+        self._stop.set()
+        self._thread.join(timeout=2 * self._interval)
+        try:
+            self._store.set(f"left/{self._rank}", b"1")
+            end = time.monotonic() + (10.0 if self._rank == 0 else 0.0)
+            keys = [f"left/{other}" for other in range(self._size)]
+            while time.monotonic() < end and not self._store.check(keys):
+                time.sleep(0.02)
+        except torch_dist.DistError:
+            return  # the store has gone with its process; nothing is left to agree on
+
+    def _wait(self, keys: list[str], what: str) -> None:
+        start = noted = time.monotonic()
+        pause = 0.002
+        looked = start
+        self._seen.clear()
+        while not self._store.check(keys):
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.2)
+            now = time.monotonic()
+            if now - looked < self._interval:
+                continue
+            looked = now
+            missing = [other for other, key in enumerate(keys) if not self._store.check([key])]
+            silent = [(other, self._silence(other, start)) for other in missing]
+            hung = [(other, quiet) for other, quiet in silent if quiet > self._limit]
+            if hung:
+                raise HungRankError(f"{what}: " + "; ".join(self._tell(*each) for each in hung))
+            if missing and now - noted > NOTE_SECONDS:
+                noted = now
+                told = "; ".join(self._tell(*each) for each in silent[:8])
+                logger.warning("waiting at '%s' for %d ranks: %s", what, len(missing), told)
+
+    def _tell(self, other: int, quiet: float) -> str:
+        where = self._note(other).partition(b"|")[2].decode()
+        return f"rank {other} has made no progress for {quiet:.0f} s, last at: {where}"
+
+    def _silence(self, other: int, start: float) -> float:
+        """Seconds since this rank saw another's note change, or since it began to look."""
+        now, note = time.monotonic(), self._note(other)
+        last = self._seen.get(other)
+        if last is None or last[0] != note:
+            self._seen[other] = (note, start if last is None else now)
+        return now - self._seen[other][1]
+
+    def _note(self, other: int) -> bytes:
+        key = f"pulse/{other}"
+        return self._store.get(key) if self._store.check([key]) else b"0|not started"
+
+    def _publish(self) -> None:
+        self._store.set(f"pulse/{self._rank}", f"{self._count}|{self._where}")
+
+    def _watch(self) -> None:
+        published = -1
+        while not self._stop.wait(self._interval):
+            try:
+                if self._count != published:
+                    published = self._count
+                    self._publish()
+            except Exception:  # the store went with its process: the main thread will report it
+                return
+
+
+def start(device: str = "auto", timeout_minutes: float = 30.0) -> World:
+    """Join the other processes that the launcher started, if any; once for each process group.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        timeout_minutes: after so long without progress a rank is reported as hung, and a
+            collective that waits for it fails.
+    """
+    chosen = pick_device(device)
+    limit = timeout_minutes * 60
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return World(0, 1, chosen, limit=limit)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if not torch_dist.is_initialized():
+        backend = "cuda:nccl,cpu:gloo" if chosen.type == "cuda" else "gloo"
+        torch_dist.init_process_group(backend, timeout=timedelta(seconds=limit))
+    me, size = torch_dist.get_rank(), torch_dist.get_world_size()
+    store = torch_dist.distributed_c10d._get_default_store()
+    if me == 0:
+        run_id = make_run_id()
+        store.set("lavis/run_id", run_id)
+    else:
+        store.wait(["lavis/run_id"], timedelta(seconds=limit))
+        run_id = store.get("lavis/run_id").decode()
+    scoped = torch_dist.PrefixStore(f"lavis/{run_id}", store)
+    pulse = Pulse(scoped, rank=me, size=size, limit=limit)
+    pulse.beat(f"joined on {socket.gethostname()}")
+    return World(me, size, chosen, run_id, limit, pulse)

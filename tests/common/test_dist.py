@@ -1,0 +1,112 @@
+"""One process is a world of its own; two gloo processes meet, and a hung one is named."""
+
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from lavis.common import dist
+from lavis.common.errors import ConfigError
+
+MEET = """
+import logging, sys, time
+from lavis.common import dist
+logging.basicConfig(level=logging.WARNING)
+world = dist.start("cpu", timeout_minutes=2.0 / 60)
+assert world.size == 2
+print("RUN", world.run_id, flush=True)
+print("GATHER", world.gather({"rank": world.rank}), flush=True)
+print("BROADCAST", world.broadcast(f"from {world.rank}"), flush=True)
+for step in range(6):  # slower than the limit in all, but never silent for so long
+    world.beat(f"unit {step}")
+    time.sleep(0.6 * world.rank)
+world.barrier("scores")
+world.beat("iteration 7")
+if world.rank == 1:
+    time.sleep(60)
+try:
+    world.barrier("the end of epoch 0")
+except dist.HungRankError as error:
+    print("HUNG", error, flush=True)
+    import os
+    os._exit(3)
+"""
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def launch(code, size):
+    """Start `size` python processes as torchrun would."""
+    port = str(free_port())
+    base = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**base, "RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": str(size)},
+            **pipes,
+        )
+        for r in range(size)
+    ]
+
+
+def test_two_processes_meet_and_the_one_that_hangs_is_named():
+    first, second = launch(MEET, 2)
+    try:
+        out, err = first.communicate(timeout=60)
+    finally:
+        second.kill()
+    other = second.communicate()[0]
+    assert first.returncode == 3, err
+    run_ids = {re.search(r"RUN (\S+)", text).group(1) for text in (out, other)}
+    assert len(run_ids) == 1
+    for text in (out, other):
+        assert "GATHER [{'rank': 0}, {'rank': 1}]" in text
+        assert "BROADCAST from 0" in text
+    hung = re.search(r"HUNG (.*)", out).group(1)
+    assert re.match(
+        r"the end of epoch 0: rank 1 has made no progress for \d+ s, last at: iteration 7", hung
+    )
+
+
+def test_one_process_needs_nobody(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    world = dist.start("cpu")
+    assert (world.rank, world.size, world.is_main, world.device.type) == (0, 1, True, "cpu")
+    assert world.gather(3) == [3] and world.broadcast("x") == "x"
+    world.barrier("nothing")
+    world.beat("anything")
+    error = RuntimeError("as it was")
+    assert world.explain(error, "step") is error
+    world.close()
+
+
+def test_run_ids_tell_time_and_differ():
+    first = dist.make_run_id()
+    assert re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{4}", first)
+    assert len({dist.make_run_id() for _ in range(50)}) > 40
+
+
+def test_asking_for_a_missing_gpu_says_what_to_use(monkeypatch):
+    monkeypatch.setattr(dist.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"run\.device: 'cuda' found.*use auto or cpu"):
+        dist.pick_device("cuda")
+    assert dist.pick_device("auto").type == "cpu"
+
+
+def test_a_waiting_rank_says_for_whom(caplog, monkeypatch):
+    store = dist.torch_dist.HashStore()
+    monkeypatch.setattr(dist, "NOTE_SECONDS", 0.1)
+    pulse = dist.Pulse(store, rank=0, size=2, limit=0.5)
+    with caplog.at_level(logging.WARNING), pytest.raises(dist.HungRankError, match="not started"):
+        pulse.meet(0, None, "the first meeting")
+    assert "waiting at 'the first meeting' for 1 ranks: rank 1" in caplog.text
+    pulse._stop.set()
