@@ -1,0 +1,258 @@
+"""Scored rows to score files and filtered corpora, in one pass over the rows in data-set order.
+
+What stays in memory is a chunk of rows and about 20 bytes for every row (`RowTable`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lavis.common.errors import DataError
+from lavis.tasks.metrics import Calibrator
+from lavis.tasks.sinks import AtomicFile, JsonArray, ParquetTable
+
+if TYPE_CHECKING:
+    from lavis.datasets.base import RecordDataset
+    from lavis.tasks.base import RowReader
+
+CHUNK = 2048  # rows
+
+
+class Groups:
+    """One property of every row as a number, such as its source; -1 where a row has none."""
+
+    def __init__(self, count: int) -> None:
+        self.codes = np.full(count, -1, dtype=np.int32)
+        self._numbers: dict[Any, int] = {}
+
+    def set(self, row: int, value: Any) -> None:
+        """Note the value of a row; None and empty text count as having none."""
+        if value is not None and value != "":
+            self.codes[row] = self._numbers.setdefault(value, len(self._numbers))
+
+    def items(self) -> Iterator[tuple[Any, np.ndarray]]:
+        """Yield (value, its row numbers) by value, numbers before texts."""
+        order = np.argsort(self.codes, kind="stable")
+        codes = self.codes[order]
+        for value in sorted(self._numbers, key=lambda v: (isinstance(v, str), v)):
+            code = self._numbers[value]
+            first, last = np.searchsorted(codes, [code, code + 1])
+            yield value, order[first:last]
+
+
+class RowTable:
+    """What the summary needs of every row; arrays are indexed by row number.
+
+    Attributes:
+        scores: float32 P(accept) as the model gave it, NaN where the row is rejected.
+        final: what thresholds are compared with: calibrated scores, or `scores` itself.
+        predictions: int8, the larger of the two logits.
+        labels: int8, 1 accept, 0 reject, -1 without label.
+        groups: `source`, `regions` (how many the record names) and `kind` of every row.
+        reasons: how many rows were rejected, by reason up to its first colon.
+        kept: how many rows each threshold kept.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.scores = np.full(count, np.nan, dtype=np.float32)
+        self.final = self.scores
+        self.predictions = np.zeros(count, dtype=np.int8)
+        self.labels = np.full(count, -1, dtype=np.int8)
+        self.groups = {name: Groups(count) for name in ("source", "regions", "kind")}
+        self.reasons: Counter[str] = Counter()
+        self.kept: dict[float, int] = {}
+
+    def scored(self) -> np.ndarray:
+        """Return the numbers of the rows that have a score."""
+        return np.flatnonzero(~np.isnan(self.scores))
+
+    def labelled(self) -> np.ndarray:
+        """Return the numbers of the rows that have a score and a label."""
+        return np.flatnonzero(~np.isnan(self.scores) & (self.labels >= 0))
+
+
+def write_rows(
+    reader: RowReader,
+    dataset: RecordDataset,
+    output_dir: Path,
+    name: str,
+    *,
+    thresholds: Sequence[float],
+    calibrator: Calibrator | None = None,
+    full: bool = True,
+) -> RowTable:
+    """Write the score file and, where `full`, everything else that holds a line per row.
+
+    Files: `result/<name>.json` (spec: text, the data set's fields, prediction, score) and
+    `.jsonl`; where `full` also `.parquet`, `kept/<name>_filtered_threshold_<t>.jsonl` (the
+    records as they were, `prediction` set to the score) and `rejects.jsonl`.
+
+    Raises:
+        DataError: a row of the data set is missing.
+    """
+    table = RowTable(len(dataset))
+    if calibrator is not None:
+        table.final = table.scores.copy()
+    found = 0
+    with ExitStack() as stack:
+        scores = _ScoreFiles(stack, output_dir / "result" / name, full)
+        corpora = _Corpora(stack, output_dir, name, thresholds) if full else None
+        table.kept = dict.fromkeys(thresholds, 0) if full else {}
+        for chunk in _chunks(reader.iterate_raw()):
+            found += len(chunk)
+            rows, raws, payloads = _split(chunk, table, corpora)
+            if rows:
+                table.final[rows] = _note(rows, payloads, table, calibrator)
+                if calibrator is not None:
+                    raws, payloads = _with_calibrated(raws, payloads, table.final[rows])
+                scores.write(raws, payloads)
+                if corpora is not None:
+                    corpora.write(rows, dataset, table)
+        if found != len(dataset):
+            raise DataError(
+                f"{name}: {len(dataset) - found} of {len(dataset)} rows were never scored; run "
+                f"the same command again with the same run.output_dir to score them"
+            )
+        scores.close()
+    return table
+
+
+class _ScoreFiles:
+    """The per-row files, written from the rows' JSON text as the journal holds it."""
+
+    def __init__(self, stack: ExitStack, base: Path, full: bool) -> None:
+        def opened(ending: str) -> Any:
+            return stack.enter_context(AtomicFile(base.with_name(base.name + ending)))
+
+        self._array = JsonArray(opened(".json"))
+        self._lines = opened(".jsonl")
+        self._table = ParquetTable(opened(".parquet")) if full else None
+
+    def write(self, raws: Sequence[bytes], payloads: Sequence[Mapping[str, Any]]) -> None:
+        self._array.write(raws)
+        self._lines.write(b"\n".join(raws) + b"\n")
+        if self._table is not None:
+            self._table.write(payloads)
+
+    def close(self) -> None:
+        self._array.close()
+        if self._table is not None:
+            self._table.close()
+
+
+class _Corpora:
+    """Kept records per threshold, and the rejects."""
+
+    def __init__(
+        self, stack: ExitStack, output_dir: Path, name: str, thresholds: Sequence[float]
+    ) -> None:
+        self._kept = {
+            t: stack.enter_context(AtomicFile(kept_path(output_dir, name, t)))
+            for t in sorted(thresholds)
+        }
+        rejects = output_dir / f"{split_prefix(name)}rejects.jsonl"
+        self._rejects = stack.enter_context(AtomicFile(rejects))
+
+    def reject(self, row: int, payload: Mapping[str, Any]) -> None:
+        line = {
+            "row": row,
+            "file": payload.get("file"),
+            "line": payload.get("line"),
+            "reason": payload["reject"],
+        }
+        self._rejects.write(json.dumps(line).encode() + b"\n")
+
+    def write(self, rows: Sequence[int], dataset: RecordDataset, table: RowTable) -> None:
+        thresholds = list(self._kept)
+        lowest = thresholds[0] if thresholds else 2.0
+        for row, score in zip(rows, table.final[rows].tolist(), strict=True):
+            record = dataset.record(row)
+            regions = record.get("region")
+            table.groups["source"].set(row, _text(record.get("source")))
+            table.groups["regions"].set(row, len(regions) if isinstance(regions, list) else None)
+            table.groups["kind"].set(row, _text(record.get("kind")))
+            if score >= lowest:
+                line = json.dumps({**record, "prediction": score}).encode() + b"\n"
+                for threshold in thresholds:
+                    if score >= threshold:
+                        self._kept[threshold].write(line)
+        for threshold in thresholds:
+            kept = table.final[rows].astype(np.float64) >= threshold
+            table.kept[threshold] += int(kept.sum())
+
+
+def kept_path(output_dir: Path, name: str, threshold: float) -> Path:
+    """Return where the records kept at a threshold are written."""
+    return output_dir / "kept" / f"{name}_filtered_threshold_{threshold}.jsonl"
+
+
+def split_prefix(name: str) -> str:
+    """Return what precedes the fixed file names: nothing for the split `test`, else `<split>_`."""
+    split = name.split("_epoch")[0]
+    return "" if split == "test" else f"{split}_"
+
+
+def _split(
+    chunk: Sequence[tuple[int, bytes]], table: RowTable, corpora: _Corpora | None
+) -> tuple[list[int], list[bytes], list[dict[str, Any]]]:
+    """Set rejects aside; return numbers, JSON text and content of the scored rows."""
+    rows, raws, payloads = [], [], []
+    for row, raw in chunk:
+        payload = json.loads(raw)
+        if "reject" in payload:
+            table.reasons[payload["reject"].split(":")[0]] += 1
+            if corpora is not None:
+                corpora.reject(row, payload)
+        else:
+            rows.append(row)
+            raws.append(raw)
+            payloads.append(payload)
+    return rows, raws, payloads
+
+
+def _note(
+    rows: list[int],
+    payloads: Sequence[Mapping[str, Any]],
+    table: RowTable,
+    calibrator: Calibrator | None,
+) -> np.ndarray:
+    """Fill the table for some rows and return what thresholds are compared with."""
+    scores = np.array([payload["score"] for payload in payloads])
+    table.scores[rows] = scores
+    table.predictions[rows] = [payload["prediction"] for payload in payloads]
+    labels = [payload.get("label") for payload in payloads]
+    table.labels[rows] = [label if label in (0, 1) else -1 for label in labels]
+    return scores if calibrator is None else calibrator(scores)
+
+
+def _with_calibrated(
+    raws: Sequence[bytes], payloads: Sequence[dict[str, Any]], values: np.ndarray
+) -> tuple[list[bytes], list[dict[str, Any]]]:
+    """Put `calibrated_score` at the end of every row."""
+    numbers = values.tolist()
+    texts = [
+        raw[:-1] + b', "calibrated_score": ' + repr(number).encode() + b"}"
+        for raw, number in zip(raws, numbers, strict=True)
+    ]
+    changed = [
+        {**payload, "calibrated_score": number}
+        for payload, number in zip(payloads, numbers, strict=True)
+    ]
+    return texts, changed
+
+
+def _chunks(rows: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    while chunk := list(itertools.islice(rows, CHUNK)):
+        yield chunk
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
