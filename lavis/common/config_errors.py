@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -37,6 +38,8 @@ def explain(
         path = _data_path(problem["loc"], node, problem["type"])
         full = ".".join([key, *map(str, path)])
         text = _text(problem, cls, path, names)
+        if problem["type"] == "value_error":
+            full, text = _named_key(full, text, _field_names(cls, path))
         lines.setdefault(full, f"{source(full)}, {full}: {text}")
     return "\n".join(lines.values())
 
@@ -56,6 +59,15 @@ def _text(problem: Any, cls: Any, path: list[Any], names: Iterable[str]) -> str:
         return f"{found!r} found{nearest(str(found), valid)}"
     expected = problem["msg"].replace("Input should be ", "").replace("Input ", "")
     return f"{found!r} found, expected {expected}"
+
+
+def _named_key(key: str, text: str, fields: set[str]) -> tuple[str, str]:
+    """Move the field that a dataclass's own check names first (`a.b: ...`, `a is ...`) to the key."""
+    found = re.match(r"([a-z]\w*)([.\w]*)(: | is )", text.removeprefix(f"{key}."))
+    if found is None or found[1] not in fields:
+        return key, text
+    rest = text.removeprefix(f"{key}.")[found.end() :]
+    return f"{key}.{found[1]}{found[2]}", rest if found[3] == ": " else f"is {rest}"
 
 
 def _data_path(loc: tuple[Any, ...], node: Any, kind: str) -> list[Any]:
