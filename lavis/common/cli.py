@@ -21,7 +21,7 @@ def parse_args(description: str, argv: Sequence[str] | None = None) -> argparse.
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="values that win over the run file, e.g. run.output_dir=output/mine model.image_size=224",
+        help="values that win over the run file, e.g. run.output_dir=output/mine run.seed=1",
     )
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved config and stop"
