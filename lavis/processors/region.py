@@ -109,7 +109,8 @@ def _draw_box(
 ) -> None:
     # Pillow truncates towards zero; doing it here keeps that under the shift of the origin.
     left, top, right, bottom = (int(v) for v in box)
-    touched = _clip((left, top, right + 1, bottom + 1), image.size)
+    # A box thinner than its outline is drawn up to width - 1 pixels outside itself.
+    touched = _clip((left - width, top - width, right + width + 1, bottom + width + 1), image.size)
     if touched is None:
         return
     x0, y0 = touched[:2]
@@ -171,11 +172,13 @@ class RegionTag:
         index: its number in text and drawing; None numbers regions by first mention.
         object_name: the detector's guess, such as `person`.
         description: a phrase, such as `a woman in a blue coat`.
+        text: written as it is, whatever the options; for a region that is not drawn.
     """
 
     index: int | None = None
     object_name: str = ""
     description: str = ""
+    text: str | None = None
 
 
 def tag_tokens(
@@ -215,7 +218,9 @@ def tag_tokens(
             if reorder_ids:
                 first_mention = order.setdefault(number, len(order))
                 number = tag.index if tag.index is not None else first_mention
-            if use_descriptions:
+            if tag.text is not None:
+                parts.append(tag.text)
+            elif use_descriptions:
                 parts.append(tag.description)
             elif use_object_tags:
                 parts.append(tag.object_name if no_ids else f"{tag.object_name} [{number}]")

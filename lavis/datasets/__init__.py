@@ -1,0 +1,1 @@
+"""Records, pictures and batches; import the submodule that is needed."""

@@ -1,0 +1,330 @@
+"""What every data set gives a task: cheap rows, pictures on demand, and batches of both.
+
+Shapes: N texts, P distinct pictures, S image size, T vision tokens, D vision width. Rows, records
+and drawn pictures need no torch; it is imported when a tensor is made.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from lavis.common.errors import DataError, RecordError
+from lavis.datasets.config import DatasetConfig, is_train_split
+from lavis.datasets.lck_record import Region, check_inside
+from lavis.datasets.pictures import PictureFile, decode_picture, picture_size
+from lavis.datasets.records import RecordStore
+from lavis.processors import load_processor
+from lavis.processors.region import DrawnRegion, Palette, draw_regions, outline_width
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+_KEPT_PIXELS = 16_000_000  # a decoded picture up to this size is kept for the next row
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What a row's picture is made of.
+
+    Attributes:
+        file: the picture as stored.
+        regions: every region the row speaks of, in order.
+        drawn: those that are drawn.
+    """
+
+    file: PictureFile
+    regions: tuple[Region, ...] = ()
+    drawn: tuple[DrawnRegion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row, without pixels.
+
+    Attributes:
+        index: row number over all files, in data-set order; bad rows keep their number.
+        picture_key: identity of the processed picture: equal keys, equal tensors.
+        text: processed text; of several candidates the first.
+        fields: JSON-able, written into the result row between `text` and `prediction`.
+        texts: processed text of every candidate, where the row has more than one.
+        targets: `label` (1 = accept), `qa_label`, `r_label`, `image_id`, `scores`, as there are.
+        drawing: what `RecordDataset.picture` needs.
+    """
+
+    index: int
+    picture_key: str
+    text: str
+    fields: dict[str, Any]
+    texts: tuple[str, ...] | None = None
+    targets: dict[str, Any] = field(default_factory=dict)
+    drawing: Drawing | None = field(default=None, repr=False)
+
+    @property
+    def all_texts(self) -> tuple[str, ...]:
+        """Every text of the row, one or more."""
+        return self.texts if self.texts is not None else (self.text,)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A row that cannot be used: its number, the reason, and its file and line."""
+
+    index: int
+    reason: str
+    source: dict[str, Any]
+
+
+class RecordDataset(abc.ABC):
+    """Records of one split, with the processors of its kind (`train*`: train, else eval).
+
+    Args:
+        config: the data set's section.
+        split: a key of `build_info.annotations`.
+        name: the registered name.
+
+    Raises:
+        DataError: a record file that cannot be read, or no rows at all.
+        ConfigError: the split is not configured.
+    """
+
+    config_class: ClassVar[type[DatasetConfig]]
+    palette: Palette = "released"
+    line_width: int | Literal["auto"] = 2
+
+    def __init__(self, config: DatasetConfig, split: str, *, name: str) -> None:
+        self.config = config
+        self.name = name
+        self.split = split
+        self.is_train = is_train_split(split)
+        self.store = RecordStore(config.record_paths(split), cache_dir=config.cache_dir)
+        if not len(self.store):
+            paths = ", ".join(config.record_paths(split)[:3])
+            raise DataError(f"datasets.{name}, split {split}: no records in {paths}")
+        vis, text = config.processor("vis", split), config.processor("text", split)
+        self.vis_processor = load_processor(vis["name"], vis)
+        self.text_processor = load_processor(text["name"], text)
+        self._last: tuple[PictureFile, Image.Image] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": None}
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    @abc.abstractmethod
+    def row(self, index: int, rng: random.Random | None = None) -> Row:
+        """Return one row.
+
+        Args:
+            index: row number.
+            rng: training augmentation of text and regions; None for none.
+
+        Raises:
+            RecordError: the record cannot be used; `reason` says why.
+        """
+
+    def picture(self, row: Row, rng: random.Random | None = None) -> Tensor:
+        """Return the decoded, drawn and processed picture, (3, S, S) float32.
+
+        Raises:
+            RecordError: the picture cannot be used; `reason` says why.
+        """
+        drawing = _drawing(row)
+        boxes = [drawing.regions[i].box for i in range(len(drawing.drawn))]
+        return self.vis_processor(self.drawn_image(row), rng=rng, boxes=boxes)
+
+    def drawn_image(self, row: Row) -> Image.Image:
+        """Return the full-size RGB picture with the row's regions drawn.
+
+        Raises:
+            RecordError: the picture cannot be used; `reason` says why.
+        """
+        drawing = _drawing(row)
+        image = self._decoded(drawing.file)
+        check_inside(drawing.regions, image.size)
+        width = outline_width(image.size, self.line_width, self._image_size())
+        return draw_regions(image, drawing.drawn, palette=self.palette, width=width)
+
+    def check(self, index: int, images: Literal["none", "header", "decode"] = "decode") -> Row:
+        """Return a row after checking it, its picture's header, or all its pixels.
+
+        Raises:
+            RecordError: the row cannot be used; `reason` says why.
+        """
+        row = self.row(index)
+        drawing = _drawing(row)
+        if images == "header":
+            check_inside(drawing.regions, picture_size(drawing.file, self.config.max_pixels))
+        elif images == "decode":
+            check_inside(drawing.regions, self._decoded(drawing.file).size)
+        return row
+
+    def record(self, index: int) -> dict[str, Any]:
+        """Return the record as stored."""
+        return self.store.read(index)
+
+    def source(self, index: int) -> dict[str, Any]:
+        """Return the file of a row, and its line there."""
+        return self.store.place(index)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what rows and pictures depend on: files by name, size and time, and options."""
+        return {
+            "name": self.name,
+            "split": self.split,
+            "files": self.store.identity(),
+            "vis_processor": self.vis_processor.describe(),
+            "text_processor": self.text_processor.describe(),
+            "options": self._options(),
+        }
+
+    def collate(
+        self, rows: Sequence[Row], pictures: Tensor | None, image_index: Sequence[int]
+    ) -> dict[str, Any]:
+        """Return a batch.
+
+        Args:
+            rows: the rows of the batch.
+            pictures: (P, 3, S, S) pictures or (P, T, D) features of the frozen tower.
+            image_index: for each row, its picture among the P.
+
+        Returns:
+            `image` or `vision_features`; `text_input` (N texts: all candidates of a row stand
+            together); `image_index` (N,) from text to picture; `rows`; `image_id`, `instance_id`;
+            `text_count` (rows,) where rows have candidates; `label` (long), `qa_label`, `r_label`
+            (float) where every row has one.
+        """
+        import torch
+
+        counts = [len(row.all_texts) for row in rows]
+        expanded = [p for p, n in zip(image_index, counts, strict=True) for _ in range(n)]
+        samples: dict[str, Any] = {
+            "text_input": [text for row in rows for text in row.all_texts],
+            "image_index": torch.tensor(expanded, dtype=torch.long),
+            "image_id": torch.tensor(
+                [row.targets.get("image_id", row.index) for row in rows], dtype=torch.long
+            ),
+            "instance_id": [str(row.fields.get("instance", row.index)) for row in rows],
+            "rows": list(rows),
+        }
+        if pictures is not None:
+            samples["image" if pictures.ndim == 4 else "vision_features"] = pictures
+        if any(row.texts is not None for row in rows):
+            samples["text_count"] = torch.tensor(counts, dtype=torch.long)
+        kinds = {"label": torch.long, "qa_label": torch.float32, "r_label": torch.float32}
+        for key, dtype in kinds.items():
+            if rows and all(key in row.targets for row in rows):
+                samples[key] = torch.tensor([row.targets[key] for row in rows], dtype=dtype)
+        return samples
+
+    def _options(self) -> dict[str, Any]:
+        """Return the section's own options that change rows or pictures, JSON-able."""
+        return {}
+
+    def _picture_key(self, file: PictureFile, drawn: Sequence[DrawnRegion]) -> str:
+        shapes = [(r.color_id, r.box if r.polygons is None else r.polygons) for r in drawn]
+        parts = [file.identity(), shapes, self.palette, self.line_width]
+        text = json.dumps([*parts, self.vis_processor.describe()], sort_keys=True)
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
+        return digest.hexdigest()
+
+    def _image_size(self) -> int:
+        return int(getattr(self.vis_processor, "image_size", 384))
+
+    def _decoded(self, file: PictureFile) -> Image.Image:
+        """Decode, or take the last picture again: rows of one picture often follow each other."""
+        if self._last is None or self._last[0] != file:
+            image = decode_picture(file, self.config.max_pixels)
+            if image.width * image.height > _KEPT_PIXELS:
+                self._last = None
+                return image
+            self._last = (file, image)
+        return self._last[1]
+
+
+def _drawing(row: Row) -> Drawing:
+    assert row.drawing is not None, "rows come from RecordDataset.row"
+    return row.drawing
+
+
+class FeatureSource(Protocol):
+    """Features of the frozen tower, computed before."""
+
+    def get(self, picture_key: str) -> Tensor | None:
+        """Return (T, D), or None where they were not computed."""
+
+
+class TrainingView:
+    """Map-style data set for a torch `DataLoader`: item i is `(Row, tensor)` or `RejectedRow`.
+
+    Randomness is a function of (seed, epoch, i) only, so workers, resume and world size change
+    nothing. Call `set_epoch` before the loader is iterated; workers that outlive an epoch
+    (`persistent_workers`) would not see it.
+
+    Args:
+        dataset: where rows come from.
+        seed: of the run.
+        feature_cache: gives (T, D) features in place of pictures; needs processors without
+            randomness.
+    """
+
+    def __init__(
+        self, dataset: RecordDataset, seed: int, feature_cache: FeatureSource | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.epoch = 0
+        self.feature_cache = feature_cache
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the random stream of an epoch, from 0."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Row, Tensor] | RejectedRow:
+        rng = random.Random(f"{self.seed}/{self.epoch}/{index}")
+        try:
+            row = self.dataset.row(index, rng)
+            features = self.feature_cache.get(row.picture_key) if self.feature_cache else None
+            return row, self.dataset.picture(row, rng) if features is None else features
+        except RecordError as error:
+            return RejectedRow(index, error.reason, self.dataset.source(index))
+
+    def collate(self, items: Sequence[tuple[Row, Tensor] | RejectedRow]) -> dict[str, Any]:
+        """Return the samples of the usable items, and the others under `rejects`.
+
+        Rows that share a picture share its tensor where the processor is not random. A batch of
+        rejects only has empty `rows`.
+
+        Raises:
+            DataError: features for some pictures of the batch but not for all.
+        """
+        import torch
+
+        rejects = [item for item in items if isinstance(item, RejectedRow)]
+        usable = [item for item in items if not isinstance(item, RejectedRow)]
+        if len({tensor.ndim for _, tensor in usable}) > 1:
+            raise DataError("features of some pictures are missing from the cache; compute them")
+        places: dict[str, int] = {}
+        tensors: list[Tensor] = []
+        image_index: list[int] = []
+        for place, (row, tensor) in enumerate(usable):
+            shared = self.dataset.vis_processor.deterministic
+            key = row.picture_key if shared else str(place)
+            if key not in places:
+                places[key] = len(tensors)
+                tensors.append(tensor)
+            image_index.append(places[key])
+        pictures = torch.stack(tensors) if tensors else None
+        samples = self.dataset.collate([row for row, _ in usable], pictures, image_index)
+        samples["rejects"] = rejects
+        return samples

@@ -1,0 +1,110 @@
+"""Localized question / answer / rationale records for the critic: training and filtering."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from lavis.common.errors import RecordError
+from lavis.common.registry import datasets
+from lavis.datasets.base import Row
+from lavis.datasets.config import LckConfig
+from lavis.datasets.lck_record import (
+    Tokens,
+    read_label,
+    read_region_ids,
+    read_score,
+    read_tokens,
+)
+from lavis.datasets.regions import RegionDataset
+from lavis.processors.region import RegionTag, tokens_to_text
+
+
+@datasets.register("unified_vqa_binary")
+class LckDataset(RegionDataset):
+    """One text a record: `question Answer: answer Rationale: rationale`, regions as `[k]`.
+
+    In evaluation the regions are those of `region`, in that order; the first `max_regions` are
+    drawn in colours 0, 1, ... and the text names each by the same number. Ids outside `region`
+    vanish from the text. In training a label is required.
+    """
+
+    config_class: ClassVar[type[LckConfig]] = LckConfig
+    config: LckConfig
+
+    def __init__(self, config: LckConfig, split: str, *, name: str = "unified_vqa_binary") -> None:
+        super().__init__(config, split, name=name)
+
+    def row(self, index: int, rng: random.Random | None = None) -> Row:
+        record = self.store.read(index)
+        file = self.picture_file(index, record)
+        regions = self.find_regions(record, self._choose_ids(record, rng))
+        tags = self.tags(regions)
+        tokens = qar_tokens(record, include_rationale=self.config.include_rationale, tags=tags)
+        options = {"use_object_tags": self.config.source(self.split).use_object_tags}
+        text = self.text_processor(tokens_to_text(tokens, tags, **options))
+        if not text.strip():
+            raise RecordError("empty text: nothing is left after the text processor")
+        targets = self._targets(record)
+        fields: dict[str, Any] = {"instance": instance_of(record, index), "index": index}
+        if "label" in targets:
+            fields["label"] = targets["label"]
+        drawing = self.draw(file, regions)
+        key = self._picture_key(file, drawing.drawn)
+        return Row(index, key, text, fields, targets=targets, drawing=drawing)
+
+    def _choose_ids(self, record: Mapping[str, Any], rng: random.Random | None) -> list[int]:
+        ids = read_region_ids(record, "region")
+        if rng is None or not self.is_train or rng.random() < self.config.region_prob:
+            return ids
+        every = read_region_ids(record, "region_all") or ids
+        return rng.sample(every, len(every))
+
+    def _targets(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        label = read_label(record, polarity=self.config.label_polarity)
+        if label is None and self.is_train:
+            raise RecordError("missing field: label or reject_label")
+        found = {
+            "label": label,
+            "qa_label": read_score(record, "qa_score"),
+            "r_label": read_score(record, "r_score"),
+        }
+        return {k: v for k, v in found.items() if v is not None}
+
+
+def instance_of(record: Mapping[str, Any], index: int) -> str:
+    """Return the record's own `index` (else `instance_id`, else the row number) as text."""
+    for key in ("index", "instance_id"):
+        value = record.get(key)
+        if value is not None and not isinstance(value, (dict, list)):
+            return str(value)
+    return str(index)
+
+
+def qar_tokens(
+    record: Mapping[str, Any], *, include_rationale: bool, tags: dict[int, RegionTag]
+) -> Tokens:
+    """Return the tokens of a record's whole text.
+
+    Records with `question` give `question Answer: answer`, and `Rationale: rationale` where there
+    is one; others give `full_text_input`, or `text_input` and `text_output`.
+
+    Raises:
+        RecordError: a part is missing, is no token list, or says nothing.
+    """
+
+    def part(key: str) -> Tokens:
+        tokens = read_tokens(record, key)
+        if not tokens_to_text(tokens, tags).strip():
+            raise RecordError(f"empty text: {key}")
+        return tokens
+
+    if "question" in record or not ("full_text_input" in record or "text_input" in record):
+        tokens = [*part("question"), "Answer:", *part("answer")]
+        if include_rationale and record.get("rationale") is not None:
+            tokens += ["Rationale:", *part("rationale")]
+        return tokens
+    if "full_text_input" in record:
+        return part("full_text_input")
+    return [*part("text_input"), *part("text_output")]

@@ -1,0 +1,153 @@
+"""Picture files: found inside their root, opened within limits, decoded to RGB exactly as stored.
+
+A picture is a file, or a member of a tar read by its offset. Draft decoding is never used, so
+pixels do not depend on the size that is asked for later.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+
+from PIL import Image
+
+from lavis.common.errors import RecordError
+
+# Formats that Pillow reads without an outside program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO")
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
+_DECODE_ERRORS = (*_DECODE_ERRORS, struct.error, zlib.error, OverflowError, MemoryError)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """Where a picture's bytes are.
+
+    Attributes:
+        name: what the record calls it; stands in reasons and keys, not machine paths.
+        path: the file, or the tar that holds it.
+        size: bytes.
+        mtime_ns: change time of the file, so that a replaced picture gets another key.
+        offset: first byte inside a tar; None for a file of its own.
+    """
+
+    name: str
+    path: str
+    size: int
+    mtime_ns: int
+    offset: int | None = None
+
+    def identity(self) -> list[str | int | None]:
+        """Return what tells this picture's bytes from others; no machine path in it."""
+        return [self.name, self.size, self.mtime_ns, self.offset]
+
+
+class PictureRoot:
+    """Folder that picture names are relative to.
+
+    Args:
+        root: the folder.
+        follow_symlinks: accept links inside it that lead out of it.
+    """
+
+    def __init__(self, root: str, *, follow_symlinks: bool = False) -> None:
+        self.root = root
+        self.follow_symlinks = follow_symlinks
+        self._real = os.path.realpath(root)
+        self._find = functools.lru_cache(maxsize=65536)(self._look_up)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"root": self.root, "follow_symlinks": self.follow_symlinks}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__(state["root"], follow_symlinks=state["follow_symlinks"])  # type: ignore[misc,arg-type]
+
+    def find(self, name: object) -> PictureFile:
+        """Return the file a record names.
+
+        Raises:
+            RecordError: not a name, outside the root, or not there.
+        """
+        if not isinstance(name, str):
+            raise RecordError(f"wrong type: image is {type(name).__name__}, expected a path")
+        found = self._find(name)
+        if isinstance(found, str):
+            raise RecordError(found)
+        return found
+
+    def _look_up(self, name: str) -> PictureFile | str:
+        """Return the file, or the reason why there is none (so that both are remembered)."""
+        if not name.strip():
+            return "missing image: the name is empty"
+        parts = name.replace("\\", "/").split("/")
+        if "\0" in name or ".." in parts or os.path.isabs(name) or parts[0].endswith(":"):
+            return f"path leaves the image root: {name!r}"[:300]
+        path = os.path.join(self.root, name)
+        try:
+            real = os.path.realpath(path)
+            inside = real == self._real or real.startswith(os.path.join(self._real, ""))
+            if not inside and not self.follow_symlinks:
+                return f"path leaves the image root: {name!r} is a link out of it"
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return f"missing image: {name}"[:300]
+        if not os.path.isfile(path):
+            return f"missing image: {name} is not a file"
+        return PictureFile(name, path, status.st_size, status.st_mtime_ns)
+
+
+def _open(file: PictureFile, max_pixels: int) -> Image.Image:
+    """Open without decoding pixels."""
+    try:
+        if file.offset is None:
+            image = Image.open(file.path, formats=_FORMATS)
+        else:
+            with open(file.path, "rb") as stream:
+                stream.seek(file.offset)
+                image = Image.open(io.BytesIO(stream.read(file.size)), formats=_FORMATS)
+    except FileNotFoundError:
+        raise RecordError(f"missing image: {file.name}") from None
+    except Image.DecompressionBombError:
+        raise RecordError(f"oversized picture: {file.name} is over Pillow's limit") from None
+    except Image.UnidentifiedImageError:
+        raise RecordError(f"broken picture: {file.name}: not a known picture format") from None
+    except _DECODE_ERRORS as error:
+        raise RecordError(f"broken picture: {file.name}: {_short(error)}") from None
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise RecordError(
+            f"oversized picture: {file.name} has {width} x {height} pixels, limit {max_pixels}"
+        )
+    return image
+
+
+def picture_size(file: PictureFile, max_pixels: int) -> tuple[int, int]:
+    """Return width and height from the header.
+
+    Raises:
+        RecordError: not a picture, or over the limit.
+    """
+    with _open(file, max_pixels) as image:
+        return image.size
+
+
+def decode_picture(file: PictureFile, max_pixels: int) -> Image.Image:
+    """Return all pixels as RGB.
+
+    Raises:
+        RecordError: not a picture, truncated or broken, or over the limit.
+    """
+    with _open(file, max_pixels) as image:
+        try:
+            return image.convert("RGB")
+        except _DECODE_ERRORS as error:
+            raise RecordError(f"broken picture: {file.name}: {_short(error)}") from None
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,127 @@
+"""From a record's region ids to the regions that are drawn and the tags its text gets."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lavis.common.errors import DataError, RecordError
+from lavis.datasets.base import Drawing, RecordDataset
+from lavis.datasets.config import DatasetConfig, RegionOptions
+from lavis.datasets.formats import open_file
+from lavis.datasets.lck_record import Region, make_region, read_references
+from lavis.datasets.pictures import PictureFile, PictureRoot
+from lavis.datasets.records import JsonLinesFile
+from lavis.datasets.region_mapping import RegionMapping
+from lavis.processors.region import DrawnRegion, RegionTag
+
+_BASE_FIELDS = {f.name for f in dataclasses.fields(DatasetConfig)}
+
+
+class RegionDataset(RecordDataset):
+    """Records whose text names regions of their picture."""
+
+    config: RegionOptions
+
+    def __init__(self, config: RegionOptions, split: str, *, name: str) -> None:
+        super().__init__(config, split, name=name)
+        self.palette = config.palette
+        self.line_width = config.line_width
+        root = config.picture_root(split)
+        self.pictures = PictureRoot(root or ".", follow_symlinks=config.follow_symlinks)
+        mapping = config.source(split).region_mapping
+        self.mapping = open_mapping(mapping, config.cache_dir) if mapping else None
+
+    def _options(self) -> dict[str, Any]:
+        node = dataclasses.asdict(self.config)
+        options = {k: v for k, v in node.items() if k not in _BASE_FIELDS}
+        source = self.config.source(self.split)
+        for key in ("is_mc", "no_regions", "no_question", "use_object_tags"):
+            options[key] = getattr(source, key)
+        options["region_mapping"] = self.mapping.file.identity() if self.mapping else None
+        return options
+
+    def picture_file(self, index: int, record: Mapping[str, Any]) -> PictureFile:
+        """Return the picture stored with the row, else the file its `image` names.
+
+        Raises:
+            RecordError: none, outside the root, or not there.
+        """
+        stored = self.store.picture(index)
+        if stored is not None:
+            return stored
+        if "image" not in record:
+            raise RecordError("missing field: image")
+        return self.pictures.find(record["image"])
+
+    def find_regions(self, record: Mapping[str, Any], ids: Sequence[int]) -> list[Region]:
+        """Return the regions of `ids`, in that order.
+
+        Raises:
+            RecordError: an id that neither the record nor the mapping knows, or a bad box.
+        """
+        if not ids:
+            return []
+        first: dict[int, Any] = {}
+        second: dict[int, Any] = {}
+        if self.config.region_source == "references_first":
+            first = read_references(record)
+            if not all(i in first for i in ids):
+                second = self._mapped(record)
+        else:
+            first = self._mapped(record)
+            if not all(i in first for i in ids):
+                second = read_references(record)
+        regions = []
+        for region_id in ids:
+            entry = first.get(region_id, second.get(region_id))
+            if entry is None:
+                raise RecordError(f"unknown region id: {region_id}")
+            regions.append(make_region(region_id, entry))
+        return regions
+
+    def _mapped(self, record: Mapping[str, Any]) -> dict[int, Any]:
+        image = record.get("image")
+        return self.mapping.regions(image) if self.mapping and isinstance(image, str) else {}
+
+    def draw(self, file: PictureFile, regions: Sequence[Region]) -> Drawing:
+        """Return the drawing of the first `max_regions` regions, coloured by their place."""
+        use_polygons = self.config.region_mode == "segms"
+        drawn = tuple(
+            DrawnRegion(place, region.box, region.polygons if use_polygons else None)
+            for place, region in enumerate(regions[: self.config.max_regions])
+        )
+        return Drawing(file, tuple(regions), drawn)
+
+    def tags(self, regions: Sequence[Region]) -> dict[int, RegionTag]:
+        """Return what the text says of each region: its number is its place in `regions`.
+
+        A region given twice gets its last number. `undrawn_regions` settles what is said of
+        regions beyond `max_regions`.
+        """
+        limit = len(regions) if self.config.max_regions is None else self.config.max_regions
+        found: dict[int, RegionTag] = {}
+        for place, region in enumerate(regions):
+            text = None
+            if place >= limit and self.config.undrawn_regions != "number":
+                if region.region_id in found:
+                    continue  # it is drawn, under an earlier number
+                text = region.object_name if self.config.undrawn_regions == "name" else ""
+            found[region.region_id] = RegionTag(
+                place, region.object_name, region.description, text=text
+            )
+        return found
+
+
+def open_mapping(path: str, cache_dir: str | None = None) -> RegionMapping:
+    """Return the region mapping of a JSONL file (also `.gz`, `.zst`).
+
+    Raises:
+        DataError: not there, or not lines of JSON.
+    """
+    files = open_file(os.path.expanduser(path), cache_dir)
+    if len(files) != 1 or not isinstance(files[0], JsonLinesFile):
+        raise DataError(f"{path}: a region mapping is one JSONL file")
+    return RegionMapping(files[0])
