@@ -1,0 +1,173 @@
+"""What every model has: building from a checked section, loading, freezing, optimizer groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lavis.common.checkpoint import LoadReport, read_state_dict, shorten
+from lavis.common.errors import ConfigError
+
+
+class BaseModel(nn.Module):
+    """Base of registered models.
+
+    Attributes:
+        config: the dataclass of the model's section.
+        fresh_keys: prefixes of weights a checkpoint may lack: heads that a task adds.
+        unused_keys: prefixes of weights a checkpoint may hold although this model has none.
+    """
+
+    fresh_keys: tuple[str, ...] = ()
+    unused_keys: tuple[str, ...] = ()
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def from_config(cls, config: Any) -> BaseModel:
+        """Build the model of a checked section and load the weights it names."""
+        model = cls(config)
+        model.load_from_config()
+        return model
+
+    def load_from_config(self) -> None:
+        """Load what the section names; the base class has nothing to load."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first parameter."""
+        return next(self.parameters()).device
+
+    def load_checkpoint(self, source: str) -> LoadReport:
+        """Load a file, URL or folder into the built model; see `load_state`."""
+        return self.load_state(read_state_dict(source), source=source)
+
+    def load_state(
+        self,
+        state: Mapping[str, Tensor],
+        strict_trainable: bool = True,
+        *,
+        strict_frozen: bool = False,
+        source: str = "the state dict",
+    ) -> LoadReport:
+        """Load weights, fitting what may be fitted, and log a report.
+
+        Args:
+            state: weights under any key names the model knows.
+            strict_trainable: weights that training changes must be there, `fresh_keys` aside.
+            strict_frozen: frozen weights must be there too.
+            source: where they came from, for messages.
+
+        Raises:
+            ConfigError: required weights are missing, or a shape does not fit.
+        """
+        native = self.to_native(state)
+        own = self.state_dict()
+        resized = {}
+        for name in [name for name in native if name in own]:
+            old, new = native[name].shape, own[name].shape
+            if old != new:
+                native[name] = self.fit(name, native[name], own[name], source)
+                resized[name] = (tuple(old), tuple(new))
+        report = self._report(native, own, resized, source)
+        report.log()
+        self._check_missing(report, strict_trainable, strict_frozen)
+        self.load_state_dict({k: v for k, v in native.items() if k in own}, strict=False)
+        return report
+
+    def _report(
+        self,
+        native: Mapping[str, Tensor],
+        own: Mapping[str, Tensor],
+        resized: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
+        source: str,
+    ) -> LoadReport:
+        trainable = {name for name, weight in self.named_parameters() if weight.requires_grad}
+        absent = [k for k in own if k not in native and not k.endswith("num_batches_tracked")]
+        fresh = [name for name in absent if name.startswith(self.fresh_keys or ("\0",))]
+        missing = [name for name in absent if name not in set(fresh)]
+        return LoadReport(
+            source=source,
+            loaded=sum(name in own for name in native),
+            missing=tuple(missing),
+            unexpected=tuple(
+                name
+                for name in native
+                if name not in own and not name.startswith(self.unused_keys or ("\0",))
+            ),
+            resized=resized,
+            missing_trainable=tuple(name for name in missing if name in trainable),
+            fresh=tuple(fresh),
+        )
+
+    def _check_missing(
+        self, report: LoadReport, strict_trainable: bool, strict_frozen: bool
+    ) -> None:
+        required = list(report.missing_trainable) if strict_trainable else []
+        if strict_frozen:
+            required += [k for k in report.missing if k not in set(report.missing_trainable)]
+        if not required:
+            return
+        hint = self.missing_hint(required)
+        none = "; none of its weights belongs to this model" if not report.loaded else ""
+        raise ConfigError(
+            f"{report.source} lacks {len(required)} weights the model needs: {shorten(required)}"
+            f"{none}{hint}"
+        )
+
+    def missing_hint(self, missing: list[str]) -> str:
+        """Return what to do about missing weights, appended to the error."""
+        return "; set model.allow_missing=true to start them at random"
+
+    def to_native(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights under this model's own names."""
+        return dict(state)
+
+    def fit(self, name: str, value: Tensor, own: Tensor, source: str) -> Tensor:
+        """Return a weight in the shape of `own`, or raise `ConfigError`."""
+        raise ConfigError(
+            f"{source}: {name} has shape {list(value.shape)}, the model's is {list(own.shape)}; "
+            "set the model's sizes to the checkpoint's"
+        )
+
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """Return what a trained checkpoint must hold: everything that is not frozen."""
+        frozen = {name for name, weight in self.named_parameters() if not weight.requires_grad}
+        return {name: value for name, value in self.state_dict().items() if name not in frozen}
+
+    def full_state_dict(self) -> dict[str, Tensor]:
+        """Return all weights."""
+        return self.state_dict()
+
+    def get_optimizer_params(
+        self, weight_decay: float, lr_layer_decay: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Return parameter groups; vectors, biases and norms are not decayed."""
+        named = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
+        return group_parameters(
+            (p, 0.0 if p.ndim < 2 or any(s in n for s in ("bias", "ln", "bn")) else weight_decay, 1)
+            for n, p in named
+        )
+
+
+def freeze(module: nn.Module) -> None:
+    """Stop training of a module; the owner keeps it in evaluation mode."""
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad = False
+
+
+def group_parameters(items: Iterable[tuple[nn.Parameter, float, float]]) -> list[dict[str, Any]]:
+    """Collect `(parameter, weight decay, lr scale)` into optimizer groups, first come first."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, weight_decay, lr_scale in items:
+        groups.setdefault((weight_decay, lr_scale), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay, "lr_scale": lr_scale}
+        for (weight_decay, lr_scale), parameters in groups.items()
+    ]

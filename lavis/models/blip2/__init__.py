@@ -1,0 +1,1 @@
+"""BLIP-2: frozen vision tower and trained Q-Former."""

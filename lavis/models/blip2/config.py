@@ -1,0 +1,185 @@
+"""Sections `model` of the BLIP-2 family; imports no torch, so that a config is checked at once."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lavis.common.config import STRICT, ExistingPath
+from lavis.common.errors import ConfigError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class VitConfig:
+    """`model.vit`: sizes and weights of the vision tower; None keeps what the named tower has.
+
+    Attributes:
+        weights: file of the tower's weights (`.pth`, `.safetensors`; its own or LAVIS's key names),
+            used where the model's checkpoint holds no tower.
+        embed_dim, depth, num_heads, mlp_ratio, patch_size: sizes of a vision transformer.
+        out_indices: makes a feature-map tower out of a convolutional network: the stages whose maps
+            become tokens.
+        grid: maps are averaged to `grid x grid` tokens.
+        input_size: pictures are resized to this edge inside a feature-map tower (None: as given).
+        mean, std: normalisation a feature-map tower expects; pictures arrive normalised with
+            CLIP's and are converted (None: the network's own).
+    """
+
+    weights: ExistingPath | None = None
+    embed_dim: PositiveInt | None = None
+    depth: PositiveInt | None = None
+    num_heads: PositiveInt | None = None
+    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
+    patch_size: PositiveInt | None = None
+    out_indices: tuple[int, ...] | None = None
+    grid: PositiveInt = 8
+    input_size: PositiveInt | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.embed_dim and self.num_heads and self.embed_dim % self.num_heads:
+            raise ConfigError(
+                f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
+            )
+        if self.out_indices is not None and not self.out_indices:
+            raise ConfigError("out_indices is empty; name at least one stage, e.g. [2]")
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether a size differs from the named tower's: its public weights do not fit."""
+        sizes = (self.embed_dim, self.depth, self.num_heads, self.mlp_ratio, self.patch_size)
+        return any(size is not None for size in sizes) or self.out_indices is not None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class QFormerConfig:
+    """`model.qformer`: sizes of the querying transformer; the defaults are BLIP-2's.
+
+    Attributes:
+        vocab: word-piece vocabulary, a token per line (None: bert-base-uncased's, shipped).
+        vocab_size: rows of the word table (None: the vocabulary and `[DEC]`).
+        query_init_std: the learnt queries start as N(0, std); equal ones would stay equal.
+    """
+
+    hidden_size: PositiveInt = 768
+    num_hidden_layers: PositiveInt = 12
+    num_attention_heads: PositiveInt = 12
+    intermediate_size: PositiveInt = 3072
+    hidden_dropout_prob: Share = 0.1
+    attention_probs_dropout_prob: Share = 0.1
+    layer_norm_eps: Annotated[float, Field(gt=0)] = 1e-12
+    max_position_embeddings: PositiveInt = 512
+    vocab: ExistingPath | None = None
+    vocab_size: PositiveInt | None = None
+    initializer_range: Annotated[float, Field(gt=0)] = 0.02
+    query_init_std: Annotated[float, Field(gt=0)] = 0.02
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is not a multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Blip2Config:
+    """What every model of the family has.
+
+    Attributes:
+        pretrained, finetuned: weights: a file (`.pth`, `.safetensors`), a URL or a Hugging Face
+            folder; `load_finetuned` wins over `load_pretrained`.
+        image_size: edge of the square picture, pixels.
+        vit_precision: what the tower computes in on a GPU; fp32 leaves it to the run's autocast.
+            On a CPU it is float32.
+        max_txt_len: longer texts are cut, in tokens with `[CLS]` and `[SEP]`.
+        allow_missing: build the model although the checkpoint lacks weights it needs.
+        max_texts_per_pass: larger batches of texts go through the Q-Former in several passes.
+    """
+
+    arch: str
+    model_type: str
+    load_finetuned: bool = False
+    load_pretrained: bool = True
+    pretrained: str | None = None
+    finetuned: str | None = None
+    vit_model: str = "eva_clip_g"
+    image_size: PositiveInt = 224
+    num_query_token: PositiveInt = 32
+    cross_attention_freq: PositiveInt = 2
+    drop_path_rate: Share = 0.0
+    use_grad_checkpoint: bool = False
+    vit_precision: Literal["fp16", "bf16", "fp32"] = "fp16"
+    freeze_vit: bool = True
+    max_txt_len: Annotated[int, Field(ge=2)] = 32
+    max_texts_per_pass: PositiveInt = 256
+    allow_missing: bool = False
+    vit: VitConfig = VitConfig()
+    qformer: QFormerConfig = QFormerConfig()
+
+    def __post_init__(self) -> None:
+        if self.max_txt_len > self.qformer.max_position_embeddings:
+            raise ConfigError(
+                f"model.max_txt_len is {self.max_txt_len}, but the Q-Former has "
+                f"{self.qformer.max_position_embeddings} text positions; use at most that"
+            )
+        if self.load_finetuned or self.load_pretrained:
+            key = "finetuned" if self.load_finetuned else "pretrained"
+            _check_checkpoint(f"model.{key}", self.checkpoint, f"model.load_{key}")
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The weights to load, or None for none."""
+        if self.load_finetuned:
+            return self.finetuned or None
+        return (self.pretrained or None) if self.load_pretrained else None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CriticConfig(Blip2Config):
+    """Section `model` of a run with `arch: blip2_critic`.
+
+    Attributes:
+        qa_weight, r_weight: weights of the two score losses beside the label loss.
+        rationale_target: what the rationale head learns. The released code trained it on
+            `qa_label`, surely by mistake; `r_label` is right.
+        freeze_word_embeddings: the released code freezes the word table, which is tied to a frozen
+            language-model head.
+    """
+
+    arch: str = "blip2_critic"
+    qa_weight: Annotated[float, Field(ge=0)] = 0.5
+    r_weight: Annotated[float, Field(ge=0)] = 0.5
+    rationale_target: Literal["r_label", "qa_label"] = "r_label"
+    freeze_word_embeddings: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Stage1Config(Blip2Config):
+    """Section `model` of a run with `arch: blip2`.
+
+    Attributes:
+        embed_dim: width of the space in which pictures and texts are compared.
+        temperature_init: start of the learnt temperature.
+    """
+
+    arch: str = "blip2"
+    embed_dim: PositiveInt = 256
+    temperature_init: Annotated[float, Field(gt=0)] = 0.07
+
+
+def _check_checkpoint(key: str, path: str | None, switch: str) -> None:
+    if not path:
+        raise ConfigError(
+            f"{key}: no weights named; give a file, URL or folder, or set {switch}=false "
+            "to start from random weights"
+        )
+    if "://" not in path and not os.path.exists(os.path.expanduser(path)):
+        raise ConfigError(f"{key}: no such file or folder: {path}")

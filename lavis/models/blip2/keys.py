@@ -1,0 +1,151 @@
+"""Names of weights: ours, LAVIS's (`.pth` files) and those of Hugging Face's BLIP-2 folders.
+
+Ours are `state_dict()` names. LAVIS keeps the embeddings inside `Qformer.bert` and its CLIP tower
+under OpenAI's names; Hugging Face has its own names for everything and one bias for q, k and v.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+WORDS = "qformer.embeddings.word_embeddings.weight"
+TIED_WORDS = "Qformer.cls.predictions.decoder.weight"
+
+# (ours, LAVIS); the first pair whose left or right side starts a name is used
+_PREFIXES = (
+    ("qformer.embeddings.", "Qformer.bert.embeddings."),
+    ("qformer.model.layernorm.", "Qformer.bert.embeddings.LayerNorm."),
+    ("qformer.model.encoder.", "Qformer.bert.encoder."),
+    ("lm_head.bias", "Qformer.cls.predictions.bias"),
+    ("lm_head.transform.", "Qformer.cls.predictions.transform."),
+)
+_LAVIS_FIRST = sorted(_PREFIXES, key=lambda pair: -len(pair[1]))
+
+# (timm, OpenAI's CLIP), inside a CLIP tower
+_CLIP = (
+    (r"cls_token", "class_embedding"),
+    (r"pos_embed", "positional_embedding"),
+    (r"patch_embed.proj.weight", "conv1.weight"),
+    (r"norm_pre.", "ln_pre."),
+    (r"blocks.", "transformer.resblocks."),
+    (r".norm1.", ".ln_1."),
+    (r".norm2.", ".ln_2."),
+    (r".attn.qkv.weight", ".attn.in_proj_weight"),
+    (r".attn.qkv.bias", ".attn.in_proj_bias"),
+    (r".attn.proj.", ".attn.out_proj."),
+    (r".mlp.fc1.", ".mlp.c_fc."),
+    (r".mlp.fc2.", ".mlp.c_proj."),
+)
+
+_CLIP_SHAPES = {
+    "visual_encoder.class_embedding": 2,
+    "visual_encoder.positional_embedding": 1,
+}
+
+_HF = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^vision_model\.embeddings\.class_embedding$", "visual_encoder.cls_token"),
+        (r"^vision_model\.embeddings\.position_embedding$", "visual_encoder.pos_embed"),
+        (r"^vision_model\.embeddings\.patch_embedding\.", "visual_encoder.patch_embed.proj."),
+        (r"^vision_model\.post_layernorm\.", "ln_vision."),
+        (r"^vision_model\.encoder\.layers\.(\d+)\.", r"visual_encoder.blocks.\1."),
+        (r"^(visual_encoder\.blocks\.\d+)\.self_attn\.projection\.", r"\1.attn.proj."),
+        (r"^(visual_encoder\.blocks\.\d+)\.self_attn\.", r"\1.attn."),
+        (r"^(visual_encoder\.blocks\.\d+)\.layer_norm([12])\.", r"\1.norm\2."),
+        (r"^embeddings\.", "qformer.embeddings."),
+        (r"^qformer\.(layernorm|encoder)\.", r"qformer.model.\1."),
+        (r"^vision_projection\.", "vision_proj."),
+        (r"^text_projection\.", "text_proj."),
+    )
+)
+
+
+def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of any known form under our names; unknown names stay as they are."""
+    if any(name.startswith(("vision_model.", "qformer.encoder.")) for name in state):
+        return _from_hugging_face(state)
+    native = {_native_name(name): value for name, value in state.items()}
+    if WORDS not in native and TIED_WORDS in state:  # files that dropped the frozen word table
+        native[WORDS] = state[TIED_WORDS]
+    if "visual_encoder.class_embedding" in native:
+        tower = {k: v for k, v in native.items() if k.startswith("visual_encoder.")}
+        native = {k: v for k, v in native.items() if k not in tower}
+        tower = {k.removeprefix("visual_encoder."): v for k, v in tower.items()}
+        native.update({f"visual_encoder.{k}": v for k, v in clip_to_timm(tower).items()})
+    return native
+
+
+def to_lavis(state: Mapping[str, Tensor], *, clip_tower: bool = False) -> dict[str, Tensor]:
+    """Return our weights under LAVIS's names.
+
+    Args:
+        state: a state dict of ours, or a part of one.
+        clip_tower: the tower is OpenAI's CLIP, which LAVIS keeps under OpenAI's names.
+    """
+    named = {lavis_name(k, clip_tower=clip_tower): v for k, v in state.items()}
+    for name, drop in _CLIP_SHAPES.items():  # OpenAI's tables have no leading axes of size 1
+        if name in named:
+            named[name] = named[name].flatten(0, drop)
+    return named
+
+
+def lavis_name(name: str, *, clip_tower: bool = False) -> str:
+    """Return LAVIS's name of one of our weights."""
+    if clip_tower and name.startswith("visual_encoder."):
+        rest = "." + name.removeprefix("visual_encoder.")
+        for ours, theirs in _CLIP:
+            if ours.startswith("."):
+                rest = rest.replace(ours, theirs)
+            elif rest.startswith("." + ours):
+                rest = "." + theirs + rest[1 + len(ours) :]
+        return f"visual_encoder{rest}"
+    for ours, theirs in _PREFIXES:
+        if name.startswith(ours):
+            name = theirs + name[len(ours) :]
+            break
+    return name.replace("attention.attention.", "attention.self.")
+
+
+def clip_to_timm(tower: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a CLIP tower's weights (names without a prefix) under timm's names and shapes."""
+    renamed = {}
+    for name, value in tower.items():
+        rest = "." + name
+        for ours, theirs in _CLIP:
+            if ours.startswith("."):
+                rest = rest.replace(theirs, ours)
+            elif rest.startswith("." + theirs):
+                rest = "." + ours + rest[1 + len(theirs) :]
+        renamed[rest[1:]] = value
+    for name in ("cls_token", "pos_embed"):
+        if name in renamed:
+            renamed[name] = renamed[name].reshape(1, -1, renamed[name].shape[-1])
+    return renamed
+
+
+def _native_name(name: str) -> str:
+    for ours, theirs in _LAVIS_FIRST:
+        if name.startswith(theirs):
+            name = ours + name[len(theirs) :]
+            break
+    if name.startswith("qformer."):
+        name = name.replace("attention.self.", "attention.attention.")
+    return name
+
+
+def _from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    native: dict[str, Tensor] = {}
+    for name, value in state.items():
+        for pattern, replacement in _HF:
+            name = pattern.sub(replacement, name)
+        if name.endswith(".attn.qkv.bias"):
+            query, _, other = value.chunk(3)  # the key part is zero: the layer has no key bias
+            native[name.replace("qkv.bias", "q_bias")] = query
+            native[name.replace("qkv.bias", "v_bias")] = other
+        else:
+            native[name] = value
+    return native

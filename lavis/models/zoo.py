@@ -1,0 +1,105 @@
+"""Models by name, as LAVIS users know them; a model's module is imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lavis.common.config import load_model_config
+from lavis.common.registry import models, processors
+
+Processors = dict[str, Any]  # "train" and "eval" -> processor
+
+
+def load_model(
+    name: str,
+    model_type: str,
+    is_eval: bool = False,
+    device: str = "cpu",
+    checkpoint: str | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+) -> Any:
+    """Build a model from its default YAML with the weights that YAML names.
+
+    Args:
+        name: registered architecture, e.g. `blip2_critic`.
+        model_type: one of its default YAMLs, e.g. `pretrain`.
+        is_eval: set evaluation mode.
+        device: where the model goes.
+        checkpoint: file, URL or folder loaded over the YAML's weights; it may hold trainable
+            weights only.
+        overrides: values of the `model` section that win over the YAML's.
+    """
+    return _load(name, model_type, is_eval, device, checkpoint=checkpoint, overrides=overrides)[0]
+
+
+def load_model_and_preprocess(
+    name: str,
+    model_type: str,
+    is_eval: bool = False,
+    device: str = "cpu",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Any, Processors, Processors]:
+    """Return the model, its image processors and its text processors."""
+    model, preprocess = _load(name, model_type, is_eval, device, overrides=overrides)
+    return model, *load_preprocess(preprocess)
+
+
+def _load(
+    name: str,
+    model_type: str,
+    is_eval: bool,
+    device: str,
+    *,
+    checkpoint: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Any, dict[str, Any]]:
+    config, preprocess = load_model_config(name, model_type, overrides)
+    model = models.get(name).from_config(config)
+    if checkpoint is not None:
+        model.load_checkpoint(checkpoint)
+    return model.train(not is_eval).to(device), preprocess
+
+
+def load_preprocess(config: Mapping[str, Any]) -> tuple[Processors, Processors]:
+    """Build the processors of a `preprocess` section.
+
+    Args:
+        config: `vis_processor` and `text_processor`, each with `train` and `eval` nodes
+            `{name: registered name, ...}`; an absent node stands for no change.
+
+    Returns:
+        Image processors and text processors, each by `"train"` and `"eval"`.
+    """
+    built = []
+    for kind in ("vis_processor", "text_processor"):
+        nodes = config.get(kind) or {}
+        built.append({split: _processor(nodes.get(split)) for split in ("train", "eval")})
+    return built[0], built[1]
+
+
+def _processor(node: Mapping[str, Any] | None) -> Any:
+    arguments = dict(node or {"name": "base"})
+    return processors.get(str(arguments.pop("name"))).from_config(arguments)
+
+
+class ModelZoo:
+    """Table of architectures and types: `print(model_zoo)`, `len(model_zoo)`, iteration."""
+
+    def __iter__(self) -> Any:
+        """Iterate over `(architecture, type)`."""
+        return iter([(name, kind) for name in models.list() for kind in models.defaults(name)])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __str__(self) -> str:
+        rows = [f"{'Architecture':<30} Types", "-" * 60]
+        for name in models.list():
+            rows.append(f"{name:<30} {', '.join(models.defaults(name))}")
+        return "\n".join(rows)
+
+
+model_zoo = ModelZoo()
