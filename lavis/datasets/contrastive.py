@@ -1,0 +1,168 @@
+"""Image-text pairs for the student: the filtered corpus in training, ranked choices in evaluation.
+
+C is the number of choices of a record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from lavis.common.errors import RecordError
+from lavis.common.registry import datasets
+from lavis.datasets.base import Drawing, Row
+from lavis.datasets.config import ContrastiveConfig
+from lavis.datasets.lck import instance_of, qar_tokens
+from lavis.datasets.lck_record import (
+    Region,
+    check_tokens,
+    read_references,
+    read_region_ids,
+    read_score,
+    read_tokens,
+)
+from lavis.datasets.pictures import PictureFile
+from lavis.datasets.regions import RegionDataset
+from lavis.processors.region import RegionTag, tokens_to_text
+
+
+@datasets.register("unified_vqa_chatgpt_contrastive")
+class ContrastiveDataset(RegionDataset):
+    """LCK records give one text; records with `choices` (or `text_input`) give one for each.
+
+    `image_id` is the same for all records of one picture, in every file and process. Regions are
+    shuffled in training only; the released code shuffled them in evaluation as well, so that its
+    numbers and colours changed from run to run.
+    """
+
+    config_class: ClassVar[type[ContrastiveConfig]] = ContrastiveConfig
+    config: ContrastiveConfig
+
+    def __init__(
+        self,
+        config: ContrastiveConfig,
+        split: str,
+        *,
+        name: str = "unified_vqa_chatgpt_contrastive",
+    ) -> None:
+        super().__init__(config, split, name=name)
+        self.source_options = config.source(split)
+
+    def row(self, index: int, rng: random.Random | None = None) -> Row:
+        record = self.store.read(index)
+        file = self.picture_file(index, record)
+        shuffle = rng if self.is_train else None
+        is_evaluation = "text_input" in record and "question" not in record
+        read = self._evaluation_row if is_evaluation else self._pair_row
+        return read(index, record, file, shuffle)
+
+    def _pair_row(
+        self, index: int, record: Mapping[str, Any], file: PictureFile, rng: random.Random | None
+    ) -> Row:
+        ids = read_region_ids(record, "region")
+        with_rationale = True
+        if rng is not None:
+            if rng.random() >= self.config.region_prob:
+                ids = read_region_ids(record, "region_all") or ids
+            ids = rng.sample(ids, len(ids))
+            with_rationale = rng.random() < self.config.rationale_prob
+        regions = self.find_regions(record, ids)
+        tags = self._tags(regions)
+        tokens = qar_tokens(record, include_rationale=with_rationale, tags=tags)
+        text = self.text_processor(self._text(tokens, tags))
+        fields = {"index": index, "instance": instance_of(record, index)}
+        return self._make(index, file, regions, [text], fields, {})
+
+    def _evaluation_row(
+        self, index: int, record: Mapping[str, Any], file: PictureFile, rng: random.Random | None
+    ) -> Row:
+        ids = list(read_references(record))
+        if rng is not None:
+            ids = rng.sample(ids, len(ids))
+        regions = self.find_regions(record, ids)
+        tags = self._tags(regions)
+        question = self._text(read_tokens(record, "text_input"), tags)
+        prefix = str(record.get("answer_prefix", "Answer:"))
+        if self.source_options.no_question:
+            question = prefix = ""
+        outputs, scores = self._outputs(record)
+        texts = []
+        for output in outputs:
+            said = self._text(output, tags)
+            if not said.strip():
+                raise RecordError("empty text: text_output")
+            texts.append(self.text_processor(f"{question} {prefix} {said}"))
+        fields: dict[str, Any] = {"index": index, "instance": instance_of(record, index)}
+        if record.get("label") is not None:
+            fields["label"] = _choice_label(record["label"], len(texts))
+        targets = {}
+        if scores is not None:
+            fields["scores"] = targets["scores"] = scores
+        return self._make(index, file, regions, texts, fields, targets)
+
+    def _outputs(self, record: Mapping[str, Any]) -> tuple[list[Any], list[float] | None]:
+        """Return the token lists that answer, and people's score of each where all have one."""
+        choices = record.get("choices")
+        if not self.source_options.is_mc and choices is None:
+            return [read_tokens(record, "text_output")], None
+        if not isinstance(choices, list) or not choices:
+            raise RecordError("missing field: choices")
+        outputs, scores = [], []
+        for choice in choices:
+            if not isinstance(choice, Mapping):
+                raise RecordError("wrong type: choices holds something else than records")
+            outputs.append(check_tokens(choice.get("text_output"), "choices.text_output"))
+            scores.append(read_score(choice, "score"))
+        known = [score for score in scores if score is not None]
+        return outputs, known if len(known) == len(scores) else None
+
+    def _tags(self, regions: list[Region]) -> dict[int, RegionTag]:
+        if self.source_options.no_regions and not self.source_options.use_object_tags:
+            return {}
+        return self.tags(regions)
+
+    def _text(self, tokens: Any, tags: dict[int, RegionTag]) -> str:
+        options = self.source_options
+        return tokens_to_text(
+            tokens, tags, use_object_tags=options.use_object_tags, no_ids=options.no_regions
+        )
+
+    def _make(
+        self,
+        index: int,
+        file: PictureFile,
+        regions: list[Region],
+        texts: list[str],
+        fields: dict[str, Any],
+        targets: dict[str, Any],
+    ) -> Row:
+        drawing = self.draw(file, [] if self.source_options.no_regions else regions)
+        key = self._picture_key(file, drawing.drawn)
+        image_id = index if self.config.image_id == "row" else picture_id(file)
+        several = tuple(texts) if len(texts) > 1 else None
+        drawing = Drawing(file, tuple(regions), drawing.drawn)
+        return Row(
+            index,
+            key,
+            texts[0],
+            fields,
+            texts=several,
+            targets={**targets, "image_id": image_id},
+            drawing=drawing,
+        )
+
+
+def picture_id(file: PictureFile) -> int:
+    """Return a number from 0 to 2**63 - 1 made from the picture's name: equal names, equal ids."""
+    digest = hashlib.blake2b(file.name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _choice_label(value: Any, count: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
+        raise RecordError(
+            f"wrong type: label is {value!r}, expected a choice from 0 to {count - 1}"
+        )
+    return value
