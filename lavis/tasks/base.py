@@ -47,7 +47,11 @@ class UnitBatch:
     rejects: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
 
     def to(self, device: torch.device | str) -> UnitBatch:
-        """Return the unit with its tensors on a device, copied without waiting where possible."""
+        """Return the unit with its tensors on a device, copied without waiting where possible.
+
+        `image_index` stays: the model groups texts by it on the host, and reading it back from a
+        device would make the host wait.
+        """
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> UnitBatch:
@@ -56,7 +60,7 @@ class UnitBatch:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> UnitBatch:
         samples = {
-            name: change(value) if isinstance(value, Tensor) else value
+            name: change(value) if isinstance(value, Tensor) and name != "image_index" else value
             for name, value in self.samples.items()
         }
         return dataclasses.replace(self, samples=samples)

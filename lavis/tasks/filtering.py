@@ -104,7 +104,7 @@ def write_rows(
     found = 0
     with ExitStack() as stack:
         scores = _ScoreFiles(stack, output_dir / "result" / name, full)
-        corpora = _Corpora(stack, output_dir, name, thresholds) if full else None
+        corpora = _Corpora(stack, dataset, output_dir, name, thresholds) if full else None
         table.kept = dict.fromkeys(thresholds, 0) if full else {}
         for chunk in _chunks(reader.iterate_raw()):
             found += len(chunk)
@@ -115,7 +115,7 @@ def write_rows(
                     raws, payloads = _with_calibrated(raws, payloads, table.final[rows])
                 scores.write(raws, payloads)
                 if corpora is not None:
-                    corpora.write(rows, dataset, table)
+                    corpora.write(rows, table)
         if found != len(dataset):
             raise DataError(
                 f"{name}: {len(dataset) - found} of {len(dataset)} rows were never scored; run "
@@ -152,8 +152,14 @@ class _Corpora:
     """Kept records per threshold, and the rejects."""
 
     def __init__(
-        self, stack: ExitStack, output_dir: Path, name: str, thresholds: Sequence[float]
+        self,
+        stack: ExitStack,
+        dataset: RecordDataset,
+        output_dir: Path,
+        name: str,
+        thresholds: Sequence[float],
     ) -> None:
+        self._dataset = dataset
         self._kept = {
             t: stack.enter_context(AtomicFile(kept_path(output_dir, name, t)))
             for t in sorted(thresholds)
@@ -162,19 +168,20 @@ class _Corpora:
         self._rejects = stack.enter_context(AtomicFile(rejects))
 
     def reject(self, row: int, payload: Mapping[str, Any]) -> None:
+        place = payload if "file" in payload else self._dataset.source(row)
         line = {
             "row": row,
-            "file": payload.get("file"),
-            "line": payload.get("line"),
+            "file": place.get("file"),
+            "line": place.get("line", place.get("row")),  # Parquet and tar files have no lines
             "reason": payload["reject"],
         }
         self._rejects.write(json.dumps(line).encode() + b"\n")
 
-    def write(self, rows: Sequence[int], dataset: RecordDataset, table: RowTable) -> None:
+    def write(self, rows: Sequence[int], table: RowTable) -> None:
         thresholds = list(self._kept)
         lowest = thresholds[0] if thresholds else 2.0
         for row, score in zip(rows, table.final[rows].tolist(), strict=True):
-            record = dataset.record(row)
+            record = self._dataset.record(row)
             regions = record.get("region")
             table.groups["source"].set(row, _text(record.get("source")))
             table.groups["regions"].set(row, len(regions) if isinstance(regions, list) else None)

@@ -1,0 +1,182 @@
+"""One HTML page that shows what was scored: figures, tables, and examples with their pictures.
+
+The page needs no other file: charts and pictures are inside it as data URIs.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lavis.common.errors import RecordError
+from lavis.tasks.filtering import RowTable
+
+if TYPE_CHECKING:
+    from lavis.datasets.base import RecordDataset
+
+TEMPLATE = "report.html.jinja"
+PICTURE_WIDTH = 360  # pixels in the page; taller than wide pictures are bounded alike
+JPEG_QUALITY = 82
+_PARTS = re.compile(r"\b(answer|rationale):", re.IGNORECASE)
+_TAG = re.compile(r"\[\d+\]")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as the page shows it.
+
+    Attributes:
+        row: its number in the data set.
+        picture: data URI of the picture with its drawn regions, or None where it cannot be read.
+        parts: (name, text) of the text: question, answer, rationale, or the whole under no name.
+        score: what the threshold is compared with.
+        label: 1 accept, 0 reject, None without label.
+        details: short facts, such as id, source and number of regions.
+    """
+
+    row: int
+    picture: str | None
+    parts: list[tuple[str, str]]
+    score: float
+    kept: bool
+    label: int | None
+    details: list[str]
+
+
+def choose_examples(table: RowTable, threshold: float, count: int) -> dict[str, list[int]]:
+    """Return row numbers to show, by why they are shown; the same for the same scores.
+
+    A quarter each of the highest, those nearest to the threshold, the lowest, and a fixed random
+    draw of what is left.
+    """
+    rows = table.scored()
+    scores = table.final[rows].astype(np.float64)
+    orders = {
+        "Highest scores": np.argsort(-scores, kind="stable"),
+        f"Nearest to {threshold:g}": np.argsort(np.abs(scores - threshold), kind="stable"),
+        "Lowest scores": np.argsort(scores, kind="stable"),
+        "Drawn at random": np.random.default_rng(0).permutation(len(rows)),
+    }
+    chosen: dict[str, list[int]] = {}
+    used: set[int] = set()
+    for number, (title, order) in enumerate(orders.items()):
+        share = (count - len(used)) // (len(orders) - number)
+        fresh = (int(rows[place]) for place in order)
+        picked = list(itertools.islice((row for row in fresh if row not in used), share))
+        used.update(picked)
+        if picked:
+            chosen[title] = picked
+    return chosen
+
+
+def make_example(dataset: RecordDataset, table: RowTable, index: int, threshold: float) -> Example:
+    """Read one row again and lay it out for the page."""
+    row = dataset.row(index)
+    record = dataset.record(index)
+    score = float(table.final[index])
+    label = int(table.labels[index])
+    regions = record.get("region")
+    details = [f"row {index}"]
+    details += [str(row.fields[key]) for key in ("instance",) if row.fields.get(key) is not None]
+    details += [str(record[key]) for key in ("source", "kind") if record.get(key)]
+    if isinstance(regions, list):
+        details.append(f"{len(regions)} region{'' if len(regions) == 1 else 's'}")
+    try:
+        picture = _data_uri(dataset.drawn_image(row))
+    except (RecordError, OSError):
+        picture = None
+    return Example(
+        row=index,
+        picture=picture,
+        parts=split_text(row.text),
+        score=score,
+        kept=score >= threshold,
+        label=label if label >= 0 else None,
+        details=details,
+    )
+
+
+def split_text(text: str) -> list[tuple[str, str]]:
+    """Split `<question> Answer: <answer> Rationale: <rationale>` into named parts."""
+    pieces = _PARTS.split(text)
+    if len(pieces) == 1:
+        return [("", text.strip())]
+    parts = [("question", pieces[0].strip())]
+    parts += [
+        (name.lower(), body.strip()) for name, body in zip(pieces[1::2], pieces[2::2], strict=True)
+    ]
+    return parts
+
+
+def render_report(
+    summary: Mapping[str, Any],
+    examples: Mapping[str, Sequence[Example]],
+    charts: Mapping[str, bytes],
+    threshold: float,
+) -> str:
+    """Return the page.
+
+    Args:
+        summary: content of `summary.json`.
+        examples: title -> rows.
+        charts: title -> PNG bytes.
+        threshold: the one that `kept` and `dropped` of the examples refer to.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(number=_number, percent=_percent, tags=_mark_tags)
+    return environment.get_template(TEMPLATE).render(
+        summary=summary,
+        examples=examples,
+        charts={title: _uri("image/png", data) for title, data in charts.items()},
+        threshold=threshold,
+        groups={
+            "source": summary.get("by_source"),
+            "number of regions": summary.get("by_regions"),
+            "kind": summary.get("by_kind"),
+        },
+    )
+
+
+def _data_uri(picture: Any) -> str:
+    picture = picture.convert("RGB")
+    picture.thumbnail((PICTURE_WIDTH, PICTURE_WIDTH))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    return _uri("image/jpeg", buffer.getvalue())
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _mark_tags(text: str) -> Any:
+    """Escape a text and set its region numbers, such as `[0]`, apart."""
+    from markupsafe import Markup, escape
+
+    return Markup(_TAG.sub(r"<b class='tag'>\g<0></b>", str(escape(text))))
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
