@@ -12,6 +12,7 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -52,19 +53,24 @@ class PictureRoot:
     Args:
         root: the folder.
         follow_symlinks: accept links inside it that lead out of it.
+        must_exist: False checks names only and touches no file.
     """
 
-    def __init__(self, root: str, *, follow_symlinks: bool = False) -> None:
+    def __init__(
+        self, root: str, *, follow_symlinks: bool = False, must_exist: bool = True
+    ) -> None:
         self.root = root
         self.follow_symlinks = follow_symlinks
+        self.must_exist = must_exist
         self._real = os.path.realpath(root)
         self._find = functools.lru_cache(maxsize=65536)(self._look_up)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"root": self.root, "follow_symlinks": self.follow_symlinks}
+        kept = ("root", "follow_symlinks", "must_exist")
+        return {name: getattr(self, name) for name in kept}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__(state["root"], follow_symlinks=state["follow_symlinks"])  # type: ignore[misc,arg-type]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     def find(self, name: object) -> PictureFile:
         """Return the file a record names.
@@ -87,6 +93,8 @@ class PictureRoot:
         if "\0" in name or ".." in parts or os.path.isabs(name) or parts[0].endswith(":"):
             return f"path leaves the image root: {name!r}"[:300]
         path = os.path.join(self.root, name)
+        if not self.must_exist:
+            return PictureFile(name, path, 0, 0)
         try:
             real = os.path.realpath(path)
             inside = real == self._real or real.startswith(os.path.join(self._real, ""))

@@ -1,0 +1,164 @@
+"""Check record files without a model, set bad records aside, and sum up the corpus.
+
+    python scripts/validate_lck.py train.jsonl.gz val.jsonl --image-root images
+
+Writes `rejects.jsonl` (file, line, index, reason) and prints counts. Memory stays near 24 bytes a
+row. Exit code: 0 every record is good, 1 some are bad, 2 the files cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lavis.common.errors import ConfigError, DataError
+from lavis.common.registry import datasets
+
+CHUNK = 1000  # rows a worker takes at a time
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("files", nargs="+", metavar="FILES", help="jsonl, .gz, .zst, parquet, tar")
+    parser.add_argument("--image-root", default="", help="folder that `image` is relative to")
+    parser.add_argument("--region-mapping", help="JSONL of {image, region_locations}")
+    parser.add_argument(
+        "--kind", choices=["lck", "laion"], default="lck", help="LCK records, or image captions"
+    )
+    parser.add_argument("--training", action="store_true", help="require critic-training labels")
+    parser.add_argument("--rejects", default="rejects.jsonl", help="where bad records are listed")
+    parser.add_argument("--summary", help="also write the summary as JSON to this file")
+    parser.add_argument(
+        "--check-images",
+        choices=["none", "header", "decode"],
+        help="none: names only; header: size and boxes; decode: every pixel "
+        "(default: decode with --image-root, else none for LCK files)",
+    )
+    parser.add_argument("--max-pixels", type=int, help="largest picture that is accepted")
+    parser.add_argument("--max-words", type=int, default=70, help="where texts are cut")
+    parser.add_argument(
+        "--follow-symlinks", action="store_true", help="allow links out of the root"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes beside this one")
+    parser.add_argument("--cache-dir", help="where compressed files are unpacked")
+    return parser.parse_args(argv)
+
+
+def open_dataset(args: argparse.Namespace) -> Any:
+    """Return the data set of the files, with a text processor that cuts nothing."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from lavis.datasets.pictures import PictureRoot
+
+    name = {"lck": "unified_vqa_binary", "laion": "laion_sample_extracted"}[args.kind]
+    split = "train" if args.training else "test"
+    source = {"storage": args.files, "region_mapping": args.region_mapping}
+    node: dict[str, Any] = {
+        "build_info": {
+            "annotations": {split: source},
+            "images": {"storage": args.image_root},
+        },
+        "follow_symlinks": args.follow_symlinks,
+        "cache_dir": args.cache_dir,
+    }
+    if args.max_pixels:
+        node["max_pixels"] = args.max_pixels
+    try:
+        config = TypeAdapter(datasets.config_class(name)).validate_python(node)
+    except ValidationError as error:
+        raise ConfigError("; ".join(e["msg"] for e in error.errors())) from None
+    dataset = datasets.get(name)(config, split)
+    if args.check_images is None:
+        has_pictures = args.image_root or dataset.store.picture(0) is not None
+        args.check_images = "decode" if has_pictures else "none"
+    if args.check_images == "none":
+        dataset.pictures = PictureRoot(args.image_root or ".", must_exist=False)
+    return dataset
+
+
+class Worker:
+    """The checker of one process, made once, so that chunks carry row numbers only."""
+
+    checker: Any = None
+
+    @classmethod
+    def start(cls, dataset: Any, images: Any, word_limit: int) -> None:
+        from lavis.datasets.corpus import CorpusChecker
+
+        cls.checker = CorpusChecker(dataset, images, word_limit)
+
+    @classmethod
+    def check(cls, rows: range) -> Any:
+        return cls.checker.check(rows)
+
+
+def checked(dataset: Any, args: argparse.Namespace) -> Iterator[Any]:
+    """Yield (summary, rejects) of each chunk, in row order."""
+    chunks = [range(i, min(i + CHUNK, len(dataset))) for i in range(0, len(dataset), CHUNK)]
+    setup = (dataset, args.check_images, args.max_words)
+    if args.workers < 1:
+        Worker.start(*setup)
+        yield from map(Worker.check, chunks)
+        return
+    with ProcessPoolExecutor(args.workers, initializer=Worker.start, initargs=setup) as pool:
+        yield from pool.map(Worker.check, chunks)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    for key, value in report.items():
+        if not isinstance(value, dict):
+            print(f"{key:24s} {value}")
+            continue
+        print(f"{key}:")
+        for name, count in list(value.items())[:30]:
+            print(f"  {name:40s} {count}")
+        if len(value) > 30:
+            print(f"  ... and {len(value) - 30} more")
+
+
+def run(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from lavis.datasets.corpus import CorpusSummary
+
+    dataset = open_dataset(args)
+    summary = CorpusSummary()
+    os.makedirs(os.path.dirname(args.rejects) or ".", exist_ok=True)
+    with (
+        open(args.rejects, "w", encoding="utf-8") as out,
+        tqdm(total=len(dataset), unit="row", desc="checking", mininterval=1) as progress,
+    ):
+        for part, rejects in checked(dataset, args):
+            summary.merge(part)
+            for reject in rejects:
+                out.write(json.dumps(reject, ensure_ascii=False) + "\n")
+            progress.update(part.rows)
+    report = {**summary.report(), "images_checked": args.check_images}
+    print_report(report)
+    if args.summary:
+        Path(args.summary).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if report["rejected"]:
+        print(f"rejected records are listed in {args.rejects}")
+    return 1 if report["rejected"] else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        return run(parse_args(argv))
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
