@@ -1,6 +1,6 @@
 """Units of work made from the data alone: a picture's rows together, texts of one length together.
 
-Planning reads every row once and keeps 12 bytes of it. The same data and unit size give the same
+Planning reads every row once and keeps 16 bytes of it. The same data and unit size give the same
 plan on any machine, for any number of processes.
 """
 
@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,19 +61,20 @@ def make_plan(dataset: RecordDataset, batch_size: int) -> Plan:
     long texts come first, so that a batch too large for the memory fails at the start. Rows that
     cannot be read are planned too: their unit reports them as rejects.
     """
-    pictures, lengths = _scan(dataset)
+    pictures, lengths, counts = _scan(dataset)
     order = np.argsort(pictures, kind="stable")  # rows of one picture, ascending
     ordered = pictures[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])[: len(ordered)]
     if not len(starts):
         return Plan(np.zeros(0, np.int64), np.zeros(1, np.int64), batch_size)
-    sizes = np.diff(np.r_[starts, len(order)])
     buckets = -(-np.maximum.reduceat(lengths[order], starts) // BUCKET)
     groups = np.lexsort((order[starts], -buckets))  # by bucket, then by first row
-    sizes = sizes[groups]
-    ends = np.cumsum(sizes)
-    source = np.repeat(starts[groups] - (ends - sizes), sizes)  # group's start before - after
-    return Plan(order[source + np.arange(len(order))], _pack(ends, batch_size), batch_size)
+    rows = np.diff(np.r_[starts, len(order)])[groups]  # of each group
+    texts = np.add.reduceat(counts[order], starts, dtype=np.int64)[groups]
+    ends = np.cumsum(rows)
+    source = np.repeat(starts[groups] - (ends - rows), rows)  # a group's place before minus after
+    offsets = np.r_[0, ends[_pack(np.cumsum(texts), batch_size) - 1]]
+    return Plan(order[source + np.arange(len(order))], offsets, batch_size)
 
 
 def load_or_make(path: Path, dataset: RecordDataset, batch_size: int) -> Plan:
@@ -90,16 +92,19 @@ def load_or_make(path: Path, dataset: RecordDataset, batch_size: int) -> Plan:
     return plan
 
 
-def _scan(dataset: RecordDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row's picture hash (uint64) and text length in characters (int32)."""
+def _scan(dataset: RecordDataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return of each row a picture hash (uint64), the longest text (characters), the text count."""
     count = len(dataset)
     pictures = np.zeros(count, dtype=np.uint64)
     lengths = np.zeros(count, dtype=np.int32)
+    counts = np.ones(count, dtype=np.int32)
     shown = time.monotonic()
     for index in range(count):
         try:
             row = dataset.row(index)
-            key, lengths[index] = row.picture_key, len(row.text)
+            key = row.picture_key
+            lengths[index] = max(map(len, row.all_texts))
+            counts[index] = len(row.all_texts)
         except RecordError:
             key = f"\0unreadable row {index}"
         digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
@@ -107,17 +112,25 @@ def _scan(dataset: RecordDataset) -> tuple[np.ndarray, np.ndarray]:
         if time.monotonic() - shown > LOG_SECONDS:
             shown = time.monotonic()
             logger.info("planning: read %d of %d rows", index + 1, count)
-    return pictures, lengths
+    return pictures, lengths, counts
 
 
 def _pack(ends: np.ndarray, batch_size: int) -> np.ndarray:
-    """Cut groups, given by their cumulative sizes, into units of at most `batch_size` rows."""
-    offsets = [0]
-    while offsets[-1] < ends[-1]:
-        first = int(np.searchsorted(ends, offsets[-1], side="right"))
-        fitting = int(np.searchsorted(ends, offsets[-1] + batch_size, side="right"))
-        offsets.append(int(ends[max(fitting - 1, first)]))
-    return np.array(offsets, dtype=np.int64)
+    """Cut groups into units of at most `batch_size` texts, or of one group with more.
+
+    Args:
+        ends: `(groups,)` cumulative text counts, rising.
+
+    Returns:
+        `(units,)` for each unit, how many groups it and those before it hold.
+    """
+    cuts: list[int] = []
+    taken = 0
+    while taken < len(ends):
+        before = ends[taken - 1] if taken else 0
+        taken = max(taken + 1, int(np.searchsorted(ends, before + batch_size, side="right")))
+        cuts.append(taken)
+    return np.array(cuts, dtype=np.int64)
 
 
 def _load(path: Path, identity: str, batch_size: int) -> Plan | None:
@@ -129,7 +142,7 @@ def _load(path: Path, identity: str, batch_size: int) -> Plan | None:
             return Plan(data["order"], data["offsets"], batch_size)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         logger.warning("%s cannot be read (%s); planning anew", path, error)
         return None
 
