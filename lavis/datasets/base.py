@@ -111,6 +111,7 @@ class RecordDataset(abc.ABC):
         self.vis_processor = load_processor(vis["name"], vis)
         self.text_processor = load_processor(text["name"], text)
         self._last: tuple[PictureFile, Image.Image] | None = None
+        self._style: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}
@@ -230,8 +231,10 @@ class RecordDataset(abc.ABC):
 
     def _picture_key(self, file: PictureFile, drawn: Sequence[DrawnRegion]) -> str:
         shapes = [(r.color_id, r.box if r.polygons is None else r.polygons) for r in drawn]
-        parts = [file.identity(), shapes, self.palette, self.line_width]
-        text = json.dumps([*parts, self.vis_processor.describe()], sort_keys=True)
+        if self._style is None:
+            style = [self.palette, self.line_width, self.vis_processor.describe()]
+            self._style = json.dumps(style, sort_keys=True)
+        text = json.dumps([file.identity(), shapes]) + self._style
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
         return digest.hexdigest()
 

@@ -14,7 +14,7 @@ from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
 from lavis.datasets.base import Drawing, Row
 from lavis.datasets.config import ContrastiveConfig
-from lavis.datasets.lck import instance_of, qar_tokens
+from lavis.datasets.lck import instance_of, qar_text
 from lavis.datasets.lck_record import (
     Region,
     check_tokens,
@@ -70,8 +70,12 @@ class ContrastiveDataset(RegionDataset):
             with_rationale = rng.random() < self.config.rationale_prob
         regions = self.find_regions(record, ids)
         tags = self._tags(regions)
-        tokens = qar_tokens(record, include_rationale=with_rationale, tags=tags)
-        text = self.text_processor(self._text(tokens, tags))
+        text = qar_text(
+            record,
+            include_rationale=with_rationale,
+            write=lambda tokens: self._text(tokens, tags),
+        )
+        text = self.text_processor(text)
         fields = {"index": index, "instance": instance_of(record, index)}
         return self._make(index, file, regions, [text], fields, {})
 

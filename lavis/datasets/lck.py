@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from lavis.common.errors import RecordError
@@ -11,6 +11,7 @@ from lavis.common.registry import datasets
 from lavis.datasets.base import Row
 from lavis.datasets.config import LckConfig
 from lavis.datasets.lck_record import (
+    Region,
     Tokens,
     read_label,
     read_region_ids,
@@ -18,7 +19,7 @@ from lavis.datasets.lck_record import (
     read_tokens,
 )
 from lavis.datasets.regions import RegionDataset
-from lavis.processors.region import RegionTag, tokens_to_text
+from lavis.processors.region import tokens_to_text
 
 
 @datasets.register("unified_vqa_binary")
@@ -40,10 +41,7 @@ class LckDataset(RegionDataset):
         record = self.store.read(index)
         file = self.picture_file(index, record)
         regions = self.find_regions(record, self._choose_ids(record, rng))
-        tags = self.tags(regions)
-        tokens = qar_tokens(record, include_rationale=self.config.include_rationale, tags=tags)
-        options = {"use_object_tags": self.config.source(self.split).use_object_tags}
-        text = self.text_processor(tokens_to_text(tokens, tags, **options))
+        text = self.text_processor(self._text(record, regions))
         if not text.strip():
             raise RecordError("empty text: nothing is left after the text processor")
         targets = self._targets(record)
@@ -53,6 +51,15 @@ class LckDataset(RegionDataset):
         drawing = self.draw(file, regions)
         key = self._picture_key(file, drawing.drawn)
         return Row(index, key, text, fields, targets=targets, drawing=drawing)
+
+    def _text(self, record: Mapping[str, Any], regions: list[Region]) -> str:
+        tags = self.tags(regions)
+        named = self.config.source(self.split).use_object_tags
+        return qar_text(
+            record,
+            include_rationale=self.config.include_rationale,
+            write=lambda tokens: tokens_to_text(tokens, tags, use_object_tags=named),
+        )
 
     def _choose_ids(self, record: Mapping[str, Any], rng: random.Random | None) -> list[int]:
         ids = read_region_ids(record, "region")
@@ -82,29 +89,34 @@ def instance_of(record: Mapping[str, Any], index: int) -> str:
     return str(index)
 
 
-def qar_tokens(
-    record: Mapping[str, Any], *, include_rationale: bool, tags: dict[int, RegionTag]
-) -> Tokens:
-    """Return the tokens of a record's whole text.
+def qar_text(
+    record: Mapping[str, Any], *, include_rationale: bool, write: Callable[[Tokens], str]
+) -> str:
+    """Return a record's whole text, its regions named, before the text processor.
 
     Records with `question` give `question Answer: answer`, and `Rationale: rationale` where there
     is one; others give `full_text_input`, or `text_input` and `text_output`.
+
+    Args:
+        record: the record.
+        include_rationale: take the rationale where there is one.
+        write: token list -> text.
 
     Raises:
         RecordError: a part is missing, is no token list, or says nothing.
     """
 
-    def part(key: str) -> Tokens:
-        tokens = read_tokens(record, key)
-        if not tokens_to_text(tokens, tags).strip():
+    def part(key: str) -> str:
+        text = write(read_tokens(record, key))
+        if not text.strip():
             raise RecordError(f"empty text: {key}")
-        return tokens
+        return text
 
     if "question" in record or not ("full_text_input" in record or "text_input" in record):
-        tokens = [*part("question"), "Answer:", *part("answer")]
+        text = f"{part('question')} Answer: {part('answer')}"
         if include_rationale and record.get("rationale") is not None:
-            tokens += ["Rationale:", *part("rationale")]
-        return tokens
+            text += f" Rationale: {part('rationale')}"
+        return text
     if "full_text_input" in record:
         return part("full_text_input")
-    return [*part("text_input"), *part("text_output")]
+    return f"{part('text_input')} {part('text_output')}"
