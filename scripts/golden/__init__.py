@@ -1,0 +1,1 @@
+"""Comparisons that `scripts/check_golden.py` runs, a module for each part of a set."""
