@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -46,21 +46,10 @@ class UnitBatch:
     samples: dict[str, Any]
     rejects: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
 
-    def to(self, device: torch.device | str) -> UnitBatch:
-        """Return the unit with its tensors on a device, copied without waiting where possible.
-
-        `image_index` stays: the model groups texts by it on the host, and reading it back from a
-        device would make the host wait.
-        """
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
-
     def pin_memory(self) -> UnitBatch:
         """Return the unit with its tensors in pinned memory (torch's DataLoader calls this)."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> UnitBatch:
         samples = {
-            name: change(value) if isinstance(value, Tensor) and name != "image_index" else value
+            name: value.pin_memory() if isinstance(value, Tensor) else value
             for name, value in self.samples.items()
         }
         return dataclasses.replace(self, samples=samples)

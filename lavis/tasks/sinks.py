@@ -116,7 +116,7 @@ class ParquetTable:
         arrow_type = self._schema.field(name).type
         try:
             return pa.array(values, type=arrow_type)
-        except (pa.ArrowException, OverflowError):
+        except (pa.ArrowException, OverflowError, UnicodeError):
             fitted = [_fit(value, kind) for value in values]
             if any(a is None and b is not None for a, b in zip(fitted, values, strict=True)):
                 self._warn(name, f"values of {name} that are no {kind} are null")
@@ -142,7 +142,7 @@ def _column_kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         found -= {type(None)}
         if found == {bool}:
             kinds[name] = "bool"
-        elif found == {int} and name in INTEGER_COLUMNS:
+        elif found <= {int} and name in INTEGER_COLUMNS:
             kinds[name] = "int"
         elif found and found <= {int, float}:
             kinds[name] = "float"

@@ -78,12 +78,13 @@ class RuleModel:
 def run_task(task: Any, dataset: Any, model: Any, folder: Path, **options: Any) -> dict[str, Any]:
     """Score every unit through the journal and finish, as a runner on one process does."""
     plan = task.plan(dataset, options.pop("batch_size", 4))
-    with Journal(folder / "journal", {}) as journal:
+    name = f"{dataset.split}_epochbest"
+    journal_folder = folder / "journal" / name
+    with Journal(journal_folder, {}) as journal:
         for unit in range(len(plan)):
             batch = task.load_unit(dataset, plan, unit)
             journal.append(unit, task.rows(batch, task.predict(model, batch)))
-    name = f"{dataset.split}_epochbest"
-    with JournalReader(folder / "journal", {}) as reader:
+    with JournalReader(journal_folder, {}) as reader:
         return task.finish(reader, dataset, folder, name, **options)
 
 

@@ -1,0 +1,61 @@
+"""Sinks: whole files or none, and Parquet columns that take what they can."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from lavis.tasks.sinks import AtomicFile, JsonArray, ParquetTable
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "a" / "scores.json"
+    with AtomicFile(path) as file:
+        file.write(b"first")
+        assert not path.exists()
+    with pytest.raises(KeyError), AtomicFile(path) as file:
+        file.write(b"second")
+        raise KeyError
+    assert path.read_bytes() == b"first"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("parts", [[], [[]], [[1]], [[1, 2], [], [3]]])
+def test_an_array_is_one_json_document(tmp_path, parts):
+    with AtomicFile(tmp_path / "a.json") as file:
+        array = JsonArray(file)
+        for part in parts:
+            array.write([json.dumps(n).encode() for n in part])
+        array.close()
+    assert json.loads((tmp_path / "a.json").read_text()) == list(itertools.chain(*parts))
+
+
+def test_parquet_columns(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("lavis.tasks.sinks.PARQUET_ROWS", 2)
+    rows = [
+        {"index": 0, "text": "a", "similarity": 1, "label": None, "boxes": [1, 2]},
+        {"index": 1, "text": "\ud83d", "similarity": 0.5, "label": None},
+        {"index": 2, "text": 7, "similarity": "far", "label": "x", "extra": 1},
+    ]
+    with AtomicFile(tmp_path / "t.parquet") as file:
+        table = ParquetTable(file)
+        table.write(rows[:2])
+        table.write(rows[2:])
+        table.close()
+    assert pq.read_table(tmp_path / "t.parquet").to_pydict() == {
+        "index": [0, 1, 2],
+        "text": ["a", "?", "7"],
+        "similarity": [1.0, 0.5, None],
+        "label": [None, None, None],
+        "boxes": ["[1, 2]", None, None],
+    }
+    assert "similarity" in caplog.text and "left out" in caplog.text
+
+
+def test_an_empty_parquet_table_is_readable(tmp_path):
+    with AtomicFile(tmp_path / "t.parquet") as file:
+        ParquetTable(file).close()
+    assert pq.read_table(tmp_path / "t.parquet").num_rows == 0
