@@ -202,7 +202,10 @@ class Blip2Base(BaseModel):
     def missing_hint(self, missing: list[str]) -> str:
         """Return what to do about missing weights; a tower can come from its own file."""
         if all(name.startswith(TOWER) for name in missing):
-            return "; name a file with the tower in model.vit.weights" + super().missing_hint([])
+            return (
+                "; name a file with the tower in model.vit.weights, or set "
+                "model.allow_missing=true to keep a random one"
+            )
         return super().missing_hint(missing)
 
     def to_native(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
