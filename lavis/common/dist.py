@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import random
 import secrets
 import socket
 import threading
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as torch_dist
 
@@ -70,6 +72,13 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cpu")
     local = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device("cuda", local % torch.cuda.device_count())
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python's, numpy's and torch's generators of this process."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 @dataclass
@@ -130,11 +139,16 @@ class World:
             return error
         return HungRankError(f"{where}: {behind}; the collective reported: {error}")
 
-    def close(self) -> None:
-        """Leave together: rank 0 may hold the store, so it goes last."""
+    def leave(self) -> None:
+        """Tell the others that this process ends; rank 0 may hold the store, so it goes last."""
         if self.pulse is not None:
             self.pulse.leave()
             self.pulse = None
+
+    def close(self) -> None:
+        """Leave, and take the process group down."""
+        if self.pulse is not None:
+            self.leave()
             torch_dist.destroy_process_group()
 
     def _meet(self, what: str, value: Any, *, read: bool = True) -> list[Any]:

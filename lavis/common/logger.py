@@ -40,7 +40,6 @@ def setup_logging(rank: int = 0, *, level: int = logging.INFO, file: Path | None
         handler.setFormatter(line)
         root.addHandler(handler)
     root.setLevel(level if rank == 0 else logging.WARNING)
-    root.propagate = False
 
 
 class _TqdmHandler(logging.Handler):
@@ -121,10 +120,6 @@ class RunLog:
     def epoch(self, split: str, values: Mapping[str, Any]) -> None:
         """Append one line to `log.txt`, its keys prefixed with the split's name."""
         self._append("log.txt", {f"{split}_{name}": value for name, value in values.items()})
-
-    def result(self, split: str, values: Mapping[str, Any]) -> None:
-        """Append `{split: values}` to `evaluate.txt`."""
-        self._append("evaluate.txt", {split: dict(values)})
 
     def config(self, tree: Mapping[str, Any]) -> None:
         """Append the resolved configuration to `log.txt` as indented JSON."""

@@ -1,0 +1,1 @@
+"""The loop that trains and evaluates, on any number of processes."""

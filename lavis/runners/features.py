@@ -1,0 +1,226 @@
+"""Outputs of the frozen vision tower, computed once for each distinct picture and kept on disk.
+
+Shapes: T tokens of width D. Features are float32, so training on them equals training on pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lavis.common.cache import Cache, make_key
+from lavis.common.dist import World
+from lavis.common.errors import ConfigError, RecordError
+from lavis.common.logger import Progress
+from lavis.datasets.base import RejectedRow, TrainingView
+from lavis.runners.loader import make_loader
+from lavis.runners.precision import autocast
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+FIXED_ROWS = 1000  # data sets smaller than this are looked through at every epoch
+Pictures = dict[str, int]  # picture key -> a row that shows it
+
+
+class Features:
+    """Features by picture key; picklable, so that loader processes read them.
+
+    Args:
+        cache: where they are kept.
+        tower: identity of the tower and of what it computes in.
+    """
+
+    def __init__(self, cache: Cache, tower: str) -> None:
+        self._cache, self._tower = cache, tower
+
+    def key(self, picture_key: str) -> str:
+        """Return the cache's key of a picture's features."""
+        return make_key("vision_features", VERSION, tower=self._tower, picture=picture_key)
+
+    def get(self, picture_key: str) -> Tensor | None:
+        """Return (T, D), or None where they were not computed."""
+        array = self._cache.get_array(self.key(picture_key))
+        return None if array is None else torch.from_numpy(array)
+
+    def has(self, picture_key: str) -> bool:
+        """Return whether they were computed."""
+        return self.key(picture_key) in self._cache
+
+    def put(self, picture_key: str, features: Tensor) -> None:
+        """Keep (T, D)."""
+        self._cache.put_array(self.key(picture_key), features.float().cpu().numpy())
+
+
+class FeatureBuilder:
+    """Fills a `Features` for data sets; every rank encodes its share, once per picture ever.
+
+    Args:
+        run: `RunConfig`.
+        dtype: autocast type in which the model is called, part of the features' identity.
+
+    Raises:
+        ConfigError: the tower is trained, so its outputs change.
+    """
+
+    def __init__(
+        self, *, model: Any, world: World, run: Any, folder: Path, dtype: torch.dtype | None
+    ) -> None:
+        if not getattr(model, "vision_is_frozen", False):
+            raise ConfigError(
+                "run.cache_features: the vision tower is trained here, so its outputs change; set "
+                "model.freeze_vit=true or run.cache_features=false"
+            )
+        root = Path(os.environ.get("LAVIS_CACHE") or folder / "cache")
+        self._model, self._world, self._run, self._dtype = model, world, run, dtype
+        tower = f"{model.frozen_fingerprint()} {world.device.type} {dtype}"
+        self.features = Features(Cache(root), tower)
+        self._fixed: dict[int, Any] = {}
+
+    def for_training(self, dataset: Any, epoch: int) -> None:
+        """Make sure that every picture of a training epoch has features.
+
+        Pictures change with the epoch where a data set draws other regions each time.
+
+        Raises:
+            ConfigError: the picture processor is random.
+        """
+        processor = getattr(dataset, "vis_processor", None)
+        if not getattr(processor, "deterministic", True):
+            raise ConfigError(
+                f"datasets.{dataset.name}.vis_processor.train: random pictures cannot be encoded "
+                "once; use a processor without randomness such as blip_image_eval, or "
+                "run.cache_features=false"
+            )
+        if id(dataset) in self._fixed:
+            return
+        seed = self._run.seed
+        keys = TrainingView(dataset, seed, _NoPictures())
+        pictures = _pictures(keys, epoch)
+        view = TrainingView(dataset, seed)
+        self._encode(view, epoch, pictures, f"features of {dataset.name}")
+        if len(dataset) >= FIXED_ROWS and pictures == _pictures(keys, epoch + 1):
+            self._fixed[id(dataset)] = dataset
+
+    def for_evaluation(self, dataset: Any) -> FeatureDataset:
+        """Return the data set with features in place of pictures."""
+        name = f"features of {dataset.name} {dataset.split}"
+        pictures = _pictures(_PlainView(dataset, _NoPictures()), 0)
+        self._encode(_PlainView(dataset), 0, pictures, name)
+        return FeatureDataset(dataset, self.features)
+
+    def _encode(self, view: Any, epoch: int, pictures: Pictures, what: str) -> None:
+        world = self._world
+        mine = list(pictures.items())[world.rank :: world.size]
+        missing = [(key, row) for key, row in mine if not self.features.has(key)]
+        progress = Progress(
+            len(mine), what, unit="pictures", done=len(mine) - len(missing), shown=world.is_main
+        )
+        training = self._model.training
+        self._model.eval()
+        size = self._run.batch_size_eval
+        chunks = [missing[i : i + size] for i in range(0, len(missing), size)]
+        loader = make_loader(
+            _Chunks(view, epoch), chunks, num_workers=self._run.num_workers, device=world.device
+        )
+        for number, (keys, images) in enumerate(loader):
+            if keys:
+                self._encode_chunk(keys, images)
+            progress.add(len(chunks[number]))
+            world.beat(f"{what}: {progress.done} of {progress.total}")
+        if missing:
+            progress.close()
+        self._model.train(training)
+        world.barrier(what)
+
+    def _encode_chunk(self, keys: Sequence[str], images: Tensor) -> None:
+        device = self._world.device
+        with torch.no_grad(), autocast(device, self._dtype):
+            encoded = self._model.encode_frozen(images.to(device, non_blocking=True))
+        for key, features in zip(keys, encoded.float().cpu(), strict=True):
+            self.features.put(key, features)
+
+
+class FeatureDataset:
+    """A data set whose pictures are features where these exist."""
+
+    def __init__(self, dataset: Any, features: Features) -> None:
+        self._dataset, self._features = dataset, features
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # also while unpickling, before there is a data set to ask
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def picture(self, row: Any, rng: random.Random | None = None) -> Tensor:
+        """Return (T, D) features, or what the data set says of a picture without any."""
+        features = self._features.get(row.picture_key)
+        return self._dataset.picture(row, rng) if features is None else features
+
+
+class _PlainView:
+    """Rows without training's randomness, through the interface of `TrainingView`."""
+
+    def __init__(self, dataset: Any, feature_cache: Any = None) -> None:
+        self.dataset, self.feature_cache = dataset, feature_cache
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note of nothing: every epoch is the same."""
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            row = self.dataset.row(index)
+            if self.feature_cache is not None:
+                return row, self.feature_cache.get(row.picture_key)
+            return row, self.dataset.picture(row)
+        except RecordError as error:
+            return RejectedRow(index, error.reason, {})
+
+
+class _Chunks(Dataset[Any]):
+    """Item [(key, row), ...] is the keys and pictures (P, 3, S, S) that can be read."""
+
+    def __init__(self, view: Any, epoch: int) -> None:
+        self._view, self._epoch = view, epoch
+
+    def __getitem__(self, chunk: list[tuple[str, int]]) -> tuple[list[str], Tensor | None]:
+        self._view.set_epoch(self._epoch)
+        keys, pictures = [], []
+        for key, index in chunk:
+            item = self._view[index]
+            if not isinstance(item, RejectedRow):
+                keys.append(key)
+                pictures.append(item[1])
+        return keys, torch.stack(pictures) if pictures else None
+
+
+class _NoPictures:
+    """Stands in for features while only the keys of rows are wanted."""
+
+    def get(self, picture_key: str) -> Tensor:
+        return torch.zeros(1, 1)
+
+
+def _pictures(view: Any, epoch: int) -> Pictures:
+    """Return the distinct pictures of an epoch, each with the first row that shows it."""
+    view.set_epoch(epoch)
+    found: Pictures = {}
+    for index in range(len(view)):
+        item = view[index]
+        if not isinstance(item, RejectedRow):
+            found.setdefault(item[0].picture_key, index)
+    return found

@@ -1,0 +1,112 @@
+"""Fingerprints that say whether saved work belongs to the run at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Keys of `run` that change neither weights nor scores.
+_FREE = {
+    "device", "evaluate", "import_modules", "keep_above", "log_freq", "num_workers", "output_dir",
+    "report_examples", "report_metric", "resume", "resume_ckpt_path", "save_every_steps",
+    "save_frozen", "test_splits", "timeout_minutes", "trackers",
+}  # fmt: skip
+# Keys of `run` that change no weights, beside those.
+_EVALUATION_ONLY = {"amp_eval", "batch_size_eval", "calibrate"}
+# Keys of `run` that change scores; all that training reads is in the weights.
+_SCORING = {"task", "batch_size_eval", "amp_eval", "amp_dtype"}
+
+
+def training_identity(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a config on which trained weights depend, JSON-able.
+
+    `valid_splits` belong to it: they choose the best checkpoint.
+    """
+    run = {k: v for k, v in tree.get("run", {}).items() if k not in _FREE | _EVALUATION_ONLY}
+    parts = {name: tree.get(name, {}) for name in ("model", "datasets")}
+    return _jsonable({**parts, "run": run})
+
+
+def scoring_identity(
+    tree: Mapping[str, Any], *, data: Mapping[str, Any], weights: str
+) -> dict[str, Any]:
+    """Return everything on which the scores of one data set depend, JSON-able.
+
+    Args:
+        tree: the resolved config. Of `model` nothing is kept that only says where weights came
+            from: `weights` says what they are.
+        data: `dataset.fingerprint()`.
+        weights: `WeightDigest` of the model.
+    """
+    run = {k: v for k, v in tree.get("run", {}).items() if k in _SCORING}
+    return _jsonable({"model": tree.get("model", {}), "run": run, "data": data, "weights": weights})
+
+
+def difference(there: Mapping[str, Any], here: Mapping[str, Any], most: int = 5) -> str:
+    """Say which keys differ, with both values: `run.seed is 1 there and 2 here`; '' if none."""
+    old, new = dict(_flat(there)), dict(_flat(here))
+    parts = [
+        f"{key} is {_short(old, key)} there and {_short(new, key)} here"
+        for key in sorted({*old, *new})
+        if key not in old or key not in new or old[key] != new[key]
+    ]
+    rest = f", and {len(parts) - most} more" if len(parts) > most else ""
+    return ", ".join(parts[:most]) + rest
+
+
+class WeightDigest:
+    """Hash of a model's weights and buffers; what is frozen is read only once.
+
+    Names and values of `state_dict()` count, whatever device holds them.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._frozen: str | None = None
+
+    def __call__(self) -> str:
+        """Return the hash of the weights as they are now."""
+        settle = getattr(self._model, "frozen_fingerprint", None)
+        if self._frozen is None and settle is not None:
+            settle()  # a model may choose its tower's precision on this first call
+        trainable = {id(p) for p in self._model.parameters() if p.requires_grad}
+        kept: dict[str, Tensor] = {}
+        moving: dict[str, Tensor] = {}
+        for name, value in self._model.state_dict(keep_vars=True).items():
+            if isinstance(value, Tensor):
+                frozen = isinstance(value, nn.Parameter) and id(value) not in trainable
+                (kept if frozen else moving)[name] = value
+        if self._frozen is None:
+            self._frozen = digest(kept)
+        return hashlib.blake2b((self._frozen + digest(moving)).encode(), digest_size=16).hexdigest()
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return a hash of names, types, shapes and values."""
+    state = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().to("cpu").contiguous()
+        state.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
+
+
+def _jsonable(tree: Any) -> Any:
+    return json.loads(json.dumps(tree, default=str, sort_keys=True))
+
+
+def _short(flat: Mapping[str, Any], key: str) -> str:
+    return json.dumps(flat[key])[:100] if key in flat else "absent"
+
+
+def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree

@@ -1,0 +1,108 @@
+"""Batches of training rows, loaded ahead of the step that needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lavis.common.errors import DataError
+from lavis.datasets.base import RejectedRow, TrainingView
+from lavis.runners.sampler import BatchRequest
+
+MOST_REJECTS = 1000  # so many unusable records one after another mean that the data set is broken
+
+
+@dataclass
+class TrainBatch:
+    """Samples of one step, where they stand in the data, and the rows that could not be used."""
+
+    samples: dict[str, Any]
+    request: BatchRequest
+    rejects: list[RejectedRow]
+
+    def pin_memory(self) -> TrainBatch:
+        """Pin the tensors, so that copies to the device need no waiting (DataLoader calls this)."""
+        self.samples = {
+            name: value.pin_memory() if isinstance(value, Tensor) else value
+            for name, value in self.samples.items()
+        }
+        return self
+
+
+class TrainBatches(Dataset[TrainBatch]):
+    """Item `request` is the batch it asks for; runs in loader processes.
+
+    A row that cannot be used is replaced by the next usable row of its data set, so that batches
+    keep their size on every rank.
+    """
+
+    def __init__(self, views: Sequence[TrainingView]) -> None:
+        self._views = list(views)
+
+    def __getitem__(self, request: BatchRequest) -> TrainBatch:
+        view = self._views[request.dataset]
+        view.set_epoch(request.epoch)
+        rejects: list[RejectedRow] = []
+        items = [self._usable(view, index, rejects) for index in request.indices]
+        samples = view.collate(items)
+        samples.pop("rejects", None)
+        return TrainBatch(samples, request, rejects)
+
+    @staticmethod
+    def _usable(view: TrainingView, index: int, rejects: list[RejectedRow]) -> Any:
+        for offset in range(min(MOST_REJECTS, len(view))):
+            item = view[(index + offset) % len(view)]
+            if not isinstance(item, RejectedRow):
+                return item
+            rejects.append(item)
+        raise DataError(
+            f"datasets.{view.dataset.name}: row {index} and those after it cannot be used, "
+            f"first because: {rejects[0].reason}"
+        )
+
+
+def make_loader(
+    dataset: Dataset[Any], items: Iterable[Any], *, num_workers: int, device: torch.device
+) -> DataLoader[Any]:
+    """Return a loader of `dataset[item]` for each item, in order, without further batching."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=_Items(items),
+        num_workers=num_workers,
+        collate_fn=_as_is,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator().manual_seed(0),  # else it draws from the training's generator
+        prefetch_factor=2 if num_workers else None,
+    )
+
+
+def to_device(samples: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return samples with tensors on the device, copied without waiting where they are pinned.
+
+    `image_index` becomes a list of ints: models read it on the host.
+    """
+    moved = dict(samples)
+    for name, value in samples.items():
+        if name == "image_index" and isinstance(value, Tensor):
+            moved[name] = value.tolist()
+        elif isinstance(value, Tensor):
+            moved[name] = value.to(device, non_blocking=True)
+    return moved
+
+
+class _Items(torch.utils.data.Sampler[Any]):
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+
+def _as_is(item: Any) -> Any:
+    return item

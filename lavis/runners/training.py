@@ -1,0 +1,278 @@
+"""The training loop: batch, forward, backward, accumulate, clip, step, log, save, resume."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lavis.common.dist import World, seed_everything
+from lavis.common.logger import Meters, Progress, RunLog, Totals, means, merge_totals
+from lavis.common.optim import build_optimizer, build_schedule, set_lr
+from lavis.datasets.base import TrainingView
+from lavis.runners.counting import Counting
+from lavis.runners.features import FeatureBuilder
+from lavis.runners.guard import FiniteGuard
+from lavis.runners.loader import TrainBatch, TrainBatches, make_loader, to_device
+from lavis.runners.precision import autocast, training_dtype
+from lavis.runners.resume import (
+    Checkpoint,
+    TrainerState,
+    replace_state,
+    rng_state,
+    set_rng_state,
+    write_folder,
+)
+from lavis.runners.sampler import BatchRequest
+from lavis.runners.tracking import track
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Trains a model epoch by epoch, on any number of processes.
+
+    Args:
+        model: as the task calls it; its trainable weights are float32.
+        datasets: one for each training data set.
+        identity: what a checkpoint must have been written with to be resumed.
+        features: None to run the vision tower at each step.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Any,
+        model: nn.Module,
+        datasets: Sequence[Any],
+        counting: Counting,
+        state: TrainerState,
+        world: World,
+        accelerator: Accelerator,
+        run: Any,
+        run_log: RunLog,
+        folder: Path,
+        identity: Mapping[str, Any],
+        features: FeatureBuilder | None = None,
+    ) -> None:
+        self._task, self._model, self._world, self._run = task, model, world, run
+        self._datasets, self.counting, self.state = list(datasets), counting, state
+        self._accelerator, self._run_log, self._features = accelerator, run_log, features
+        self.last, self.best = folder / "checkpoint_last", folder / "checkpoint_best"
+        self._identity = dict(identity)
+        self._dtype = training_dtype(run, world.device)
+        self._schedule = build_schedule(
+            run, max_epoch=counting.schedule_epochs, steps_per_epoch=counting.steps_per_epoch
+        )
+        groups = model.get_optimizer_params(run.weight_decay, run.lr_layer_decay)  # type: ignore
+        optimizer = build_optimizer(groups, lr=run.init_lr, beta2=run.beta2)
+        self._weights = [p for group in optimizer.param_groups for p in group["params"]]
+        self._optimizer = accelerator.prepare_optimizer(optimizer)
+        self._wrapped = _wrap(accelerator, model)
+        cache = features.features if features is not None else None
+        self._batches = TrainBatches([TrainingView(d, run.seed, cache) for d in self._datasets])
+        self._meters, self._interval = Meters(), Totals()
+        self._guard = FiniteGuard(world)
+        self._rejected: set[tuple[int, int]] = set()
+        seed_everything(run.seed + world.rank)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint: weights, optimizer, scaler, position and random states."""
+        self._model.load_state(checkpoint.weights)  # type: ignore[operator]
+        self._optimizer.load_state_dict(checkpoint.tensors["optimizer"])
+        scaler, saved = self._accelerator.scaler, checkpoint.tensors["scaler"]
+        if scaler is not None and saved is not None:
+            scaler.load_state_dict(saved)
+        self.state = checkpoint.state
+        world, then = self._world, checkpoint.state.world_size
+        if then == world.size:
+            set_rng_state(checkpoint.tensors["rng"][world.rank])
+        else:
+            logger.warning("resuming on %d processes what %d began", world.size, then)
+            seed_everything(self._run.seed + world.rank + 7919 * (self.state.iteration + 1))
+        self.state.world_size = world.size
+        logger.info(
+            "resumed %s: epoch %d, step %d, iteration %d",
+            checkpoint.folder,
+            self.state.epoch,
+            self.state.step,
+            self.state.iteration,
+        )
+
+    def run_epoch(self) -> None:
+        """Train what the current (inner) epoch has left, and save."""
+        state, epoch = self.state, self.state.epoch
+        steps = self.counting.steps(state)
+        self._model.train()
+        loader = make_loader(
+            self._batches,
+            self._requests(),
+            num_workers=self._run.num_workers,
+            device=self._world.device,
+        )
+        progress = Progress(
+            steps, f"epoch {epoch}", unit="steps", done=state.step, shown=self._world.is_main
+        )
+        begin = time.monotonic()
+        for batch in loader:
+            self._world.beat(f"iteration {state.iteration}")
+            try:
+                self._step(batch, steps)
+            except RuntimeError as error:
+                raise self._world.explain(error, f"iteration {state.iteration}") from error
+            progress.add()
+        progress.close()
+        self._finish_epoch(time.monotonic() - begin)
+
+    def _requests(self) -> Iterator[BatchRequest]:
+        """Yield the epoch's batches; features of a pass over the data come before its first."""
+        known = None
+        for request in self.counting.requests(self.state):
+            if self._features is not None and request.epoch != known:
+                known = request.epoch
+                for dataset in self._datasets:
+                    self._features.for_training(dataset, request.epoch)
+                self._model.train()
+            yield request
+
+    def _step(self, batch: TrainBatch, steps: int) -> None:
+        """Run one batch; after the last of a group, the optimizer's step.
+
+        A group is `accum_grad_iters` batches, fewer at the end of the epoch: its loss is the mean
+        over the group, and no gradient is left for the next epoch.
+        """
+        run, state = self._run, self.state
+        self._note_rejects(batch)
+        lr = self._schedule.lr(state.epoch, state.step)
+        set_lr(self._optimizer, lr)
+        first = state.step - state.step % run.accum_grad_iters
+        group = min(run.accum_grad_iters, steps - first)
+        samples = to_device(batch.samples, self._world.device)
+        with autocast(self._world.device, self._dtype):
+            losses = self._task.train_step(self._wrapped, samples)
+        self._guard.update(state.iteration, losses["loss"])
+        # Gradients are averaged over ranks at every batch: were it done only at the last one of a
+        # group, DDP would skip a weight that this one leaves unused although others used it.
+        self._accelerator.backward(losses["loss"] / group)
+        self._meters.update({name: value for name, value in losses.items() if "loss" in name})
+        state.iteration += 1
+        state.step += 1
+        state.cursor = batch.request.after
+        if state.step % run.accum_grad_iters == 0 or state.step == steps:
+            self._update()
+        if state.iteration % run.log_freq == 0:
+            self._log(lr)
+
+    def _update(self) -> None:
+        run, state = self._run, self.state
+        if run.max_grad_norm is not None:
+            norm = self._accelerator.clip_grad_norm_(self._weights, run.max_grad_norm)
+            assert isinstance(norm, Tensor)
+            self._meters.update({"grad_norm": norm})
+            if self._dtype != torch.float16:  # there the scaler skips such a step
+                self._guard.update(state.iteration - 1, norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        state.updates += 1
+        if run.save_every_steps and state.updates % run.save_every_steps == 0:
+            self.save_last()
+
+    def _collect(self) -> None:
+        """Add what all ranks measured since the last time to the interval and to the epoch."""
+        part = merge_totals(self._world.gather(self._meters.take(), "losses"))
+        self._interval = merge_totals([self._interval, part])
+        self.state.totals = merge_totals([self.state.totals, part])
+
+    def _log(self, lr: float) -> None:
+        self._guard.check()
+        self._collect()
+        state = self.state
+        values = {"lr": lr, **means(self._interval)}
+        self._interval = {}
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        logger.info("epoch %d, step %d: %s", state.epoch, state.step, shown)
+        place = {"epoch": state.epoch, "step": state.step, "iteration": state.iteration}
+        self._run_log.metrics("train", {**place, **values})
+        track(self._accelerator, values, kind="train", step=state.iteration)
+
+    def _finish_epoch(self, seconds: float) -> None:
+        self._guard.check()
+        self._collect()
+        state = self.state
+        lr = self._schedule.lr(state.epoch, max(state.step - 1, 0))
+        values = {"lr": lr, **means(state.totals)}
+        state.cursor = self.counting.close(state.cursor)
+        state.epoch, state.step, state.totals = state.epoch + 1, 0, {}
+        self.save_last()
+        self._run_log.epoch("train", {**values, "epoch": state.epoch - 1, "seconds": seconds})
+        place = {"epoch": state.epoch - 1, "iteration": state.iteration}
+        self._run_log.metrics("train_epoch", {**place, **values})
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        logger.info("epoch %d done: %s", state.epoch - 1, shown)
+
+    def save_last(self) -> None:
+        """Write `checkpoint_last`, from which a killed run goes on."""
+        self._guard.check()
+        self._guard.check_weights(self._weights, self.state.iteration)
+        if self.state.step:  # an epoch's end has collected already
+            self._collect()
+        rng = self._world.gather(rng_state(), "random states")
+        if self._world.is_main:
+            scaler = self._accelerator.scaler
+            tensors = {
+                "optimizer": self._optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "rng": rng,
+            }
+            write_folder(
+                self.last, weights=self._saved(), state=self._state_text(), tensors=tensors
+            )
+
+    def save_best(self) -> None:
+        """Write `checkpoint_best`: weights, and when they were reached."""
+        if self._world.is_main:
+            write_folder(self.best, weights=self._saved(), state=self._state_text())
+
+    def note_validated(self) -> None:
+        """Record in `checkpoint_last` that its epoch's validation is complete."""
+        self.state.validated = self.state.epoch
+        if self._world.is_main:
+            replace_state(self.last, self._state_text())
+
+    def _saved(self) -> dict[str, Tensor]:
+        whole = self._run.save_frozen
+        return self._model.full_state_dict() if whole else self._model.trainable_state_dict()  # type: ignore
+
+    def _state_text(self) -> str:
+        return self.state.to_json(identity=self._identity, run_id=self._world.run_id)
+
+    def _note_rejects(self, batch: TrainBatch) -> None:
+        for reject in batch.rejects:
+            place = (batch.request.dataset, reject.index)
+            if place not in self._rejected:
+                self._rejected.add(place)
+                if len(self._rejected) <= 10 or len(self._rejected) % 1000 == 0:
+                    logger.warning(
+                        "training without row %d of %s (%s); %d such rows so far",
+                        reject.index,
+                        self._datasets[batch.request.dataset].name,
+                        reject.reason,
+                        len(self._rejected),
+                    )
+
+
+def _wrap(accelerator: Accelerator, model: nn.Module) -> nn.Module:
+    """Return the model for several processes; the model itself keeps its own `forward`."""
+    # A batch without labels for a head leaves the head unused; where none ever does, torch says so.
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    wrapped = accelerator.prepare_model(model)
+    for name in ("forward", "_original_forward"):  # accelerate's own autocast: the loop opens one,
+        model.__dict__.pop(name, None)  # and evaluation may want another
+    return wrapped
