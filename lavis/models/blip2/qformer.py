@@ -33,7 +33,8 @@ def build_tokenizer(config: QFormerConfig) -> BertTokenizer:
             raise ConfigError(f"model.qformer.vocab: {path} lacks the token {token}")
     if vocabulary["[PAD]"] != 0:
         raise ConfigError(f"model.qformer.vocab: [PAD] must be the first line of {path}")
-    tokenizer = BertTokenizer(vocab=dict(vocabulary), do_lower_case=True)
+    mask = "[MASK]" if "[MASK]" in vocabulary else None  # the library would add a row for it
+    tokenizer = BertTokenizer(vocab=dict(vocabulary), do_lower_case=True, mask_token=mask)
     tokenizer.add_special_tokens({"bos_token": "[DEC]"})
     if config.vocab_size is not None and config.vocab_size < len(tokenizer):
         raise ConfigError(

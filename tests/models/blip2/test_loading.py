@@ -188,5 +188,5 @@ def test_folder_without_weights_is_refused(tiny_config, tmp_path):
 def test_config_refuses_a_file_that_is_not_there_and_none_at_all(tiny_config):
     with pytest.raises(ValueError, match=r"model\.pretrained: no such file or folder: no\.pth"):
         tiny_config(load_pretrained=True, pretrained="no.pth")
-    with pytest.raises(ValueError, match="set model.load_pretrained=false"):
+    with pytest.raises(ValueError, match=r"set model\.load_pretrained=false"):
         tiny_config(load_pretrained=True)

@@ -1,0 +1,152 @@
+"""Towers by name, feature maps as tokens, and position tables."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from lavis.common.errors import ConfigError
+from lavis.models.blip2.config import VitConfig
+from lavis.models.blip2.critic import Blip2Critic
+from lavis.models.blip2.vision import (
+    CLIP_MEAN,
+    CLIP_STD,
+    build_vision_tower,
+    resize_position_table,
+)
+
+SMALL = VitConfig(embed_dim=64, depth=2, num_heads=4)
+
+
+def openai_names(model):
+    """A transformers CLIP tower's weights under OpenAI's names."""
+    state, named = model.state_dict(), {}
+    for name, value in state.items():
+        name = name.removeprefix("vision_model.")
+        for theirs, openai in (
+            ("embeddings.class_embedding", "class_embedding"),
+            ("embeddings.position_embedding.weight", "positional_embedding"),
+            ("embeddings.patch_embedding.", "conv1."),
+            ("pre_layrnorm.", "ln_pre."),
+            ("post_layernorm.", "ln_post."),
+            ("encoder.layers.", "transformer.resblocks."),
+            ("self_attn.", "attn."),
+            ("layer_norm", "ln_"),
+            ("mlp.fc1", "mlp.c_fc"),
+            ("mlp.fc2", "mlp.c_proj"),
+        ):
+            name = name.replace(theirs, openai)
+        named[name] = value
+    for name in [n for n in named if ".q_proj." in n]:
+        parts = [named.pop(name.replace("q_proj", f"{part}_proj")) for part in "qkv"]
+        named[name.replace("q_proj.", "in_proj_")] = torch.cat(parts)
+    return named
+
+
+@pytest.fixture
+def clip():
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=28,
+        patch_size=14,
+        hidden_act="quick_gelu",
+    )
+    model = CLIPVisionModel(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    return model
+
+
+def test_clip_tower_loads_openai_names_and_drops_the_last_block(clip, tiny_config, tmp_path):
+    names = openai_names(clip)
+    save_file(names, tmp_path / "clip.safetensors")
+    vit = VitConfig(embed_dim=64, depth=2, num_heads=4, weights=str(tmp_path / "clip.safetensors"))
+    model = Blip2Critic.from_config(tiny_config(vit_model="clip_L", vit=vit))
+    image = torch.randn(2, 3, 28, 28)
+    with torch.no_grad():
+        expected = clip(image, output_hidden_states=True).hidden_states[2]
+    torch.testing.assert_close(model.encode_frozen(image), expected, rtol=0, atol=1e-4)
+    written = {k: v for k, v in model.full_state_dict().items() if k.startswith("visual_encoder.")}
+    for name, value in written.items():
+        assert torch.equal(value, names[name.removeprefix("visual_encoder.")]), name
+    other = Blip2Critic(tiny_config(vit_model="clip_L", vit=SMALL))
+    other.load_state(model.full_state_dict(), strict_frozen=True)
+    assert torch.equal(other.encode_frozen(image), model.encode_frozen(image))
+
+
+def test_eva_tower_has_39_blocks_and_no_final_norm():
+    with torch.device("meta"):
+        tower = build_vision_tower("eva_clip_g", 480, VitConfig())
+    assert tower.depth == 39 and tower.num_features == 1408
+    assert tower.pos_embed.shape == (1, 1157, 1408)
+    assert sum(p.numel() for p in tower.parameters()) == 987_161_728
+    assert isinstance(tower.norm, torch.nn.Identity)
+
+
+def test_any_timm_vision_transformer_by_name():
+    tower = build_vision_tower("vit_tiny_patch16_224", 32, VitConfig(depth=1))
+    assert tower(torch.randn(2, 3, 32, 32)).shape == (2, 5, 192)
+
+
+@pytest.mark.parametrize(
+    ("name", "vit", "message"),
+    [
+        ("eva_clip_q", VitConfig(), "unknown tower 'eva_clip_q'; did you mean 'eva_clip_g'"),
+        ("tf_efficientnet_lite0", VitConfig(), r"model\.vit\.out_indices"),
+        ("tf_efficientnet_lite0", VitConfig(out_indices=(9,)), r"cannot give stages \[9\]"),
+    ],
+)
+def test_towers_that_cannot_be_built(name, vit, message):
+    with pytest.raises(ConfigError, match=message):
+        build_vision_tower(name, 64, vit)
+
+
+def test_feature_maps_become_tokens_of_a_grid(tiny_config, tmp_path):
+    torch.manual_seed(0)
+    net = timm.create_model("tf_efficientnet_lite0", num_classes=7).eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    vit = VitConfig(
+        out_indices=(1, 2, 3), grid=4, input_size=64, weights=str(tmp_path / "net.safetensors")
+    )
+    model = Blip2Critic.from_config(tiny_config(vit_model="tf_efficientnet_lite0", vit=vit))
+    picture = torch.rand(2, 3, 64, 64)
+    clip_mean, clip_std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    with torch.no_grad():  # the network itself, on the picture in its own normalisation
+        maps = net.forward_intermediates((picture - 0.5) / 0.5, indices=5, intermediates_only=True)
+    expected = torch.cat([F.adaptive_avg_pool2d(m, 4) for m in maps[1:4]], dim=1)
+    expected = expected.flatten(2).transpose(1, 2)  # (P, 16, 24 + 40 + 112)
+    model.train()
+    tokens = model.encode_frozen((picture - clip_mean) / clip_std)
+    assert tokens.shape == (2, 16, 176)
+    torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-4)
+
+
+def test_feature_maps_at_another_size_are_resized(tiny_config):
+    vit = VitConfig(out_indices=(2,), grid=2, input_size=64)
+    tower = build_vision_tower("tf_efficientnet_lite0", 28, vit).eval()
+    constant = torch.full((1, 3, 28, 28), 0.3)
+    torch.testing.assert_close(tower(constant), tower(torch.full((1, 3, 64, 64), 0.3)))
+
+
+def test_position_table_keeps_its_prefix_and_needs_square_grids():
+    table = torch.randn(1, 5, 8)
+    grown = resize_position_table(table, 17)
+    assert torch.equal(grown[:, :1], table[:, :1])
+    grid = table[:, 1:].reshape(1, 2, 2, 8).permute(0, 3, 1, 2)
+    expected = F.interpolate(grid, size=(4, 4), mode="bicubic").flatten(2).transpose(1, 2)
+    torch.testing.assert_close(grown[:, 1:], expected)
+    assert torch.equal(resize_position_table(table, 5), table)
+    corners = resize_position_table(table, 17, align_corners=True)
+    torch.testing.assert_close(corners[:, [1, 4, 13, 16]], table[:, 1:])
+    with pytest.raises(ConfigError, match="not square grids"):
+        resize_position_table(table, 7)
