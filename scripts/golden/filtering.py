@@ -36,12 +36,12 @@ def filter_checks(folder: Path, config: dict[str, Any]) -> Iterator[Check]:
         run_file.write_text(yaml.safe_dump(filter_run(at, config, want, checkpoint)))
         runner = build_runner(load_config(run_file))
         runner.evaluate()
-        result = Path(temporary) / "output" / "result"
-        rows = read_json(result / "test_epochbest.json")
+        output = Path(temporary) / "output"
+        rows = read_json(output / "result" / "test_epochbest.json")
         kept = {
             threshold: [
                 json.loads(line)["index"]
-                for path in result.rglob(f"*threshold_{threshold}.jsonl")
+                for path in output.rglob(f"*threshold_{threshold}.jsonl")
                 for line in path.read_text().splitlines()
             ]
             for threshold in want["kept_at_threshold"]
