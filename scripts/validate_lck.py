@@ -75,7 +75,8 @@ def open_dataset(args: argparse.Namespace) -> Any:
     try:
         config = TypeAdapter(datasets.config_class(name)).validate_python(node)
     except ValidationError as error:
-        raise ConfigError("; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())) from None
+        lines = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+        raise ConfigError("; ".join(lines)) from None
     dataset = datasets.get(name)(config, split)
     if args.check_images is None:
         has_pictures = args.image_root or dataset.store.picture(0) is not None

@@ -229,12 +229,14 @@ class RecordDataset(abc.ABC):
         """Return the section's own options that change rows or pictures, JSON-able."""
         return {}
 
-    def _picture_key(self, file: PictureFile, drawn: Sequence[DrawnRegion]) -> str:
-        shapes = [(r.color_id, r.box if r.polygons is None else r.polygons) for r in drawn]
+    def _picture_key(self, drawing: Drawing) -> str:
+        """Return a hash of all that the tensor, or the reason why there is none, depends on."""
+        shapes = [(r.color_id, r.polygons) for r in drawing.drawn]
+        boxes = [region.box for region in drawing.regions]
         if self._style is None:
             style = [self.palette, self.line_width, self.vis_processor.describe()]
             self._style = json.dumps(style, sort_keys=True)
-        text = json.dumps([file.identity(), shapes]) + self._style
+        text = json.dumps([drawing.file.identity(), boxes, shapes]) + self._style
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
         return digest.hexdigest()
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
-from lavis.datasets.base import Drawing, Row
+from lavis.datasets.base import Row
 from lavis.datasets.config import ContrastiveConfig
 from lavis.datasets.lck import instance_of, qar_text
 from lavis.datasets.lck_record import (
@@ -143,13 +143,11 @@ class ContrastiveDataset(RegionDataset):
         targets: dict[str, Any],
     ) -> Row:
         drawing = self.draw(file, [] if self.source_options.no_regions else regions)
-        key = self._picture_key(file, drawing.drawn)
         image_id = index if self.config.image_id == "row" else picture_id(file)
         several = tuple(texts) if len(texts) > 1 else None
-        drawing = Drawing(file, tuple(regions), drawing.drawn)
         return Row(
             index,
-            key,
+            self._picture_key(drawing),
             texts[0],
             fields,
             texts=several,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any, ClassVar
 
@@ -49,15 +50,20 @@ class LaionDataset(RecordDataset):
         fields: dict[str, Any] = {
             "index": index,
             "instance": str(record.get("key", index)),
-            "similarity": record.get("similarity"),
+            "similarity": _finite(record.get("similarity")),
             "caption": caption,
         }
         text = self.text_processor(_QUESTION.format(caption=caption))
-        key = self._picture_key(file, ())
-        return Row(index, key, text, fields, drawing=Drawing(file))
+        drawing = Drawing(file)
+        return Row(index, self._picture_key(drawing), text, fields, drawing=drawing)
 
     def record(self, index: int) -> dict[str, Any]:
         """Return the record with `image`: the picture's folder (or shard) and name."""
         record = self.store.read(index)
         file = self.store.picture(index)
         return record if file is None else {"image": file.name, **record}
+
+
+def _finite(value: Any) -> Any:
+    """Return None for NaN and infinity, which JSON cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

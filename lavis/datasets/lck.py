@@ -49,7 +49,7 @@ class LckDataset(RegionDataset):
         if "label" in targets:
             fields["label"] = targets["label"]
         drawing = self.draw(file, regions)
-        key = self._picture_key(file, drawing.drawn)
+        key = self._picture_key(drawing)
         return Row(index, key, text, fields, targets=targets, drawing=drawing)
 
     def _text(self, record: Mapping[str, Any], regions: list[Region]) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 from lavis.common.errors import RecordError
 
 # Formats that Pillow reads without an outside program.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
 _DECODE_ERRORS = (*_DECODE_ERRORS, struct.error, zlib.error, OverflowError, MemoryError)
 

@@ -54,17 +54,19 @@ class RecordFile(abc.ABC):
         return {"name": name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def parse_object(text: bytes | str) -> dict[str, Any]:
+def parse_object(text: bytes) -> dict[str, Any]:
     """Return one JSON object.
 
     Raises:
-        RecordError: not JSON, or not an object.
+        RecordError: not JSON in UTF-8, not an object, or text that no tokenizer accepts.
     """
     try:
-        record = json.loads(text)
+        record = json.loads(text.decode("utf-8"))
+        if b"\\ud" in text or b"\\uD" in text:  # half of a surrogate pair is no character
+            json.dumps(record, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
         raise RecordError(f"malformed line: {error.msg} at character {error.pos + 1}") from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+    except (UnicodeError, RecursionError, ValueError) as error:
         raise RecordError(f"malformed line: {str(error)[:100]}") from None
     if not isinstance(record, dict):
         kind = type(record).__name__

@@ -1,0 +1,124 @@
+"""The student's data: pairs in training, choices in evaluation, stable picture ids."""
+
+import random
+
+import pytest
+
+from lavis.common.errors import RecordError
+from lavis.datasets.builders import build_dataset
+from lavis.datasets.config import ContrastiveConfig
+
+
+@pytest.fixture
+def opened(lck, pictures):
+    def build(records, split="test", source=None, **options):
+        path = lck.write(pictures / f"{split}.jsonl", records)
+        config = ContrastiveConfig(
+            data_type="csv",
+            build_info={
+                "annotations": {split: {"storage": [path], **(source or {})}},
+                "csv": {"storage": str(pictures)},
+            },
+            text_processor={
+                k: {"name": "blip_unified_vqa", "prompt": "question: "} for k in ("train", "eval")
+            },
+            **options,
+        )
+        return build_dataset("unified_vqa_chatgpt_contrastive", config, split)
+
+    return build
+
+
+def choice_record(**changes):
+    record = {
+        "image": "a.png",
+        "instance_id": "s-1",
+        "references": {
+            "5": {"boxes": [[1, 1, 9, 9]], "obj_guess": "dog"},
+            "2": {"boxes": [[3, 3, 12, 12]], "obj_guess": "cat"},
+        },
+        "text_input": ["Who", "is", [5], "?"],
+        "answer_prefix": "Inference:",
+        "choices": [
+            {"text_output": ["A", "friend", "of", [2]], "score": 2},
+            {"text_output": ["Nobody"], "score": 0.5},
+        ],
+        "label": 0,
+    }
+    return {**record, **changes}
+
+
+def test_training_text_with_and_without_rationale(opened, lck):
+    dataset = opened([lck.record()], split="train")
+    rows = [dataset.row(0, random.Random(seed)) for seed in range(200)]
+    with_rationale = [row for row in rows if "rationale:" in row.text]
+    assert 70 <= len(with_rationale) <= 130
+    assert all(row.text.startswith("question: what is [") for row in rows)
+    named = {frozenset(r.region_id for r in row.drawing.regions) for row in rows}
+    assert named == {frozenset({1, 3}), frozenset({1, 2, 3})}
+    for row in rows:
+        assert len(row.drawing.drawn) == len(row.drawing.regions)
+        place = [r.region_id for r in row.drawing.regions].index(3)
+        assert row.text.startswith(f"question: what is [{place}] ?")
+
+
+def test_evaluation_choices_are_texts_of_one_picture_in_fixed_order(opened):
+    dataset = opened([choice_record(), choice_record(label=1)], source={"is_mc": True})
+    rows = [dataset.row(i, random.Random(i)) for i in range(2)]
+    expected = (
+        "question: who is [0] ? inference: a friend of [1]",
+        "question: who is [0] ? inference: nobody",
+    )
+    assert rows[0].texts == rows[1].texts == expected
+    assert rows[0].text == expected[0]
+    assert [r.region_id for r in rows[0].drawing.regions] == [5, 2]
+    assert rows[0].fields == {"index": 0, "instance": "s-1", "label": 0, "scores": [2.0, 0.5]}
+    samples = dataset.collate(rows, None, [0, 0])
+    assert samples["text_input"] == [*expected, *expected]
+    assert samples["image_index"].tolist() == [0, 0, 0, 0]
+    assert samples["text_count"].tolist() == [2, 2]
+    assert "label" not in samples  # a choice, not accept or reject
+
+
+@pytest.mark.parametrize(
+    ("source", "expected", "drawn"),
+    [
+        ({"no_question": True}, "question:   a friend of [1]", 2),
+        ({"no_regions": True}, "question: who is  ? inference: a friend of ", 0),
+        (
+            {"no_regions": True, "use_object_tags": True},
+            "question: who is dog ? inference: a friend of cat",
+            0,
+        ),
+        ({"use_object_tags": True}, "question: who is dog [0] ? inference: a friend of cat [1]", 2),
+    ],
+)
+def test_ablations(opened, source, expected, drawn):
+    row = opened([choice_record()], source={"is_mc": True, **source}).row(0)
+    assert row.texts[0].strip() == expected.strip()
+    assert len(row.drawing.drawn) == drawn
+
+
+def test_picture_ids_are_stable_across_rows_files_and_splits(opened, lck):
+    train = opened([lck.record(0), lck.record(1)], split="train")
+    test = opened([choice_record()], source={"is_mc": True})
+    ids = {d.row(i).targets["image_id"] for d, n in ((train, 2), (test, 1)) for i in range(n)}
+    assert len(ids) == 1
+    assert 0 <= ids.pop() < 2**63
+    by_row = opened([lck.record(0), lck.record(1)], split="train", image_id="row")
+    assert [by_row.row(i).targets["image_id"] for i in range(2)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"choices": []}, "missing field: choices"),
+        ({"choices": ["x"]}, "wrong type: choices holds"),
+        ({"choices": [{"text_output": [[9]]}]}, "empty text: text_output"),
+        ({"label": 2}, "wrong type: label is 2, expected a choice from 0 to 1"),
+    ],
+)
+def test_bad_choices_are_reported(opened, changes, reason):
+    dataset = opened([choice_record(**changes)], source={"is_mc": True})
+    with pytest.raises(RecordError, match=reason):
+        dataset.row(0)

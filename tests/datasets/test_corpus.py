@@ -1,0 +1,88 @@
+"""The check of a corpus without a model: rejects, counts, and its script."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lavis.datasets.corpus import CorpusChecker, CorpusSummary
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def corpus(lck, pictures):
+    (pictures / "b.png").write_bytes((pictures / "a.png").read_bytes())
+    records = [
+        lck.record(0),
+        lck.record(1, source="other", label=["accept"] * 3),
+        lck.record(1, image="b.png", rationale=["word"] * 80),
+        lck.record(2),
+        lck.record(3, image="gone.png"),
+        lck.record(4, region=[9]),
+        lck.record(5, region=[1], references=[{"name": "1", "boxes": [[90, 2, 95, 4]]}]),
+    ]
+    return lck.write(pictures / "r.jsonl", records)
+
+
+def test_counts_and_rejects(lck, pictures, corpus):
+    dataset = lck.open(pictures, corpus)
+    checker = CorpusChecker(dataset)
+    summary = CorpusSummary()
+    rejects = []
+    for rows in (range(0, 3), range(3, 7)):
+        part, bad = checker.check(rows)
+        summary.merge(part)
+        rejects += bad
+    assert [(r["line"], r["index"], r["reason"].split(":")[0]) for r in rejects] == [
+        (5, 4, "missing image"),
+        (6, 5, "unknown region id"),
+        (7, 6, "box outside the picture"),
+    ]
+    report = summary.report()
+    assert (report["rows"], report["good"], report["rejected"]) == (7, 4, 3)
+    assert report["images"] == 2
+    assert report["regions_per_row"] == {"2": 4}
+    assert report["sources"] == {"test": 3, "other": 1}
+    assert report["labels"] == {"none": 3, "accept": 1}
+    assert report["duplicate_index"] == 1
+    assert report["duplicate_content"] == 2  # rows 0, 1 and 3 say the same of one picture
+    assert report["words"]["p0"] == 15
+
+
+def run_script(*arguments, cwd):
+    command = [sys.executable, str(ROOT / "scripts" / "validate_lck.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_script_lists_rejects_and_sums_up(pictures, corpus, workers):
+    done = run_script(
+        corpus, "--image-root", pictures, "--workers", workers, "--summary", "s.json", cwd=pictures
+    )
+    assert done.returncode == 1, done.stderr
+    lines = (pictures / "rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line)["line"] for line in lines] == [5, 6, 7]
+    assert json.loads(lines[0]) == {
+        "file": corpus,
+        "line": 5,
+        "index": 4,
+        "reason": "missing image: gone.png",
+    }
+    report = json.loads((pictures / "s.json").read_text())
+    assert report["cut_by_text_processor"] == 1
+    assert report["words"]["p100"] == 89
+    assert report["images_checked"] == "decode"
+    assert "rejected                 3" in done.stdout
+
+
+def test_the_script_works_without_pictures_and_names_a_missing_file(pictures, corpus):
+    done = run_script(corpus, "--rejects", pictures / "out" / "x.jsonl", cwd=pictures)
+    assert done.returncode == 1
+    assert "images_checked           none" in done.stdout
+    assert len((pictures / "out" / "x.jsonl").read_text().splitlines()) == 1
+    done = run_script("none.jsonl", cwd=pictures)
+    assert done.returncode == 2
+    assert "no such file or folder: none.jsonl" in done.stderr

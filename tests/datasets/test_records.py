@@ -1,0 +1,238 @@
+"""Record files: every format gives the same rows, the index is small, lines keep their numbers."""
+
+import gzip
+import io
+import json
+import pickle
+import tarfile
+import tracemalloc
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lavis.common.errors import DataError, RecordError
+from lavis.datasets.records import JsonLinesFile, RecordStore, expand_paths
+
+TOKENS = ("question", "answer", "rationale", "region", "region_all", "references")
+
+
+def as_tar(path, records, picture, *, with_picture=True):
+    with tarfile.open(path, "w") as archive:
+        for number, record in enumerate(records):
+            members = {"json": json.dumps(record).encode()}
+            if with_picture:
+                members["png"] = picture
+            for suffix, data in members.items():
+                info = tarfile.TarInfo(f"part/{number:06d}.{suffix}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+@pytest.fixture
+def records(lck):
+    return [lck.record(i, answer=["Café", "😀", i, [1]]) for i in range(25)]
+
+
+@pytest.fixture
+def stored(lck, pictures, records):
+    """The same records in every format: format -> path."""
+    plain = lck.write(pictures / "r.jsonl", records)
+    text = (pictures / "r.jsonl").read_bytes()
+    (pictures / "r.jsonl.gz").write_bytes(gzip.compress(text))
+    with pa.CompressedOutputStream(pa.OSFile(str(pictures / "r.jsonl.zst"), "wb"), "zstd") as out:
+        out.write(text)
+    (pictures / "r.json").write_text(json.dumps(records))
+    columns = {
+        key: [json.dumps(r[key]) if key in TOKENS else r[key] for r in records]
+        for key in records[0]
+    }
+    pq.write_table(pa.table(columns), pictures / "r.parquet", row_group_size=4)
+    as_tar(pictures / "r.tar", records, (pictures / "a.png").read_bytes())
+    names = {f: str(pictures / f"r.{f}") for f in ("jsonl.gz", "jsonl.zst", "json")}
+    return {
+        "jsonl": plain,
+        **names,
+        "parquet": str(pictures / "r.parquet"),
+        "tar": str(pictures / "r.tar"),
+    }
+
+
+@pytest.mark.parametrize("form", ["jsonl.gz", "jsonl.zst", "json", "parquet", "tar"])
+def test_every_format_gives_the_same_rows_and_pictures(lck, pictures, stored, records, form):
+    plain = lck.open(pictures, stored["jsonl"])
+    other = pickle.loads(pickle.dumps(lck.open(pictures, stored[form])))
+    assert len(other) == len(plain) == 25
+    for index in (24, 0, 7, 8, 3, 24):
+        first, second = plain.row(index), other.row(index)
+        assert second.text == first.text
+        assert second.fields == first.fields
+        drawn = plain.drawn_image(first).tobytes()
+        assert other.drawn_image(second).tobytes() == drawn
+        kept = {k: v for k, v in other.record(index).items() if k in records[index]}
+        assert kept == records[index]
+    assert json.dumps(other.fingerprint())
+
+
+def test_rows_of_many_files_stand_one_after_another(lck, pictures, stored, records):
+    store = RecordStore([stored["tar"], stored["jsonl"], stored["parquet"]])
+    assert len(store) == 75
+    assert store.read(24)["index"] == "test-24"
+    assert store.read(25)["index"] == "test-0"
+    assert store.place(26) == {"file": stored["jsonl"], "line": 2}
+    assert store.place(53) == {"file": stored["parquet"], "row": 3}
+    assert store.picture(3).offset > 0
+    assert store.picture(30) is None
+    with pytest.raises(IndexError, match="row 75 of 75"):
+        store.find(75)
+
+
+def test_compressed_files_are_unpacked_once_and_again_when_they_change(lck, pictures, stored):
+    folder = pictures / "unpacked"
+    lck.open(pictures, stored["jsonl.gz"])
+    lck.open(pictures, stored["jsonl.gz"])
+    assert len(list(folder.iterdir())) == 1
+    (pictures / "r.jsonl.gz").write_bytes(gzip.compress(json.dumps(lck.record(99)).encode()))
+    assert lck.open(pictures, stored["jsonl.gz"]).row(0).fields["instance"] == "test-99"
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_cut_archive_is_refused_and_leaves_nothing_behind(pictures, stored):
+    data = (pictures / "r.jsonl.gz").read_bytes()
+    (pictures / "cut.jsonl.gz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"cut\.jsonl\.gz: cannot be unpacked"):
+        RecordStore([str(pictures / "cut.jsonl.gz")], cache_dir=str(pictures / "c"))
+    assert list((pictures / "c").iterdir()) == []
+
+
+def test_malformed_lines_keep_their_row_and_blank_lines_have_none(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\n{"a": 2\n   \n\xff\xfe\n{"a": 3}')
+    file = JsonLinesFile(str(path))
+    assert len(file) == 4
+    assert [file.place(i)["line"] for i in range(4)] == [1, 3, 5, 6]
+    assert file.read(0) == {"a": 1}
+    assert file.read(3) == {"a": 3}
+    with pytest.raises(RecordError, match="malformed line: Expecting ',' delimiter at character 8"):
+        file.read(1)
+    with pytest.raises(RecordError, match=r"malformed line: .*can't decode"):
+        file.read(2)
+
+
+def test_half_a_surrogate_pair_is_malformed(tmp_path):
+    (tmp_path / "r.jsonl").write_text('{"a": "\\ud83d\\ude00"}\n{"a": "\\ud83d"}\n')
+    file = JsonLinesFile(str(tmp_path / "r.jsonl"))
+    assert file.read(0) == {"a": "😀"}
+    with pytest.raises(RecordError, match=r"malformed line: .*surrogates not allowed"):
+        file.read(1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.dictionaries(st.text(max_size=3), st.text(max_size=9), max_size=2), max_size=9),
+    st.lists(st.integers(0, 2), min_size=10, max_size=10),
+    st.booleans(),
+)
+def test_any_lines_come_back(tmp_path_factory, objects, blanks, last_line_ends):
+    path = tmp_path_factory.mktemp("lines") / "r.jsonl"
+    text = "".join("\n" * n + json.dumps(o) + "\n" for o, n in zip(objects, blanks, strict=False))
+    path.write_text(text if last_line_ends else text.removesuffix("\n"), encoding="utf-8")
+    file = JsonLinesFile(str(path))
+    assert [file.read(i) for i in range(len(file))] == objects
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert [json.loads(lines[file.place(i)["line"] - 1]) for i in range(len(file))] == objects
+
+
+def test_the_index_of_200_000_rows_is_small(tmp_path):
+    path = tmp_path / "big.jsonl"
+    line = json.dumps({"index": 123456, "question": ["x"] * 30}) + "\n"
+    with open(path, "w") as file:
+        for _ in range(200):
+            file.write(line * 1000)
+    tracemalloc.start()
+    store = RecordStore([str(path)])
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(store) == 200_000
+    assert kept < 200_000 * 24
+    assert peak < 200_000 * 80 + 2 * (1 << 24)
+    assert store.read(199_999)["index"] == 123456
+    assert store.place(150_000)["line"] == 150_001
+
+
+def test_reading_parquet_at_random_keeps_few_row_groups(pictures, stored):
+    (file,) = RecordStore([stored["parquet"]]).files
+    for row in np.random.default_rng(0).integers(0, 25, 40).tolist():
+        assert file.read(row)["index"] == f"test-{row}"
+        assert len(file._groups) <= 2
+
+
+def test_a_shard_may_lack_a_record_or_a_picture(pictures):
+    with tarfile.open(pictures / "s.tar", "w") as archive:
+        for name, data in (
+            ("a.json", b'{"x": 1}'),
+            ("b.png", b"p"),
+            ("c.json", b"{"),
+            ("d.t", b""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    (file,) = RecordStore([str(pictures / "s.tar")]).files
+    assert len(file) == 3  # d holds neither
+    assert file.read(0) == {"x": 1, "key": "a"}
+    assert file.picture(0) is None
+    with pytest.raises(RecordError, match=r"missing sidecar: b\.json in s\.tar"):
+        file.read(1)
+    with pytest.raises(RecordError, match="malformed line"):
+        file.read(2)
+
+
+def test_a_million_tar_headers_would_not_stay_in_memory(pictures):
+    as_tar(pictures / "many.tar", [{"n": i} for i in range(3000)], b"", with_picture=False)
+    tracemalloc.start()
+    store = RecordStore([str(pictures / "many.tar")])
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(store) == 3000
+    assert kept < 3000 * 60 + 20_000
+    assert peak < 3000 * 200 + 100_000
+    assert store.read(2999)["n"] == 2999
+
+
+def test_patterns_and_ranges(tmp_path):
+    for number in range(8, 12):
+        (tmp_path / f"s-{number:03d}.jsonl").write_text("{}\n")
+    ranged = expand_paths([str(tmp_path / "s-{009..011}.jsonl")])
+    assert [p[-9:-6] for p in ranged] == ["009", "010", "011"]
+    assert len(expand_paths([str(tmp_path / "*.jsonl")])) == 4
+    with pytest.raises(DataError, match="no file matches"):
+        expand_paths([str(tmp_path / "*.tar")])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.tar.gz", b"", "a compressed tar has no random access; unpack it"),
+        ("x.tar", b"no tar" * 200, "not a tar file, or cut short"),
+        ("x.parquet", b"no", "not a Parquet file"),
+        ("gone.jsonl", None, "no such record file or folder"),
+    ],
+)
+def test_files_that_cannot_be_read_say_so(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        RecordStore([str(tmp_path / name)])
+
+
+def test_an_empty_file_is_refused_by_the_data_set(lck, pictures):
+    Image.new("RGB", (4, 4)).save(pictures / "b.png")
+    (pictures / "r.jsonl").write_text("\n\n")
+    with pytest.raises(DataError, match="unified_vqa_binary, split test: no records in"):
+        lck.open(pictures, str(pictures / "r.jsonl"))

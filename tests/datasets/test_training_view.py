@@ -1,0 +1,85 @@
+"""Training rows: a function of seed, epoch and row number, and nothing else."""
+
+import pickle
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lavis.common.errors import DataError
+from lavis.datasets.base import RejectedRow, TrainingView
+
+
+@pytest.fixture
+def dataset(lck, pictures):
+    records = [lck.record(i, reject_label=i % 2) for i in range(8)]
+    records[5] = lck.record(5, reject_label=0, image="gone.png")
+    return lck.open(pictures, lck.write(pictures / "r.jsonl", records), split="train")
+
+
+def items(view):
+    return [view[i] for i in range(len(view))]
+
+
+def same(first, second):
+    if isinstance(first, RejectedRow):
+        return first == second
+    return first[0] == second[0] and torch.equal(first[1], second[1])
+
+
+def test_an_item_depends_on_seed_epoch_and_row_only(dataset):
+    view = TrainingView(dataset, seed=3)
+    expected = items(view)
+    torch.manual_seed(123)
+    backwards = [view[i] for i in reversed(range(len(view)))][::-1]
+    assert all(map(same, expected, backwards))
+    other = pickle.loads(pickle.dumps(view))
+    assert all(map(same, expected, items(other)))
+    loader = DataLoader(view, batch_size=None, num_workers=2, collate_fn=lambda item: item)
+    assert all(map(same, expected, loader))
+    view.set_epoch(1)
+    assert not all(map(same, expected, items(view)))
+    assert not all(map(same, expected, items(TrainingView(dataset, seed=4))))
+
+
+def test_a_batch_keeps_the_usable_rows_and_lists_the_others(dataset):
+    view = TrainingView(dataset, seed=3)
+    samples = view.collate(items(view))
+    assert [row.index for row in samples["rows"]] == [0, 1, 2, 3, 4, 6, 7]
+    assert samples["label"].tolist() == [1, 0, 1, 0, 1, 1, 0]
+    assert samples["image"].shape == (7, 3, 16, 16)  # augmented: no two are alike
+    assert samples["image_index"].tolist() == list(range(7))
+    (reject,) = samples["rejects"]
+    assert reject.reason == "missing image: gone.png"
+    assert (reject.index, reject.source["line"]) == (5, 6)
+
+
+def test_a_batch_of_rejects_only_is_empty(dataset):
+    view = TrainingView(dataset, seed=3)
+    samples = view.collate([view[5]])
+    assert samples["rows"] == samples["text_input"] == []
+    assert "image" not in samples
+
+
+class Features:
+    def __init__(self, known):
+        self.known = known
+
+    def get(self, key):
+        return self.known.get(key)
+
+
+def test_pictures_or_features_are_shared_where_nothing_is_random(lck, pictures):
+    records = [lck.record(i, reject_label=0) for i in range(4)]
+    dataset = lck.open(pictures, lck.write(pictures / "r.jsonl", records), split="test")
+    view = TrainingView(dataset, seed=0)
+    samples = view.collate(items(view))
+    assert samples["image"].shape == (1, 3, 16, 16)
+    assert samples["image_index"].tolist() == [0, 0, 0, 0]
+    key = dataset.row(0).picture_key
+    cached = TrainingView(dataset, seed=0, feature_cache=Features({key: torch.ones(5, 6)}))
+    samples = cached.collate(items(cached))
+    assert samples["vision_features"].shape == (1, 5, 6)
+    assert "image" not in samples
+    with pytest.raises(DataError, match="features of some pictures are missing"):
+        cached.collate([cached[0], view[1]])
