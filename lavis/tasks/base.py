@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import torch
-from torch import Tensor
-
 from lavis.common.errors import RecordError
 from lavis.tasks.planning import Plan, load_or_make, make_plan
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lavis.datasets.base import RecordDataset, Row
 
 
@@ -49,7 +48,7 @@ class UnitBatch:
     def pin_memory(self) -> UnitBatch:
         """Return the unit with its tensors in pinned memory (torch's DataLoader calls this)."""
         samples = {
-            name: value.pin_memory() if isinstance(value, Tensor) else value
+            name: value.pin_memory() if hasattr(value, "pin_memory") else value
             for name, value in self.samples.items()
         }
         return dataclasses.replace(self, samples=samples)
@@ -84,6 +83,8 @@ class BaseTask(ABC):
 
         A row that cannot be read is rejected, and so are all rows of a picture that cannot.
         """
+        import torch  # here, so that merging and reporting need none of its memory
+
         groups: dict[str, list[Row]] = {}
         rejects: list[tuple[int, dict[str, Any]]] = []
         for index in plan.rows(unit).tolist():

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from torch import Tensor
 
 from lavis.common.errors import DataError
 from lavis.common.registry import tasks
@@ -26,6 +25,8 @@ from lavis.tasks.sinks import write_atomically
 from lavis.tasks.summary import calibration_report, summarize
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lavis.datasets.base import RecordDataset
 
 logger = logging.getLogger(__name__)
