@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from lavis.common.checkpoint import read_state_dict
-from lavis.common.errors import ConfigError
 from lavis.models.base import BaseModel, freeze, group_parameters
 from lavis.models.blip2 import keys
 from lavis.models.blip2.config import Blip2Config
@@ -58,7 +57,7 @@ class Blip2Base(BaseModel):
             config.qformer,
             num_query_token=config.num_query_token,
             cross_attention_freq=config.cross_attention_freq,
-            image_width=width,
+            image_width=self.attended_width(width),
             vocab_size=config.qformer.vocab_size or len(self.tokenizer),
         )
         shape = (1, config.num_query_token, config.qformer.hidden_size)
@@ -97,13 +96,21 @@ class Blip2Base(BaseModel):
         """Return `samples["vision_features"]`, or run the tower on `samples["image"]`."""
         features = samples.get("vision_features")
         if features is not None:
-            return features.to(self.device, non_blocking=True).float()
-        image = samples["image"].to(self.device, non_blocking=True)
+            return self.to_device(features).float()
+        image = self.to_device(samples["image"])
         return self.encode_frozen(image) if self.vision_is_frozen else self._run_tower(image)
 
     def image_embeds(self, features: Tensor) -> Tensor:
         """Return what the Q-Former attends to: tokens after `ln_vision`, `(P, T, D)`."""
         return self.ln_vision(features)
+
+    def attended_width(self, width: int) -> int:
+        """Return the width of `image_embeds`; called while building, with the tower's width."""
+        return width
+
+    def to_device(self, values: Any) -> Tensor:
+        """Return a tensor (or what makes one) on the model's device, without waiting for it."""
+        return torch.as_tensor(values).to(self.device, non_blocking=True)
 
     def _run_tower(self, image: Tensor) -> Tensor:
         self._settle_precision()
@@ -130,13 +137,18 @@ class Blip2Base(BaseModel):
 
     # Texts
 
-    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Return ids and mask `(N, L)` on the CPU, cut to `max_txt_len`, padded to the longest."""
+    def tokenize(self, texts: list[str], max_length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return ids and mask `(N, L)` on the CPU, cut, padded on the right to the longest.
+
+        Args:
+            texts: N texts.
+            max_length: tokens kept, `[CLS]` and `[SEP]` included (None: `max_txt_len`).
+        """
         batch = self.tokenizer(
             texts,
             padding="longest",
             truncation=True,
-            max_length=self.config.max_txt_len,
+            max_length=max_length or self.config.max_txt_len,
             return_tensors="pt",
             return_token_type_ids=False,
         )
@@ -152,7 +164,7 @@ class Blip2Base(BaseModel):
             return None
         queries = torch.ones(len(mask), self.config.num_query_token, dtype=torch.bool)
         whole = torch.cat([queries, mask.bool()], dim=1)[:, None, None]
-        return whole.to(self.device, non_blocking=True)
+        return self.to_device(whole)
 
     # Weights
 
@@ -273,28 +285,3 @@ class Blip2Base(BaseModel):
             for name, weight in self.named_parameters()
             if weight.requires_grad
         )
-
-
-def host_index(index: Any, num_texts: int, num_pictures: int) -> list[int]:
-    """Return the picture of every text as plain ints, from a list or a tensor.
-
-    A list or a CPU tensor costs nothing; a tensor on a GPU is waited for.
-
-    Raises:
-        ConfigError: pictures and texts do not match.
-    """
-    if index is None:
-        if num_texts != num_pictures:
-            raise ConfigError(
-                f"{num_texts} texts for {num_pictures} pictures: samples need 'image_index'"
-            )
-        return list(range(num_texts))
-    pictures = index.tolist() if isinstance(index, Tensor) else [int(i) for i in index]
-    if len(pictures) != num_texts or (
-        pictures and not 0 <= min(pictures) <= max(pictures) < num_pictures
-    ):
-        raise ConfigError(
-            f"image_index names pictures for {len(pictures)} texts; there are {num_texts} texts "
-            f"and {num_pictures} pictures"
-        )
-    return pictures

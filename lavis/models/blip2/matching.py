@@ -1,0 +1,113 @@
+"""Picture-text matching: the fused pass and the match head that critic and stage 1 share.
+
+Shapes: N texts, P pictures, Q queries, T tokens, d Q-Former width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lavis.common.errors import ConfigError
+from lavis.models.blip2.base import Blip2Base
+from lavis.models.blip2.config import Blip2Config
+from lavis.models.blip2.qformer import TextPlan, plan_texts
+
+
+class Blip2Matcher(Blip2Base):
+    """Q-Former over picture and text, and a head of two classes; class 1 is match / accept.
+
+    A batch has P pictures and N texts; `samples["image_index"]` names every text's picture (absent:
+    text i is about picture i). Each picture is encoded once, and so are its keys and values.
+    """
+
+    def __init__(self, config: Blip2Config) -> None:
+        super().__init__(config)
+        self.itm_head = nn.Linear(config.qformer.hidden_size, 2)
+
+    @torch.no_grad()
+    def predict(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return `logits` `(N, 2)` and `prediction`, their softmax; `[:, 1]` is P(accept).
+
+        Args:
+            samples: `image` `(P, 3, S, S)` or `vision_features` `(P, T, D)`, `text_input` (N
+                texts), `image_index` (a list or CPU tensor `(N,)`; one on a GPU is waited for).
+        """
+        logits = self.match_logits(self.fused_queries(samples))
+        return {"prediction": logits.softmax(dim=1), "logits": logits}
+
+    def match_logits(self, queries: Tensor) -> Tensor:
+        """Return the head's logits averaged over queries, `(N, Q, d)` -> `(N, 2)`, float32."""
+        return self.itm_head(queries).float().mean(dim=1)
+
+    def fused_queries(self, samples: Mapping[str, Any]) -> Tensor:
+        """Return the query outputs that saw picture and text, `(N, Q, d)`, in the texts' order."""
+        image_embeds = self.image_embeds(self.vision_features(samples))
+        texts = list(samples["text_input"])
+        index = host_index(samples.get("image_index"), len(texts), len(image_embeds))
+        input_ids, mask = self.tokenize(texts)
+        return self.fuse(image_embeds, input_ids, mask, index)
+
+    def fuse(
+        self, image_embeds: Tensor, input_ids: Tensor, mask: Tensor, image_index: list[int]
+    ) -> Tensor:
+        """Run the Q-Former over pairs.
+
+        Args:
+            image_embeds: `(P, T, D)`.
+            input_ids, mask: `(N, L)`, on the CPU (on a GPU the mask's lengths are waited for).
+            image_index: every text's picture.
+
+        Returns:
+            `(N, Q, d)`, in the texts' order.
+        """
+        input_ids, mask = input_ids.cpu(), mask.cpu()
+        passes = plan_texts(image_index, self.config.max_texts_per_pass)
+        outputs = [self._fuse_pass(plan, image_embeds, input_ids, mask) for plan in passes]
+        joined = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+        order = [text for plan in passes for text in plan.texts]
+        if order == list(range(len(order))):
+            return joined
+        return joined[self.to_device(torch.tensor(order).argsort())]
+
+    def _fuse_pass(
+        self, plan: TextPlan, image_embeds: Tensor, input_ids: Tensor, mask: Tensor
+    ) -> Tensor:
+        rows = list(plan.texts)
+        length = int(mask[rows].sum(dim=1).max())  # texts are padded on the right
+        input_ids, mask = input_ids[rows, :length], mask[rows, :length]
+        if plan.pictures != tuple(range(len(image_embeds))):
+            image_embeds = image_embeds[self.to_device(torch.tensor(plan.pictures))]
+        return self.qformer(
+            self.qformer.embed(self.query_tokens, self.to_device(input_ids)),
+            self.with_queries(mask),
+            query_length=self.config.num_query_token,
+            image_embeds=image_embeds,
+            groups=plan.groups,
+            queries_only=True,
+        )
+
+
+def host_index(index: Any, num_texts: int, num_pictures: int) -> list[int]:
+    """Return the picture of every text as plain ints, from a list or a tensor.
+
+    Raises:
+        ConfigError: pictures and texts do not match.
+    """
+    if index is None:
+        if num_texts != num_pictures:
+            raise ConfigError(
+                f"{num_texts} texts for {num_pictures} pictures: samples need 'image_index'"
+            )
+        return list(range(num_texts))
+    pictures = index.tolist() if isinstance(index, Tensor) else [int(i) for i in index]
+    inside = all(0 <= picture < num_pictures for picture in pictures)
+    if len(pictures) != num_texts or not inside:
+        raise ConfigError(
+            f"image_index names pictures for {len(pictures)} texts; there are {num_texts} texts "
+            f"and {num_pictures} pictures"
+        )
+    return pictures
