@@ -207,7 +207,7 @@ class Pulse:
         for other in range(self._size):
             count, _, where = self._note(other).partition(b"|")
             if other != self._rank and int(count) < self._count:
-                found.append(f"rank {other} (last at: {where.decode()})")
+                found.append(f"rank {other} (last heard at: {where.decode()})")
         return f"no answer from {', '.join(found)}" if found else ""
 
     def leave(self) -> None:

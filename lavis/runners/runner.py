@@ -331,9 +331,7 @@ def _accelerator(run: Any, world: dist.World, folder: Path) -> Accelerator:
         mixed_precision={None: "no", torch.float16: "fp16"}.get(dtype, "bf16"),
         log_with=list(run.trackers) or None,
         project_dir=str(folder),
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-        ],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 
 
