@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lavis.common.errors import ConfigError, DataError
+from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.registry import datasets
 
 CHUNK = 1000  # rows a worker takes at a time
@@ -79,11 +79,18 @@ def open_dataset(args: argparse.Namespace) -> Any:
         raise ConfigError("; ".join(lines)) from None
     dataset = datasets.get(name)(config, split)
     if args.check_images is None:
-        has_pictures = args.image_root or dataset.store.picture(0) is not None
-        args.check_images = "decode" if has_pictures else "none"
+        args.check_images = "decode" if args.image_root or holds_pictures(dataset) else "none"
     if args.check_images == "none":
         dataset.pictures = PictureRoot(args.image_root or ".", must_exist=False)
     return dataset
+
+
+def holds_pictures(dataset: Any) -> bool:
+    """Tell whether pictures are stored with the records, as in tar shards and folders."""
+    try:
+        return dataset.store.picture(0) is not None
+    except RecordError:
+        return True
 
 
 class Worker:

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from lavis.common.errors import DataError, RecordError
+from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.datasets.config import DatasetConfig, is_train_split
 from lavis.datasets.lck_record import Region, check_inside
-from lavis.datasets.pictures import PictureFile, decode_picture, picture_size
+from lavis.datasets.pictures import PictureFile, decode_picture
 from lavis.datasets.records import RecordStore
 from lavis.processors import load_processor
 from lavis.processors.region import DrawnRegion, Palette, draw_regions, outline_width
@@ -136,7 +136,11 @@ class RecordDataset(abc.ABC):
 
         Raises:
             RecordError: the picture cannot be used; `reason` says why.
+            ConfigError: no picture processor is configured.
         """
+        if self.vis_processor.name == "base":
+            key = f"datasets.{self.name}.vis_processor.{'train' if self.is_train else 'eval'}"
+            raise ConfigError(f"{key}: missing; write {{name: blip_image_eval, image_size: ...}}")
         drawing = _drawing(row)
         boxes = [drawing.regions[i].box for i in range(len(drawing.drawn))]
         return self.vis_processor(self.drawn_image(row), rng=rng, boxes=boxes)
@@ -153,23 +157,11 @@ class RecordDataset(abc.ABC):
         width = outline_width(image.size, self.line_width, self._image_size())
         return draw_regions(image, drawing.drawn, palette=self.palette, width=width)
 
-    def check(self, index: int, images: Literal["none", "header", "decode"] = "decode") -> Row:
-        """Return a row after checking it, its picture's header, or all its pixels.
-
-        Raises:
-            RecordError: the row cannot be used; `reason` says why.
-        """
-        row = self.row(index)
-        drawing = _drawing(row)
-        if images == "header":
-            check_inside(drawing.regions, picture_size(drawing.file, self.config.max_pixels))
-        elif images == "decode":
-            check_inside(drawing.regions, self._decoded(drawing.file).size)
-        return row
-
     def record(self, index: int) -> dict[str, Any]:
-        """Return the record as stored."""
-        return self.store.read(index)
+        """Return the record as stored; `image` names the picture where it is stored with it."""
+        record = self.store.read(index)
+        stored = self.store.picture(index)
+        return record if stored is None else {"image": stored.name, **record}
 
     def source(self, index: int) -> dict[str, Any]:
         """Return the file of a row, and its line there."""

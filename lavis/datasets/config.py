@@ -19,15 +19,16 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_PIXELS = 178_956_970  # where Pillow refuses a picture as a decompression bomb
 
-# Keys of a split that LAVIS configs carry and nothing here reads.
+# Keys of a split that LAVIS configs carry and nothing here reads. Nothing is downloaded.
+_UNUSED = ("url", "md5")
 _RETIRED = {
-    "url": "records are read from local files, nothing is downloaded",
-    "md5": "records are read from local files, nothing is downloaded",
     "text_only": "it never had an effect",
     "draw_others": "it never had an effect",
     "reorder_regions": "it never had an effect",
-    "multi_class": "the critic has two classes; see label_polarity",
-    "use_generative": "the critic has two classes; see label_polarity",
+    "region_mode": "it is an option of the data set now, not of a split",
+    "include_rationale": "it is an option of the data set now, not of a split",
+    "multi_class": "the critic has two classes",
+    "use_generative": "the critic has two classes",
 }
 
 
@@ -58,10 +59,10 @@ class SplitSource:
     def _drop_retired(cls, node: Any) -> Any:
         if not isinstance(node, Mapping):
             return node
-        dropped = [k for k in node if k in _RETIRED]
-        for key in dropped:
-            logger.debug("annotations: ignored %s (%s)", key, _RETIRED[key])
-        return {k: v for k, v in node.items() if k not in dropped}
+        dropped = [f"{key} ({_RETIRED[key]})" for key in node if key in _RETIRED]
+        if dropped:
+            logger.warning("build_info.annotations: ignored %s", "; ".join(dropped))
+        return {k: v for k, v in node.items() if k not in _RETIRED and k not in _UNUSED}
 
     @property
     def paths(self) -> list[str]:

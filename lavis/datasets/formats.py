@@ -238,7 +238,7 @@ def _tar_samples(path: str) -> Iterator[tuple[int, int, int, int, int]]:
         current: str | None = None
         sample = [0, -1, -1, -1, -1]
         while (member := archive.next()) is not None:
-            archive.members = []  # else a million headers stay in memory
+            archive.members = []  # type: ignore[attr-defined]  # else every header stays in memory
             if not member.isfile():
                 continue
             key = _tar_key(member.name)

@@ -57,12 +57,6 @@ class LaionDataset(RecordDataset):
         drawing = Drawing(file)
         return Row(index, self._picture_key(drawing), text, fields, drawing=drawing)
 
-    def record(self, index: int) -> dict[str, Any]:
-        """Return the record with `image`: the picture's folder (or shard) and name."""
-        record = self.store.read(index)
-        file = self.store.picture(index)
-        return record if file is None else {"image": file.name, **record}
-
 
 def _finite(value: Any) -> Any:
     """Return None for NaN and infinity, which JSON cannot hold."""

@@ -20,8 +20,11 @@ from lavis.common.errors import RecordError
 
 # Formats that Pillow reads without an outside program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
-_DECODE_ERRORS = (*_DECODE_ERRORS, struct.error, zlib.error, OverflowError, MemoryError)
+# What Pillow's readers raise on broken files; OverflowError is an ArithmeticError.
+_DECODE_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
+    *(struct.error, zlib.error, MemoryError),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Region boxes by picture, from a JSONL file of its own: `{image, region_locations}` a line.
 
 `region_locations` maps ids to entries, or is a list whose places are the ids; where it is missing
-the record itself maps ids to entries. Only 16 bytes a picture stay in memory.
+the record itself maps ids to entries. Only 32 bytes a picture stay in memory.
 """
 
 from __future__ import annotations

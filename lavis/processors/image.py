@@ -178,7 +178,8 @@ class BlipImageTrain(_TrainProcessor):
     ) -> Tensor:
         rng = rng or random.Random(0)
         image, boxes = self.crop_and_flip(image, boxes, rng)
-        kept = boxes if self.keep_regions else []
+        size = self.image_size
+        kept = [_clipped(box, size, size) for box in boxes] if self.keep_regions else []
         return self.to_tensor(rand_augment(image, rng, keep=kept, min_visible=self.min_visible))
 
 

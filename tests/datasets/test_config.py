@@ -41,6 +41,15 @@ def test_csv_holds_the_roots_where_data_type_says_so(node, tmp_path):
     assert config.max_regions is None
 
 
+def test_retired_keys_of_a_split_are_named_once(node, caplog):
+    node["build_info"]["annotations"]["test"]["use_generative"] = True
+    check(node)
+    (message,) = {record.getMessage() for record in caplog.records}
+    assert message.startswith("build_info.annotations: ignored text_only (it never had an effect)")
+    assert "use_generative (the critic has two classes)" in message
+    assert "url" not in message
+
+
 def test_processors_are_chosen_by_split(node):
     node["vis_processor"]["train"] = {"name": "blip_image_train"}
     config = check(node)

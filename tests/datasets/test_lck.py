@@ -11,9 +11,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file
 
-from lavis.common.errors import RecordError
+from lavis.common.errors import ConfigError, RecordError
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
 from lavis.datasets.lck_record import read_label
@@ -213,6 +214,40 @@ def test_polygons_are_drawn_where_asked_for(lck, pictures):
     assert second.drawing.drawn[0].polygons == (((2, 2), (30, 5), (9, 25)),)
     assert second.drawing.drawn[1].polygons is None
     assert boxes.drawn_image(first).tobytes() != segms.drawn_image(second).tobytes()
+
+
+def test_new_drawing_options_change_pixels_and_keys(lck, pictures):
+    Image.new("RGB", (400, 300), (90, 90, 90)).save(pictures / "a.png")
+    references = [{"name": str(i), "boxes": [[50 * i, 9, 50 * i + 40, 99]]} for i in range(7)]
+    record = lck.record(region=list(range(7)), references=references)
+    path = lck.write(pictures / "r.jsonl", [record])
+    images, keys = [], set()
+    for options in (
+        {},
+        {"max_regions": None},
+        {"max_regions": None, "palette": "distinct"},
+        {"max_regions": None, "line_width": "auto"},
+    ):
+        dataset = lck.open(pictures, path, **options)
+        row = dataset.row(0)
+        keys.add(row.picture_key)
+        images.append(dataset.drawn_image(row))
+    assert len(keys) == 4
+    assert images[0].getpixel((300, 50)) == (90, 90, 90)  # the seventh region is not drawn
+    assert images[1].getpixel((300, 50)) == (103, 102, 102)
+    distinct = images[2].getpixel((300, 50))
+    assert max(distinct) - min(distinct) > 100
+    # 400 pixels are squashed to 16: two pixels of line need 50
+    assert images[3].getpixel((20, 60)) == (5, 255, 55)
+    assert images[0].getpixel((20, 60)) != (5, 255, 55)
+
+
+def test_a_missing_picture_processor_names_its_key(lck, pictures):
+    dataset = lck.open(pictures, lck.write(pictures / "r.jsonl", [lck.record()]))
+    plain = LckConfig(build_info=dataset.config.build_info)
+    other = build_dataset("unified_vqa_binary", plain, "test")
+    with pytest.raises(ConfigError, match=r"unified_vqa_binary\.vis_processor\.eval: missing"):
+        other.picture(other.row(0))
 
 
 def test_other_forms_of_records(lck, pictures):
