@@ -2,9 +2,8 @@
 
 import importlib.util
 import logging
-import os
+import multiprocessing
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
-ROOT = SCRIPT.parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -39,30 +37,51 @@ def one_thread_and_no_launcher(monkeypatch):
     logging.getLogger("lavis").setLevel(logging.NOTSET)
 
 
+@pytest.fixture(scope="session")
+def forks(tiny):
+    """A server that has imported torch once and forks ranks in no time."""
+    sys.path.insert(0, str(SCRIPT.parent))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "tiny_run"])
+    return context
+
+
+class Rank:
+    """A started rank: its process, and what it wrote to stderr."""
+
+    def __init__(self, process, log):
+        self.process, self.log = process, log
+
+    def wait(self, timeout=180):
+        """Return exit code and log."""
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, f"still running: {self.log.read_text()}"
+        return self.process.exitcode, self.log.read_text()
+
+
 @pytest.fixture
-def launch():
-    """Start `size` ranks of the tiny run as torchrun would; returns the processes."""
+def launch(forks, tiny, tmp_path):
+    """Start `size` ranks of the tiny run as torchrun would."""
     started = []
 
     def start(folder, size, **options):
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        if size > 1:
-            with socket.socket() as sock:
-                sock.bind(("127.0.0.1", 0))
-                port = str(sock.getsockname()[1])
-            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size)}
-        command = [sys.executable, str(SCRIPT), str(folder)]
-        command += [f"{key}={value}" for key, value in options.items()]
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = str(sock.getsockname()[1])
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size)}
+        argv = [str(folder), *(f"{key}={value}" for key, value in options.items())]
+        ranks = []
         for rank in range(size):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if size > 1 else {}
-            process = subprocess.Popen(
-                command, env=env | own, stderr=subprocess.PIPE, text=True, cwd=ROOT
-            )
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} | env if size > 1 else {}
+            log = tmp_path / f"log-{len(started)}"
+            process = forks.Process(target=tiny.run_rank, args=(argv, own, str(log)))
+            process.start()
+            ranks.append(Rank(process, log))
             started.append(process)
-        return started[-size:]
+        return ranks
 
     yield start
     for process in started:
-        if process.poll() is None:
+        if process.is_alive():
             process.kill()
-            process.wait()
+            process.join()

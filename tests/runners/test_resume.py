@@ -40,8 +40,8 @@ def same_state(first, second):
 def test_one_process_killed_mid_epoch(tiny, launch, tmp_path):
     kill_at = random.SystemRandom().randrange(3, 34)  # 12 batches an epoch
     (process,) = launch(tmp_path / "killed", 1, kill_at=kill_at, **OPTIONS)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == -9, (kill_at, err)
+    code, err = process.wait()
+    assert code == -9, (kill_at, err)
     whole = tiny.make_runner(tmp_path / "whole" / "train", **OPTIONS)
     whole.train()
     again = tiny.make_runner(tmp_path / "killed" / "train", **OPTIONS)
@@ -54,18 +54,19 @@ def test_two_processes_killed_one_named_resumed_and_evaluated(tiny, launch, tmp_
     kill_at = random.SystemRandom().randrange(4, 17)  # 6 batches an epoch
     options = {**OPTIONS, "accum_grad_iters": 1, "timeout_minutes": 0.2}
     whole = launch(tmp_path / "whole", 2, **options)
-    logs = [process.communicate(timeout=120)[1] for process in whole]
-    assert [p.returncode for p in whole] == [0, 0], logs
+    ended = [process.wait() for process in whole]
+    assert [code for code, _ in ended] == [0, 0], ended
     killed = launch(tmp_path / "killed", 2, kill_at=kill_at, **options)
-    first, err = killed[0], killed[0].communicate(timeout=120)[1]
-    assert killed[1].wait(timeout=10) == -9 and first.returncode not in (0, -9)
+    (code, err), (other, _) = (process.wait() for process in killed)
+    assert other == -9 and code not in (0, -9)
     named = (
         r"HungRankError: .*(no answer from rank 1 \(last heard at: |rank 1 has made no progress)"
     )
     assert re.search(named, err), err
     again = launch(tmp_path / "killed", 2, **options)
-    logs = [process.communicate(timeout=120)[1] for process in again]
-    assert [p.returncode for p in again] == [0, 0], logs
+    ended = [process.wait() for process in again]
+    assert [code for code, _ in ended] == [0, 0], ended
+    logs = [log for _, log in ended]
     assert re.search(r"resumed .*iteration [1-9]", logs[0])
     same_state(tmp_path / "whole" / "train", tmp_path / "killed" / "train")
     # The evaluation that followed on two processes gives the file of a single process.

@@ -1,13 +1,8 @@
-"""A model, data set and task small enough to train in a second; run as a script it is one rank.
-
-`python tiny_run.py FOLDER key=value ...` trains into FOLDER/train (keys of `run`), then evaluates a
-fixed model into FOLDER/evaluate. `kill_at=K` ends the process like a power cut before batch K.
-"""
+"""A model, data set and task small enough to train in a second, and `main`, which is one rank."""
 
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -172,6 +167,10 @@ def make_runner(folder, task=None, model=None, datasets=None, world=None, tree=N
 
 
 def main(argv):
+    """Train into FOLDER/train with `key=value` of `run`, then score with fixed weights.
+
+    `kill_at=K` ends the last rank like a power cut before batch K; scores go to FOLDER/evaluate.
+    """
     folder, options = Path(argv[0]), dict(item.split("=", 1) for item in argv[1:])
     run = {key: json.loads(value) for key, value in options.items()}
     kill_at = run.pop("kill_at", None)
@@ -184,5 +183,8 @@ def main(argv):
     world.close()
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def run_rank(argv, env, log):
+    """Be one rank in a fresh process: environment of the launcher, stderr into a file."""
+    os.environ.update(env)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT, 0o644), 2)
+    main(argv)
