@@ -59,6 +59,10 @@ class SplitSource:
     def _drop_retired(cls, node: Any) -> Any:
         if not isinstance(node, Mapping):
             return node
+        storage = node.get("storage")
+        for path in storage if isinstance(storage, list) else [storage]:
+            if isinstance(path, (int, float)):
+                raise ConfigError(f"storage: {path} is a number; write it in quotes, as '000000'")
         dropped = [f"{key} ({_RETIRED[key]})" for key in node if key in _RETIRED]
         if dropped:
             logger.warning("build_info.annotations: ignored %s", "; ".join(dropped))

@@ -77,6 +77,11 @@ def test_released_behaviour_is_the_default(node):
         (("region_prob",), 1.5, "region_prob is 1.5; use a probability"),
         (("max_pixels",), 10**9, "max_pixels is 1000000000; use 1 to 178956970"),
         (("build_info", "annotations", "test", "storage"), "no.jsonl", "no such file or folder: "),
+        (
+            ("build_info", "annotations", "test", "storage"),
+            [0],
+            "storage: 0 is a number; write it in q",
+        ),
         (("build_info", "annotations", "test", "region_mapping"), "no", "no such file: no"),
         (("build_info", "images", "storage"), "/none/at/all", "no such picture folder"),
         (("regoin_prob",), 1, "Unexpected keyword argument"),
