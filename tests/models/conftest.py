@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load, load_file
 
-from lavis.models.blip2.config import CriticConfig, QFormerConfig, VitConfig
+from lavis.models.blip2.config import CriticConfig
 from lavis.models.blip2.critic import Blip2Critic
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "lskd"
@@ -19,10 +19,13 @@ TINY = {
     "image_size": 28,
     "num_query_token": 8,
     "max_txt_len": 16,
-    "vit": VitConfig(embed_dim=64, depth=3, num_heads=4),
-    "qformer": QFormerConfig(
-        hidden_size=48, num_hidden_layers=4, num_attention_heads=4, intermediate_size=96
-    ),
+    "vit": {"embed_dim": 64, "depth": 3, "num_heads": 4},
+    "qformer": {
+        "hidden_size": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+    },
 }
 
 
@@ -63,3 +66,21 @@ def make_critic(golden, tiny_config):
         return model.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_sizes():
+    """The `model` section of the golden sizes."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def stage1_golden():
+    """Folder of the stage-1 part of the golden set."""
+    return GOLDEN / "stage1"
+
+
+@pytest.fixture(scope="session")
+def stage1_state():
+    """Weights of the stage-1 part of the golden set."""
+    return read_state("stage1")

@@ -10,20 +10,6 @@ from lavis.common.checkpoint import save_safetensors
 from lavis.common.errors import ConfigError
 from lavis.models import load_model, load_model_and_preprocess, model_zoo
 
-SIZES = {
-    "load_pretrained": False,
-    "image_size": 28,
-    "num_query_token": 8,
-    "max_txt_len": 16,
-    "vit": {"embed_dim": 64, "depth": 3, "num_heads": 4},
-    "qformer": {
-        "hidden_size": 48,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "intermediate_size": 96,
-    },
-}
-
 
 def test_importing_the_zoo_loads_no_torch():
     code = "import sys, lavis.models; print(len(lavis.models.model_zoo), 'torch' in sys.modules)"
@@ -36,19 +22,21 @@ def test_zoo_lists_architectures_and_types():
     assert "blip2_critic" in str(model_zoo) and "pretrain_vitL" in str(model_zoo)
 
 
-def test_load_model_takes_a_trainable_only_checkpoint(golden, make_critic, tmp_path):
+def test_load_model_takes_a_checkpoint(golden, make_critic, tiny_sizes, tmp_path):
     path = tmp_path / "all.safetensors"
     save_safetensors(path, make_critic().full_state_dict())
     model = load_model(
-        "blip2_critic", "pretrain", is_eval=True, checkpoint=str(path), overrides=SIZES
+        "blip2_critic", "pretrain", is_eval=True, checkpoint=str(path), overrides=tiny_sizes
     )
     assert not model.training and model.device == torch.device("cpu")
     outputs = model.predict({"image": golden.inputs["image"], "text_input": golden.texts})
     torch.testing.assert_close(outputs["logits"], golden.outputs["itm_logits"], rtol=0, atol=1e-4)
 
 
-def test_load_model_and_preprocess_gives_processors():
-    model, images, texts = load_model_and_preprocess("blip2_critic", "pretrain", overrides=SIZES)
+def test_load_model_and_preprocess_gives_processors(tiny_sizes):
+    model, images, texts = load_model_and_preprocess(
+        "blip2_critic", "pretrain", overrides=tiny_sizes
+    )
     assert model.training
     assert set(images) == set(texts) == {"train", "eval"}
     assert texts["eval"]("A photo: the man (left) runs!\n") == "a photo the man left runs"

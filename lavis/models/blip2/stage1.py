@@ -1,0 +1,329 @@
+"""BLIP-2 stage 1: contrast pictures with texts, match pairs, caption from the queries alone.
+
+Shapes: B pictures and their texts, G the same over all ranks, Q queries, L text tokens, d Q-Former
+width, e width of the shared space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
+from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
+
+from lavis.common.errors import ConfigError
+from lavis.common.registry import models
+from lavis.models.blip2.config import Stage1Config
+from lavis.models.blip2.matching import Blip2Matcher
+
+SMOOTHING = 0.1
+IGNORED = -100  # label of what takes no part in a cross entropy
+
+
+@dataclass(frozen=True)
+class Features:
+    """What `extract_features` returns; the fields its mode does not ask for are None.
+
+    Attributes:
+        image_embeds: `(B, Q, d)` query outputs; `image_embeds_proj`: `(B, Q, e)`, of length 1.
+        text_embeds: `(B, L, d)`; `text_embeds_proj`: `(B, L, e)`, of length 1.
+        multimodal_embeds: `(B, Q, d)` query outputs that saw the text as well.
+    """
+
+    image_embeds: Tensor | None = None
+    image_embeds_proj: Tensor | None = None
+    text_embeds: Tensor | None = None
+    text_embeds_proj: Tensor | None = None
+    multimodal_embeds: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """A wrong picture for every text and a wrong text for every picture, rows of the gathered G.
+
+    Attributes:
+        images, texts: `(B,)`.
+        has_image, has_text: `(B,)` bool, False where every candidate is a positive.
+    """
+
+    images: Tensor
+    texts: Tensor
+    has_image: Tensor
+    has_text: Tensor
+
+
+@models.register("blip2")
+class Blip2Stage1(Blip2Matcher):
+    """Three losses of equal weight on one Q-Former; also scores pairs, by matching or contrast."""
+
+    fresh_keys = ("lm_head.", "temp")  # Hugging Face folders have neither
+    unused_keys = (
+        "qa_head.",
+        "r_head.",
+        "Qformer.cls.predictions.decoder.",  # tied to the word table and to lm_head.bias
+        "qformer.embeddings.position_ids",
+    )
+
+    def __init__(self, config: Stage1Config) -> None:
+        super().__init__(config)
+        self.config: Stage1Config = config
+        width = config.qformer.hidden_size
+        self.vision_proj = nn.Linear(width, config.embed_dim)
+        self.text_proj = nn.Linear(width, config.embed_dim)
+        self.temp = nn.Parameter(torch.tensor(config.temperature_init))
+        self.lm_head = nn.Module()
+        self.lm_head.transform = BertPredictionHeadTransform(self.qformer.model.config)
+        words = len(self.qformer.embeddings.word_embeddings.weight)
+        self.lm_head.bias = nn.Parameter(torch.zeros(words))
+
+    def forward(
+        self, samples: Mapping[str, Any], negatives: Negatives | None = None
+    ) -> dict[str, Tensor]:
+        """Return `loss = loss_itc + loss_itm + loss_lm` and its parts.
+
+        Args:
+            samples: `image` `(B, 3, S, S)` or `vision_features`, `text_input` (B texts), and
+                `image_id` `(B,)` where pairs of one id are positives of each other.
+            negatives: instead of ones drawn by similarity.
+
+        Differs from the released code where a text has no negative at all: it is left out of the
+        matching loss, instead of being paired with its own picture as a wrong one.
+        """
+        image_embeds = self.image_embeds(self.vision_features(samples))
+        texts = list(samples["text_input"])
+        if len(texts) != len(image_embeds):
+            raise ConfigError(f"{len(texts)} texts for {len(image_embeds)} pictures; stage 1 pairs")
+        input_ids, mask = self.tokenize_alike(texts)
+        ids = samples.get("image_id")
+        positives = self.positives(None if ids is None else self.to_device(ids), len(texts))
+        queries, text_hidden = self.caption_pass(image_embeds, input_ids, mask)
+        similarities = self.similarities(queries, self.text_pass(input_ids, mask)[:, 0])
+        if negatives is None:
+            negatives = draw_negatives(*similarities, positives)
+        losses = {
+            "loss_itc": contrastive_loss(*similarities, positives, hard=ids is None),
+            "loss_itm": self.matching_loss(image_embeds, input_ids, mask, negatives),
+            "loss_lm": self.caption_loss(text_hidden, self.decoder_ids(input_ids), mask),
+        }
+        return {"loss": sum(losses.values(), torch.zeros_like(losses["loss_itc"])), **losses}
+
+    # Passes through the Q-Former
+
+    def tokenize_alike(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Return ids and mask on the device, as long as the longest text of any rank."""
+        input_ids, mask = (self.to_device(tensor) for tensor in self.tokenize(texts))
+        if _world_size() > 1:
+            length = torch.tensor(mask.shape[1], device=self.device)
+            dist.all_reduce(length, op=dist.ReduceOp.MAX)
+            input_ids, mask = (F.pad(t, (0, int(length) - t.shape[1])) for t in (input_ids, mask))
+        return input_ids, mask
+
+    def caption_pass(
+        self, image_embeds: Tensor, input_ids: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return query outputs that saw the picture only `(B, Q, d)`, and text outputs `(B, L, d)`.
+
+        One sequence with a mask stands for a cache of keys and values: queries see queries, a word
+        sees queries and earlier words, and never the picture.
+        """
+        num_queries, length = self.config.num_query_token, input_ids.shape[1]
+        size = num_queries + length
+        sees = torch.ones(size, size, dtype=torch.bool, device=self.device).tril()
+        sees[:num_queries, :num_queries] = True
+        keys = F.pad(mask.bool(), (num_queries, 0), value=True)  # (B, Q + L)
+        hidden = self.qformer(
+            self.qformer.embed(self.query_tokens, self.decoder_ids(input_ids)),
+            (sees & keys[:, None])[:, None],  # (B, 1, Q + L, Q + L)
+            query_length=num_queries,
+            image_embeds=image_embeds,
+        )
+        return hidden[:, :num_queries], hidden[:, num_queries:]
+
+    def image_pass(self, image_embeds: Tensor) -> Tensor:
+        """Return query outputs of pictures alone, `(B, Q, d)`."""
+        queries = self.query_tokens.expand(len(image_embeds), -1, -1)
+        length = self.config.num_query_token
+        return self.qformer(queries, query_length=length, image_embeds=image_embeds)
+
+    def text_pass(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """Return outputs of texts alone, `(B, L, d)`."""
+        embeds = self.qformer.embed(None, input_ids)
+        return self.qformer(embeds, mask.bool()[:, None, None], query_length=0)
+
+    def decoder_ids(self, input_ids: Tensor) -> Tensor:
+        """Return ids with `[DEC]` in the place of `[CLS]`."""
+        ids = input_ids.clone()
+        ids[:, 0] = self.tokenizer.bos_token_id
+        return ids
+
+    # Losses
+
+    def positives(self, image_id: Tensor | None, batch: int) -> Tensor:
+        """Return `(B, G)` bool: which pairs belong together, by id or by row."""
+        if image_id is not None:
+            return image_id.view(-1, 1) == torch.cat(_gather(image_id)).view(1, -1)
+        start = _rank() * batch
+        own = torch.arange(start, start + batch, device=self.device)
+        return own[:, None] == torch.arange(_world_size() * batch, device=self.device)
+
+    def similarities(self, queries: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return image-to-text and text-to-image similarities over `temp`, each `(B, G)`.
+
+        A pair's similarity is that of the picture's best query. Other ranks' vectors, and the
+        side that is not named first, get no gradient, as in BLIP-2.
+
+        Args:
+            queries: `(B, Q, d)`.
+            text: `(B, d)`, outputs of `[CLS]`.
+        """
+        image = F.normalize(self.vision_proj(queries).float(), dim=-1)  # (B, Q, e)
+        words = F.normalize(self.text_proj(text).float(), dim=-1)  # (B, e)
+        all_images = torch.cat(_gather(image.detach()))
+        all_words = torch.cat(_gather(words.detach()))
+        i2t = torch.einsum("bqe,ge->bgq", image, all_words).amax(dim=-1)
+        t2i = torch.einsum("be,gqe->bgq", words, all_images).amax(dim=-1)
+        return i2t / self.temp, t2i / self.temp
+
+    def matching_loss(
+        self, image_embeds: Tensor, input_ids: Tensor, mask: Tensor, negatives: Negatives
+    ) -> Tensor:
+        """Cross entropy over true pairs, texts with a wrong picture, pictures with a wrong text."""
+        logits, labels = self.matching_pairs(image_embeds, input_ids, mask, negatives)
+        return F.cross_entropy(logits, labels, ignore_index=IGNORED)
+
+    def matching_pairs(
+        self, image_embeds: Tensor, input_ids: Tensor, mask: Tensor, negatives: Negatives
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits `(3B, 2)` and labels `(3B,)` of the pairs of `matching_loss`."""
+        batch, start = len(input_ids), _rank() * len(input_ids)
+        all_images = torch.cat(_gather(image_embeds, with_gradient=True))
+        all_ids, all_masks = torch.cat(_gather(input_ids)), torch.cat(_gather(mask))
+        own = list(range(start, start + batch))
+        rows = torch.cat([self.to_device(own * 2), negatives.texts])
+        queries = self.fuse(
+            all_images, all_ids[rows], all_masks[rows], own + negatives.images.tolist() + own
+        )
+        wrong = torch.cat([negatives.has_image, negatives.has_text])
+        labels = torch.where(wrong, 0, IGNORED)
+        return self.match_logits(queries), torch.cat([labels.new_ones(batch), labels])
+
+    def caption_logits(self, text_hidden: Tensor) -> Tensor:
+        """Return next-token logits `(B, L, words)`, float32; the table of words is the decoder."""
+        hidden = self.lm_head.transform(text_hidden)
+        table = self.qformer.embeddings.word_embeddings.weight
+        return F.linear(hidden, table, self.lm_head.bias).float()
+
+    def caption_loss(self, text_hidden: Tensor, decoder_ids: Tensor, mask: Tensor) -> Tensor:
+        """Smoothed cross entropy of the next token, averaged over tokens that are there."""
+        logits = self.caption_logits(text_hidden[:, :-1])
+        labels = decoder_ids.masked_fill(~mask.bool(), IGNORED)[:, 1:]
+        return F.cross_entropy(
+            logits.flatten(0, 1),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=SMOOTHING,
+        )
+
+    # Scoring
+
+    @torch.no_grad()
+    def compute_itm(self, image_inputs: Tensor, text_ids: Tensor, text_atts: Tensor) -> Tensor:
+        """Return the match class's logit of pairs, `(B,)`, without softmax.
+
+        Args:
+            image_inputs: `(B, T, D)`, what `image_embeds` returns.
+            text_ids, text_atts: `(B, L)`.
+        """
+        index = list(range(len(text_ids)))
+        return self.match_logits(self.fuse(image_inputs, text_ids, text_atts, index))[:, 1]
+
+    @torch.no_grad()
+    def forward_image(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return query outputs `(B, Q, d)` and `image_embeds` `(B, T, D)` of pictures."""
+        image_embeds = self.image_embeds(self.vision_features({"image": image}))
+        return self.image_pass(image_embeds), image_embeds
+
+    @torch.no_grad()
+    def forward_text(self, text_ids: Tensor, text_atts: Tensor) -> Tensor:
+        """Return outputs of `[CLS]`, `(B, d)`, of texts alone."""
+        return self.text_pass(self.to_device(text_ids), self.to_device(text_atts))[:, 0]
+
+    @torch.no_grad()
+    def extract_features(
+        self,
+        samples: Mapping[str, Any],
+        mode: Literal["image", "text", "multimodal"] = "multimodal",
+    ) -> Features:
+        """Return features of pictures, texts (cut at the last position only) or pairs."""
+        if mode not in ("image", "text", "multimodal"):
+            raise ConfigError(f"mode is {mode!r}; use image, text or multimodal")
+        if mode == "image":
+            hidden = self.image_pass(self.image_embeds(self.vision_features(samples)))
+            projected = F.normalize(self.vision_proj(hidden).float(), dim=-1)
+            return Features(image_embeds=hidden, image_embeds_proj=projected)
+        longest = self.config.qformer.max_position_embeddings
+        input_ids, mask = self.tokenize(list(samples["text_input"]), longest)
+        if mode == "text":
+            hidden = self.text_pass(self.to_device(input_ids), self.to_device(mask))
+            projected = F.normalize(self.text_proj(hidden).float(), dim=-1)
+            return Features(text_embeds=hidden, text_embeds_proj=projected)
+        image_embeds = self.image_embeds(self.vision_features(samples))
+        index = list(range(len(input_ids)))
+        return Features(multimodal_embeds=self.fuse(image_embeds, input_ids, mask, index))
+
+
+def contrastive_loss(i2t: Tensor, t2i: Tensor, positives: Tensor, *, hard: bool) -> Tensor:
+    """Smoothed cross entropy of both directions, averaged.
+
+    Args:
+        i2t, t2i: `(B, G)`.
+        positives: `(B, G)` bool; a row's target is spread evenly over them.
+        hard: one positive a row (the plain label-smoothed cross entropy is the same, and faster).
+    """
+    if hard:
+        target = positives.int().argmax(dim=1)
+        parts = [F.cross_entropy(s, target, label_smoothing=SMOOTHING) for s in (i2t, t2i)]
+    else:
+        share = positives.float() / positives.sum(dim=1, keepdim=True)
+        share = (1 - SMOOTHING) * share + SMOOTHING / positives.shape[1]
+        parts = [F.cross_entropy(s, share) for s in (i2t, t2i)]
+    return (parts[0] + parts[1]) / 2
+
+
+@torch.no_grad()
+def draw_negatives(i2t: Tensor, t2i: Tensor, positives: Tensor) -> Negatives:
+    """Draw wrong partners with probability proportional to the exponent of their similarity.
+
+    Args:
+        i2t, t2i: `(B, G)`.
+        positives: `(B, G)` bool, never drawn unless a row has nothing else.
+    """
+    has_any = (~positives).any(dim=1)
+    weights = [s.masked_fill(positives, -10000.0).softmax(dim=1) for s in (t2i, i2t)]
+    images, texts = (torch.multinomial(w, 1).squeeze(1) for w in weights)
+    return Negatives(images=images, texts=texts, has_image=has_any, has_text=has_any)
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _rank() -> int:
+    return dist.get_rank() if _world_size() > 1 else 0
+
+
+def _gather(tensor: Tensor, *, with_gradient: bool = False) -> list[Tensor]:
+    """Return the tensor of every rank; one process gets its own, gradients or not as it came."""
+    if _world_size() == 1:
+        return [tensor]
+    if with_gradient:
+        return list(all_gather_with_gradient(tensor))
+    parts = [torch.empty_like(tensor) for _ in range(_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return parts

@@ -1,0 +1,228 @@
+"""Stage 1 against values of the released code, and two processes against one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lavis.models.blip2.config import Stage1Config
+from lavis.models.blip2.keys import lavis_name
+from lavis.models.blip2.stage1 import Blip2Stage1, Negatives, contrastive_loss, draw_negatives
+
+
+def close(actual, expected, tolerance=1e-4):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def cases(stage1_golden):
+    return json.loads((stage1_golden / "cases.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def expected(stage1_golden):
+    return load_file(stage1_golden / "outputs.safetensors")
+
+
+@pytest.fixture(scope="module")
+def features(stage1_golden):
+    return load_file(stage1_golden / "features.safetensors")
+
+
+@pytest.fixture(scope="module")
+def image(stage1_golden):
+    return load_file(stage1_golden / "inputs.safetensors")["image"]
+
+
+@pytest.fixture(scope="module")
+def model(stage1_state, tiny_sizes):
+    built = Blip2Stage1(Stage1Config(**tiny_sizes, embed_dim=24))
+    built.load_state(stage1_state, strict_frozen=True)
+    return built.eval()
+
+
+def negatives(case):
+    images, texts = (torch.tensor(case[f"neg_{k}_index"]) for k in ("image", "text"))
+    every = torch.ones(len(images), dtype=torch.bool)
+    return Negatives(images, texts, has_image=every, has_text=every)
+
+
+@pytest.mark.parametrize("name", ["explicit", "seeded", "image_id"])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_losses(model, cases, expected, image, name, drawn):
+    case = cases["cases"][name]
+    if drawn and "seed" not in case:
+        pytest.skip("this case names its negatives")
+    samples = {"image": image, "text_input": cases["texts"]}
+    if "image_id" in case:
+        samples["image_id"] = torch.tensor(case["image_id"])
+    if drawn:
+        torch.manual_seed(case["seed"])
+    losses = model(samples, None if drawn else negatives(case))
+    for part in ("loss_itc", "loss_itm", "loss_lm"):
+        close(losses[part], expected[f"{name}.{part}"], 1e-5)
+    close(losses["loss"], expected[f"{name}.loss"], 2e-5)  # a sum of three, about 22
+
+
+def test_gradients(model, stage1_golden, cases, image):
+    model.zero_grad()
+    model({"image": image, "text_input": cases["texts"]}, negatives(cases["cases"]["explicit"]))[
+        "loss"
+    ].backward()
+    gradients = {lavis_name(n): p.grad for n, p in model.named_parameters()}
+    for name, value in load_file(stage1_golden / "gradients_explicit.safetensors").items():
+        close(gradients[name], value, 1e-5)
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@torch.no_grad()
+def test_similarities_pairs_and_captions(model, cases, expected, image):
+    image_embeds = model.image_embeds(model.encode_frozen(image))
+    close(image_embeds, expected["image_embeds"])
+    ids, mask = model.tokenize(cases["texts"])
+    length = ids.shape[1]
+    assert torch.equal(ids, expected["input_ids"][:, :length])
+    queries, text_hidden = model.caption_pass(image_embeds, ids, mask)
+    i2t, t2i = model.similarities(queries, model.text_pass(ids, mask)[:, 0])
+    close(i2t, expected["explicit.sim_i2t"])
+    close(t2i, expected["explicit.sim_t2i"])
+    logits, labels = model.matching_pairs(
+        image_embeds, ids, mask, negatives(cases["cases"]["explicit"])
+    )
+    close(logits, expected["explicit.itm_logits"])
+    assert torch.equal(labels, expected["itm_labels"])
+    decoder_ids = model.decoder_ids(ids)
+    assert torch.equal(decoder_ids, expected["lm.decoder_input_ids"][:, :length])
+    captions = model.caption_logits(text_hidden[:, :-1])
+    seen = mask[:, 1:].bool()
+    top = captions.topk(5)
+    close(top.values[seen], expected["lm.top5_logits"][:, : length - 1][seen])
+    log_probs = captions.log_softmax(dim=-1)
+    label = log_probs.gather(-1, decoder_ids[:, 1:, None]).squeeze(-1)
+    close(label[seen], expected["lm.label_log_prob"][:, : length - 1][seen])
+    close(log_probs.mean(-1)[seen], expected["lm.mean_log_prob"][:, : length - 1][seen])
+
+
+def test_words_do_not_change_what_queries_see(model, cases, image):
+    image_embeds = model.image_embeds(model.encode_frozen(image))
+    ids, mask = model.tokenize(cases["texts"])
+    queries, _ = model.caption_pass(image_embeds, ids, mask)
+    close(queries, model.image_pass(image_embeds), 1e-5)
+
+
+def test_extracted_features(model, cases, features, image):
+    samples = {"image": image, "text_input": cases["texts"]}
+    found = model.extract_features(samples, "image")
+    close(found.image_embeds, features["image.image_embeds"])
+    close(found.image_embeds_proj, features["image.image_embeds_proj"])
+    found = model.extract_features(samples, "text")
+    seen = features["text.attention_mask"].bool()
+    close(found.text_embeds[seen], features["text.text_embeds"][seen])
+    close(found.text_embeds_proj[seen], features["text.text_embeds_proj"][seen])
+    found = model.extract_features(samples)
+    close(found.multimodal_embeds, features["multimodal.multimodal_embeds"])
+    queries, image_embeds = model.forward_image(image)
+    close(queries, features["forward_image.query_hidden"])
+    close(image_embeds, features["forward_image.image_embeds"])
+    ids, mask = model.tokenize(cases["texts"])
+    close(model.forward_text(ids, mask), features["forward_text.cls_hidden"])
+
+
+def test_match_logits_of_pairs_and_of_every_picture_with_every_text(model, cases, features, image):
+    image_embeds = model.image_embeds(model.encode_frozen(image))
+    ids, mask = model.tokenize(cases["texts"])
+    close(model.compute_itm(image_embeds, ids, mask), features["compute_itm.pairs"])
+    every = model.predict(
+        {
+            "image": image,
+            "text_input": cases["texts"] * 5,
+            "image_index": [picture for picture in range(5) for _ in range(5)],
+        }
+    )
+    close(every["logits"][:, 1].view(5, 5), features["compute_itm.matrix_image_by_text"])
+
+
+def test_trainable_names(model, cases):
+    trained = {lavis_name(n) for n, p in model.named_parameters() if p.requires_grad}
+    encoder = "Qformer.bert.encoder."
+    assert {n for n in trained if not n.startswith(encoder)} == set(cases["requires_grad"])
+    assert trained == set(model.trainable_state_dict())
+
+
+def test_a_row_without_negatives_takes_no_part():
+    similarity = torch.zeros(3, 3)
+    same = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 0]]).bool()
+    drawn = draw_negatives(similarity, similarity, same)
+    assert drawn.has_image.tolist() == [False, False, True]
+    assert drawn.images[2] == 2 and drawn.texts[2] == 2
+
+
+def test_one_pair_alone_is_a_batch(model, cases, image):
+    losses = model({"image": image[:1], "text_input": cases["texts"][:1]})
+    assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_soft_targets_with_one_positive_are_the_hard_ones():
+    torch.manual_seed(0)
+    i2t, t2i, own = torch.randn(4, 4), torch.randn(4, 4), torch.eye(4).bool()
+    close(
+        contrastive_loss(i2t, t2i, own, hard=True),
+        contrastive_loss(i2t, t2i, own, hard=False),
+        1e-6,
+    )
+
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+from lavis.models.blip2.config import Stage1Config
+from lavis.models.blip2.stage1 import Blip2Stage1, Negatives
+rank, store, inputs, out = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
+given = torch.load(inputs, weights_only=True)
+model = Blip2Stage1(Stage1Config(**given["config"])).eval()
+model.load_state(given["state"])
+rows = slice(2 * rank, 2 * rank + 2)
+every = torch.ones(2, dtype=torch.bool)
+negatives = Negatives(given["images"][rows], given["texts"][rows], every, every)
+losses = model({"image": given["image"][rows], "text_input": given["words"][rows]}, negatives)
+(losses["loss_itc"] + losses["loss_itm"]).backward()
+grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+for g in grads.values():
+    dist.all_reduce(g)
+    g /= 2
+if rank == 0:
+    torch.save(grads, out)
+dist.barrier()
+"""
+
+
+def test_two_processes_have_the_gradients_of_one(stage1_state, tiny_sizes, cases, image, tmp_path):
+    config = {**tiny_sizes, "arch": "blip2", "embed_dim": 24}
+    model = Blip2Stage1(Stage1Config(**config)).eval()
+    model.load_state(stage1_state)
+    images, texts = torch.tensor([2, 3, 1, 0]), torch.tensor([1, 2, 3, 0])
+    every = torch.ones(4, dtype=torch.bool)
+    words = cases["texts"][:4]
+    losses = model(
+        {"image": image[:4], "text_input": words}, Negatives(images, texts, every, every)
+    )
+    (losses["loss_itc"] + losses["loss_itm"]).backward()
+    given = {"config": config, "state": stage1_state, "images": images, "texts": texts}
+    torch.save({**given, "image": image[:4], "words": words}, tmp_path / "inputs.pt")
+    (tmp_path / "worker.py").write_text(WORKER)
+    paths = [str(tmp_path / name) for name in ("store", "inputs.pt", "grads.pt")]
+    root = str(Path(__file__).parents[3])
+    env = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(tmp_path / "worker.py")]
+    workers = [subprocess.Popen([*command, str(r), *paths], env=env) for r in range(2)]
+    assert [worker.wait(timeout=180) for worker in workers] == [0, 0]
+    found = torch.load(tmp_path / "grads.pt", weights_only=True)
+    for name, weight in model.named_parameters():
+        if weight.grad is not None:
+            close(found[name], weight.grad, 1e-5)
