@@ -102,9 +102,8 @@ class ParquetTable:
             types = [(n, getattr(pa, _ARROW[kind])()) for n, kind in self._kinds.items()]
             self._schema = pa.schema(types)
             self._writer = pq.ParquetWriter(self._file, self._schema)
-        for row in self._rows:
-            if len(row) > len(self._kinds) or any(key not in self._kinds for key in row):
-                self._warn("keys", f"keys beyond {list(self._kinds)} are left out")
+        if not all(row.keys() <= self._kinds.keys() for row in self._rows):
+            self._warn("keys", f"keys beyond {list(self._kinds)} are left out")
         columns = [self._column(name, kind) for name, kind in self._kinds.items()]
         self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
         self._rows = []
