@@ -31,7 +31,7 @@ NOTE_SECONDS = 60.0  # how often a waiting rank says for whom it waits
 
 
 class HungRankError(RuntimeError):
-    """One or more ranks gave no sign of progress for `run.timeout_minutes`."""
+    """A rank has ended, or gave no sign of progress for `run.timeout_minutes`."""
 
 
 def rank() -> int:
@@ -236,6 +236,9 @@ class Pulse:
                 continue
             looked = now
             missing = [other for other, key in enumerate(keys) if not self._store.check([key])]
+            ended = [other for other in missing if self._store.check([f"left/{other}"])]
+            if ended:
+                raise HungRankError(f"{what}: rank {ended[0]} has ended before; see its log")
             silent = [(other, self._silence(other, start)) for other in missing]
             hung = [(other, quiet) for other, quiet in silent if quiet > self._limit]
             if hung:

@@ -110,3 +110,12 @@ def test_a_waiting_rank_says_for_whom(caplog, monkeypatch):
         pulse.meet(0, None, "the first meeting")
     assert "waiting at 'the first meeting' for 1 ranks: rank 1" in caplog.text
     pulse._stop.set()
+
+
+def test_a_rank_that_has_ended_is_not_waited_for():
+    store = dist.torch_dist.HashStore()
+    store.set("left/1", b"1")
+    pulse = dist.Pulse(store, rank=0, size=2, limit=1.0)
+    with pytest.raises(dist.HungRankError, match="the plan: rank 1 has ended before; see its log"):
+        pulse.meet(0, None, "the plan")
+    pulse._stop.set()
