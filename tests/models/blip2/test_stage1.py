@@ -177,28 +177,38 @@ def test_soft_targets_with_one_positive_are_the_hard_ones():
     )
 
 
-WORKER = """
-import sys, torch, torch.distributed as dist
+RANKS = """
+import multiprocessing, sys
+import torch, torch.distributed as dist
 from lavis.models.blip2.config import Stage1Config
 from lavis.models.blip2.stage1 import Blip2Stage1, Negatives
-rank, store, inputs, out = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-given = torch.load(inputs, weights_only=True)
-model = Blip2Stage1(Stage1Config(**given["config"])).eval()
-model.load_state(given["state"])
-rows = slice(2 * rank, 2 * rank + 2)
-every = torch.ones(2, dtype=torch.bool)
-negatives = Negatives(given["images"][rows], given["texts"][rows], every, every)
-losses = model({"image": given["image"][rows], "text_input": given["words"][rows]}, negatives)
-(losses["loss_itc"] + losses["loss_itm"]).backward()
-grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-for g in grads.values():
-    dist.all_reduce(g)
-    g /= 2
-if rank == 0:
-    torch.save(grads, out)
-dist.barrier()
+
+def run(rank, store, inputs, out):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
+    given = torch.load(inputs, weights_only=True)
+    model = Blip2Stage1(Stage1Config(**given["config"])).eval()
+    model.load_state(given["state"])
+    rows = slice(2 * rank, 2 * rank + 2)
+    every = torch.ones(2, dtype=torch.bool)
+    negatives = Negatives(given["images"][rows], given["texts"][rows], every, every)
+    losses = model({"image": given["image"][rows], "text_input": given["words"][rows]}, negatives)
+    (losses["loss_itc"] + losses["loss_itm"]).backward()
+    grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    for grad in grads.values():
+        dist.all_reduce(grad)
+        grad /= 2
+    if rank == 0:
+        torch.save(grads, out)
+    dist.barrier()
+
+fork = multiprocessing.get_context("fork")  # the imports are paid once
+ranks = [fork.Process(target=run, args=(rank, *sys.argv[1:])) for rank in range(2)]
+for rank in ranks:
+    rank.start()
+for rank in ranks:
+    rank.join(120)
+sys.exit(any(rank.exitcode != 0 for rank in ranks))
 """
 
 
@@ -215,13 +225,11 @@ def test_two_processes_have_the_gradients_of_one(stage1_state, tiny_sizes, cases
     (losses["loss_itc"] + losses["loss_itm"]).backward()
     given = {"config": config, "state": stage1_state, "images": images, "texts": texts}
     torch.save({**given, "image": image[:4], "words": words}, tmp_path / "inputs.pt")
-    (tmp_path / "worker.py").write_text(WORKER)
-    paths = [str(tmp_path / name) for name in ("store", "inputs.pt", "grads.pt")]
+    (tmp_path / "ranks.py").write_text(RANKS)
+    paths = [str(tmp_path / name) for name in ("ranks.py", "store", "inputs.pt", "grads.pt")]
     root = str(Path(__file__).parents[3])
     env = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(tmp_path / "worker.py")]
-    workers = [subprocess.Popen([*command, str(r), *paths], env=env) for r in range(2)]
-    assert [worker.wait(timeout=180) for worker in workers] == [0, 0]
+    subprocess.run([sys.executable, *paths], env=env, check=True, timeout=180)
     found = torch.load(tmp_path / "grads.pt", weights_only=True)
     for name, weight in model.named_parameters():
         if weight.grad is not None:
