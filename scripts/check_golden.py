@@ -19,10 +19,12 @@ from golden.checks import Check, read_json
 from golden.critic import critic_checks, resized_checks
 from golden.filtering import filter_checks
 from golden.inputs import drawing_checks, image_checks, schedule_checks, text_checks
+from golden.stage1 import stage1_checks
 
 PARTS: dict[str, Callable[[Path, dict[str, Any]], Iterator[Check]]] = {
     "critic": critic_checks,
     "resized_vit": resized_checks,
+    "stage1": stage1_checks,
     "drawing": drawing_checks,
     "text": text_checks,
     "image_processor": image_checks,
