@@ -121,11 +121,7 @@ def write_rows(
                 scores.write(raws, payloads)
                 if corpora is not None:
                     corpora.write(rows, table)
-        if found != len(dataset):
-            raise DataError(
-                f"{name}: {len(dataset) - found} of {len(dataset)} rows were never scored; run "
-                f"the same command again with the same run.output_dir to score them"
-            )
+        check_complete(name, found, dataset)
         scores.close()
     return table
 
@@ -172,14 +168,7 @@ class _Corpora:
         self._rejects = stack.enter_context(AtomicFile(rejects))
 
     def reject(self, row: int, payload: Mapping[str, Any]) -> None:
-        place = payload if "file" in payload else self._dataset.source(row)
-        line = {
-            "row": row,
-            "file": place.get("file"),
-            "line": place.get("line", place.get("row")),  # Parquet and tar files have no lines
-            "reason": payload["reject"],
-        }
-        self._rejects.write(json.dumps(line).encode() + b"\n")
+        self._rejects.write(reject_line(row, payload, self._dataset))
 
     def write(self, rows: Sequence[int], table: RowTable) -> None:
         records = [self._dataset.record(row) for row in rows]
@@ -197,6 +186,22 @@ class _Corpora:
             kept = np.flatnonzero(scores >= threshold)
             file.write(b"".join([lines[place] for place in kept.tolist()]))
             table.kept[threshold] += len(kept)
+
+
+def reject_line(row: int, payload: Mapping[str, Any], dataset: RecordDataset) -> bytes:
+    """Return a line of `rejects.jsonl`; files without lines (Parquet, tar) give the row there."""
+    place = payload if "file" in payload else dataset.source(row)
+    line = {"row": row, "file": place.get("file"), "line": place.get("line", place.get("row"))}
+    return json.dumps({**line, "reason": payload["reject"]}).encode() + b"\n"
+
+
+def check_complete(name: str, found: int, dataset: RecordDataset) -> None:
+    """Raise `DataError` unless every row of the data set was found."""
+    if found != len(dataset):
+        raise DataError(
+            f"{name}: {len(dataset) - found} of {len(dataset)} rows were never scored; run "
+            f"the same command again with the same run.output_dir to score them"
+        )
 
 
 def kept_path(output_dir: Path, name: str, threshold: float) -> Path:
