@@ -32,7 +32,7 @@ FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")  # each also sharded, 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a checkpoint gave a model and what it did not, in the checkpoint's key names.
+    """What a checkpoint gave a model and what it did not, in the model's own key names.
 
     Attributes:
         source: where the weights came from.

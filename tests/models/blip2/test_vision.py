@@ -150,3 +150,23 @@ def test_position_table_keeps_its_prefix_and_needs_square_grids():
     torch.testing.assert_close(corners[:, [1, 4, 13, 16]], table[:, 1:])
     with pytest.raises(ConfigError, match="not square grids"):
         resize_position_table(table, 7)
+
+
+@pytest.mark.parametrize("name", ["eva_clip_g", "tf_efficientnet_lite0"])
+def test_half_precision_keeps_norms_and_outputs_in_float32(tiny_config, monkeypatch, name):
+    """What a GPU does, in bfloat16 on the CPU."""
+    torch.manual_seed(0)
+    vit = SMALL if name == "eva_clip_g" else VitConfig(out_indices=(2,), grid=2)
+    model = Blip2Critic(tiny_config(vit_model=name, vit=vit)).eval()
+    image = torch.randn(2, 3, 28, 28)
+    whole = model.encode_frozen(image)
+    monkeypatch.setattr(model, "_compute_dtype", lambda: torch.bfloat16)
+    half = model.encode_frozen(image)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, whole, rtol=0.05, atol=0.05 * whole.abs().max().item())
+    assert not torch.equal(half, whole)
+    dtypes = {n.rsplit(".", 1)[-1]: p.dtype for n, p in model.visual_encoder.named_parameters()}
+    if name == "eva_clip_g":
+        assert dtypes["q_bias"] == dtypes["cls_token"] == torch.float32
+        assert model.visual_encoder.blocks[0].norm1.weight.dtype == torch.float32
+        assert model.visual_encoder.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
