@@ -120,7 +120,7 @@ class Evaluator:
             progress.add(min(len(rows) * world.size, total - progress.done))
         progress.close()
         rejected = sum(world.gather(rejected, f"{name}: rejects"))
-        if rejected:
+        if rejected and world.is_main:
             logger.warning("%s: %d of %d records rejected in this start", name, rejected, total)
 
     def _outputs(

@@ -79,7 +79,7 @@ class Runner:
         self.world, self.folder = world, Path(run.output_dir).expanduser()
         self.folder.mkdir(parents=True, exist_ok=True)
         setup_logging(world.rank, file=self.folder / "run.log")
-        self.accelerator = _accelerator(run, world, self.folder)
+        self.accelerator = _accelerator(run, world, self.folder, model)
         self.model = model.to(world.device)
         self.run_log = RunLog(self.folder if world.is_main else None)
         self._evaluator = Evaluator(
@@ -323,7 +323,9 @@ class RunnerIter(Runner):
     counting = ByIterations
 
 
-def _accelerator(run: Any, world: dist.World, folder: Path) -> Accelerator:
+def _accelerator(run: Any, world: dist.World, folder: Path, model: nn.Module) -> Accelerator:
+    """Set accelerate up; a model says by `uses_every_weight` that no batch leaves a head unused."""
+    unused = not getattr(model, "uses_every_weight", False)
     dtype = training_dtype(run, world.device)
     AcceleratorState._reset_state(True)  # a second runner in one process may want another setting
     return Accelerator(
@@ -331,7 +333,7 @@ def _accelerator(run: Any, world: dist.World, folder: Path) -> Accelerator:
         mixed_precision={None: "no", torch.float16: "fp16"}.get(dtype, "bf16"),
         log_with=list(run.trackers) or None,
         project_dir=str(folder),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
     )
 
 

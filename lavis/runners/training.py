@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -270,8 +269,6 @@ class Trainer:
 
 def _wrap(accelerator: Accelerator, model: nn.Module) -> nn.Module:
     """Return the model for several processes; the model itself keeps its own `forward`."""
-    # A batch without labels for a head leaves the head unused; where none ever does, torch says so.
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     wrapped = accelerator.prepare_model(model)
     for name in ("forward", "_original_forward"):  # accelerate's own autocast: the loop opens one,
         model.__dict__.pop(name, None)  # and evaluation may want another
