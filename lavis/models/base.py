@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lavis.common.checkpoint import LoadReport, read_state_dict, shorten
 from lavis.common.errors import ConfigError
@@ -153,6 +154,26 @@ class BaseModel(nn.Module):
             (p, 0.0 if p.ndim < 2 or any(s in n for s in ("bias", "ln", "bn")) else weight_decay, 1)
             for n, p in named
         )
+
+
+class ZeroInit(TorchFunctionMode):
+    """Context in which random fills are zero fills: for weights a checkpoint is about to replace.
+
+    Drawing a billion numbers that nobody reads takes longer than reading the checkpoint.
+    """
+
+    # by name: transformers puts its own functions of the same names in torch's place
+    _FILLS = frozenset({"uniform_", "normal_", "erfinv_", "kaiming_uniform_"})
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run `func`, unless it fills a tensor at random."""
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") not in self._FILLS:
+            return func(*args, **kwargs)
+        with torch.no_grad():
+            return (args[0] if args else kwargs["tensor"]).zero_()
 
 
 def freeze(module: nn.Module) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis.common.checkpoint import read_state_dict
-from lavis.models.base import BaseModel, freeze, group_parameters
+from lavis.models.base import BaseModel, ZeroInit, freeze, group_parameters
 from lavis.models.blip2 import keys
 from lavis.models.blip2.config import Blip2Config
 from lavis.models.blip2.qformer import QFormer, build_tokenizer
@@ -41,28 +41,35 @@ class Blip2Base(BaseModel):
         super().__init__(config)
         self.config: Blip2Config = config
         self.vision_is_frozen = config.freeze_vit
-        self.visual_encoder = build_vision_tower(
-            config.vit_model,
-            config.image_size,
-            config.vit,
-            drop_path_rate=config.drop_path_rate,
-            use_grad_checkpoint=config.use_grad_checkpoint and not config.freeze_vit,
-        )
+        with self._initial_weights():
+            self.visual_encoder = build_vision_tower(
+                config.vit_model,
+                config.image_size,
+                config.vit,
+                drop_path_rate=config.drop_path_rate,
+                use_grad_checkpoint=config.use_grad_checkpoint and not config.freeze_vit,
+            )
         if config.freeze_vit:
             freeze(self.visual_encoder)
         width = self.visual_encoder.num_features
         self.ln_vision = nn.LayerNorm(width)  # eps 1e-5
         self.tokenizer = build_tokenizer(config.qformer)
-        self.qformer = QFormer(
-            config.qformer,
-            num_query_token=config.num_query_token,
-            cross_attention_freq=config.cross_attention_freq,
-            image_width=self.attended_width(width),
-            vocab_size=config.qformer.vocab_size or len(self.tokenizer),
-        )
+        with self._initial_weights():
+            self.qformer = QFormer(
+                config.qformer,
+                num_query_token=config.num_query_token,
+                cross_attention_freq=config.cross_attention_freq,
+                image_width=self.attended_width(width),
+                vocab_size=config.qformer.vocab_size or len(self.tokenizer),
+            )
         shape = (1, config.num_query_token, config.qformer.hidden_size)
         self.query_tokens = nn.Parameter(torch.randn(shape) * config.qformer.query_init_std)
         self._fingerprint: str | None = None
+
+    def _initial_weights(self) -> contextlib.AbstractContextManager[Any]:
+        """Zeros where a checkpoint must bring every weight, random numbers elsewhere."""
+        replaced = self.config.checkpoint and not self.config.allow_missing
+        return ZeroInit() if replaced else contextlib.nullcontext()
 
     # Pictures
 

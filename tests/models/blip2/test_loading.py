@@ -190,3 +190,13 @@ def test_config_refuses_a_file_that_is_not_there_and_none_at_all(tiny_config):
         tiny_config(load_pretrained=True, pretrained="no.pth")
     with pytest.raises(ValueError, match=r"set model\.load_pretrained=false"):
         tiny_config(load_pretrained=True)
+
+
+def test_weights_about_to_be_replaced_are_not_drawn(tiny_config, golden, tmp_path):
+    save_file(golden.state, tmp_path / "critic.safetensors")
+    config = tiny_config(load_pretrained=True, pretrained=str(tmp_path / "critic.safetensors"))
+    bare = Blip2Critic(config)
+    assert not bare.visual_encoder.blocks[0].mlp.fc1.weight.any()
+    assert not bare.qformer.model.encoder.layer[0].intermediate.dense.weight.any()
+    assert bare.qa_head[0].weight.any() and bare.query_tokens.any()  # a file may lack the heads
+    assert Blip2Critic(tiny_config()).visual_encoder.blocks[0].mlp.fc1.weight.any()
