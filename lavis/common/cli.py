@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +49,7 @@ def run_front_end(description: str, mode: Mode, argv: Sequence[str] | None = Non
             runner.train()
         else:
             runner.evaluate()
+        runner.close()
     except (ConfigError, DataError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -55,11 +57,21 @@ def run_front_end(description: str, mode: Mode, argv: Sequence[str] | None = Non
 
 
 def build_runner(config: Config) -> Any:
-    """Build task, data sets and model eagerly, in this order, and hand them to the runner."""
+    """Build task, data sets and model eagerly, in this order, and hand them to the runner.
+
+    Processes join first, so that only rank 0 speaks while the model loads; fresh weights are drawn
+    after seeding, the same on every rank.
+    """
+    from lavis.common import dist, logger  # they import torch, which a refused config should not
+
+    world = dist.start(config.run.device, config.run.timeout_minutes)
+    atexit.register(world.leave)  # also after an error, so that no other rank waits
+    logger.setup_logging(world.rank)
+    dist.seed_everything(config.run.seed)
     task = registry.tasks.get(config.run.task)(config.task)
     datasets = {name: _build_splits(name, node) for name, node in config.datasets.items()}
     model = registry.models.get(config.model.arch).from_config(config.model)
-    return registry.runners.get(config.run.runner)(config, task, model, datasets)
+    return registry.runners.get(config.run.runner)(config, task, model, datasets, world=world)
 
 
 def _build_splits(name: str, node: Any) -> dict[str, Any]:

@@ -107,10 +107,8 @@ def load_model_config(
         overrides: values of the `model` section that win over the YAML's.
     """
     default = _default_yaml("model", registry.models, arch, model_type, "model_type")
-    node = OmegaConf.merge(
-        default.get("model", {}), OmegaConf.create(dict(overrides or {})), {"arch": arch}
-    )
-    node["model_type"] = model_type
+    named = {**(overrides or {}), "arch": arch, "model_type": model_type}
+    node = OmegaConf.merge(default.get("model", {}), OmegaConf.create(named))
     tree = OmegaConf.create({"model": node})
     section = _resolve(tree)["model"]
     _drop_retired({"model": section})
@@ -165,14 +163,15 @@ class _Loader:
 
     def _datasets(self) -> DictConfig:
         merged = OmegaConf.create({})
-        for name, node in self.user.datasets.items():
+        for name in map(str, self.user.datasets):
+            node = self.user.datasets[name]
             key = f"datasets.{name}"
-            registry.datasets.check(str(name), f"{self.source(key)}, {key}")
+            registry.datasets.check(name, f"{self.source(key)}, {key}")
             node = OmegaConf.create({}) if node is None else node
             chosen = node.get("type", "default")
             where = f"{self.source(f'{key}.type')}, {key}.type"
-            default = _default_yaml(where, registry.datasets, str(name), chosen, "type")
-            defaults = default.get("datasets", {}).get(name, {})
+            default = _default_yaml(where, registry.datasets, name, chosen, "type")
+            defaults = default.get("datasets", OmegaConf.create({})).get(name, {})
             merged[name] = OmegaConf.merge(defaults, node)
         return merged  # type: ignore[return-value]
 

@@ -62,7 +62,7 @@ def _text(problem: Any, cls: Any, path: list[Any], names: Iterable[str]) -> str:
 
 
 def _named_key(key: str, text: str, fields: set[str]) -> tuple[str, str]:
-    """Move the field that a dataclass's own check names first (`a.b: ...`, `a is ...`) to the key."""
+    """Move the field that a check names first (`a.b: ...`, `a is ...`) from the text to the key."""
     found = re.match(r"([a-z]\w*)([.\w]*)(: | is )", text.removeprefix(f"{key}."))
     if found is None or found[1] not in fields:
         return key, text
