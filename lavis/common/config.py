@@ -124,7 +124,7 @@ class _Loader:
         self.path = Path(cfg_path)
         self.options = _parse_options(options)
         self.file = _read_yaml(self.path)
-        self.user = OmegaConf.merge(self.file, self.options)
+        self.user: Any = OmegaConf.merge(self.file, self.options)
 
     def load(self, mode: Mode) -> Config:
         self._check_roots()
@@ -170,8 +170,8 @@ class _Loader:
             node = OmegaConf.create({}) if node is None else node
             chosen = node.get("type", "default")
             where = f"{self.source(f'{key}.type')}, {key}.type"
-            default = _default_yaml(where, registry.datasets, name, chosen, "type")
-            defaults = default.get("datasets", OmegaConf.create({})).get(name, {})
+            default: Any = _default_yaml(where, registry.datasets, name, chosen, "type")
+            defaults = default.get("datasets", {}).get(name, {})
             merged[name] = OmegaConf.merge(defaults, node)
         return merged  # type: ignore[return-value]
 
