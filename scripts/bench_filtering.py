@@ -33,10 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lavis.common.cli import build_runner
 from lavis.common.config import load_config
-from lavis.common.journal import Journal, JournalReader
-from lavis.common.registry import tasks
 from lavis.processors.region import region_colors
-from lavis.tasks.config import ClassificationConfig
 
 AGREEMENT = 1e-4
 IMAGE_SIZE, MAX_TXT_LEN, BATCH = 224, 128, 16
@@ -311,81 +308,9 @@ def tower_rate(compiled: bool) -> None:
 
 
 def merge(rows: int) -> None:
-    """Time the merge of synthetic finished rows in a process of its own, and its peak memory."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--merge-child", str(rows)], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    print(done.stdout, end="")
-
-
-class SyntheticCorpus:
-    """Rows whose records are made when asked for, so that only the merge is measured."""
-
-    name, split = "synthetic", "test"
-
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def record(self, index: int) -> dict[str, Any]:
-        """Return an LCK record."""
-        return {
-            "image": f"{index // 4:07d}.jpg",
-            "source": "synthetic",
-            "index": f"synthetic-{index}",
-            "region": ["0"],
-            "question": ["What", "is", [0], "doing", "?"],
-            "answer": ["Reading", "."],
-            "rationale": [[0], "holds", "a", "book", "."],
-        }
-
-
-def merge_child(rows: int) -> None:
-    """Journal synthetic rows in shuffled units, then time reading and writing them in order."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        rng = np.random.default_rng(0)
-        scores = rng.random(rows, dtype=np.float32)
-        order = rng.permutation(rows)
-        journal = Journal(folder / "journal", {"bench": rows}, 0)
-        text = "what is [0] doing ? answer: reading . rationale: [0] holds a book ."
-        for unit, start in enumerate(range(0, rows, 32)):
-            numbers = order[start : start + 32].tolist()
-            journal.append(
-                unit,
-                [
-                    (
-                        i,
-                        {
-                            "text": text,
-                            "instance": f"synthetic-{i}",
-                            "index": i,
-                            "prediction": int(scores[i] > 0.5),
-                            "score": float(scores[i]),
-                        },
-                    )
-                    for i in numbers
-                ],
-            )
-        journal.close()
-        task = tasks.get("multimodal_classification")(
-            ClassificationConfig(keep_above=[0.8], report_examples=0)
-        )
-        before = peak_megabytes()
-        start = time.perf_counter()
-        reader = JournalReader(folder / "journal", {"bench": rows})
-        task.finish(reader, SyntheticCorpus(rows), folder, "test_epochbest")
-        seconds = time.perf_counter() - start
-        written = sum(1 for _ in open(folder / "result" / "test_epochbest.jsonl"))
-        assert written == rows, (written, rows)
-        print(
-            f"\nmerge of {rows:,} rows: {seconds:.1f} s, peak memory {peak_megabytes():.0f} MB"
-            f" (before the merge {before:.0f} MB)"
-        )
+    """Time the merge of synthetic rows in a process of its own."""
+    script = Path(__file__).with_name("bench_merge.py")
+    subprocess.run([sys.executable, str(script), "--rows", str(rows)], check=True)
 
 
 def peak_megabytes() -> float:
@@ -402,11 +327,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--merge-rows", type=int, default=1_000_000, help="0 leaves it out")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile's tower")
-    parser.add_argument("--merge-child", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.merge_child:
-        merge_child(args.merge_child)
-        return
     logging.disable(logging.WARNING)
     torch.set_num_threads(args.threads)
     for texts in args.texts:
