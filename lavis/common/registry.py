@@ -110,12 +110,17 @@ models = Registry(
         "blip2_critic": Target(
             "lavis.models.blip2.critic:Blip2Critic",
             "lavis.models.blip2.config:CriticConfig",
-            _CRITIC_TYPES,
+            {**_CRITIC_TYPES, "quickstart": "models/blip2/blip2_quickstart.yaml"},
         ),
         "blip2": Target(
             "lavis.models.blip2.stage1:Blip2Stage1",
             "lavis.models.blip2.config:Stage1Config",
             _CRITIC_TYPES,
+        ),
+        "late_fusion": Target(
+            "lavis.models.late_fusion.model:LateFusion",
+            "lavis.models.late_fusion.config:LateFusionConfig",
+            {"default": "models/late_fusion/default.yaml"},
         ),
     },
 )

@@ -1,0 +1,1 @@
+"""Frozen language models whose predictions look at pictures late (vLMIG, LaMI)."""

@@ -1,0 +1,202 @@
+"""The frozen language model: loading, hidden states, positions, logits.
+
+Shapes: B texts, L tokens, H width of the hidden state before the head, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+from lavis.common.errors import ConfigError
+from lavis.models.base import freeze
+from lavis.models.late_fusion.config import LateFusionConfig
+from lavis.models.late_fusion.families import (
+    family_of,
+    is_masked_lm,
+    scale_logits,
+    submodule,
+)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SAMPLED = 4096  # values of a weight that its fingerprint reads
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """What the language model makes of texts.
+
+    Attributes:
+        hidden: `(B, L, H)`, after the last norm, before the head.
+        mask: `(B, L)` bool, where tokens are.
+        keys: `(B, L)` bool, rows the block may look at: `mask` without merged start tokens.
+    """
+
+    hidden: Tensor
+    mask: Tensor
+    keys: Tensor
+
+    @property
+    def replaced(self) -> Tensor:
+        """`(B, L)` bool, start tokens in whose place the pictures are."""
+        return self.mask & ~self.keys
+
+    def last(self) -> Tensor:
+        """Return the row of each text's last token, `(B,)`."""
+        length = self.mask.shape[1]
+        rows = torch.arange(length, device=self.mask.device)
+        return (rows * self.mask).amax(dim=1)
+
+    def previous(self) -> Tensor:
+        """Return the row that predicts each row's token: the visible one before, or -1."""
+        rows = torch.arange(self.mask.shape[1], device=self.mask.device)
+        seen = torch.where(self.mask, rows, -1).cummax(dim=1).values
+        return F.pad(seen[:, :-1], (1, 0), value=-1)
+
+
+def load_language_model(config: LateFusionConfig) -> nn.Module:
+    """Build the language model of a section, frozen.
+
+    Raises:
+        ConfigError: no such model, or a package for `quantize` is missing.
+    """
+    try:
+        llm_config = AutoConfig.from_pretrained(config.llm)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.llm: cannot read the config of '{config.llm}': {error}") from None
+    text_config = llm_config.get_text_config(decoder=True)
+    auto = AutoModelForMaskedLM if is_masked_lm(text_config) else AutoModelForCausalLM
+    try:
+        if config.llm_weights == "config":
+            dtype = DTYPES[config.llm_dtype or "fp32"]
+            llm = auto.from_config(llm_config, dtype=dtype)
+        else:
+            options = quantization(config)
+            dtype = DTYPES[config.llm_dtype] if config.llm_dtype else "auto"
+            llm = auto.from_pretrained(config.llm, dtype=dtype, **options)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.llm: cannot build '{config.llm}': {error}") from None
+    freeze(llm)
+    return llm
+
+
+def quantization(config: LateFusionConfig) -> dict[str, Any]:
+    """Return the options of `from_pretrained` that keep matrices in 8 or 4 bits.
+
+    Raises:
+        ConfigError: bitsandbytes is not installed, or there is no CUDA device.
+    """
+    if config.quantize is None:
+        return {}
+    from importlib.util import find_spec
+
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"model.quantize is '{config.quantize}' and bitsandbytes is not installed; "
+            "pip install bitsandbytes, or set model.quantize=null"
+        )
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"model.quantize is '{config.quantize}', which needs a CUDA device, and there is none; "
+            "set model.quantize=null"
+        )
+    from transformers import BitsAndBytesConfig
+
+    if config.quantize == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    dtype = DTYPES[config.llm_dtype or "bf16"]
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": nf4}
+
+
+class LanguageModel:
+    """Calls a frozen language model; a view that holds no weights and no state of its own.
+
+    Attributes:
+        config: the text part of its config.
+        is_masked: it fills masks (bert) and looks both ways.
+        width: H, of the vectors its head reads (opt-350m: not `hidden_size`).
+    """
+
+    def __init__(self, llm: nn.Module) -> None:
+        self._llm = llm
+        whole: Any = llm.config
+        self.config = whole.get_text_config(decoder=True)
+        self.is_masked = is_masked_lm(self.config)
+        table = llm.get_output_embeddings()  # type: ignore[operator]
+        if table is None:
+            raise ConfigError(f"model.llm: a '{self.config.model_type}' has no output head")
+        self.vocab_size, self.width = table.weight.shape
+        accepted = inspect.signature(self.base.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+
+    @property
+    def base(self) -> nn.Module:
+        """The model without its head; looked up anew, as a wrapper may take its place."""
+        return self._llm.base_model  # type: ignore[return-value]
+
+    @property
+    def head(self) -> nn.Module:
+        """What makes logits of hidden states."""
+        name = family_of(self.config).head
+        found = submodule(self._llm, name) if name else None
+        return found or self._llm.get_output_embeddings()  # type: ignore[operator]
+
+    def positions(self, mask: Tensor) -> Tensor:
+        """Return position ids `(B, L)`: visible tokens are counted from the family's first id."""
+        first = 0
+        offset = family_of(self.config).position_offset
+        if offset is not None:
+            first = self.config.pad_token_id + offset
+        return (mask.long().cumsum(dim=1) - 1).clamp(min=0) + first
+
+    def hidden(self, input_ids: Tensor, mask: Tensor, past: Any = None) -> Tensor:
+        """Return hidden states of `input_ids`, `(B, n, H)`.
+
+        Args:
+            input_ids: `(B, n)`, the tokens that are not in `past`.
+            mask: `(B, L)` over `past` and `input_ids`.
+            past: a cache that is read and added to.
+        """
+        length = input_ids.shape[1]
+        given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": mask.long()}
+        if self._takes_positions:
+            given["position_ids"] = self.positions(mask)[:, -length:]
+        if past is not None:
+            given["past_key_values"] = past
+        if not self.is_masked:
+            given["use_cache"] = past is not None
+        return self.base(**given).last_hidden_state
+
+    def logits(self, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
+        """Return logits `(..., V)`, or `(..., C)` of the C `token_ids` only, float32."""
+        head = self.head
+        if token_ids is not None and isinstance(head, nn.Linear):
+            bias = None if head.bias is None else head.bias[token_ids]
+            hidden = hidden.to(head.weight.dtype)
+            raw = F.linear(hidden, head.weight[token_ids], bias)
+            return scale_logits(raw.float(), self.config)
+        weight = next(head.parameters())
+        dtype = weight.dtype if weight.is_floating_point() else hidden.dtype
+        logits = scale_logits(head(hidden.to(dtype)).float(), self.config)
+        return logits if token_ids is None else logits[..., token_ids]
+
+    def fingerprint(self) -> str:
+        """Return a hash of config and weights; of each weight some thousand values are read."""
+        digest = hashlib.sha256(self.config.to_json_string(use_diff=False).encode())
+        for name, value in self._llm.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            flat = value.detach().reshape(-1)
+            step = max(1, flat.numel() // SAMPLED)
+            data = flat[::step].to("cpu").contiguous().view(torch.uint8)
+            digest.update(data.numpy())  # type: ignore[arg-type]
+        return digest.hexdigest()

@@ -1,0 +1,217 @@
+"""Losses and probabilities at the positions that are asked for, a chunk of rows at a time.
+
+Shapes: B texts, L tokens, K pictures of a text, R positions, H width, V vocabulary, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lavis.common.errors import ConfigError
+from lavis.models.late_fusion.families import changes_logits
+from lavis.models.late_fusion.language import TextStates
+from lavis.models.late_fusion.losses import chunked_loss
+from lavis.models.late_fusion.mixing import Mixing, mix
+
+if TYPE_CHECKING:
+    from lavis.models.late_fusion.model import LateFusion, PictureStates
+
+
+def fusion_loss(
+    model: LateFusion,
+    samples: Mapping[str, Any],
+    text: TextStates,
+    pictures: PictureStates | None,
+    image_index: Tensor,
+    labels: Tensor,
+) -> Tensor:
+    """Return the mean cross entropy; see `LateFusion.forward`."""
+    scores = samples.get("scores")
+    mixes = pictures is None or scores is not None
+    source, valid = _targets(model, text, labels, needs_text=mixes)
+    vocabulary = samples.get("loss_vocabulary")
+    if vocabulary is not None:
+        vocabulary = vocabulary.to(labels.device)
+        labels, known = _among(labels, vocabulary)
+        valid = valid & known
+    used = valid.any(dim=0).nonzero()[:, 0]  # columns in which any text has a target
+    source, valid, labels = source[:, used], valid[:, used], labels[:, used]
+    present = image_index >= 0
+    chunk = model.config.loss_chunk
+
+    def own_loss(rows: Tensor, part: slice) -> Tensor:
+        logits = model.logits(rows, vocabulary)
+        return F.cross_entropy(logits, targets[part], reduction="none")
+
+    if pictures is None:
+        targets = labels[valid]
+        rows = pick(text.hidden, source)[valid]
+        return chunked_loss(rows, own_loss, chunk) / max(len(rows), 1)
+    fused = model.fuse(text, pictures, image_index, source)  # (B, K, R, H)
+    if not mixes:
+        each = valid[:, None] & present[..., None]  # (B, K, R)
+        targets = labels[:, None].expand(each.shape)[each]
+        rows = fused[each]
+        return chunked_loss(rows, own_loss, chunk) / max(len(rows), 1)
+    mixing = Mixing.of(model.config)
+    shares, present = mixing.shares(scores, present)
+    plain = pick(text.hidden, source)[:, None].to(fused.dtype)
+    stacked = torch.cat([fused, plain], dim=1).transpose(1, 2)[valid]  # (n, K + 1, H)
+    targets = labels[valid]
+    of_row = torch.arange(len(labels), device=labels.device)[:, None].expand(valid.shape)[valid]
+
+    def mixed_loss(rows: Tensor, part: slice) -> Tensor:
+        logits = model.logits(rows, vocabulary)
+        at = of_row[part]
+        log_probs = mix(
+            mixing.kind,
+            mixing.weights,
+            image_logits=logits[:, :-1],
+            text_logits=logits[:, -1],
+            shares=None if shares is None else shares[at],
+            present=present[at],
+        )
+        return F.nll_loss(log_probs, targets[part], reduction="none")
+
+    size = max(1, chunk // stacked.shape[1])
+    return chunked_loss(stacked, mixed_loss, size) / max(len(stacked), 1)
+
+
+def _targets(
+    model: LateFusion, text: TextStates, labels: Tensor, *, needs_text: bool
+) -> tuple[Tensor, Tensor]:
+    """Return which row predicts each token, -1 for the last patch, and which tokens count."""
+    labelled = labels != -100
+    if model.language.is_masked:
+        rows = torch.arange(labels.shape[1], device=labels.device)
+        return rows.expand(labels.shape), labelled
+    source = text.previous()
+    valid = labelled & text.mask & ~text.replaced
+    if needs_text:
+        valid = valid & (source >= 0)
+    return source, valid
+
+
+def _among(labels: Tensor, vocabulary: Tensor) -> tuple[Tensor, Tensor]:
+    """Return places of labels in a sorted vocabulary, and which are in it."""
+    if bool((vocabulary[1:] <= vocabulary[:-1]).any()):
+        raise ConfigError("loss_vocabulary must be sorted, each id once")
+    place = torch.searchsorted(vocabulary, labels.contiguous()).clamp(max=len(vocabulary) - 1)
+    return place, vocabulary[place] == labels
+
+
+def predict_columns(
+    model: LateFusion,
+    samples: Mapping[str, Any],
+    text: TextStates,
+    pictures: PictureStates | None,
+    image_index: Tensor,
+    columns: Mapping[str, Mixing] | None,
+    *,
+    details: bool,
+) -> dict[str, Tensor]:
+    """Return log-probabilities of each column; see `LateFusion.predict`."""
+    positions = samples.get("positions")
+    positions = text.last()[:, None] if positions is None else positions.to(text.mask.device)
+    ways = columns if columns is not None else {"": Mixing.of(model.config)}
+    rows = pick(text.hidden, positions)[:, None]  # (B, 1, R, H)
+    count = image_index.shape[1] if pictures is not None else 0
+    if pictures is not None:
+        fused = model.fuse(text, pictures, image_index, positions)
+        rows = torch.cat([fused, rows.to(fused.dtype)], dim=1)
+    batch, asked = positions.shape
+    rows = rows.transpose(1, 2).flatten(0, 1)  # (B R, K + 1, H)
+    ids = _candidates(samples.get("token_ids"), batch, asked, rows.device)
+    present = (image_index >= 0)[:, :count]
+    scores = samples.get("scores") if count else None
+    shares = {
+        name: tuple(
+            None if part is None else part.repeat_interleave(asked, dim=0)
+            for part in way.shares(scores, present)
+        )
+        for name, way in ways.items()
+    }
+    parts: dict[str, list[Tensor]] = {}
+    size = max(1, model.config.loss_chunk // (count + 1))
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        found = _predict_chunk(model, rows[part], ways, shares, part, details=details)
+        for name, log_probs in found.items():
+            if ids is not None:
+                log_probs = log_probs.gather(-1, _like(ids[part], log_probs))
+            parts.setdefault(name, []).append(log_probs)
+    outputs = {}
+    for name, pieces in parts.items():
+        whole = torch.cat(pieces).unflatten(0, (batch, asked))
+        outputs[name] = whole.transpose(1, 2) if name == "image_log_probs" else whole
+    return outputs
+
+
+def _predict_chunk(
+    model: LateFusion,
+    rows: Tensor,
+    ways: Mapping[str, Mixing],
+    shares: Mapping[str, tuple[Any, ...]],
+    part: slice,
+    *,
+    details: bool,
+) -> dict[str, Tensor]:
+    """Return full log-probabilities of rows `(c, K + 1, H)`, by output name."""
+    found: dict[str, Tensor] = {}
+    logits: Tensor | None = None
+    for name, way in ways.items():
+        share, present = shares[name]
+        key = f"log_probs.{name}" if name else "log_probs"
+        if way.kind == "logits" and share is not None and not changes_logits(model.language.config):
+            # A linear head of mixed hidden states gives the mixed logits: one row instead of K + 1.
+            found[key] = model.logits(_mix_rows(rows, share[part])).log_softmax(dim=-1)
+            continue
+        logits = model.logits(rows) if logits is None else logits
+        found[key] = mix(
+            way.kind,
+            way.weights,
+            image_logits=logits[:, :-1],
+            text_logits=logits[:, -1],
+            shares=None if share is None else share[part],
+            present=present[part],
+        )
+    if details:
+        logits = model.logits(rows) if logits is None else logits
+        alone = logits.log_softmax(dim=-1)
+        found["text_log_probs"], found["image_log_probs"] = alone[:, -1], alone[:, :-1]
+    return found
+
+
+def _mix_rows(rows: Tensor, shares: Tensor) -> Tensor:
+    """Return `sum_i share_i h_i + (1 - sum_i share_i) h_0`, `(c, H)` float32."""
+    rest = 1 - shares.sum(dim=-1, keepdim=True)
+    return (torch.cat([shares, rest], dim=-1)[..., None] * rows.float()).sum(dim=1)
+
+
+def _candidates(ids: Tensor | None, batch: int, asked: int, device: torch.device) -> Tensor | None:
+    """Return candidate ids as `(B R, C)`."""
+    if ids is None:
+        return None
+    ids = ids.to(device)
+    if ids.ndim == 1:
+        ids = ids.expand(batch, -1)
+    if ids.ndim == 2:
+        ids = ids[:, None].expand(-1, asked, -1)
+    return ids.flatten(0, 1)
+
+
+def _like(ids: Tensor, values: Tensor) -> Tensor:
+    """Return ids `(c, C)` for values `(c, V)` or `(c, K, V)`."""
+    if values.ndim == 3:
+        return ids[:, None].expand(-1, values.shape[1], -1)
+    return ids
+
+
+def pick(rows: Tensor, index: Tensor) -> Tensor:
+    """Return rows `(B, R, H)` of `(B, L, H)` at `(B, R)`; -1 gives the first."""
+    return rows.gather(1, index.clamp(min=0)[..., None].expand(-1, -1, rows.shape[-1]))
