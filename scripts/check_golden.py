@@ -1,10 +1,12 @@
-"""Compare this code with numbers measured on the published LSKD implementation.
+"""Compare this code with numbers measured on the published LSKD and vLMIG implementations.
 
     python scripts/check_golden.py tests/fixtures/lskd
+    python scripts/check_golden.py tests/fixtures/vlmig
 
 One line a comparison: name, largest absolute difference, tolerance, pass or FAIL; the exit status
-is 1 where any failed. Sizes and names come from the folder's files. Pixels, text and ids must be
-equal; hidden states, logits and gradients agree to 1e-4, probabilities and losses to 1e-5.
+is 1 where any failed. Sizes and names come from the folder's files. Pixels, text, ids and tokens
+must be equal. LSKD: hidden states, logits and gradients agree to 1e-4, probabilities and losses to
+1e-5. vLMIG: hidden states and logits to 5e-4, losses to 1e-4, probabilities to 1e-5.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from golden.critic import critic_checks, resized_checks
 from golden.filtering import filter_checks
 from golden.inputs import drawing_checks, image_checks, schedule_checks, text_checks
 from golden.stage1 import stage1_checks
+from golden.vlmig import families, family_checks
 
 PARTS: dict[str, Callable[[Path, dict[str, Any]], Iterator[Check]]] = {
     "critic": critic_checks,
@@ -33,23 +36,33 @@ PARTS: dict[str, Callable[[Path, dict[str, Any]], Iterator[Check]]] = {
 }
 
 
+def comparisons(folder: Path) -> Iterator[Check]:
+    """Run every comparison that the folder of a set holds, whichever format it is in."""
+    if (folder / "config.json").is_file():
+        config = read_json(folder / "config.json")
+        for part, run in PARTS.items():
+            if (folder / part).is_dir():
+                yield from run(folder, config)
+    for family in families(folder):
+        yield from family_checks(family)
+
+
 def main() -> int:
-    """Run every comparison the folder holds."""
+    """Print every comparison."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="a set in the format of tests/fixtures/lskd")
+    parser.add_argument("folder", type=Path, help="a set in the format of tests/fixtures")
     folder: Path = parser.parse_args().folder
-    if not (folder / "config.json").is_file():
-        sys.stderr.write(f"error: {folder}/config.json: no such file; give a folder of a set\n")
+    if not (folder / "config.json").is_file() and not any(folder.glob("*/golden.json")):
+        sys.stderr.write(
+            f"error: {folder} holds neither config.json nor <part>/golden.json; "
+            "give the folder of a set\n"
+        )
         return 2
-    config = read_json(folder / "config.json")
     checks: list[Check] = []
-    for part, run in PARTS.items():
-        if not (folder / part).is_dir():
-            continue
-        for check in run(folder, config):
-            checks.append(check)
-            state = "pass" if check.passed else "FAIL"
-            print(f"{check.name:60} {check.difference:10.3g} {check.tolerance:8.0e}  {state}")
+    for check in comparisons(folder):
+        checks.append(check)
+        state = "pass" if check.passed else "FAIL"
+        print(f"{check.name:60} {check.difference:10.3g} {check.tolerance:8.0e}  {state}")
     failed = sum(not check.passed for check in checks)
     print(f"{len(checks) - failed} passed, {failed} failed")
     return 1 if failed or not checks else 0
