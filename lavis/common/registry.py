@@ -172,6 +172,31 @@ processors = Registry(
     },
 )
 
+generators = Registry(
+    "generator",
+    {
+        "diffusion": Target(
+            "lavis.generators.diffusion:DiffusionGenerator",
+            "lavis.generators.config:DiffusionConfig",
+        ),
+        "retrieval": Target(
+            "lavis.generators.retrieval:RetrievalGenerator",
+            "lavis.generators.config:RetrievalConfig",
+        ),
+        "openmoji": Target(
+            "lavis.generators.openmoji_pictures:OpenmojiGenerator",
+            "lavis.generators.config:OpenmojiConfig",
+        ),
+        "folder": Target(
+            "lavis.generators.folder:FolderGenerator", "lavis.generators.config:FolderConfig"
+        ),
+        "text_embed": Target(
+            "lavis.generators.text_embed:TextEmbedGenerator",
+            "lavis.generators.config:TextEmbedConfig",
+        ),
+    },
+)
+
 runners = Registry(
     "runner",
     {

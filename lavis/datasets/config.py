@@ -231,11 +231,14 @@ class LckConfig(RegionOptions):
         label_polarity: `corrected` has 1 = accept everywhere (2 or more annotators); `released`
             has 1 = reject for `label` lists.
         include_rationale: put the rationale behind question and answer.
+        word_boxes: in training, hand the records' `word_boxes` to the model (its `grounding`): word
+            -> boxes as shares of the picture, an empty list where nothing there is named so.
     """
 
     region_prob: float = 0.6
     label_polarity: Literal["corrected", "released"] = "corrected"
     include_rationale: bool = True
+    word_boxes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
@@ -17,9 +17,13 @@ from lavis.datasets.lck_record import (
     read_region_ids,
     read_score,
     read_tokens,
+    read_word_boxes,
 )
 from lavis.datasets.regions import RegionDataset
 from lavis.processors.region import tokens_to_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @datasets.register("unified_vqa_binary")
@@ -77,7 +81,21 @@ class LckDataset(RegionDataset):
             "qa_label": read_score(record, "qa_score"),
             "r_label": read_score(record, "r_score"),
         }
+        if self.config.word_boxes and self.is_train:
+            found["word_boxes"] = read_word_boxes(record)
         return {k: v for k, v in found.items() if v is not None}
+
+    def collate(
+        self, rows: Sequence[Row], pictures: Tensor | None, image_index: Sequence[int]
+    ) -> dict[str, Any]:
+        """See `RecordDataset`; the option `word_boxes` adds a mapping for each picture."""
+        samples = super().collate(rows, pictures, image_index)
+        if self.config.word_boxes and self.is_train:
+            merged: list[dict[str, Any]] = [{} for _ in range(max(image_index, default=-1) + 1)]
+            for row, picture in zip(rows, image_index, strict=True):
+                merged[picture].update(row.targets.get("word_boxes", {}))
+            samples["word_boxes"] = merged
+        return samples
 
 
 def instance_of(record: Mapping[str, Any], index: int) -> str:

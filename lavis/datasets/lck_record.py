@@ -229,6 +229,32 @@ def read_score(record: Mapping[str, Any], key: str) -> float | None:
     return float(value)
 
 
+def read_word_boxes(record: Mapping[str, Any]) -> dict[str, list[Box]] | None:
+    """Return `word_boxes`, word -> boxes as shares of the picture; None where the key is missing.
+
+    Raises:
+        RecordError: another form, or a box outside 0 to 1.
+    """
+    value = record.get("word_boxes")
+    if value is None:
+        return None
+    try:
+        found = {str(word): [_share_box(box) for box in boxes] for word, boxes in value.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise RecordError(
+            f"wrong type: word_boxes is {_shown(value)}, expected word -> [[x1, y1, x2, y2], ...] "
+            "in shares of the picture"
+        ) from None
+    return found
+
+
+def _share_box(box: Any) -> Box:
+    x1, y1, x2, y2 = (float(number) for number in box)
+    if not (0 <= x1 <= x2 <= 1 and 0 <= y1 <= y2 <= 1):
+        raise ValueError("outside the picture")
+    return x1, y1, x2, y2
+
+
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -143,6 +143,21 @@ class Blip2Config:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class GroundingConfig:
+    """`model.grounding`: tells a small Q-Former where the picture shows the words of a text.
+
+    Attributes:
+        regions: words are compared with the regions numbered 0 to `regions` - 1.
+        loss_weight: of the alignment of words and boxes, where samples carry `word_boxes`.
+        alignment_only: train nothing but that alignment: the first phase.
+    """
+
+    regions: PositiveInt = 5
+    loss_weight: Annotated[float, Field(ge=0)] = 0.1
+    alignment_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class CriticConfig(Blip2Config):
     """Section `model` of a run with `arch: blip2_critic`.
 
@@ -152,6 +167,7 @@ class CriticConfig(Blip2Config):
             `qa_label`, surely by mistake; `r_label` is right.
         freeze_word_embeddings: the released code freezes the word table, which is tied to a frozen
             language-model head.
+        grounding: help for Q-Formers too small to learn by themselves where words point.
     """
 
     arch: str = "blip2_critic"
@@ -159,6 +175,14 @@ class CriticConfig(Blip2Config):
     r_weight: Annotated[float, Field(ge=0)] = 0.5
     rationale_target: Literal["r_label", "qa_label"] = "r_label"
     freeze_word_embeddings: bool = True
+    grounding: GroundingConfig | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grounding and self.vit.out_indices is None:
+            raise ConfigError(
+                "model.grounding needs a tower of feature maps; name them in model.vit.out_indices"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

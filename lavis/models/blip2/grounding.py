@@ -1,10 +1,12 @@
-"""Words tied to places: image tokens for a small Q-Former, aligned with words, and region tokens.
+"""Words tied to places: tells every word of a text where the picture shows what it names.
 
-A Q-Former of BLIP-2's size learns from 129M pictures which token a word such as `[1]` points at. A
-small one does not, so it is told: where boxes of words are known, a loss ties a word's embedding to
-the tokens inside them, and the places of the region numbers are given on as tokens of their own.
+BLIP-2's Q-Former learns from 129M pictures what a word such as `banana` or `[1]` points at. A
+small one does not, so it is taught first: boxes of words, where records carry them, tie a word's
+embedding to the image tokens inside them. What a word points at is then added to its embedding:
+which of the numbered regions it describes, and where it is.
 
-Shapes: P pictures, T = grid * grid tokens of width D, W words, R region numbers, d Q-Former width.
+Shapes: N texts of L words, P pictures, T = grid * grid tokens of width D, W words, R region
+numbers, d Q-Former width.
 """
 
 from __future__ import annotations
@@ -18,82 +20,96 @@ from torch import Tensor, nn
 
 from lavis.common.errors import ConfigError
 
-Boxes = Sequence[Sequence[float]]
-COVERED = 0.4  # a token belongs to a box that covers this share of its cell
+WordBoxes = Mapping[str, Sequence[Sequence[float]]]
+COVERED = 0.4  # a token belongs to a box that covers this share of its cell, or nearly most
+START_SCALE, START_BIAS = 16.0, -6.0  # of the cosine; most tokens belong to no word
 
 
 class Grounding(nn.Module):
-    """Projects tokens to the Q-Former's width, adds places, and finds what words point at.
+    """Compares words and image tokens in the space of the Q-Former's word embeddings.
 
     Args:
         image_width: D.
         hidden_size: d.
         num_tokens: T, a square number.
+        num_regions: R.
+
+    Raises:
+        ConfigError: the tokens are no square grid.
     """
 
-    def __init__(self, image_width: int, hidden_size: int, num_tokens: int) -> None:
+    def __init__(
+        self, image_width: int, hidden_size: int, num_tokens: int, *, num_regions: int
+    ) -> None:
         super().__init__()
         self.grid = math.isqrt(num_tokens)
         if self.grid**2 != num_tokens:
             raise ConfigError(f"model.grounding needs a square grid of tokens, not {num_tokens}")
         self.project = nn.Linear(image_width, hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
-        self.position = nn.Parameter(torch.randn(num_tokens, hidden_size) * 0.1)
-        self.place = nn.Linear(2, hidden_size, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
+        self.bias = nn.Parameter(torch.tensor(START_BIAS))
+        self.region = nn.Linear(num_regions + 1, hidden_size, bias=False)
+        self.place = nn.Linear(4, hidden_size, bias=False)
         nn.init.normal_(self.place.weight, std=0.5)
-        self.word_key = nn.Linear(hidden_size, hidden_size)
-        self.token_key = nn.Linear(hidden_size, hidden_size)
-        self.bias = nn.Parameter(torch.tensor(-3.0))  # most tokens belong to no word
-        self.region_name = nn.Linear(hidden_size, hidden_size)
         centres = (torch.arange(self.grid) + 0.5) / self.grid * 2 - 1
         rows, columns = torch.meshgrid(centres, centres, indexing="ij")
-        self.register_buffer(
-            "centres", torch.stack([columns, rows], dim=-1).reshape(-1, 2), persistent=False
-        )
+        grid = torch.stack([columns, rows], dim=-1).reshape(-1, 2)  # (T, 2), -1 left or top
+        self.register_buffer("centres", grid, persistent=False)
 
-    def forward(self, features: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the Q-Former attends to, `(P, T + R, d)`, and the looks alone, `(P, T, d)`.
+    def looks(self, features: Tensor) -> Tensor:
+        """Return tokens in the words' space, `(P, T, D)` -> `(P, T, d)`."""
+        return self.norm(self.project(features))
+
+    def align(self, words: Tensor, looks: Tensor) -> Tensor:
+        """Return logits `(..., W, T)` that words `(..., W, d)` name tokens `(..., T, d)`."""
+        cosine = F.normalize(words, dim=-1) @ F.normalize(looks, dim=-1).transpose(-1, -2)
+        return cosine * self.log_scale.exp() + self.bias
+
+    def forward(self, words: Tensor, looks: Tensor, numbers: Tensor, mentions: Tensor) -> Tensor:
+        """Return what is added to the words' embeddings, `(N, L, d)`.
+
+        That is which regions a word describes, whether one of those is mentioned in the text, and
+        where the word points: its place, and its place seen from the region mentioned first.
 
         Args:
-            features: `(P, T, D)`, normalised tokens of the tower.
-            numbers: `(R, d)`, word embeddings of the region numbers; R may be 0.
+            words: `(N, L, d)`, word embeddings.
+            looks: `(N, T, d)`, of every text's picture.
+            numbers: `(R, d)`, word embeddings of the region numbers `0`, `1`, ...
+            mentions: `(N, L, R)` of 0 and 1, which word is which region's number.
         """
-        looks = self.norm(self.project(features))
-        tokens = looks + self.position + self.place(self.centres)
-        if len(numbers):
-            weights = self.align(looks, numbers).softmax(dim=-1)  # (P, R, T)
-            regions = weights @ tokens + self.region_name(numbers)
-            tokens = torch.cat([tokens, regions], dim=1)
-        return tokens, looks
+        named = self.align(words, looks)  # (N, L, T)
+        regions = self.align(numbers, looks).softmax(dim=-1)  # (N, R, T)
+        in_region = (named @ regions.transpose(1, 2)).sigmoid()  # (N, L, R)
+        mentioned = mentions.amax(dim=1, keepdim=True)  # (N, 1, R)
+        in_mentioned = (in_region * mentioned).amax(dim=-1, keepdim=True)  # (N, L, 1)
+        found = named.amax(dim=-1, keepdim=True).sigmoid()  # (N, L, 1); near 0 for "what" or "is"
+        place = named.softmax(dim=-1) @ self.centres  # (N, L, 2)
+        first = mentions.amax(dim=-1).argmax(dim=1)  # (N,), the first number's position
+        anchor = mentions[torch.arange(len(mentions)), first][:, None]  # (N, 1, R), 0 if none
+        seen_from = anchor @ (regions @ self.centres)  # (N, 1, 2)
+        places = found * torch.cat([place, place - seen_from], dim=-1)  # (N, L, 4)
+        return self.region(torch.cat([in_region, in_mentioned], dim=-1)) + self.place(places)
 
-    def align(self, looks: Tensor, words: Tensor) -> Tensor:
-        """Return logits `(P, W, T)` that a word `(W, d)` describes a token `(P, T, d)`."""
-        scale = self.word_key.out_features**0.5
-        return self.word_key(words) @ self.token_key(looks).transpose(1, 2) / scale + self.bias
-
-    def loss(self, looks: Tensor, words: Tensor, masks: Tensor, known: Tensor) -> Tensor:
-        """Binary cross-entropy of the alignment over the words known of each picture.
+    def loss(self, words: Tensor, looks: Tensor, masks: Tensor, known: Tensor) -> Tensor:
+        """Sum over tokens of the binary cross-entropy of "this word names this token", a mean word.
 
         Args:
-            masks: `(P, W, T)`, the tokens a word describes.
+            words: `(W, d)`.
+            looks: `(P, T, d)`.
+            masks: `(P, W, T)`, the tokens a word names.
             known: `(P, W)`, whether the picture's record speaks of the word.
         """
-        wrong = F.binary_cross_entropy_with_logits(
-            self.align(looks, words),
-            masks,
-            reduction="none",
-            pos_weight=torch.tensor(3.0, device=masks.device),  # described tokens are few
-        ).mean(dim=-1)
+        logits = self.align(words, looks)
+        wrong = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").sum(dim=-1)
         return (wrong * known).sum() / known.sum().clamp(min=1)
 
-    def masks(
-        self, word_boxes: Sequence[Mapping[str, Boxes]], words: Sequence[str]
-    ) -> tuple[Tensor, Tensor]:
-        """Turn boxes into the masks of `loss`.
+    def masks(self, word_boxes: Sequence[WordBoxes], words: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Turn boxes into the masks of `loss`, `(P, W, T)` and `(P, W)`.
 
         Args:
-            word_boxes: per picture: word -> boxes `(x1, y1, x2, y2)` as shares of the picture; no
-                box says that the word describes nothing there, an absent word that nobody knows.
+            word_boxes: for each picture: word -> boxes `(x1, y1, x2, y2)` as shares of the picture.
+                No box says that nothing there is named so; an absent word that nobody knows.
             words: the W words.
         """
         position = {word: i for i, word in enumerate(words)}
@@ -103,8 +119,9 @@ class Grounding(nn.Module):
             for word, boxes in boxes_of.items():
                 known[picture, position[word]] = 1.0
                 for box in boxes:
-                    covered = box_coverage(box, self.grid) > COVERED
-                    masks[picture, position[word]][covered] = 1.0
+                    share = box_coverage(box, self.grid)
+                    least = min(COVERED, 0.7 * float(share.max()))  # a thin box fills no cell
+                    masks[picture, position[word]][share >= least] = 1.0
         return masks.flatten(2), known
 
 

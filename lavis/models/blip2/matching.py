@@ -73,6 +73,15 @@ class Blip2Matcher(Blip2Base):
             return joined
         return joined[self.to_device(torch.tensor(order).argsort())]
 
+    def embed_pairs(self, input_ids: Tensor, image_embeds: Tensor, plan: TextPlan) -> Tensor:
+        """Return the Q-Former's input, `[queries ; words]` `(N, Q + L, d)`.
+
+        Args:
+            input_ids: `(N, L)`, the plan's texts.
+            image_embeds: `(P, T, D)`, the plan's pictures.
+        """
+        return self.qformer.embed(self.query_tokens, input_ids)
+
     def _fuse_pass(
         self, plan: TextPlan, image_embeds: Tensor, input_ids: Tensor, mask: Tensor
     ) -> Tensor:
@@ -82,7 +91,7 @@ class Blip2Matcher(Blip2Base):
         if plan.pictures != tuple(range(len(image_embeds))):
             image_embeds = image_embeds[self.to_device(torch.tensor(plan.pictures))]
         return self.qformer(
-            self.qformer.embed(self.query_tokens, self.to_device(input_ids)),
+            self.embed_pairs(self.to_device(input_ids), image_embeds, plan),
             self.with_queries(mask),
             query_length=self.config.num_query_token,
             image_embeds=image_embeds,

@@ -1,0 +1,98 @@
+"""What every generator shares: requests, and a description that keys its pictures in the cache.
+
+A picture is fixed by its generator, its prompt, an index that counts equal prompts, and a seed.
+Shapes: P tokens of width D stand for one picture.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from lavis.generators.prompts import prompt_seed
+
+
+class PictureRequest(NamedTuple):
+    """One picture that is wanted.
+
+    Attributes:
+        prompt: what it shows.
+        index: number of this picture among those of the same prompt.
+        seed: the run's.
+    """
+
+    prompt: str
+    index: int = 0
+    seed: int = 0
+
+    @property
+    def random_seed(self) -> int:
+        """The seed of this picture's own random numbers, 0 to 2**63 - 1."""
+        return prompt_seed(self.prompt, self.index, self.seed)
+
+
+def picture_requests(prompts: Iterable[str], seed: int = 0) -> list[PictureRequest]:
+    """Number the prompts of one text: the first of equal prompts gets index 0, the next 1 ...
+
+    So texts that share a sentence share its picture, and K + 1 pictures contain the K ones.
+    """
+    seen: Counter[str] = Counter()
+    requests = []
+    for prompt in prompts:
+        requests.append(PictureRequest(prompt, seen[prompt], seed))
+        seen[prompt] += 1
+    return requests
+
+
+class Generator(ABC):
+    """Something that the picture store can keep the output of.
+
+    Attributes:
+        name: the registered name.
+        uses_seed: False where the seed changes nothing, so that runs share what is stored.
+        batch_size: requests handed over at a time.
+    """
+
+    name: ClassVar[str]
+    uses_seed: ClassVar[bool] = True
+    batch_size: int = 1
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Any) -> Generator:
+        """Build from the dataclass of this generator."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Return everything that the output depends on besides the request; JSON-able."""
+
+
+class PictureGenerator(Generator):
+    """Prompts to pictures."""
+
+    @abstractmethod
+    def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
+        """Return one RGB picture for each request, whatever the others in the list are.
+
+        Raises:
+            DataError: a picture cannot be had; the message names the prompt.
+        """
+
+
+class FeaturesGenerator(Generator):
+    """Prompts to the features that otherwise a vision tower makes of pictures.
+
+    Attributes:
+        shape: (P, D), the same for every request.
+    """
+
+    shape: tuple[int, int]
+
+    @abstractmethod
+    def generate(self, requests: Sequence[PictureRequest]) -> list[np.ndarray]:
+        """Return `(P, D)` float32 for each request."""

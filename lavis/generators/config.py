@@ -1,0 +1,179 @@
+"""Settings of generators, scorers and the picture store; imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lavis.common import registry
+from lavis.common.config import STRICT
+from lavis.common.errors import ConfigError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ClipRule = Literal["released"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DiffusionConfig:
+    """Options of `diffusion`.
+
+    Attributes:
+        model: Hugging Face id or folder of any text-to-image pipeline of diffusers.
+        revision: commit or tag of the model on the hub.
+        variant: name of the weight files, such as `fp16` (null: the plain ones).
+        dtype: of the weights (null: fp16 on CUDA, fp32 elsewhere).
+        steps: denoising steps; SDXL-Turbo is made for 1.
+        guidance_scale: 0 is no guidance, which SDXL-Turbo is made for.
+        negative_prompt: what pictures should not show; needs guidance.
+        image_size: edge of the square pictures, pixels.
+        batch_size: pictures drawn at a time.
+    """
+
+    model: str = "stabilityai/sdxl-turbo"
+    revision: str | None = None
+    variant: str | None = None
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    steps: PositiveInt = 1
+    guidance_scale: Annotated[float, Field(ge=0)] = 0.0
+    negative_prompt: str | None = None
+    image_size: PositiveInt = 512
+    batch_size: PositiveInt = 10
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RetrievalConfig:
+    """Options of `retrieval`.
+
+    Attributes:
+        records: captions: `.jsonl` or `.parquet`, a row a caption.
+        image_root: folder that picture names are relative to (null: the records' folder).
+        image_field: picture of a row: a file name, or in parquet also encoded bytes.
+        caption_field: a text or a list of texts.
+        similarity: `tfidf` compares words; `clip` compares CLIP text embeddings.
+        clip_model: Hugging Face id or folder, for `clip`.
+    """
+
+    records: str
+    image_root: str | None = None
+    image_field: str = "image"
+    caption_field: str = "caption"
+    similarity: Literal["tfidf", "clip"] = "tfidf"
+    clip_model: str = "openai/clip-vit-base-patch32"
+    batch_size: PositiveInt = 64
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OpenmojiConfig:
+    """Options of `openmoji`.
+
+    Attributes:
+        image_size: edge of the square pictures, pixels.
+        max_pictograms: at most so many things are drawn, the first ones that the prompt names.
+        min_scale: least edge of a pictogram as a share of its place; the most is `max_scale`.
+        max_rotation: degrees to either side.
+        backgrounds: `varied` draws one of a few light colours; `white` is always white.
+    """
+
+    image_size: PositiveInt = 128
+    max_pictograms: PositiveInt = 4
+    min_scale: Annotated[float, Field(gt=0, le=1)] = 0.6
+    max_scale: Annotated[float, Field(gt=0, le=1)] = 0.95
+    max_rotation: Annotated[float, Field(ge=0, le=180)] = 20.0
+    backgrounds: Literal["varied", "white"] = "varied"
+    batch_size: PositiveInt = 64
+
+    def __post_init__(self) -> None:
+        if self.min_scale > self.max_scale:
+            raise ConfigError(
+                f"min_scale: {self.min_scale} is above max_scale, {self.max_scale}; swap them"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FolderConfig:
+    """Options of `folder`.
+
+    Attributes:
+        root: folder of pictures named after their prompts (see `lavis.generators.folder`).
+        manifest: `.jsonl` of `{"prompt": ..., "images": [...]}`, files relative to `root`.
+        missing: what a prompt without (enough) pictures does: `error`, or `repeat` those it has.
+    """
+
+    root: str
+    manifest: str | None = None
+    missing: Literal["error", "repeat"] = "error"
+    batch_size: PositiveInt = 64
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TextEmbedConfig:
+    """Options of `text_embed`.
+
+    Attributes:
+        model: Hugging Face id or folder of a CLIP model.
+        of: `prompt` embeds the whole prompt; `words` embeds its content words one by one.
+        num_tokens: P, embeddings that stand for one picture.
+    """
+
+    model: str = "openai/clip-vit-base-patch32"
+    of: Literal["prompt", "words"] = "prompt"
+    num_tokens: PositiveInt = 1
+    batch_size: PositiveInt = 64
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.of == "prompt" and self.num_tokens != 1:
+            raise ConfigError(
+                f"num_tokens: {self.num_tokens} found, but of: prompt gives one embedding; "
+                "write num_tokens: 1, or of: words"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PicturesConfig:
+    """Where a task's pictures come from, and what they are worth.
+
+    Attributes:
+        generator: registered name.
+        options: the generator's own options.
+        num_images: K pictures of a text; 0 is the text-only run.
+        prompt_rule: `sentences` as published (sentences from the last one back, then an anchor);
+            `verbatim` draws the whole text K times, as the published ImageNetVC run does.
+        anchor_words: words of the anchor, the last ones of the text (BoolQ was published with 60).
+        seed: with prompt and index it fixes a picture.
+        scorer: `clip`, `named` (which named things are drawn; for `openmoji`), or null.
+        clip_model: of the scorer `clip`.
+        clip_compat: `released` scores as the published code does, with its faults.
+        cache_dir: pictures, features and scores; many processes and runs may share it.
+        stored_size: pictures are reduced to this shortest edge before they are stored.
+        stored_format: both are lossless; WebP is smaller, PNG is faster to write.
+        skip_when_certain: no pictures where the text-only answer has at least this probability.
+    """
+
+    generator: str = "diffusion"
+    options: dict[str, Any] = Field(default_factory=dict)
+    num_images: Count = 10
+    prompt_rule: Literal["sentences", "verbatim"] = "sentences"
+    anchor_words: PositiveInt = 70
+    seed: int = 0
+    scorer: Literal["clip", "named"] | None = "clip"
+    clip_model: str = "openai/clip-vit-base-patch32"
+    clip_compat: ClipRule | None = None
+    cache_dir: str = "~/.cache/lavis/pictures"
+    stored_size: PositiveInt | None = None
+    stored_format: Literal["webp", "png"] = "webp"
+    skip_when_certain: Share | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        registry.generators.check(self.generator, "generator")
+        if self.scorer == "named" and self.generator != "openmoji":
+            raise ConfigError(
+                f"scorer: 'named' knows what 'openmoji' draws, not '{self.generator}'; write clip"
+            )

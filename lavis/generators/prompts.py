@@ -1,0 +1,111 @@
+"""Which texts are drawn for a question: its sentences, an anchor, and the seeds of the pictures.
+
+Sentences are found by rules of our own, offline. The order is that of the published evaluation
+code: variant i of K - 1 is sentence number -i modulo the number of sentences, then the anchor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Sequence
+
+EMPTY_PROMPT = "random"  # stands for a text without words, as in the published training code
+ANCHOR_WORDS = 70
+
+# A run of closing marks, then the quotes and brackets that close with it, then a blank.
+_END = re.compile(r"([.!?]+)(['\"”’»)\]}]*)(?=\s)")
+_TITLES = frozenset(
+    "mr mrs ms dr prof rev hon gen col maj capt lt sgt cmdr adm gov sen rep pres st mt ft fr jr sr "
+    "messrs mme mlle vs cf no nos vol vols fig figs eq eqs sec chap art pp p al e.g i.e viz ca "
+    "approx jan feb mar apr jun jul aug sep sept oct nov dec".split()
+)  # more follows them, in upper case too
+_ABBREVIATIONS = frozenset("etc a.m p.m inc ltd co corp bros ave blvd rd dept univ assn est".split())
+_STARTERS = frozenset(
+    "the a an it he she they we i you in on at this that these those there but and so if when "
+    "after before then however what who where why how his her their our my its as for to".split()
+)
+
+
+def split_sentences(text: str) -> list[str]:
+    """Split a text into sentences, blanks at their ends removed; a text without words gives [].
+
+    A full stop ends a sentence unless it stands in a number or a name (`3.5`, `example.org`), after
+    an initial, or after an abbreviation; an abbreviation that can close a sentence (`etc.`,
+    `U.S.`) closes it before a word that often opens one. An ellipsis closes it before upper case.
+    Quotes and brackets that close after the mark stay with it.
+    """
+    sentences, start = [], 0
+    for found in _END.finditer(text):
+        before = text[start : found.start()].split()
+        after = text[found.end() :].split(maxsplit=1)
+        if before and after and _closes(before[-1], found[1], after[0]):
+            sentences.append(text[start : found.end()].strip())
+            start = found.end()
+    rest = text[start:].strip()
+    return [*sentences, rest] if rest else sentences
+
+
+def _closes(word: str, mark: str, following: str) -> bool:
+    """Return whether a sentence ends after `word` + `mark`, before `following`."""
+    if "!" in mark or "?" in mark:
+        return True
+    following = following.lstrip("'\"“‘«([{")
+    if len(mark) > 1:
+        return following[:1].isupper()
+    word = word.lstrip("'\"“‘«([{").lower()
+    if word in _TITLES:
+        # "No. 5" and "p. 12", but "He said no. Then he left."
+        return word in ("no", "p", "art", "mar", "sec") and following[:1].isupper()
+    starts = re.sub(r"\W.*", "", following.lower()) in _STARTERS and following[:1].isupper()
+    if re.fullmatch(r"[^\W\d]", word):
+        return False  # an initial
+    if word in _ABBREVIATIONS or re.fullmatch(r"(?:[^\W\d]\.)+[^\W\d]", word):
+        return starts
+    return True
+
+
+def image_prompts(
+    text: str,
+    k: int,
+    *,
+    anchor_words: int = ANCHOR_WORDS,
+    sentences: Sequence[str] | None = None,
+    verbatim: bool = False,
+) -> list[str]:
+    """Return the K prompts of a text: sentences from the last one back, around again, then it.
+
+    Args:
+        text: what the question says.
+        k: number of pictures; 0 gives none.
+        anchor_words: the last prompt is the text's last so many words, one blank between them.
+        sentences: of the text, where they are known.
+        verbatim: the whole text K times, as published for ImageNetVC.
+
+    Raises:
+        ValueError: `k` is negative.
+    """
+    if k < 0:
+        raise ValueError(f"{k} pictures asked for; use 0 or more")
+    words = text.split()
+    if not words:
+        return [EMPTY_PROMPT] * k
+    if verbatim or k == 0:
+        return [text] * k
+    parts = split_sentences(text) if sentences is None else list(sentences)
+    parts = parts or [text]
+    return [parts[-i % len(parts)] for i in range(1, k)] + [" ".join(words[-anchor_words:])]
+
+
+def random_sentence(text: str, rng: random.Random) -> str:
+    """Return one sentence of a text, each as likely: the prompt of a training text."""
+    sentences = split_sentences(text)
+    return rng.choice(sentences) if sentences else EMPTY_PROMPT
+
+
+def prompt_seed(prompt: str, index: int, seed: int) -> int:
+    """Return the seed of one picture, 0 to 2**63 - 1: SHA-256 of prompt, index and seed only."""
+    text = json.dumps([prompt, index, seed], ensure_ascii=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
