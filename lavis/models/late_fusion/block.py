@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.cache_utils import Cache
 
-from lavis.models.late_fusion.families import family_of
+from lavis.models.late_fusion.families import family_of, first_position
 
 
 def build_block(
@@ -37,7 +37,9 @@ def build_block(
     depth = text_config.num_hidden_layers
     config = copy.deepcopy(text_config)
     config.num_hidden_layers = 1
-    config.vocab_size, config.pad_token_id = 1, None  # a table that is removed below
+    config.vocab_size = first_position(config) + 1  # rows of a table that is removed below
+    if not first_position(config):
+        config.pad_token_id = None
     if getattr(config, "layer_types", None):
         config.layer_types = ["full_attention"]
     elif getattr(config, "sliding_window", None):

@@ -29,7 +29,7 @@ class Family:
         merges: pictures may take the place of the start token (vLMIG's Gemma).
         positions: learnt position tables: path in the base model -> rows that hold no position.
         head: the masked language model's head; None for the output embedding alone.
-        position_offset: position ids start at the padding id + this (RoBERTa); None: at 0.
+        counts_from_padding: position ids start behind the padding id (RoBERTa), not at 0.
     """
 
     projector_expansion: float = 1.0
@@ -37,7 +37,7 @@ class Family:
     merges: bool = False
     positions: Mapping[str, int] | None = None
     head: str | None = None
-    position_offset: int | None = None
+    counts_from_padding: bool = False
 
 
 _BERT = {"embeddings.position_embeddings": 0}
@@ -46,7 +46,7 @@ FAMILIES = {
     "gemma": Family(merges=True),
     "opt": Family(inner="ffn_dim", positions={"decoder.embed_positions": 2}),
     "bert": Family(4.0, positions=_BERT, head="cls"),
-    "roberta": Family(4.0, positions=_BERT, head="lm_head", position_offset=1),
+    "roberta": Family(4.0, positions=_BERT, head="lm_head", counts_from_padding=True),
     "phi": Family(),
 }
 DEFAULT = Family()
@@ -144,13 +144,15 @@ def changes_logits(config: Any) -> bool:
     return bool(capped) or family_of(config).head is not None
 
 
+def first_position(config: Any) -> int:
+    """Return the position id of the first token."""
+    return config.pad_token_id + 1 if family_of(config).counts_from_padding else 0
+
+
 def last_position(base: nn.Module, config: Any) -> int | None:
     """Return how many positions a learnt table holds, or None where positions are unlimited."""
     for path, offset in (family_of(config).positions or {}).items():
         table = submodule(base, path)
         if isinstance(table, nn.Embedding):
-            skipped = offset
-            if family_of(config).position_offset is not None:
-                skipped += config.pad_token_id + 1
-            return table.num_embeddings - skipped
+            return table.num_embeddings - offset - first_position(config)
     return None

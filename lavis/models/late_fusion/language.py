@@ -20,6 +20,7 @@ from lavis.models.base import freeze
 from lavis.models.late_fusion.config import LateFusionConfig
 from lavis.models.late_fusion.families import (
     family_of,
+    first_position,
     is_masked_lm,
     scale_logits,
     submodule,
@@ -153,11 +154,7 @@ class LanguageModel:
 
     def positions(self, mask: Tensor) -> Tensor:
         """Return position ids `(B, L)`: visible tokens are counted from the family's first id."""
-        first = 0
-        offset = family_of(self.config).position_offset
-        if offset is not None:
-            first = self.config.pad_token_id + offset
-        return (mask.long().cumsum(dim=1) - 1).clamp(min=0) + first
+        return (mask.long().cumsum(dim=1) - 1).clamp(min=0) + first_position(self.config)
 
     def hidden(self, input_ids: Tensor, mask: Tensor, past: Any = None) -> Tensor:
         """Return hidden states of `input_ids`, `(B, n, H)`.

@@ -22,7 +22,12 @@ from lavis.models.base import BaseModel, group_parameters
 from lavis.models.late_fusion import keys as names
 from lavis.models.late_fusion.block import Keys, build_block, keys_of, rows_of
 from lavis.models.late_fusion.config import LateFusionConfig
-from lavis.models.late_fusion.families import family_of, input_factor, last_position
+from lavis.models.late_fusion.families import (
+    family_of,
+    first_position,
+    input_factor,
+    last_position,
+)
 from lavis.models.late_fusion.generation import Generation, generate
 from lavis.models.late_fusion.identity import FusionInput, start_as_identity, zero_started_gains
 from lavis.models.late_fusion.keys import Layout
@@ -112,6 +117,7 @@ class LateFusion(BaseModel):
             start_as_identity(self.fusion_layer, self.fusion_input, self.language.base)
         merges = family.merges and config.gemma_layout == "merge"
         self._merged_token: int | None = text_config.bos_token_id if merges else None
+        self._first = first_position(text_config)
         self._limit = last_position(self.language.base, text_config)
         self._fingerprint: str | None = None
 
@@ -221,8 +227,9 @@ class LateFusion(BaseModel):
                 f"{expected}; use the tower it was trained with"
             )
         rows = self.fusion_input.patches(self.mm_proj(features.to(self.device).float()))
-        places = torch.arange(rows.shape[1], device=rows.device).expand(len(rows), -1)
-        return PictureStates(rows, keys_of(self.fusion_layer, rows, places))
+        places = torch.arange(rows.shape[1], device=rows.device) + self._first
+        keys = keys_of(self.fusion_layer, rows, places.expand(len(rows), -1))
+        return PictureStates(rows, keys)
 
     def _pictures(
         self, samples: Mapping[str, Any], texts: int
@@ -278,10 +285,10 @@ class LateFusion(BaseModel):
         inputs = TextStates(rows, text.mask, text.keys)
         return self.fuse_rows(inputs, text_keys, states, image_index, positions.to(self.device))
 
-    @staticmethod
-    def places(keys: Tensor, pictures: PictureStates) -> Tensor:
+    def places(self, keys: Tensor, pictures: PictureStates) -> Tensor:
         """Return the block's positions of text rows, `(B, L)`: they follow the patches."""
-        return pictures.rows.shape[1] + (keys.long().cumsum(dim=1) - 1).clamp(min=0)
+        start = self._first + pictures.rows.shape[1]
+        return start + (keys.long().cumsum(dim=1) - 1).clamp(min=0)
 
     def fuse_rows(
         self,
@@ -310,7 +317,7 @@ class LateFusion(BaseModel):
         is_text = positions >= 0
         queries = torch.where(is_text[:, None, :, None], of_text.to(of_picture.dtype), of_picture)
         places = self.places(text.keys, pictures).gather(1, inside)
-        places = torch.where(is_text, places, patch)
+        places = torch.where(is_text, places, patch + self._first)
         visible = self._visible(text.keys, positions, patches)
         batch = torch.arange(len(positions), device=positions.device).repeat_interleave(count)
         joined = pictures.keys.select(index.flatten()).then(text_keys.select(batch))
