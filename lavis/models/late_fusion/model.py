@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from lavis.models.base import BaseModel, group_parameters
 from lavis.models.late_fusion import keys as names
 from lavis.models.late_fusion.block import Keys, build_block, keys_of, rows_of
 from lavis.models.late_fusion.config import LateFusionConfig
+from lavis.models.late_fusion.export import read_config, save_pretrained
 from lavis.models.late_fusion.families import (
     family_of,
     first_position,
@@ -393,6 +395,10 @@ class LateFusion(BaseModel):
         pictures, index = self._pictures(samples, len(text.mask))
         return predict_columns(self, samples, text, pictures, index, columns, details=details)
 
+    def mixing(self, num_images: int | None = None) -> Mixing:
+        """Return the config's way of mixing, of a text's first pictures only (None: of all)."""
+        return replace(Mixing.of(self.config), num_images=num_images)
+
     def generate(self, input_ids: Tensor, **options: Any) -> Tensor:
         """Continue texts; see `lavis.models.late_fusion.generation.generate`."""
         return generate(self, input_ids, Generation(**options))
@@ -441,6 +447,15 @@ class LateFusion(BaseModel):
     def full_state_dict(self) -> dict[str, Tensor]:
         """Return all weights under vLMIG's names."""
         return names.to_released(self.state_dict())
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """Write a Hugging Face folder; see `lavis.models.late_fusion.export`."""
+        save_pretrained(self, folder, **options)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **overrides: Any) -> LateFusion:
+        """Read a Hugging Face folder; see `lavis.models.late_fusion.export`."""
+        return cls.from_config(read_config(source, overrides))
 
     def get_optimizer_params(
         self, weight_decay: float, lr_layer_decay: float = 1.0

@@ -1,0 +1,132 @@
+"""Models on disk: the small trained part, a Hugging Face folder, vLMIG's `.bin`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import TypeAdapter
+
+from lavis.common.checkpoint import save_safetensors
+from lavis.common.errors import ConfigError
+from lavis.models.late_fusion.config import LateFusionConfig
+
+if TYPE_CHECKING:
+    from lavis.models.late_fusion.model import LateFusion
+
+ARCH = "late_fusion"
+_PLACES = ("pretrained", "allow_missing")  # of the machine that saved, not of the model
+
+_CARD = """---
+library_name: lavis-commonsense
+base_model: {llm}
+tags: [late-fusion, vlmig, visual-commonsense]
+---
+
+# Late fusion of {llm} with pictures
+
+`{llm}` and the vision tower `{vision}` are frozen and not in this folder; here are the trained
+projector and one fusion block ({parameters:,} numbers, {size:.1f} MB). The text runs through the
+language model once; the block lets its last hidden states look at one picture, and the predictions
+of several pictures are mixed with the text-only one ({mix}, weights: {weights}).
+
+```python
+from lavis.models.late_fusion.model import LateFusion
+
+model = LateFusion.from_pretrained("{folder}")
+tokens = model.generate(input_ids, pixel_values=pictures, image_index=index, scores=scores)
+```
+
+- Start of the block: {start}.
+- Method: vLMIG (arXiv 2406.13621), LaMI.
+- The licences of `{llm}` and `{vision}` hold for what is made with them.
+- Training data and results: {notes}
+"""
+
+
+def save_pretrained(
+    model: LateFusion, folder: str | Path, *, notes: str = "not stated", save_frozen: bool = False
+) -> None:
+    """Write `config.json`, `model.safetensors` and a model card.
+
+    Args:
+        notes: training data and results, for the card.
+        save_frozen: also write the frozen weights, which the names in the config stand for.
+    """
+    folder = Path(folder)
+    state = model.full_state_dict() if save_frozen else model.trainable_state_dict()
+    save_safetensors(folder / "model.safetensors", state, {"format": "pt", "arch": ARCH})
+    fields = dataclasses.asdict(model.config)
+    kept = {name: value for name, value in fields.items() if name not in _PLACES}
+    tree = {"architectures": [type(model).__name__], **kept}
+    text = json.dumps(tree, indent=2, sort_keys=True) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    trained = model.trainable_state_dict().values()
+    affine = model.fusion_input.is_affine
+    card = _CARD.format(
+        llm=model.config.llm,
+        vision=model.config.vision.name,
+        parameters=sum(value.numel() for value in trained),
+        size=sum(value.numel() * value.element_size() for value in trained) / 1e6,
+        mix=model.config.mix,
+        weights=model.config.weights,
+        folder=folder.name,
+        start="identity, the language model's own predictions" if affine else "random, as released",
+        notes=notes,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def read_config(source: str | Path, overrides: Mapping[str, Any]) -> LateFusionConfig:
+    """Return the config of a folder that `save_pretrained` wrote, or such a repository on the hub.
+
+    Args:
+        overrides: fields of `LateFusionConfig` that win over the folder's, e.g. `llm="/folder"`.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
+    folder = Path(os.path.expanduser(source))
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(str(source)))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"no folder '{source}', and not on the hub: {error}") from None
+    path = folder / "config.json"
+    fields = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if fields.pop("arch", None) != ARCH:
+        raise ConfigError(f"{path}: not the config of a late fusion model")
+    fields.pop("architectures", None)
+    fields.update(overrides, pretrained=str(folder))
+    return TypeAdapter(LateFusionConfig).validate_python(fields)
+
+
+def export_vlmig_bin(model: LateFusion, path: str | Path) -> None:
+    """Write all weights as released training does: `torch.save` of the whole state dict.
+
+    Raises:
+        ConfigError: the released code cannot run the model: its block started as identity, or the
+            language model is quantised.
+    """
+    if model.fusion_input.is_affine:
+        raise ConfigError(
+            "a block that started as identity reads the hidden states in a form that released "
+            "code does not know; train with model.fusion.init=random to export a .bin"
+        )
+    if model.config.quantize:
+        raise ConfigError("a quantised language model cannot be exported; set model.quantize=null")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
+    try:
+        torch.save(model.full_state_dict(), temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
