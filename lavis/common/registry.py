@@ -143,6 +143,11 @@ datasets = Registry(
             "lavis.datasets.config:ContrastiveConfig",
             {"default": "datasets/unified_vqa_chatgpt/contrastive.yaml"},
         ),
+        "benchmark": Target(
+            "lavis.datasets.benchmarks.dataset:BenchmarkDataset",
+            "lavis.datasets.benchmarks.config:BenchmarkConfig",
+            {"default": "datasets/benchmarks/default.yaml"},
+        ),
     },
 )
 
@@ -155,6 +160,10 @@ tasks = Registry(
         ),
         "comparison": Target(
             "lavis.tasks.comparison:ComparisonTask", "lavis.tasks.config:ComparisonConfig"
+        ),
+        "visual_questions": Target(
+            "lavis.tasks.visual_questions:VisualQuestionsTask",
+            "lavis.tasks.question_config:VisualQuestionsConfig",
         ),
     },
 )

@@ -27,7 +27,7 @@ class PictureRequest(NamedTuple):
     """
 
     prompt: str
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     seed: int = 0
 
     @property

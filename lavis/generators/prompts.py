@@ -16,13 +16,15 @@ EMPTY_PROMPT = "random"  # stands for a text without words, as in the published 
 ANCHOR_WORDS = 70
 
 # A run of closing marks, then the quotes and brackets that close with it, then a blank.
-_END = re.compile(r"([.!?]+)(['\"”’»)\]}]*)(?=\s)")
+_END = re.compile(r"([.!?…]+)(['\"”’»)\]}]*)(?=\s)")
 _TITLES = frozenset(
-    "mr mrs ms dr prof rev hon gen col maj capt lt sgt cmdr adm gov sen rep pres st mt ft fr jr sr "
-    "messrs mme mlle vs cf no nos vol vols fig figs eq eqs sec chap art pp p al e.g i.e viz ca "
-    "approx jan feb mar apr jun jul aug sep sept oct nov dec".split()
-)  # more follows them, in upper case too
-_ABBREVIATIONS = frozenset("etc a.m p.m inc ltd co corp bros ave blvd rd dept univ assn est".split())
+    "mr mrs ms dr prof rev hon gen col maj capt lt sgt cmdr adm gov sen rep pres messrs mme mlle "
+    "vs cf no nos vol vols fig figs eq eqs sec chap pp e.g i.e viz ca approx".split()
+)  # more of the sentence follows them, in upper case too
+_ABBREVIATIONS = frozenset(
+    "etc al inc ltd co corp bros ave blvd rd st mt ft jr sr dept univ assn est "
+    "jan feb mar apr jun jul aug sep sept oct nov dec".split()
+)  # some of them close a sentence
 _STARTERS = frozenset(
     "the a an it he she they we i you in on at this that these those there but and so if when "
     "after before then however what who where why how his her their our my its as for to".split()
@@ -53,17 +55,14 @@ def _closes(word: str, mark: str, following: str) -> bool:
     if "!" in mark or "?" in mark:
         return True
     following = following.lstrip("'\"“‘«([{")
-    if len(mark) > 1:
+    if len(mark) > 1 or mark == "…":
         return following[:1].isupper()
     word = word.lstrip("'\"“‘«([{").lower()
     if word in _TITLES:
-        # "No. 5" and "p. 12", but "He said no. Then he left."
-        return word in ("no", "p", "art", "mar", "sec") and following[:1].isupper()
-    starts = re.sub(r"\W.*", "", following.lower()) in _STARTERS and following[:1].isupper()
-    if re.fullmatch(r"[^\W\d]", word):
-        return False  # an initial
-    if word in _ABBREVIATIONS or re.fullmatch(r"(?:[^\W\d]\.)+[^\W\d]", word):
-        return starts
+        return word == "no" and not following[:1].isdigit()  # "No. 5", but "He said no. We left."
+    is_dotted = re.fullmatch(r"(?:[^\W\d]\.)*[^\W\d]", word) and word != "i"  # U.S., an initial
+    if word in _ABBREVIATIONS or is_dotted:
+        return following[:1].isupper() and re.split(r"\W", following.lower())[0] in _STARTERS
     return True
 
 

@@ -1,0 +1,79 @@
+"""From the section `pictures` of a run to a generator, its store and a scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from lavis.common import registry
+from lavis.common.cache import Cache
+from lavis.common.config_errors import explain
+from lavis.common.errors import ConfigError
+from lavis.generators.base import Generator
+from lavis.generators.config import PicturesConfig
+from lavis.generators.scoring import ClipScorer, NamedScorer, PictureScorer
+from lavis.generators.store import PictureStore
+
+
+def generator_config(
+    name: str, options: Mapping[str, Any] | None = None, *, key: str = "pictures.options"
+) -> Any:
+    """Return the checked dataclass of a generator's options.
+
+    Raises:
+        ConfigError: unknown generator or option, or a wrong value; `key` stands in the message.
+    """
+    cls = registry.generators.config_class(name)
+    node = dict(options or {})
+    try:
+        return TypeAdapter(cls).validate_python(node)
+    except ValidationError as error:
+        where = f"generator '{name}'"
+        raise ConfigError(explain(error, cls, node, key, source=lambda _: where)) from None
+
+
+def build_generator(
+    name: str, options: Mapping[str, Any] | None = None, *, device: str = "auto"
+) -> Generator:
+    """Return a generator by its registered name.
+
+    Args:
+        options: its own; `device` is handed on where it takes one and they name none.
+
+    Raises:
+        ConfigError: unknown generator or option, or a wrong value.
+    """
+    cls = registry.generators.config_class(name)
+    given = dict(options or {})
+    if "device" in getattr(cls, "__dataclass_fields__", {}):
+        given.setdefault("device", device)
+    return registry.generators.get(name).from_config(generator_config(name, given))
+
+
+def build_store(config: PicturesConfig) -> PictureStore:
+    """Return the store of a run's pictures.
+
+    Raises:
+        ConfigError: the generator's options are wrong.
+    """
+    generator = build_generator(config.generator, config.options, device=config.device)
+    cache = Cache(Path(config.cache_dir).expanduser())
+    return PictureStore(cache, generator, size=config.stored_size, format=config.stored_format)
+
+
+def build_scorer(config: PicturesConfig, generator: Generator) -> PictureScorer | None:
+    """Return what weighs a run's pictures, or None.
+
+    Raises:
+        ConfigError: the CLIP model cannot be loaded.
+    """
+    if config.scorer == "named":
+        return NamedScorer(generator)  # type: ignore[arg-type]  # checked by PicturesConfig
+    if config.scorer is None:
+        return None
+    return ClipScorer.from_pretrained(
+        config.clip_model, device=config.device, compat=config.clip_compat
+    )

@@ -1,0 +1,229 @@
+"""CLIP of transformers: texts and pictures to unit vectors, float32.
+
+Shapes: N texts or pictures, L tokens (at most 77), S edge in pixels, E width of the embeddings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from lavis.common.dist import pick_device
+from lavis.common.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures become pixel values.
+
+    Attributes:
+        shortest_edge: pictures are resized to it, bicubic, on 8-bit values.
+        crop: edge of the square cut from the middle.
+    """
+
+    shortest_edge: int = 224
+    crop: int = 224
+    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+
+
+def preprocess(pictures: Sequence[Image.Image], how: Preprocessing) -> Tensor:
+    """Return pixel values `(N, 3, S, S)`: resize, centre crop, scale to [0, 1], normalise.
+
+    With Pillow, so that values equal those of the published code's processor bit for bit.
+    """
+    pixels = np.stack([_cropped(picture.convert("RGB"), how) for picture in pictures])
+    scaled = pixels.astype(np.float64) * (1 / 255)
+    scaled = scaled.astype(np.float32)
+    mean, std = (np.asarray(v, dtype=np.float32) for v in (how.mean, how.std))
+    values = (scaled - mean) / std  # (N, S, S, 3)
+    return torch.from_numpy(values.transpose(0, 3, 1, 2).copy())
+
+
+def _cropped(picture: Image.Image, how: Preprocessing) -> np.ndarray:
+    width, height = picture.size
+    short, edge = min(width, height), how.shortest_edge
+    size = (
+        (edge, int(edge * height / width)) if width == short else (int(edge * width / height), edge)
+    )
+    resized = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
+    top, left = ((length - how.crop) // 2 for length in resized.shape[:2])
+    if min(top, left) < 0:
+        raise ConfigError(f"CLIP's crop of {how.crop} is above its shortest edge, {edge}")
+    return resized[top : top + how.crop, left : left + how.crop]
+
+
+def truncate(input_ids: Tensor, attention_mask: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Cut texts of more than `limit` tokens and keep their first and last one.
+
+    Args:
+        input_ids: `(N, L)`, padded on the right.
+        attention_mask: `(N, L)`, 1 where a token is.
+
+    Returns:
+        Both `(N, min(L, limit))`; the last token of a cut text is its own last one, the end token.
+    """
+    if input_ids.shape[1] <= limit:
+        return input_ids, attention_mask
+    lengths = attention_mask.sum(dim=1)
+    last = input_ids.gather(1, (lengths - 1).clamp(min=0)[:, None])[:, 0]
+    ids, mask = input_ids[:, :limit].clone(), attention_mask[:, :limit]
+    ids[:, -1] = torch.where(lengths > limit, last, ids[:, -1])
+    return ids, mask
+
+
+def released_mask(input_ids: Tensor) -> Tensor:
+    """Return the additive mask `(N, 1, L, L)` that token ids gave when they stood as the mask.
+
+    Every id but 1 then counted as hidden, and hidden twice over where it is also in the future, so
+    a token averages over all before it (and over later tokens of id 1), unless id 1 is among them.
+    """
+    length = input_ids.shape[1]
+    least = torch.finfo(torch.float32).min
+    future = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).triu(1)
+    causal = torch.zeros(length, length, device=input_ids.device).masked_fill(future, least)
+    hidden = torch.zeros(input_ids.shape, device=input_ids.device)
+    hidden = hidden.masked_fill(input_ids != 1, least)
+    return causal[None, None] + hidden[:, None, None]
+
+
+class ClipEncoder:
+    """A frozen `CLIPModel`, its tokenizer and its picture processing.
+
+    Args:
+        model: the whole model.
+        tokenize: texts to ids and mask `(N, L)`, padded on the right, not cut.
+        preprocessing: of pictures.
+        compat: `released` repeats two faults of the published scores: the last 77 columns are
+            kept instead of the first, and the ids stand as the mask (`released_mask`).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenize: Tokenize,
+        preprocessing: Preprocessing,
+        *,
+        compat: Literal["released"] | None = None,
+    ) -> None:
+        whole: Any = model.float().eval().requires_grad_(False)
+        self.model = whole
+        self.tokenize = tokenize
+        self.preprocessing = preprocessing
+        self.compat = compat
+        self.limit = int(whole.config.text_config.max_position_embeddings)
+        self.width = int(whole.config.projection_dim)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str, *, device: str = "auto", compat: Literal["released"] | None = None
+    ) -> ClipEncoder:
+        """Load by Hugging Face id or folder.
+
+        Raises:
+            ConfigError: it is not there, or not a CLIP model.
+        """
+        from transformers import CLIPModel, CLIPTokenizer
+
+        try:
+            model: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
+            tokenizer: Any = CLIPTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            reason = str(error).split("\n")[0]
+            raise ConfigError(
+                f"clip_model: cannot load '{name}' as a CLIP model: {reason}"
+            ) from None
+
+        def tokenize(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+            rows = tokenizer(list(texts), verbose=False)["input_ids"]
+            longest = max(len(row) for row in rows)
+            pad = tokenizer.pad_token_id
+            ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+            mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+            return ids, mask
+
+        size = int(model.config.vision_config.image_size)
+        return cls(
+            model.to(pick_device(device)), tokenize, _processing_of(name, size), compat=compat
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.logit_scale.device
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what embeddings depend on: a hash of the weights, pictures, compat rules."""
+        how = self.preprocessing
+        return {
+            "weights": _weights_hash(self.model),
+            "pictures": [how.shortest_edge, how.crop, list(how.mean), list(how.std)],
+            "compat": self.compat,
+        }
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return unit vectors `(N, E)` of texts."""
+        return self.embed_ids(*self.tokenize(texts))
+
+    def embed_pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Return unit vectors `(N, E)` of pictures."""
+        return self.embed_pixels(preprocess(pictures, self.preprocessing))
+
+    @torch.inference_mode()
+    def embed_ids(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return unit vectors `(N, E)` of token ids `(N, L)`, cut to what the model can read."""
+        if self.compat == "released":
+            input_ids = input_ids[:, -self.limit :]
+            mask = released_mask(input_ids)
+        else:
+            input_ids, mask = truncate(input_ids, attention_mask, self.limit)
+        states = self.model.text_model(
+            input_ids=input_ids.to(self.device), attention_mask=mask.to(self.device)
+        )
+        return F.normalize(self.model.text_projection(states.pooler_output), dim=-1)
+
+    @torch.inference_mode()
+    def embed_pixels(self, pixel_values: Tensor) -> Tensor:
+        """Return unit vectors `(N, E)` of pixel values `(N, 3, S, S)`."""
+        states = self.model.vision_model(pixel_values=pixel_values.to(self.device))
+        return F.normalize(self.model.visual_projection(states.pooler_output), dim=-1)
+
+
+def _processing_of(name: str, size: int) -> Preprocessing:
+    """Return what `preprocessor_config.json` says; CLIP's own values where there is none."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        found, _ = ImageProcessingMixin.get_image_processor_dict(name)
+    except OSError:
+        logger.info("%s brings no picture settings: CLIP's own at %d pixels", name, size)
+        return Preprocessing(size, size)
+    crop = found.get("crop_size", size)
+    edge = found.get("size", size)
+    return Preprocessing(
+        shortest_edge=edge.get("shortest_edge", size) if isinstance(edge, dict) else int(edge),
+        crop=crop.get("height", size) if isinstance(crop, dict) else int(crop),
+        mean=tuple(found.get("image_mean", Preprocessing.mean)),
+        std=tuple(found.get("image_std", Preprocessing.std)),
+    )
+
+
+def _weights_hash(model: nn.Module) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

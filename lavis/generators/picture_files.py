@@ -1,0 +1,88 @@
+"""Ready pictures on disk: found inside their folder, decoded to RGB."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lavis.common.errors import DataError
+
+SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".gif")
+# What Pillow's readers raise on broken files.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError)
+
+
+def existing_folder(path: str, key: str) -> Path:
+    """Return a folder.
+
+    Raises:
+        DataError: it is not there; the message names the config key.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{key}: no such folder: {folder}")
+    return folder
+
+
+def inside(root: Path, name: str) -> Path:
+    """Return the file `name` of a folder.
+
+    Raises:
+        DataError: it is not there, or a name or link leads out of the folder.
+    """
+    path = root / name
+    real, real_root = os.path.realpath(path), os.path.realpath(root)
+    if not real.startswith(os.path.join(real_root, "")):
+        raise DataError(f"{name}: leads out of {root}; name files inside it")
+    if not path.is_file():
+        raise DataError(f"{name}: no such picture in {root}")
+    return path
+
+
+def decode(content: bytes, name: str) -> Image.Image:
+    """Return an RGB picture from encoded bytes.
+
+    Raises:
+        DataError: they are no picture, or cut short.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return picture.convert("RGB")
+    except _DECODE_ERRORS as error:
+        raise DataError(f"{name}: cannot be read as a picture: {error}") from None
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield line number (from 1) and object of each line that is not blank.
+
+    Raises:
+        DataError: a line is not a JSON object.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    record = json.loads(line)
+                    if not isinstance(record, dict):
+                        raise DataError(f"{path}, line {number}: a JSON object was expected")
+                    yield number, record
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {number}: not JSON: {error}") from None
+
+
+def file_hash(path: Path) -> str:
+    """Return a hash of a file's bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+"""Pictures whose captions are nearest to a prompt; index i is the i-th nearest picture.
+
+Shapes: M captions, N prompts, E width of a text vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from PIL import Image
+
+from lavis.common.registry import generators
+from lavis.generators.base import PictureGenerator, PictureRequest
+from lavis.generators.captions import CaptionedPictures
+from lavis.generators.config import RetrievalConfig
+from lavis.generators.picture_files import file_hash
+
+_DECIMALS = 6  # similarities that differ by less tie, so that rounding cannot change the order
+
+EmbedTexts = Callable[[Sequence[str]], np.ndarray]
+
+
+class TextIndex(Protocol):
+    """Captions that prompts are compared with."""
+
+    def similarity(self, prompts: Sequence[str]) -> np.ndarray:
+        """Return `(N, M)`."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return how texts are compared; JSON-able."""
+
+
+class TfidfIndex:
+    """Cosine of TF-IDF vectors of lower-case words.
+
+    A word weighs `(1 + ln tf) (1 + ln((1 + M) / (1 + df)))`; df captions out of M hold it.
+    """
+
+    def __init__(self, captions: Sequence[str]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self._vectorizer = TfidfVectorizer(
+            sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float64
+        )
+        self._captions = self._vectorizer.fit_transform([*captions])
+
+    def similarity(self, prompts: Sequence[str]) -> np.ndarray:
+        """Return `(N, M)`; 0 where no word is shared."""
+        return (self._vectorizer.transform(prompts) @ self._captions.T).toarray()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the kind of index; its weights are a function of the captions."""
+        return {"similarity": "tfidf"}
+
+
+class EmbeddingIndex:
+    """Dot products of unit text vectors, such as CLIP's."""
+
+    def __init__(
+        self, captions: Sequence[str], embed: EmbedTexts, identity: Any, *, batch_size: int = 64
+    ) -> None:
+        self._embed, self._identity = embed, identity
+        parts = [
+            embed(captions[start : start + batch_size])
+            for start in range(0, len(captions), batch_size)
+        ]
+        self._captions = np.concatenate(parts)  # (M, E)
+
+    def similarity(self, prompts: Sequence[str]) -> np.ndarray:
+        """Return `(N, M)`."""
+        return self._embed(prompts) @ self._captions.T
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the kind of index and whose vectors they are."""
+        return {"similarity": "embedding", "of": self._identity}
+
+
+@generators.register("retrieval")
+class RetrievalGenerator(PictureGenerator):
+    """Finds pictures by their captions; the same prompts always give the same pictures.
+
+    A picture with several captions counts by its nearest one. Equal similarities keep the order of
+    the records. More pictures than there are start again at the nearest.
+    """
+
+    name: ClassVar[str] = "retrieval"
+    uses_seed: ClassVar[bool] = False
+
+    def __init__(
+        self, pictures: CaptionedPictures, index: TextIndex, *, batch_size: int = 64
+    ) -> None:
+        self.pictures = pictures
+        self.index = index
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_config(cls, config: RetrievalConfig) -> RetrievalGenerator:
+        """Read the captions and index them.
+
+        Raises:
+            DataError: no records, no captions, or no folder.
+            ConfigError: the CLIP model cannot be loaded.
+        """
+        pictures = CaptionedPictures(config)
+        if config.similarity == "tfidf":
+            return cls(pictures, TfidfIndex(pictures.captions), batch_size=config.batch_size)
+        from lavis.generators.clip import ClipEncoder
+
+        encoder = ClipEncoder.from_pretrained(config.clip_model, device=config.device)
+        index = EmbeddingIndex(
+            pictures.captions,
+            lambda texts: encoder.embed_texts(texts).cpu().numpy(),
+            encoder.fingerprint()["weights"],
+            batch_size=config.batch_size,
+        )
+        return cls(pictures, index, batch_size=config.batch_size)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return a hash of the records, their fields, and how texts are compared."""
+        return {
+            "name": self.name,
+            "records": file_hash(self.pictures.path),
+            "fields": [self.pictures.image_field, self.pictures.caption_field],
+            **self.index.fingerprint(),
+        }
+
+    def nearest(self, prompts: Sequence[str], count: int) -> list[list[int]]:
+        """Return the rows of the `count` nearest pictures of each prompt, nearest first."""
+        found = []
+        for similarity in np.round(self.index.similarity(prompts), _DECIMALS):
+            best = np.full(len(self.pictures), -np.inf)
+            np.maximum.at(best, self.pictures.row_of_caption, similarity)
+            best[~self.pictures.has_caption] = -np.inf
+            order = np.argsort(-best, kind="stable")[: self.pictures.has_caption.sum()]
+            found.append(order[:count].tolist())
+        return found
+
+    def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
+        """Return the pictures that the requests' indices count off by nearness.
+
+        Raises:
+            DataError: a picture is missing or cannot be read.
+        """
+        wanted: dict[str, int] = {}
+        for request in requests:
+            wanted[request.prompt] = max(wanted.get(request.prompt, 0), request.index + 1)
+        if not wanted:
+            return []
+        ranked = dict(zip(wanted, self.nearest(list(wanted), max(wanted.values())), strict=True))
+        return [
+            self.pictures.read(ranked[r.prompt][r.index % len(ranked[r.prompt])]) for r in requests
+        ]

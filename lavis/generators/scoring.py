@@ -1,0 +1,108 @@
+"""How well a picture shows its prompt, 0 to 1: the weight it gets when answers are mixed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lavis.generators.clip import ClipEncoder
+from lavis.generators.openmoji_pictures import OpenmojiGenerator
+from lavis.generators.words import content_words
+
+
+class PictureScorer(ABC):
+    """Texts and pictures to similarities.
+
+    Attributes:
+        reads_pictures: False where the text alone says what the picture shows.
+        batch_size: pairs handed over at a time.
+    """
+
+    reads_pictures: ClassVar[bool] = True
+    batch_size: int = 64
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Return everything that scores depend on besides text and picture; JSON-able."""
+
+    @abstractmethod
+    def score(self, texts: Sequence[str], pictures: Sequence[Image.Image]) -> np.ndarray:
+        """Return `(N,)` float32 in [0, 1] for pairs of text and picture."""
+
+
+class ClipScorer(PictureScorer):
+    """`max(cosine, 0)` of CLIP's picture and text vectors.
+
+    Texts of more than 77 tokens keep their start and their end token. `compat="released"` gives the
+    numbers of the published evaluation code, whose text side was faulty (see `ClipEncoder`).
+    """
+
+    def __init__(self, encoder: ClipEncoder, *, batch_size: int = 64) -> None:
+        self.encoder = encoder
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str, *, device: str = "auto", compat: Literal["released"] | None = None
+    ) -> ClipScorer:
+        """Load a CLIP model by Hugging Face id or folder.
+
+        Raises:
+            ConfigError: it is not there, or not a CLIP model.
+        """
+        return cls(ClipEncoder.from_pretrained(name, device=device, compat=compat))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the name `clip` and the encoder's fingerprint, hashed once."""
+        return {"name": "clip", **self._encoder_fingerprint}
+
+    @cached_property
+    def _encoder_fingerprint(self) -> dict[str, Any]:
+        return self.encoder.fingerprint()
+
+    def score(self, texts: Sequence[str], pictures: Sequence[Image.Image]) -> np.ndarray:
+        """Return `(N,)` float32 in [0, 1]; an equal text is embedded once."""
+        if not texts:
+            return np.zeros(0, dtype=np.float32)
+        distinct = list(dict.fromkeys(texts))
+        place = {text: position for position, text in enumerate(distinct)}
+        text_vectors = self.encoder.embed_texts(distinct)[[place[text] for text in texts]]
+        picture_vectors = self.encoder.embed_pictures(pictures)
+        return similarity(text_vectors, picture_vectors).cpu().numpy()
+
+
+def similarity(text_vectors: Tensor, picture_vectors: Tensor) -> Tensor:
+    """Return `max(cosine, 0)` `(N,)` of pairs of unit vectors `(N, E)`."""
+    return torch.clamp((text_vectors * picture_vectors).sum(dim=-1), 0, 1)
+
+
+class NamedScorer(PictureScorer):
+    """Share of a text's content words that its pictograms show; needs no weights, no pixels.
+
+    A text that names no pictogram scores 0, so that its neutral picture has no say.
+    """
+
+    reads_pictures: ClassVar[bool] = False
+
+    def __init__(self, generator: OpenmojiGenerator) -> None:
+        self.generator = generator
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the name and what is drawn by what."""
+        return {"name": "named", "generator": self.generator.fingerprint()}
+
+    def score(self, texts: Sequence[str], pictures: Sequence[Image.Image] = ()) -> np.ndarray:
+        """Return `(N,)` float32; pictures are not looked at."""
+        return np.array([self._score(text) for text in texts], dtype=np.float32)
+
+    def _score(self, text: str) -> float:
+        shown = sum(len(words) for _, words in self.generator.named(text))
+        # A name may hold function words ("ear of corn"), so it can have more words than counted.
+        return min(1.0, shown / max(len(content_words(text)), 1))

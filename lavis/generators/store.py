@@ -1,0 +1,247 @@
+"""Pictures on disk with their features and scores: drawn once, for any number of runs and ranks.
+
+An entry's key names the generator, the prompt, the index and the seed, so it never goes stale. Two
+processes that draw one picture at a time write the same entry, and none is read half-written.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from lavis.common import dist
+from lavis.common.cache import Cache, make_key
+from lavis.common.errors import ConfigError, DataError
+from lavis.common.logger import Progress
+from lavis.generators.base import FeaturesGenerator, Generator, PictureGenerator, PictureRequest
+from lavis.generators.scoring import PictureScorer
+
+VERSION = 1  # of the stored form
+
+
+@dataclass(frozen=True)
+class FillReport:
+    """What one process's share of a fill came to.
+
+    Attributes:
+        share: distinct requests of this process.
+        made: of them, those that were missing and are stored now.
+    """
+
+    share: int
+    made: int
+
+
+class PictureStore:
+    """What a generator makes, kept in a cache.
+
+    Args:
+        cache: shared by all runs.
+        generator: makes what is missing.
+        size: pictures are reduced to this shortest edge, pixels, before they are stored.
+        format: `webp` or `png`, both lossless.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        generator: Generator,
+        *,
+        size: int | None = None,
+        format: Literal["webp", "png"] = "webp",
+    ) -> None:
+        self.cache = cache
+        self.generator = generator
+        self.size = size
+        self.format = format
+        self._fingerprint = generator.fingerprint()
+
+    @property
+    def makes_features(self) -> bool:
+        """Whether requests give features (`text_embed`) instead of pictures."""
+        return isinstance(self.generator, FeaturesGenerator)
+
+    def key(self, prompt: str, index: int = 0, seed: int = 0) -> str:
+        """Return the key of one picture (or of what stands for it); `key(*request)` works."""
+        kind = "text_features" if self.makes_features else "picture"
+        stored = {} if self.makes_features else {"size": self.size, "format": self.format}
+        return make_key(
+            kind,
+            VERSION,
+            generator=self._fingerprint,
+            prompt=prompt,
+            index=index,
+            seed=seed if self.generator.uses_seed else None,
+            **stored,
+        )
+
+    def missing(
+        self, requests: Sequence[PictureRequest], *, verify: bool = False
+    ) -> list[PictureRequest]:
+        """Return the distinct requests that are not stored, in order.
+
+        Args:
+            verify: read every entry, so that a damaged one counts as missing.
+        """
+        distinct = _distinct(requests)
+        if verify:
+            return [r for r in distinct if self.cache.get(self.key(*r)) is None]
+        return [r for r in distinct if self.key(*r) not in self.cache]
+
+    def fill(
+        self,
+        requests: Sequence[PictureRequest],
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+        progress: bool = True,
+        verify: bool = False,
+    ) -> FillReport:
+        """Make and store what is missing of this process's share.
+
+        Every process is given all requests; the distinct ones are dealt out in turn, so a killed
+        fill goes on where it stopped, on any number of processes. Wait for the others after it.
+
+        Args:
+            rank: of this process (None: the launcher's).
+            world_size: number of processes (None: the launcher's).
+            progress: log how far it is, on rank 0.
+            verify: also make again what is damaged.
+
+        Raises:
+            DataError: a picture cannot be had.
+        """
+        rank = dist.rank() if rank is None else rank
+        world_size = dist.world_size() if world_size is None else world_size
+        share = _distinct(requests)[rank::world_size]
+        wanted = self.missing(share, verify=verify)
+        what = "text features" if self.makes_features else "pictures"
+        meter = Progress(
+            len(share),
+            what,
+            unit=what,
+            done=len(share) - len(wanted),
+            shown=progress and rank == 0 and bool(wanted),
+        )
+        size = max(1, self.generator.batch_size)
+        for start in range(0, len(wanted), size):
+            batch = wanted[start : start + size]
+            self._make(batch)
+            meter.add(len(batch))
+        meter.close()
+        return FillReport(share=len(share), made=len(wanted))
+
+    def picture(self, key: str) -> Image.Image:
+        """Return a stored RGB picture.
+
+        Raises:
+            DataError: it is not stored, or damaged.
+        """
+        content = self.cache.get(key)
+        if content is None:
+            raise DataError(
+                f"{self.cache.root}: picture {key} is not stored, or damaged; draw it with "
+                "scripts/generate_images.py --verify"
+            )
+        with Image.open(io.BytesIO(content)) as picture:
+            return picture.convert("RGB")
+
+    def pictures(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
+        """Return the pictures of requests, making here those that are missing or damaged."""
+        if self.makes_features:
+            raise ConfigError(f"generator '{self.generator.name}' makes features, no pictures")
+        self._make(self.missing(requests, verify=True))
+        return [self.picture(self.key(*request)) for request in requests]
+
+    def text_features(self, requests: Sequence[PictureRequest]) -> np.ndarray:
+        """Return `(N, P, D)` float32 of a features generator, making here what is missing."""
+        if not self.makes_features:
+            raise ConfigError(
+                f"generator '{self.generator.name}' makes pictures; encode them with a tower"
+            )
+        self._make(self.missing(requests, verify=True))
+        found = [self.cache.get_array(self.key(*request)) for request in requests]
+        return np.stack([array for array in found if array is not None])
+
+    def features(self, key: str, tower: Any) -> np.ndarray | None:
+        """Return a picture's stored features `(P, D)`, or None.
+
+        Args:
+            key: the picture's.
+            tower: fingerprint of the vision tower and of the picture processing; JSON-able.
+        """
+        return self.cache.get_array(self._features_key(key, tower))
+
+    def put_features(self, key: str, tower: Any, features: np.ndarray) -> None:
+        """Store a picture's features `(P, D)`."""
+        self.cache.put_array(self._features_key(key, tower), features)
+
+    def scores(
+        self,
+        requests: Sequence[PictureRequest],
+        scorer: PictureScorer,
+        texts: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """Return `(N,)` float32 similarities in [0, 1], computing and storing the missing ones.
+
+        Args:
+            requests: pictures; they are made where they are missing.
+            scorer: compares them with texts.
+            texts: one for each request (None: the prompt that the picture was drawn from).
+        """
+        texts = [request.prompt for request in requests] if texts is None else list(texts)
+        if not scorer.reads_pictures:
+            return scorer.score(texts, ())
+        identity = scorer.fingerprint()
+        keys = [
+            make_key("score", VERSION, picture=self.key(*request), text=text, scorer=identity)
+            for request, text in zip(requests, texts, strict=True)
+        ]
+        found = {key: self.cache.get_array(key) for key in dict.fromkeys(keys)}
+        todo = [p for p in range(len(keys)) if found[keys[p]] is None]
+        todo = list({keys[p]: p for p in reversed(todo)}.values())[::-1]
+        for start in range(0, len(todo), scorer.batch_size):
+            part = todo[start : start + scorer.batch_size]
+            pictures = self.pictures([requests[p] for p in part])
+            for position, score in zip(
+                part, scorer.score([texts[p] for p in part], pictures), strict=True
+            ):
+                found[keys[position]] = np.asarray(score, dtype=np.float32)
+                self.cache.put_array(keys[position], np.asarray(score, dtype=np.float32))
+        return np.array([found[key] for key in keys], dtype=np.float32)
+
+    def _features_key(self, key: str, tower: Any) -> str:
+        return make_key("vision_features", VERSION, picture=key, tower=tower)
+
+    def _make(self, requests: Sequence[PictureRequest]) -> None:
+        size = max(1, self.generator.batch_size)
+        for start in range(0, len(requests), size):
+            batch = requests[start : start + size]
+            generator: Any = self.generator
+            for request, made in zip(batch, generator.generate(batch), strict=True):
+                if isinstance(generator, PictureGenerator):
+                    self.cache.put(self.key(*request), self._encode(made))
+                else:
+                    self.cache.put_array(self.key(*request), made)
+
+    def _encode(self, picture: Image.Image) -> bytes:
+        picture = picture.convert("RGB")
+        short = min(picture.size)
+        if self.size is not None and short > self.size:
+            width, height = (max(1, round(edge * self.size / short)) for edge in picture.size)
+            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        if self.format == "webp":
+            picture.save(buffer, "WEBP", lossless=True, quality=50, method=2)
+        else:
+            picture.save(buffer, "PNG", compress_level=3)
+        return buffer.getvalue()
+
+
+def _distinct(requests: Sequence[PictureRequest]) -> list[PictureRequest]:
+    return list(dict.fromkeys(PictureRequest(*request) for request in requests))

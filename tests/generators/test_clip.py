@@ -1,0 +1,151 @@
+"""CLIP vectors and scores: the published values, and the faults of the published code on demand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from lavis.common.errors import ConfigError
+from lavis.generators.base import PictureRequest
+from lavis.generators.build import generator_config
+from lavis.generators.clip import ClipEncoder, Preprocessing, preprocess, truncate
+from lavis.generators.config import TextEmbedConfig
+from lavis.generators.scoring import ClipScorer, similarity
+from lavis.generators.text_embed import TextEmbedGenerator
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "vlmig" / "clip"
+CASES = ("same_prompt", "padded_prompts", "prompt_with_id_1", "prompt_over_77")
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return load_file(FIXTURES / "golden.safetensors")
+
+
+@pytest.fixture(scope="module")
+def model():
+    whole = CLIPModel(CLIPConfig(**json.loads((FIXTURES / "config.json").read_text())))
+    whole.load_state_dict(load_file(FIXTURES / "model.safetensors"), strict=False)
+    return whole
+
+
+def no_tokenizer(texts):
+    raise AssertionError("ids are given")
+
+
+@pytest.fixture(scope="module")
+def clip_folder(model, tmp_path_factory):
+    """The tiny model with a tokenizer of single letters, as `from_pretrained` wants it."""
+    folder = tmp_path_factory.mktemp("clip")
+    model.save_pretrained(folder)
+    letters = [chr(97 + i) for i in range(26)]
+    vocab = {letter: i + 3 for i, letter in enumerate(letters)}
+    vocab |= {f"{letter}</w>": i + 40 for i, letter in enumerate(letters)}
+    vocab |= {"<|startoftext|>": 298, "<|endoftext|>": 299}
+    CLIPTokenizer(vocab=vocab, merges=[]).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_vectors_and_scores_equal_the_published_ones(golden, model, case):
+    part = {k.removeprefix(f"{case}."): v for k, v in golden.items() if k.startswith(f"{case}.")}
+    encoder = ClipEncoder(model, no_tokenizer, Preprocessing(64, 64))
+    pictures = encoder.embed_pixels(golden["pool.pixel_values"][part["image_index"]])
+    torch.testing.assert_close(pictures, part["image_embeds"], atol=1e-5, rtol=0)
+    # The values were made from the last 77 columns; cutting is tested on its own below.
+    ids, mask = part["input_ids"][:, -77:], part["attention_mask"][:, -77:]
+    texts = encoder.embed_ids(ids, mask)
+    torch.testing.assert_close(texts, part["text_embeds"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(similarity(texts, pictures), part["score"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_published_faults_can_be_repeated(golden, model, case):
+    part = {k.removeprefix(f"{case}."): v for k, v in golden.items() if k.startswith(f"{case}.")}
+    encoder = ClipEncoder(model, no_tokenizer, Preprocessing(64, 64), compat="released")
+    texts = encoder.embed_ids(part["input_ids"], part["attention_mask"])
+    expected = part["text_embeds_reference_bug"]
+    torch.testing.assert_close(texts, expected, atol=1e-5, rtol=0)
+    scores = similarity(texts, part["image_embeds"])
+    torch.testing.assert_close(scores, part["score_reference_bug"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("case", ["landscape", "upscale"])
+def test_pictures_are_processed_as_published(case):
+    arrays = load_file(FIXTURES / "preprocess.safetensors")
+    picture = Image.fromarray(arrays[f"{case}.image_hwc_uint8"].numpy())
+    values = preprocess([picture], Preprocessing(64, 64))[0]
+    torch.testing.assert_close(values, arrays[f"{case}.pixel_values"], atol=2e-7, rtol=0)
+
+
+def test_long_texts_keep_start_and_end():
+    ids = torch.tensor([[90, 1, 2, 3, 4, 99], [90, 5, 99, 99, 99, 99], [90, 6, 7, 99, 99, 99]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0]])
+    cut, seen = truncate(ids, mask, 4)
+    assert cut.tolist() == [[90, 1, 2, 99], [90, 5, 99, 99], [90, 6, 7, 99]]
+    assert seen.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]]
+    assert truncate(ids, mask, 6)[0] is ids
+
+
+def test_a_long_text_beside_it_changes_no_score(clip_folder):
+    scorer = ClipScorer.from_pretrained(clip_folder, device="cpu")
+    picture = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
+    short, long = "a cat", "b d " * 60
+    together = scorer.score([short, long, short], [picture] * 3)
+    assert together.dtype == np.float32 and together[0] == together[2]
+    alone = [scorer.score([text], [picture])[0] for text in (short, long)]
+    np.testing.assert_allclose(together[:2], alone, atol=1e-6)
+    cut = scorer.encoder.embed_texts(["b d " * 60]), scorer.encoder.embed_texts(["b d " * 38 + "b"])
+    torch.testing.assert_close(*cut)  # 75 letters between start and end
+    faulty = ClipScorer.from_pretrained(clip_folder, device="cpu", compat="released")
+    assert abs(faulty.score([short, long], [picture] * 2)[0] - alone[0]) > 1e-3
+    assert faulty.fingerprint() != scorer.fingerprint()
+    assert scorer.score([], []).shape == (0,)
+
+
+def test_a_folder_without_settings_gets_the_towers_size(clip_folder):
+    encoder = ClipEncoder.from_pretrained(clip_folder, device="cpu")
+    assert encoder.preprocessing == Preprocessing(64, 64)
+    settings = {"size": {"shortest_edge": 80}, "crop_size": {"height": 64, "width": 64}}
+    Path(clip_folder, "preprocessor_config.json").write_text(json.dumps(settings))
+    encoder = ClipEncoder.from_pretrained(clip_folder, device="cpu")
+    Path(clip_folder, "preprocessor_config.json").unlink()
+    assert encoder.preprocessing == Preprocessing(80, 64)
+    assert preprocess([Image.new("RGB", (33, 99))], encoder.preprocessing).shape == (1, 3, 64, 64)
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot load .*nowhere. as a CLIP model"):
+        ClipEncoder.from_pretrained(str(tmp_path / "nowhere"), device="cpu")
+
+
+def test_text_vectors_stand_in_for_pictures(clip_folder):
+    generator = TextEmbedGenerator.from_config(TextEmbedConfig(model=clip_folder, device="cpu"))
+    requests = [PictureRequest("a cat"), PictureRequest("d"), PictureRequest("a cat", 1)]
+    features = generator.generate(requests)
+    assert [f.shape for f in features] == [(1, 24)] * 3 == [generator.shape] * 3
+    np.testing.assert_array_equal(features[0], features[2])
+    expected = generator.encoder.embed_texts(["a cat", "d"]).numpy()
+    np.testing.assert_array_equal(np.concatenate(features[:2]), expected)
+    np.testing.assert_allclose(np.linalg.norm(features[0]), 1, atol=1e-6)
+
+
+def test_words_are_taken_in_turn(clip_folder):
+    config = TextEmbedConfig(model=clip_folder, device="cpu", of="words", num_tokens=2)
+    generator = TextEmbedGenerator.from_config(config)
+    prompt = "What is a red hat on the big dog?"
+    assert generator.texts(PictureRequest(prompt, 0)) == ["red", "hat"]
+    assert generator.texts(PictureRequest(prompt, 1)) == ["big", "dog"]
+    assert generator.texts(PictureRequest(prompt, 2)) == ["red", "hat"]
+    assert generator.texts(PictureRequest("is it", 0)) == ["is it", "is it"]
+    assert generator.generate([PictureRequest(prompt)])[0].shape == (2, 24)
+
+
+def test_one_prompt_has_one_vector():
+    with pytest.raises(ConfigError, match="num_tokens: 3 found"):
+        generator_config("text_embed", {"num_tokens": 3})
