@@ -157,6 +157,8 @@ def _run(
 
 
 def _is_sharded(block: nn.Module) -> bool:
-    """FSDP gathers weights around a whole call of a layer, so the layer must not be left."""
+    """FSDP and DeepSpeed gather weights around a whole call of a layer: it must not be left."""
     kinds = (type(module).__name__ for module in block.modules())
-    return any(kind.startswith(("FSDP", "FullySharded")) for kind in kinds)
+    return any(kind.startswith(("FSDP", "FullySharded")) for kind in kinds) or any(
+        hasattr(weight, "ds_id") for weight in block.parameters()
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from lavis.common.checkpoint import save_safetensors
 from lavis.common.errors import ConfigError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lavis.models.late_fusion.model import LateFusion
 
 ARCH = "late_fusion"
+_LLAMA_MLP = (".mlp.gate_proj.weight", ".mlp.up_proj.weight", ".mlp.down_proj.weight")
 _PLACES = ("pretrained", "allow_missing")  # of the machine that saved, not of the model
 
 _CARD = """---
@@ -126,7 +128,19 @@ def export_vlmig_bin(model: LateFusion, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
     try:
-        torch.save(model.full_state_dict(), temporary)
+        torch.save(with_released_biases(model), temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def with_released_biases(model: LateFusion) -> dict[str, Tensor]:
+    """Return all weights, with the MLP biases that vLMIG's Llama has: 0 where ours has none."""
+    state = model.full_state_dict()
+    if model.language.config.model_type != "llama":
+        return state
+    for name, weight in list(state.items()):
+        bias = name.removesuffix("weight") + "bias"
+        if name.endswith(_LLAMA_MLP) and bias not in state:
+            state[bias] = weight.new_zeros(len(weight))
+    return state

@@ -408,7 +408,10 @@ class LateFusion(BaseModel):
     def frozen_fingerprint(self) -> str:
         """Return a hash of all that vision features depend on: config and weights of the tower."""
         if self._fingerprint is None:
-            digest = hashlib.sha256(repr((self.config.vision, self.mm_model)).encode())
+            read = replace(
+                self.config.vision, name="", weights="", width=1
+            )  # where from is no matter
+            digest = hashlib.sha256(repr((read, self.mm_model)).encode())
             weights = self.mm_model.state_dict() if self.mm_model is not None else {}
             for name, value in weights.items():
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -39,7 +39,8 @@ def fusion_loss(
         vocabulary = vocabulary.to(labels.device)
         labels, known = _among(labels, vocabulary)
         valid = valid & known
-    used = valid.any(dim=0).nonzero()[:, 0]  # columns in which any text has a target
+    used = valid.any(dim=0)  # columns in which any text has a target
+    used[0] |= ~used.any()  # the library's layers want a row
     source, valid, labels = source[:, used], valid[:, used], labels[:, used]
     present = image_index >= 0
     chunk = model.config.loss_chunk

@@ -79,6 +79,18 @@ def test_padding_batches_and_positions_change_nothing(make_model, kind, texts, p
             torch.testing.assert_close(value, whole[name][b : b + 1], atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "gemma3", "bert"])
+def test_a_sharded_layer_runs_to_its_end(make_model, texts, pictures, kind):
+    model, sample = make_model(kind), {**texts(), **pictures(), "labels": texts()["input_ids"]}
+    expected = model(sample)["loss"]
+    for weight in model.fusion_layer.parameters():
+        weight.ds_id = 0  # DeepSpeed's mark
+    ends = []
+    model.fusion_layer.register_forward_hook(lambda *_: ends.append(1))
+    torch.testing.assert_close(model(sample)["loss"], expected)
+    assert len(ends) == 3  # keys of the pictures, keys of the texts, rows
+
+
 def test_a_merged_start_token_is_not_seen_and_predicts_from_the_last_patch(
     make_model, texts, pictures
 ):
