@@ -1,0 +1,117 @@
+"""Print what the quickstart's filter did: shares of correct records, AUC by kind, the control.
+
+    python scripts/quickstart_report.py output/quickstart --world output/quickstart/world
+
+Reads the score files that evaluate.py wrote; writes `quickstart.json` beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.generators import openmoji
+
+KINDS = ("object", "kind", "colour", "relation")
+Rows = list[dict[str, Any]]
+
+
+def read_lines(path: Path) -> Rows:
+    """Return the JSON objects of a file, one a line."""
+    if not path.is_file():
+        sys.exit(f"{path}: not there; run scripts/quickstart first")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def scored_records(output: Path, world: Path, split: str) -> Rows:
+    """Return the records of a split that were scored, each with its `score`."""
+    records = {record["index"]: record for record in read_lines(world / f"{split}.jsonl")}
+    scores = read_lines(output / "result" / f"{split}_epochbest.jsonl")
+    return [{**records[row["instance"]], "score": row["score"]} for row in scores]
+
+
+def auc(rows: Rows, keep: Callable[[dict[str, Any]], bool] = lambda row: True) -> float:
+    """Area under the ROC curve of accept (1) against reject (0) over the rows that are kept."""
+    chosen = [row for row in rows if keep(row)]
+    correct = [1 - row["reject_label"] for row in chosen]
+    return float(roc_auc_score(correct, [row["score"] for row in chosen]))
+
+
+def auc_table(rows: Rows) -> dict[str, float]:
+    """AUC of all rows, of each kind, and of colours of objects training never asks for theirs."""
+    table = {"all": auc(rows)}
+    for kind in KINDS:
+        table[kind] = auc(rows, lambda row, kind=kind: row["kind"] == kind)
+    table["colour, object never asked in training"] = auc(
+        rows, lambda row: row["kind"] == "colour" and not row["seen_colour"]
+    )
+    return table
+
+
+def filter_table(rows: Rows, threshold: float) -> dict[str, float]:
+    """Share of correct records before and after keeping scores from the threshold on."""
+    correct = np.array([1 - row["reject_label"] for row in rows], dtype=bool)
+    kept = np.array([row["score"] >= threshold for row in rows])
+    return {
+        "threshold": threshold,
+        "records": len(rows),
+        "kept": int(kept.sum()),
+        "correct before": float(correct.mean()),
+        "correct after": float(correct[kept].mean()),
+        "correct ones kept": float(kept[correct].mean()),
+    }
+
+
+def print_tables(report: dict[str, Any]) -> None:
+    """Write both tables to the terminal."""
+    columns = [name for name in ("shipped", "tuned", "control") if name in report["auc"]]
+    titles = {
+        "shipped": "shipped weights",
+        "tuned": "fine-tuned critic",
+        "control": "other pictures",
+    }
+    print(f"\n{'AUC on held-out scenes':42}" + "".join(f"{titles[c]:>19}" for c in columns))
+    for name in report["auc"]["tuned"]:
+        print(f"  {name:40}" + "".join(f"{report['auc'][c][name]:19.3f}" for c in columns))
+    done = report["filter"]
+    print(f"\nFiltered at {done['threshold']}: kept {done['kept']} of {done['records']} records")
+    print(
+        f"  correct before {done['correct before']:.1%}, after {done['correct after']:.1%}; "
+        f"{done['correct ones kept']:.1%} of the correct ones kept"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path, help="output folder of the fine-tuned critic's filter")
+    parser.add_argument("--world", type=Path, required=True)
+    parser.add_argument("--shipped", type=Path, help="output folder of the shipped weights' filter")
+    parser.add_argument("--threshold", type=float, default=0.5)
+    args = parser.parse_args()
+    rows = scored_records(args.output, args.world, "test")
+    aucs = {"tuned": auc_table(rows)}
+    aucs["control"] = auc_table(scored_records(args.output, args.world, "control"))
+    if args.shipped:
+        aucs["shipped"] = auc_table(scored_records(args.shipped, args.world, "test"))
+    report = {
+        "auc": aucs,
+        "filter": filter_table(rows, args.threshold),
+        "credit": openmoji.ATTRIBUTION,
+    }
+    path = args.output / "quickstart.json"
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print_tables(report)
+    print(f"\n{args.output / 'report.html'} shows what was kept and why; figures in {path}")
+    print(openmoji.ATTRIBUTION)
+
+
+if __name__ == "__main__":
+    main()
