@@ -76,6 +76,8 @@ class Evaluator:
         world.barrier(f"{name}: journal")
         journal = Journal(folder, identity, world.rank)
         left = [unit for unit in range(len(plan)) if not journal.done(unit)]
+        if left:
+            self._task.prepare(self._model, dataset, world)
         world.barrier(f"{name}: start")  # nobody writes before everybody has read what is left
         self._score(dataset, plan, journal, name=name, units=left[world.rank :: world.size])
         journal.close()
@@ -91,7 +93,7 @@ class Evaluator:
         if not self._world.is_main:
             return None
         data, weights = dataset.fingerprint(), self._digest()
-        return scoring_identity(self._tree, data=data, weights=weights)
+        return scoring_identity(self._tree, data=data, weights=weights, task=self._task.identity())
 
     def _plan(self, dataset: Any, path: Path) -> Any:
         """Plan on rank 0, which saves the plan for the others."""

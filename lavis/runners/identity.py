@@ -33,7 +33,11 @@ def training_identity(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scoring_identity(
-    tree: Mapping[str, Any], *, data: Mapping[str, Any], weights: str
+    tree: Mapping[str, Any],
+    *,
+    data: Mapping[str, Any],
+    weights: str,
+    task: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return everything on which the scores of one data set depend, JSON-able.
 
@@ -42,9 +46,11 @@ def scoring_identity(
             from: `weights` says what they are.
         data: `dataset.fingerprint()`.
         weights: `WeightDigest` of the model.
+        task: the task's own options that change scores.
     """
     run = {k: v for k, v in tree.get("run", {}).items() if k in _SCORING}
-    return _jsonable({"model": tree.get("model", {}), "run": run, "data": data, "weights": weights})
+    parts = {"model": tree.get("model", {}), "run": run, "data": data, "weights": weights}
+    return _jsonable({**parts, **({"task": task} if task else {})})
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any], most: int = 5) -> str:

@@ -66,6 +66,19 @@ class BaseTask(ABC):
         """Return the model's losses by name, among them `loss`, the one to minimise."""
         return model(samples)
 
+    def identity(self) -> dict[str, Any]:
+        """Return the task's own options on which scores depend, JSON-able."""
+        return {}
+
+    def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:  # noqa: B027
+        """Make what the units of a data set need and no single unit can; all processes call this.
+
+        Args:
+            model: on its device, in evaluation mode.
+            dataset: about to be planned and scored.
+            world: gives `rank`, `size`, `beat(where)` and `barrier(what)`.
+        """
+
     def plan(self, dataset: RecordDataset, batch_size: int, path: Path | None = None) -> Plan:
         """Return the units of a data set; they depend on the data and `batch_size` only.
 

@@ -42,6 +42,10 @@ class ComparisonTask(BaseTask):
         super().__init__(config)
         self.config: ComparisonConfig = config
 
+    def identity(self) -> dict[str, Any]:
+        """Return what ranks."""
+        return {"match_head": self.config.match_head}
+
     def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
         """Return `match` `(N,)`, one number per candidate, rows after each other.
 

@@ -90,7 +90,7 @@ def make_example(dataset: RecordDataset, table: RowTable, index: int, threshold:
     if isinstance(regions, list):
         details.append(f"{len(regions)} region{'' if len(regions) == 1 else 's'}")
     try:
-        picture = _data_uri(dataset.drawn_image(row))
+        picture = picture_uri(dataset.drawn_image(row))
     except (RecordError, OSError):
         picture = None
     return Example(
@@ -130,6 +130,25 @@ def render_report(
         charts: title -> PNG bytes.
         threshold: the one that `kept` and `dropped` of the examples refer to.
     """
+    return (
+        report_environment()
+        .get_template(TEMPLATE)
+        .render(
+            summary=summary,
+            examples=examples,
+            charts={title: _uri("image/png", data) for title, data in charts.items()},
+            threshold=threshold,
+            groups={
+                "source": summary.get("by_source"),
+                "number of regions": summary.get("by_regions"),
+                "kind": summary.get("by_kind"),
+            },
+        )
+    )
+
+
+def report_environment() -> Any:
+    """Return the jinja2 environment of all pages: templates of this package, escaped, strict."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -140,20 +159,11 @@ def render_report(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(number=_number, percent=_percent, tags=_mark_tags)
-    return environment.get_template(TEMPLATE).render(
-        summary=summary,
-        examples=examples,
-        charts={title: _uri("image/png", data) for title, data in charts.items()},
-        threshold=threshold,
-        groups={
-            "source": summary.get("by_source"),
-            "number of regions": summary.get("by_regions"),
-            "kind": summary.get("by_kind"),
-        },
-    )
+    return environment
 
 
-def _data_uri(picture: Any) -> str:
+def picture_uri(picture: Any) -> str:
+    """Return a picture as a small JPEG inside a data URI."""
     picture = picture.convert("RGB")
     picture.thumbnail((PICTURE_WIDTH, PICTURE_WIDTH))
     buffer = io.BytesIO()

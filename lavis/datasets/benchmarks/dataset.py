@@ -1,0 +1,168 @@
+"""Questions of one benchmark as a data set that a task can plan, load and journal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.registry import datasets
+from lavis.datasets.base import RecordDataset, Row
+from lavis.datasets.benchmarks.config import BenchmarkConfig
+from lavis.datasets.benchmarks.files import Record, find_file, identity, read_file, read_hub
+from lavis.datasets.benchmarks.question import Question
+from lavis.datasets.benchmarks.table import BENCHMARKS
+from lavis.processors import load_processor
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+
+@datasets.register("benchmark")
+class BenchmarkDataset(RecordDataset):
+    """A published benchmark; rows are its questions, group after group.
+
+    Rows whose questions share `picture_text` share a picture key, so that one unit of work holds
+    them. Pictures themselves are the task's.
+    """
+
+    config_class: ClassVar[type[BenchmarkConfig]] = BenchmarkConfig
+    config: BenchmarkConfig
+
+    def __init__(self, config: BenchmarkConfig, split: str, *, name: str = "benchmark") -> None:
+        self.config, self.name, self.split, self.is_train = config, name, split, False
+        self.kind = BENCHMARKS[config.benchmark].kind
+        node = config.processor("vis", split)
+        self.vis_processor = load_processor(node["name"], node)
+        self.items: list[Question | Record] = []
+        self._files: list[dict[str, Any]] = []
+        for source, records in self._records():
+            made = BENCHMARKS[config.benchmark].read(records, source, config)
+            for item in _first_of_each_group(made, config.max_questions):
+                at = len(self.items)
+                self.items.append(replace(item, index=at) if isinstance(item, Question) else item)
+        if not any(isinstance(item, Question) for item in self.items):
+            raise DataError(
+                f"datasets.{name}: {config.benchmark} holds no question that can be asked"
+            )
+
+    def _records(self) -> list[tuple[Any, list[Record]]]:
+        config = self.config
+        sources = [
+            source
+            for source in BENCHMARKS[config.benchmark].sources
+            if config.subsets is None or source.group in config.subsets
+        ]
+        named = config.files
+        if named and len(named) != len(sources):
+            groups = ", ".join(source.group for source in sources)
+            raise ConfigError(
+                f"datasets.{self.name}.build_info.annotations.{self.split}.storage: {len(named)} "
+                f"files for {len(sources)} groups; name one for each of {groups}"
+            )
+        found = []
+        for place, source in enumerate(sources):
+            if config.data_dir is None and not named:
+                records = read_hub(source)
+                self._files.append({"hub": source.hub, "records": len(records)})
+            else:
+                path = named[place] if named else find_file(config.data_dir or ".", source)
+                records = read_file(path)
+                self._files.append(identity(path))
+            found.append((source, records))
+        return found
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def question(self, index: int) -> Question:
+        """Return one question.
+
+        Raises:
+            RecordError: the record cannot be used; `reason` says why.
+        """
+        item = self.items[index]
+        if isinstance(item, Record):
+            raise RecordError(item.reason)
+        return item
+
+    def row(self, index: int, rng: random.Random | None = None) -> Row:
+        """Return what a plan needs: the texts, and the key of the shared pictures."""
+        question = self.question(index)
+        text = question.picture_text.encode("utf-8", "surrogatepass")
+        key = hashlib.blake2b(text, digest_size=16).hexdigest()
+        fields = {"question_id": question.question_id}
+        return Row(index, key, question.prompts[0], fields, texts=question.prompts)
+
+    def picture(self, row: Row, rng: random.Random | None = None) -> Tensor:
+        """Raise: a question has many pictures, and the task makes them."""
+        raise ConfigError(
+            "run.cache_features: pictures of a benchmark's questions are kept by the task; use "
+            "run.keep_features=true and run.cache_features=false"
+        )
+
+    def process(self, image: Image.Image) -> Tensor:
+        """Return a picture as the vision tower takes it, (3, S, S) float32.
+
+        Raises:
+            ConfigError: no picture processor is configured.
+        """
+        if self.vis_processor.name == "base":
+            raise ConfigError(
+                f"datasets.{self.name}.vis_processor.eval: missing; write "
+                "{name: blip_image_eval, image_size: 224}"
+            )
+        return self.vis_processor(image.convert("RGB"), rng=None, boxes=[])
+
+    def record(self, index: int) -> dict[str, Any]:
+        """Return the question as plain values."""
+        return asdict(self.question(index))
+
+    def source(self, index: int) -> dict[str, Any]:
+        """Return file and line of a record that is set aside."""
+        item = self.items[index]
+        return {"file": item.file, "line": item.line} if isinstance(item, Record) else {}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what questions and pictures depend on: files and options."""
+        config = self.config
+        options = {
+            key: getattr(config, key)
+            for key in (
+                "benchmark",
+                "subsets",
+                "use_icl",
+                "protocol",
+                "unify_grey",
+                "max_questions",
+            )
+        }
+        content = hashlib.blake2b(digest_size=16)
+        for item in self.items:
+            said = item.reason if isinstance(item, Record) else asdict(item)
+            content.update(json.dumps(said, sort_keys=True, default=str).encode())
+        return {
+            "name": self.name,
+            "split": self.split,
+            "files": self._files,
+            "content": content.hexdigest(),
+            "vis_processor": self.vis_processor.describe(),
+            "options": options,
+        }
+
+
+def _first_of_each_group(items: Any, most: int | None) -> Any:
+    """Yield at most so many of each group, in their order; bad records count to theirs."""
+    if most is None:
+        yield from items
+        return
+    counts: dict[str, int] = {}
+    for item in items:
+        group = item.group if isinstance(item, Question) else "bad records"
+        counts[group] = counts.get(group, 0) + 1
+        if counts[group] <= most:
+            yield item

@@ -1,0 +1,76 @@
+"""What every benchmark becomes: questions with prompts, candidates or options, and an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lavis.common.errors import RecordError
+
+Kind = Literal["next_word", "choice", "generate"]
+Gold = str | int | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question; a benchmark's questions are all of one kind.
+
+    Attributes:
+        question_id: the benchmark's own id, or one made of group and row.
+        kind: `next_word` asks which candidate follows each prompt, `choice` which of the prompts
+            is the likeliest text (one per option), `generate` for a continuation.
+        prompts: texts as the language model gets them, demonstrations included.
+        gold: `next_word`: the candidate; `choice`: its place; `generate`: accepted answers, none
+            where the question cannot be answered.
+        title: what a reader is shown.
+        picture_text: what pictures shared by all prompts are made from.
+        picture_texts: the same for pictures of each prompt's own.
+        group: results are listed for each; a subset or a control.
+        options: `next_word`: candidates, most of them lower-case; `choice`: options as written.
+        forms: candidates also count in capitals (`both`), or as they stand (`given`).
+        starts: `choice`: the first character of each prompt that an option-only likelihood reads.
+        meta: more about the question, JSON-able, for its result row.
+        index: row number.
+    """
+
+    question_id: str
+    kind: Kind
+    prompts: tuple[str, ...]
+    gold: Gold
+    title: str
+    picture_text: str
+    picture_texts: tuple[str, ...]
+    group: str = "all"
+    options: tuple[str, ...] = ()
+    forms: Literal["both", "given"] = "both"
+    starts: tuple[int, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+    index: int = -1
+
+
+def text_of(record: dict[str, Any], name: str) -> str:
+    """Return a text of a record.
+
+    Raises:
+        RecordError: it is missing, empty, or no text.
+    """
+    value = record.get(name)
+    if value is None:
+        raise RecordError(f"missing field: {name}")
+    if not isinstance(value, str):
+        raise RecordError(f"wrong type: {name} is {type(value).__name__}, expected text")
+    if not value.strip():
+        raise RecordError(f"empty text: {name}")
+    return value
+
+
+def list_of(record: dict[str, Any], name: str) -> list[Any]:
+    """Return a list of a record that is not empty.
+
+    Raises:
+        RecordError: it is missing, empty, or no list.
+    """
+    value = record.get(name)
+    if not isinstance(value, list) or not value:
+        raise RecordError(f"missing or empty list: {name}")
+    return value

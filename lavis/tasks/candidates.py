@@ -1,0 +1,153 @@
+"""Which tokens say which candidate, and what their probabilities make of it; pure functions.
+
+Two rules. `first_token`, as released: the largest probability among the first tokens of all
+candidates and of their capitalised forms; its decoded text is the answer. A candidate whose first
+token is not the whole word cannot win, and numbers that share a blank token cannot be told apart.
+`candidate_likelihood` repairs both: each form counts with the probability of all its tokens, and
+the likeliest form's candidate is the answer. Where every form is one token the rules agree.
+
+A masked language model (bert) reads one mask, so only first tokens count there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Forms = Literal["both", "given"]
+Path = tuple[int, ...]
+_BEFORE = "a"  # stands before a candidate, so that its blank is tokenized as inside a text
+
+
+def written_forms(candidates: Sequence[str], forms: Forms) -> list[str]:
+    """Return candidates, then all of them capitalised (`both`), or candidates only (`given`)."""
+    capitalised = [c.capitalize() for c in candidates] if forms == "both" else []
+    return [*candidates, *capitalised]
+
+
+def first_token(tokenizer: Any, text: str) -> int:
+    """Return the first token of a text after a blank; a start token is not counted."""
+    return tokenizer.encode(f" {text}", add_special_tokens=False)[0]
+
+
+def token_path(tokenizer: Any, text: str) -> Path:
+    """Return all tokens of a text that follows another after a blank."""
+    before = tokenizer.encode(_BEFORE, add_special_tokens=False)
+    whole = tokenizer.encode(f"{_BEFORE} {text}", add_special_tokens=False)
+    if whole[: len(before)] == before and len(whole) > len(before):
+        return tuple(whole[len(before) :])
+    return tuple(tokenizer.encode(f" {text}", add_special_tokens=False))
+
+
+@dataclass(frozen=True)
+class CandidateTokens:
+    """Candidates as tokens.
+
+    Attributes:
+        forms: written forms, and of each the candidate it stands for, lower-case.
+        first: of each form, its first token (rule `first_token`).
+        decoded: text of each of these tokens.
+        paths: of each form, all its tokens (rule `candidate_likelihood`).
+        continuations: what to put behind a prompt so that every token of every path can be read;
+            `()` is the prompt alone.
+        reads: of each continuation, prefix -> tokens to read after it; each prefix occurs once.
+    """
+
+    forms: tuple[tuple[str, str], ...]
+    first: tuple[int, ...]
+    decoded: tuple[str, ...]
+    paths: tuple[Path, ...]
+    continuations: tuple[Path, ...]
+    reads: tuple[Mapping[Path, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(
+        cls, tokenizer: Any, candidates: Sequence[str], forms: Forms, *, masked: bool = False
+    ) -> CandidateTokens:
+        """Tokenize candidates; `masked` reads their first tokens only."""
+        written = written_forms(candidates, forms)
+        first = tuple(first_token(tokenizer, text) for text in written)
+        paths = tuple(
+            (i,) if masked else token_path(tokenizer, t)
+            for i, t in zip(first, written, strict=True)
+        )
+        wanted: dict[Path, dict[int, None]] = {(): dict.fromkeys(first)}
+        for path in paths:
+            for end in range(len(path)):
+                wanted.setdefault(path[:end], {})[path[end]] = None
+        inner = [p for p in wanted if not any(q[: len(p)] == p and q != p for q in wanted)]
+        left = dict(wanted)
+        reads = []
+        for path in inner:
+            starts = [path[:end] for end in range(len(path) + 1)]
+            reads.append({start: tuple(left.pop(start)) for start in starts if start in left})
+        names = [text.strip().lower() for text in written]
+        return cls(
+            forms=tuple(zip(written, names, strict=True)),
+            first=first,
+            decoded=tuple(tokenizer.decode([i]) for i in first),
+            paths=paths,
+            continuations=tuple(inner),
+            reads=tuple(reads),
+        )
+
+
+LogProbs = Mapping[tuple[Path, int], float]  # (prefix, token) -> log-probability
+
+
+def by_first_token(tokens: CandidateTokens, log_probs: LogProbs) -> list[tuple[str, float]]:
+    """Return decoded first tokens with their log-probabilities, the likeliest first.
+
+    Forms whose first tokens have one text count once.
+    """
+    scores: dict[str, float] = {}
+    for token, text in zip(tokens.first, tokens.decoded, strict=True):
+        scores[text] = log_probs[(), token]
+    ranked = sorted(scores.items(), key=lambda item: -item[1])  # stable: earlier forms win ties
+    return [(text.strip().lower(), score) for text, score in ranked]
+
+
+def by_likelihood(tokens: CandidateTokens, log_probs: LogProbs) -> list[tuple[str, float]]:
+    """Return candidates with the log-probability of their likeliest form, the likeliest first."""
+    scores: dict[str, float] = {}
+    for (_, name), path in zip(tokens.forms, tokens.paths, strict=True):
+        total = math.fsum(log_probs[path[:end], path[end]] for end in range(len(path)))
+        scores[name] = max(scores.get(name, -math.inf), total)
+    return sorted(scores.items(), key=lambda item: -item[1])
+
+
+RULES = {"first_token": by_first_token, "candidate_likelihood": by_likelihood}
+
+
+def option_scores(
+    log_probs: Sequence[float], ends: Sequence[int], start: int, text: str
+) -> dict[str, float]:
+    """Return how likely an option is by each rule; larger is likelier.
+
+    Args:
+        log_probs: of each token after the first, given all before it.
+        ends: where each of these tokens ends in `text`, in characters.
+        start: first character of what option-only rules read.
+        text: context and option.
+
+    Returns:
+        `sequence_loss`: minus the mean loss over all tokens, as released; context counts too.
+        `option_likelihood`: log-probability of the option's tokens, given the context.
+        `option_likelihood_per_character`: the same over the option's length, as in lm-evaluation-
+        harness's `acc_norm`.
+    """
+    option = [value for value, end in zip(log_probs, ends, strict=True) if end > start]
+    total = math.fsum(option)
+    length = max(len(text[start:].strip()), 1)
+    return {
+        "sequence_loss": math.fsum(log_probs) / max(len(log_probs), 1),
+        "option_likelihood": total,
+        "option_likelihood_per_character": total / length,
+    }
+
+
+def best(scores: Sequence[float]) -> int:
+    """Return the place of the largest score, the first on ties."""
+    return max(range(len(scores)), key=lambda place: (scores[place], -place))

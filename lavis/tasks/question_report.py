@@ -1,0 +1,94 @@
+"""The page of a benchmark run: tables, and questions with their pictures, weights and answers."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lavis.common.errors import DataError
+from lavis.tasks.report import picture_uri, report_environment
+from lavis.tasks.sinks import write_atomically
+
+if TYPE_CHECKING:
+    from lavis.generators.store import PictureStore
+
+TEMPLATE = "visual_questions.html.jinja"
+TITLES = {
+    "helped": "Right with pictures, wrong without",
+    "hurt": "Wrong with pictures, right without",
+    "other": "Others, drawn at random",
+}
+
+
+class Gallery:
+    """Keeps a fixed random draw of questions by what pictures did to them, in bounded memory.
+
+    Args:
+        count: questions shown; a third of each kind.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._each = -(-count // len(TITLES))
+        self._kept: dict[str, list[tuple[float, int, dict[str, Any]]]] = {k: [] for k in TITLES}
+
+    def offer(self, row: int, payload: dict[str, Any]) -> None:
+        """Take note of a question."""
+        if not self._each:
+            return
+        kept = self._kept[_effect(payload)]
+        entry = (random.Random(row).random(), row, payload)
+        if len(kept) < self._each:
+            heapq.heappush(kept, entry)
+        elif entry[:2] > kept[0][:2]:
+            heapq.heapreplace(kept, entry)
+
+    def chosen(self) -> dict[str, list[dict[str, Any]]]:
+        """Return title -> questions, in the order of the data set."""
+        found = {}
+        for kind, kept in self._kept.items():
+            if kept:
+                rows = sorted(kept, key=lambda entry: entry[1])
+                found[TITLES[kind]] = [{"row": row, **payload} for _, row, payload in rows]
+        return found
+
+
+def _effect(payload: Mapping[str, Any]) -> str:
+    marks = payload["marks"]
+    column = "pictures" if "pictures" in marks else "single"
+    if column not in marks:
+        return "other"
+    rule = next(iter(marks["text"]))
+    before, after = (sum(marks[name][rule]) for name in ("text", column))
+    return "helped" if after > before else "hurt" if after < before else "other"
+
+
+def write_page(
+    path: Path, results: dict[str, Any], gallery: Gallery, store: PictureStore | None
+) -> None:
+    """Write the page; pictures that are gone from the cache are left out."""
+    examples = gallery.chosen()
+    for questions in examples.values():
+        for question in questions:
+            for pictures in question.get("pictures", []):
+                for picture in pictures:
+                    picture["uri"] = _uri(picture, store)
+    parts = {name: results[name] for name in ("all", "shown", "not_shown") if name in results}
+    page = (
+        report_environment()
+        .get_template(TEMPLATE)
+        .render(results=results, parts={**results["groups"], **parts}, examples=examples)
+    )
+    write_atomically(path, page)
+
+
+def _uri(picture: Mapping[str, Any], store: PictureStore | None) -> str | None:
+    if store is None or store.makes_features:
+        return None
+    try:
+        key = store.key(picture["prompt"], picture["index"], picture["seed"])
+        return picture_uri(store.picture(key))
+    except DataError:
+        return None

@@ -1,0 +1,310 @@
+"""Answers benchmark questions from the text alone and with pictures, side by side.
+
+Shapes: T distinct texts and B rows of a unit, L tokens, R read positions, C tokens read at one,
+N distinct pictures, K pictures of a row, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lavis.common.errors import ConfigError, RecordError
+from lavis.common.registry import tasks
+from lavis.tasks.base import BaseTask, RowReader, UnitBatch
+from lavis.tasks.question_answers import AnswerRows
+from lavis.tasks.question_config import VisualQuestionsConfig
+from lavis.tasks.question_pictures import PictureSet, QuestionPictures, others
+from lavis.tasks.question_results import write_results
+from lavis.tasks.question_texts import Ask, QuestionTokenizer, text_rows
+from lavis.tasks.reading_metrics import is_finished
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lavis.datasets.base import RecordDataset
+    from lavis.datasets.benchmarks.dataset import BenchmarkDataset
+    from lavis.datasets.benchmarks.question import Question
+
+_OWN = {"text": 0, "single": 1, "pictures": None}  # columns of a question's own pictures
+_UNSCORED = {
+    "keep_features", "main_rule", "report_examples", "resamples",
+}  # fmt: skip  # options that change no row
+
+
+@dataclass
+class QuestionBatch(UnitBatch):
+    """One unit of questions.
+
+    Attributes:
+        questions: those that can be asked.
+        asks: the B rows.
+        sets: of each question, its sets of pictures.
+    """
+
+    questions: list[Question] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
+    sets: list[list[PictureSet]] = field(default_factory=list)
+
+
+@tasks.register("visual_questions")
+class VisualQuestionsTask(BaseTask):
+    """Benchmarks of late fusion: next words, multiple choice, written answers."""
+
+    config_class: ClassVar[type] = VisualQuestionsConfig
+
+    def __init__(self, config: VisualQuestionsConfig) -> None:
+        super().__init__(config)
+        self.config: VisualQuestionsConfig = config
+        self.texts = QuestionTokenizer.load(
+            config.tokenizer, config.max_tokens, cut=config.long_texts == "cut"
+        )
+        self.pictures: QuestionPictures | None = None
+        if config.pictures.num_images:
+            self.pictures = QuestionPictures(
+                config.pictures, config.pictures_per, keep_features=config.keep_features
+            )
+        self._answers = AnswerRows(config, self.texts)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options that rows depend on."""
+        options = {k: v for k, v in asdict(self.config).items() if k not in _UNSCORED}
+        pictures = options.pop("pictures")
+        if self.pictures is None:
+            return options
+        for place in ("cache_dir", "device"):
+            del pictures[place]
+        return {**options, "pictures": pictures, **self.pictures.fingerprint()}
+
+    def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:
+        """Make all pictures, encode and score them; every process calls this together.
+
+        Raises:
+            ConfigError: the data set holds no questions, or pictures have no weights.
+        """
+        if not hasattr(dataset, "question"):
+            raise ConfigError(
+                f"run.task: visual_questions asks benchmarks; '{dataset.name}' is none"
+            )
+        if self.pictures is not None:
+            self.pictures.prepare(model, dataset, world)  # type: ignore[arg-type]
+
+    def load_unit(self, dataset: RecordDataset, plan: Any, unit: int) -> QuestionBatch:
+        """Tokenize one unit's questions and read their pictures, each distinct one once."""
+        bench: BenchmarkDataset = dataset  # type: ignore[assignment]
+        batch = QuestionBatch(unit, [], {})
+        for index in plan.rows(unit).tolist():
+            try:
+                question = bench.question(index)
+                asks = self.texts.asks(question, len(batch.questions))
+            except RecordError as error:
+                batch.rejects.append(self.reject(dataset, index, error.reason))
+                continue
+            batch.questions.append(question)
+            batch.rows.append(dataset.row(index))
+            batch.asks += asks
+        if batch.asks:
+            batch.samples = text_rows(batch.asks, self.texts.pad).samples
+            if self.pictures is not None:
+                self._add_pictures(batch, bench)
+        return batch
+
+    def _add_pictures(self, batch: QuestionBatch, dataset: BenchmarkDataset) -> None:
+        """Add pictures, `picture_index` `(B, K)` and `scores` `(B, K)`, and those of the control.
+
+        Where pictures are gone from the cache, the whole unit is set aside.
+        """
+        import torch
+
+        pictures = self.pictures
+        assert pictures is not None
+        batch.sets = [pictures.sets(question) for question in batch.questions]
+        wanted = {"": [_set_of(batch.sets[ask.question], ask) for ask in batch.asks]}
+        if "shuffled" in self.config.columns:
+            foreign = [pictures.sets(others(dataset, q.index)) for q in batch.questions]
+            wanted["other_"] = [_set_of(foreign[ask.question], ask) for ask in batch.asks]
+        distinct = dict.fromkeys(r for sets in wanted.values() for one in sets for r in one)
+        places = {request: place for place, request in enumerate(distinct)}
+        try:
+            batch.samples |= pictures.load(list(distinct), dataset)
+        except RecordError as error:
+            rejects = [self.reject(dataset, row.index, error.reason) for row in batch.rows]
+            batch.rejects += rejects
+            batch.rows, batch.questions, batch.asks, batch.samples = [], [], [], {}
+            return
+        for prefix, sets in wanted.items():
+            index = torch.tensor([[places[r] for r in one] for one in sets], dtype=torch.long)
+            batch.samples[f"{prefix}picture_index"] = index
+            if pictures.weighed:
+                scores = [[pictures.score(r) or 0.0 for r in one] for one in sets]
+                batch.samples[f"{prefix}scores"] = torch.tensor(scores)
+
+    def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
+        """Return `log_probs.<column>` `(B, R, C)`, or `tokens.<column>` `(B, n)` as written.
+
+        Each distinct text runs through the language model once for all columns, each distinct
+        picture through the tower once; `shares` `(B, K)` are the weights that pictures had.
+        """
+        assert isinstance(batch, QuestionBatch)
+        if not batch.rows:
+            return {}
+        samples = batch.samples
+        seen = self._seen(model, samples)
+        if "positions" not in samples:
+            return self._written(model, batch, seen)
+        text = model.encode_text(samples["input_ids"], samples["attention_mask"])
+        rows = samples["text_index"].to(text.hidden.device)
+        given = {
+            "input_ids": samples["input_ids"][rows],
+            "attention_mask": samples["attention_mask"][rows],
+            "text_hidden": text.hidden[rows],
+            "positions": samples["positions"],
+            "token_ids": samples["token_ids"],
+        }
+        own = [column for column in self.config.shown if column in _OWN]
+        ways = {column: model.mixing(_OWN[column]) for column in own}
+        outputs = model.predict({**given, **seen.get("", {})}, ways)
+        if "other_" in seen:
+            ways = {"shuffled": model.mixing()}
+            outputs |= model.predict({**given, **seen["other_"]}, ways)
+        return outputs | _shares(model, seen)
+
+    def _seen(self, model: Any, samples: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return what the model needs of own pictures (``) and of foreign ones (`other_`)."""
+        if "picture_index" not in samples:
+            return {}
+        features = samples.get("vision_features")
+        if features is None:
+            features = model.encode_frozen(samples["image"])
+        found = {}
+        for prefix in ("", "other_"):
+            if f"{prefix}picture_index" in samples:
+                found[prefix] = {
+                    "vision_features": features,
+                    "image_index": samples[f"{prefix}picture_index"],
+                }
+                if f"{prefix}scores" in samples:
+                    found[prefix]["scores"] = samples[f"{prefix}scores"]
+        return found
+
+    def _written(
+        self, model: Any, batch: QuestionBatch, seen: dict[str, dict[str, Any]]
+    ) -> dict[str, Tensor]:
+        samples, config = batch.samples, self.config
+        rows = samples["text_index"]
+        ids = samples["input_ids"][rows]
+        options: dict[str, Any] = {
+            "attention_mask": samples["attention_mask"][rows],
+            "max_new_tokens": config.max_new_tokens,
+            "eos_token_id": self.texts.ends or None,
+            "pad_token_id": self.texts.pad,
+            "stop": self._stop(),
+        }
+        outputs = {}
+        for column in config.shown:
+            given = dict(options)
+            if column == "best_of_n":
+                given["num_beams"] = config.samples
+            elif column != "text":
+                given |= seen["other_" if column == "shuffled" else ""]
+                given["mixing"] = model.mixing(_OWN.get(column))
+            outputs[f"tokens.{column}"] = model.generate(ids, **given)
+        return outputs | _shares(model, seen)
+
+    def _stop(self) -> Callable[[Tensor], Tensor]:
+        import torch
+
+        tokenizer = self.texts.tokenizer
+
+        def stop(tokens: Tensor) -> Tensor:
+            texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+            return torch.tensor([is_finished(text) for text in texts], dtype=torch.bool)
+
+        return stop
+
+    def rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[tuple[int, dict]]:
+        """Return each question's answers and marks by column and rule, and its pictures."""
+        assert isinstance(batch, QuestionBatch)
+        rows = list(batch.rejects)
+        if batch.rows:
+            made = self._answers.payloads(batch.questions, batch.asks, outputs)
+            for place, (question, payload) in enumerate(zip(batch.questions, made, strict=True)):
+                if self.pictures is not None and "reject" not in payload:
+                    payload["pictures"] = self._described(batch, place, outputs)
+                rows.append((question.index, payload))
+        return rows
+
+    def _described(
+        self, batch: QuestionBatch, place: int, outputs: dict[str, Tensor]
+    ) -> list[list[dict[str, Any]]]:
+        """Return prompt, index, score and weight of each picture of each set of a question."""
+        pictures, shares = self.pictures, outputs.get("shares")
+        assert pictures is not None
+        sets = batch.sets[place]
+        rows = {
+            ask.prompt % len(sets): row
+            for row, ask in enumerate(batch.asks)
+            if ask.question == place
+        }
+        found = []
+        for number, requests in enumerate(sets):
+            weights = (
+                shares[rows[number]].tolist() if shares is not None else [None] * len(requests)
+            )
+            found.append(
+                [
+                    {
+                        "prompt": request.prompt,
+                        "index": request.index,
+                        "seed": request.seed,
+                        "score": pictures.score(request),
+                        "weight": weight,
+                    }
+                    for request, weight in zip(requests, weights, strict=True)
+                ]
+            )
+        return found
+
+    def finish(
+        self,
+        reader: RowReader,
+        dataset: RecordDataset,
+        output_dir: Path,
+        name: str,
+        *,
+        report: bool = True,
+    ) -> dict[str, Any]:
+        """Write `result/<name>.jsonl`, `results.json`, `rejects.jsonl` and `report.html`.
+
+        Names start with `<split>_` for splits other than `test`.
+
+        Returns:
+            `agg_metrics`: accuracy (written answers: exact match), 0 to 1, of the main rule in the
+            column `pictures`, or `text` where no pictures are; counts; and each column's figure.
+        """
+        store = self.pictures.store if self.pictures is not None else None
+        return write_results(
+            reader,
+            dataset,  # type: ignore[arg-type]
+            Path(output_dir),
+            name,
+            config=self.config,
+            store=store if report else None,
+            report=report,
+        )
+
+
+def _set_of(sets: list[PictureSet], ask: Ask) -> PictureSet:
+    return sets[ask.prompt % len(sets)]
+
+
+def _shares(model: Any, seen: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
+    """Return `shares` `(B, K)`, unless they follow from what each picture predicts."""
+    if "" not in seen:
+        return {}
+    index = seen[""]["image_index"]
+    scores = seen[""].get("scores")
+    shares, _ = model.mixing().shares(scores, index >= 0)
+    return {} if shares is None else {"shares": shares}
