@@ -30,13 +30,23 @@ Box = tuple[float, float, float, float]
 
 
 class _ImageProcessor(BaseProcessor):
-    """Options and the last step of every picture processor."""
+    """Options and the last step of every picture processor.
+
+    Args:
+        image_size: S, the edge of the result in pixels (default: the class's `default_size`).
+        mean, std: normalisation of each colour (default: CLIP's).
+    """
+
+    default_size: ClassVar[int] = 384
 
     def __init__(
-        self, image_size: int, mean: Sequence[float] | None, std: Sequence[float] | None
+        self,
+        image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
-        check_count(self.name, "image_size", image_size)
-        self.image_size = image_size
+        self.image_size = self.default_size if image_size is None else image_size
+        check_count(self.name, "image_size", self.image_size)
         self.mean = [float(v) for v in (CLIP_MEAN if mean is None else mean)]
         self.std = [float(v) for v in (CLIP_STD if std is None else std)]
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
@@ -63,34 +73,33 @@ class BlipImageEval(_ImageProcessor):
 
     name: ClassVar[str] = "blip_image_eval"
 
-    def __init__(
-        self,
-        image_size: int = 384,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(image_size, mean, std)
-
     def __call__(self, image: Image.Image, **_: Any) -> Tensor:
         return self.to_tensor(self.squash(image))
 
 
 class _TrainProcessor(_ImageProcessor):
-    """Random crop and flip, with the option to keep what the text names in view."""
+    """Random crop and flip, with the option to keep what the text names in view.
+
+    Args:
+        image_size, mean, std: see `_ImageProcessor`.
+        min_scale, max_scale: share of the picture's area that a crop takes.
+        hflip: mirror half of the pictures.
+        keep_regions: crop so that drawn regions stay in view.
+        min_visible: share of a region's area that counts as in view.
+    """
 
     deterministic: ClassVar[bool] = False
 
     def __init__(
         self,
-        image_size: int,
-        *,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        min_scale: float,
-        max_scale: float,
-        hflip: bool,
-        keep_regions: bool,
-        min_visible: float,
+        image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        min_scale: float = 0.5,
+        max_scale: float = 1.0,
+        hflip: bool = True,
+        keep_regions: bool = False,
+        min_visible: float = 0.9,
     ) -> None:
         super().__init__(image_size, mean, std)
         check_number(self.name, "min_scale", min_scale, low=0.01, high=1.0)
@@ -151,28 +160,6 @@ class BlipImageTrain(_TrainProcessor):
 
     name: ClassVar[str] = "blip_image_train"
 
-    def __init__(
-        self,
-        image_size: int = 384,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        min_scale: float = 0.5,
-        max_scale: float = 1.0,
-        hflip: bool = True,
-        keep_regions: bool = False,
-        min_visible: float = 0.9,
-    ) -> None:
-        super().__init__(
-            image_size,
-            mean=mean,
-            std=std,
-            min_scale=min_scale,
-            max_scale=max_scale,
-            hflip=hflip,
-            keep_regions=keep_regions,
-            min_visible=min_visible,
-        )
-
     def __call__(
         self, image: Image.Image, *, rng: random.Random | None = None, boxes: Sequence[Box] = ()
     ) -> Tensor:
@@ -188,28 +175,7 @@ class Blip2ImageTrain(_TrainProcessor):
     """Random crop and flip, normalise; options as in `blip_image_train`."""
 
     name: ClassVar[str] = "blip2_image_train"
-
-    def __init__(
-        self,
-        image_size: int = 364,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        min_scale: float = 0.5,
-        max_scale: float = 1.0,
-        hflip: bool = True,
-        keep_regions: bool = False,
-        min_visible: float = 0.9,
-    ) -> None:
-        super().__init__(
-            image_size,
-            mean=mean,
-            std=std,
-            min_scale=min_scale,
-            max_scale=max_scale,
-            hflip=hflip,
-            keep_regions=keep_regions,
-            min_visible=min_visible,
-        )
+    default_size: ClassVar[int] = 364
 
     def __call__(
         self, image: Image.Image, *, rng: random.Random | None = None, boxes: Sequence[Box] = ()
