@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 from lavis.common.errors import ConfigError
@@ -105,19 +106,32 @@ def _is_drawn(name: str) -> bool:
 def named_pictograms(text: str) -> list[tuple[str, list[str]]]:
     """Return the pictograms that a text names, each once, in the order of the text.
 
+    Of names side by side the last is meant: a tiger shark is a shark.
+
     Returns:
         CLDR name, and the words of the text (lower case) that name it, every time they do.
     """
-    vocabulary = _vocabulary()
-    words = tokens(text)
     found: dict[str, list[str]] = {}
-    at = 0
+    for clause in re.split(r"[^\w\s'’-]+", text):
+        for name, words in _names_in(tokens(clause)):
+            found.setdefault(name, []).extend(words)
+    return list(found.items())
+
+
+def _names_in(words: list[str]) -> list[tuple[str, list[str]]]:
+    """Return the names in a run of words without punctuation, with their words."""
+    vocabulary = _vocabulary()
+    found: list[tuple[str, list[str]]] = []
+    at = named_until = 0
     while at < len(words):
         size, name = _longest_name(words[at : at + _LONGEST], vocabulary)
         if name:
-            found.setdefault(name, []).extend(words[at : at + size])
+            if found and named_until == at and not words[at - 1].endswith("'s"):
+                found.pop()
+            found.append((name, words[at : at + size]))
+            named_until = at + size
         at += size
-    return list(found.items())
+    return found
 
 
 def _longest_name(words: list[str], vocabulary: dict[tuple[str, ...], str]) -> tuple[int, str]:

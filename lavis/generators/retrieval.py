@@ -17,6 +17,7 @@ from lavis.generators.captions import CaptionedPictures
 from lavis.generators.config import RetrievalConfig
 from lavis.generators.picture_files import file_hash
 
+_BLOCK = 4_000_000  # similarities in memory at a time
 _DECIMALS = 6  # similarities that differ by less tie, so that rounding cannot change the order
 
 EmbedTexts = Callable[[Sequence[str]], np.ndarray]
@@ -128,14 +129,18 @@ class RetrievalGenerator(PictureGenerator):
 
     def nearest(self, prompts: Sequence[str], count: int) -> list[list[int]]:
         """Return the rows of the `count` nearest pictures of each prompt, nearest first."""
-        found = []
-        for similarity in np.round(self.index.similarity(prompts), _DECIMALS):
-            best = np.full(len(self.pictures), -np.inf)
-            np.maximum.at(best, self.pictures.row_of_caption, similarity)
-            best[~self.pictures.has_caption] = -np.inf
-            order = np.argsort(-best, kind="stable")[: self.pictures.has_caption.sum()]
-            found.append(order[:count].tolist())
+        found: list[list[int]] = []
+        size = max(1, _BLOCK // len(self.pictures.captions))
+        for start in range(0, len(prompts), size):
+            for similarity in self.index.similarity(prompts[start : start + size]):
+                found.append(self._order(np.round(similarity, _DECIMALS))[:count].tolist())
         return found
+
+    def _order(self, similarity: np.ndarray) -> np.ndarray:
+        """Return the rows that have a caption by their nearest one, from similarities `(M,)`."""
+        best = np.full(len(self.pictures), -np.inf)
+        np.maximum.at(best, self.pictures.row_of_caption, similarity)
+        return np.argsort(-best, kind="stable")[: self.pictures.has_caption.sum()]
 
     def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
         """Return the pictures that the requests' indices count off by nearness.

@@ -142,21 +142,23 @@ class PictureStore:
         Raises:
             DataError: it is not stored, or damaged.
         """
-        content = self.cache.get(key)
-        if content is None:
+        picture = self._read(key)
+        if picture is None:
             raise DataError(
                 f"{self.cache.root}: picture {key} is not stored, or damaged; draw it with "
                 "scripts/generate_images.py --verify"
             )
-        with Image.open(io.BytesIO(content)) as picture:
-            return picture.convert("RGB")
+        return picture
 
     def pictures(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
         """Return the pictures of requests, making here those that are missing or damaged."""
         if self.makes_features:
             raise ConfigError(f"generator '{self.generator.name}' makes features, no pictures")
-        self._make(self.missing(requests, verify=True))
-        return [self.picture(self.key(*request)) for request in requests]
+        found = {request: self._read(self.key(*request)) for request in _distinct(requests)}
+        lost = [request for request, picture in found.items() if picture is None]
+        self._make(lost)
+        found |= {request: self.picture(self.key(*request)) for request in lost}
+        return [picture for r in requests if (picture := found[r]) is not None]
 
     def text_features(self, requests: Sequence[PictureRequest]) -> np.ndarray:
         """Return `(N, P, D)` float32 of a features generator, making here what is missing."""
@@ -166,7 +168,9 @@ class PictureStore:
             )
         self._make(self.missing(requests, verify=True))
         found = [self.cache.get_array(self.key(*request)) for request in requests]
-        return np.stack([array for array in found if array is not None])
+        arrays = [array for array in found if array is not None]
+        assert len(arrays) == len(requests)
+        return np.stack(arrays) if arrays else np.zeros((0, *self._shape()), dtype=np.float32)
 
     def features(self, key: str, tower: Any) -> np.ndarray | None:
         """Return a picture's stored features `(P, D)`, or None.
@@ -214,6 +218,17 @@ class PictureStore:
                 found[keys[position]] = np.asarray(score, dtype=np.float32)
                 self.cache.put_array(keys[position], np.asarray(score, dtype=np.float32))
         return np.array([found[key] for key in keys], dtype=np.float32)
+
+    def _shape(self) -> tuple[int, int]:
+        assert isinstance(self.generator, FeaturesGenerator)
+        return self.generator.shape
+
+    def _read(self, key: str) -> Image.Image | None:
+        content = self.cache.get(key)
+        if content is None:
+            return None
+        with Image.open(io.BytesIO(content)) as picture:
+            return picture.convert("RGB")
 
     def _features_key(self, key: str, tower: Any) -> str:
         return make_key("vision_features", VERSION, picture=key, tower=tower)

@@ -31,6 +31,8 @@ def names(text):
         ("The car hits a T-shirt", ["automobile", "t-shirt"]),
         ("a man's bike", ["man", "bicycle"]),
         ("dog, cat, dogs", ["dog", "cat"]),
+        ("What color is the tiger shark?", ["shark"]),
+        ("a car wheel and the dog's ear", ["wheel", "dog", "ear"]),
         ("The sky over France is blue; pick one and divide it", []),
         ("", []),
     ],
@@ -106,13 +108,13 @@ def test_a_prompt_that_names_nothing_gets_a_neutral_picture(generator):
 
 def test_only_the_first_pictograms_are_drawn():
     generator = build_generator("openmoji", {"max_pictograms": 2})
-    assert [name for name, _ in generator.named("cat dog bear")] == ["cat", "dog"]
+    assert [name for name, _ in generator.named("cat, dog, bear")] == ["cat", "dog"]
 
 
 def test_scores_are_the_share_of_named_words():
     generator = build_generator("openmoji", {"max_pictograms": 2})
     scorer = NamedScorer(generator)
-    texts = ["a banana", "What color is the banana?", "cat dog bear", "Is it?", "ear of corn"]
+    texts = ["a banana", "What color is the banana?", "cat, dog, bear", "Is it?", "ear of corn"]
     np.testing.assert_allclose(scorer.score(texts), [1, 1 / 2, 2 / 3, 0, 1], atol=1e-6)
     wider = NamedScorer(build_generator("openmoji", {"max_pictograms": 3}))
     assert scorer.fingerprint() != wider.fingerprint()

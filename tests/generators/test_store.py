@@ -194,6 +194,7 @@ def test_text_features_take_the_place_of_pictures(tmp_path):
     features = store.text_features(REQUESTS)
     assert features.shape == (6, 1, 2) and features.dtype == np.float32
     assert features[:, 0, 0].tolist() == [5, 5, 6, 5, 5, 7]
+    assert store.text_features([]).shape == (0, 1, 2)
     with pytest.raises(ConfigError, match="'length' makes features, no pictures"):
         store.pictures(REQUESTS)
     with pytest.raises(ConfigError, match="'noise' makes pictures"):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -29,6 +30,16 @@ def script():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True)
+def no_launcher_and_no_handlers(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    for handler in list(logging.getLogger("lavis").handlers):
+        logging.getLogger("lavis").removeHandler(handler)
+    logging.getLogger("lavis").setLevel(logging.NOTSET)
 
 
 @pytest.fixture
