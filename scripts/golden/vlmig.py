@@ -109,7 +109,7 @@ def _text_checks(case: Case) -> Iterator[Check]:
     for batch in ("b1", "b2"):
         sample = case.text(batch)
         mask = sample["attention_mask"].bool()
-        hidden = model._texts(sample).hidden
+        hidden = model.texts_of(sample).hidden
         for name, found in (("text_hidden", hidden), ("text_logits", model.logits(hidden))):
             expected = case.tensors.get(f"{batch}.{name}")
             if expected is not None:
@@ -123,7 +123,7 @@ def _text_checks(case: Case) -> Iterator[Check]:
 def _fusion_checks(case: Case, batch: str) -> Iterator[Check]:
     """Hidden states and logits of patches and visible text rows."""
     model, features = case.model, case.features(batch)
-    text = model._texts(case.text("b1" if batch == "b1k" else batch))
+    text = model.texts_of(case.text("b1" if batch == "b1k" else batch))
     count, patches = features.shape[:2]
     rows = torch.arange(-patches, text.mask.shape[1]).expand(len(text.mask), -1)
     fused = model.fuse(text, features, case.index(batch), rows).flatten(0, 1)  # (count, P + L, H)
@@ -145,7 +145,7 @@ def _mixing_checks(case: Case) -> Iterator[Check]:
     model, sample = case.model, case.text("b1")
     mask = sample["attention_mask"].bool()
     features, index = case.features("b1k"), case.index("b1k")
-    text = model._texts(sample)
+    text = model.texts_of(sample)
     alone = model.logits(text.hidden)[mask]  # (n, V)
     fused = model.logits(model.fuse(text, features, index))[0].transpose(0, 1)[mask[0]]  # (n, K, V)
     positions = torch.arange(mask.shape[1])[None]

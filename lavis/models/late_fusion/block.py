@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.cache_utils import Cache
 
+from lavis.common.errors import ConfigError
 from lavis.models.late_fusion.families import family_of, first_position
 
 
@@ -33,6 +34,9 @@ def build_block(
         text_config: the language model's; not changed.
         intermediate_size: inner width of the MLP (None: the language model's).
         mlp_bias: Llama with biases in its MLP.
+
+    Raises:
+        ConfigError: the language model has no attention.
     """
     depth = text_config.num_hidden_layers
     config = copy.deepcopy(text_config)
@@ -40,7 +44,12 @@ def build_block(
     config.vocab_size = first_position(config) + 1  # rows of a table that is removed below
     if not first_position(config):
         config.pad_token_id = None
-    if getattr(config, "layer_types", None):
+    kinds = getattr(config, "layer_types", None)
+    if kinds and all("linear" in kind or "attention" not in kind for kind in kinds):
+        raise ConfigError(
+            f"model.llm: a '{config.model_type}' has no attention to see pictures with"
+        )
+    if kinds:
         config.layer_types = ["full_attention"]
     elif getattr(config, "sliding_window", None):
         config.sliding_window = None
@@ -48,7 +57,7 @@ def build_block(
         setattr(config, family_of(config).inner, intermediate_size)
     if mlp_bias:
         config.mlp_bias = True
-    block = _from_config(config)
+    block: Any = _from_config(config)
     block.set_input_embeddings(nn.Identity())
     if getattr(block, "pooler", None) is not None:
         block.pooler = None
@@ -94,16 +103,18 @@ class _Exchange(Cache):
 
     def __init__(self, given: Keys | None = None, *, stop: bool = False) -> None:
         super().__init__(layers=[])
-        self.given, self.stop, self.taken = given, stop, None
+        self.given, self.stop = given, stop
+        self.taken: Keys | None = None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """See `Cache.update`."""
-        self.taken = Keys(key_states, value_states)
+        own = Keys(key_states, value_states)
+        self.taken = own
         if self.stop:
             raise _Taken
-        given = self.given or self.taken
+        given = self.given or own
         return given.keys.to(key_states.dtype), given.values.to(value_states.dtype)
 
     def get_seq_length(self, *args: Any, **kwargs: Any) -> int:

@@ -28,7 +28,8 @@ class VisionConfig:
         weights: `pretrained`, `config` (random weights, for tests), or a file of weights.
         layer: the layer whose output is read; -1 is the last, -2 the one before it, as released.
         drop_class_token: keep only the tokens of the picture's patches.
-        image_size: edge of the square pictures, pixels (null: the tower's own).
+        image_size: edge of the square pictures a timm tower is built for (null: its own); towers
+            of transformers take any.
         grid: tokens are averaged to `grid x grid` (null: all of them).
         out_indices: stages of a convolutional timm network whose maps become tokens.
         input_size: pictures are resized to this edge inside such a network (null: as given).

@@ -19,7 +19,7 @@ from lavis.models.late_fusion.language import TextStates
 from lavis.models.late_fusion.mixing import Mixing, mix
 
 if TYPE_CHECKING:
-    from lavis.models.late_fusion.model import LateFusion, PictureStates
+    from lavis.models.late_fusion.fusion import FusionBase, PictureStates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class GenerationState:
 
 
 @torch.no_grad()
-def start(model: LateFusion, input_ids: Tensor, options: Generation) -> GenerationState:
+def start(model: FusionBase, input_ids: Tensor, options: Generation) -> GenerationState:
     """Return the state before the first token; padding is moved to the left.
 
     Raises:
@@ -106,7 +106,7 @@ def start(model: LateFusion, input_ids: Tensor, options: Generation) -> Generati
         "image_index": options.image_index,
     }
     given = {name: value for name, value in samples.items() if value is not None}
-    pictures, index = model._pictures(given, len(ids))
+    pictures, index = model.pictures_of(given, len(ids))
     mixing = options.mixing or Mixing.of(model.config)
     shares, present = mixing.shares(options.scores if pictures is not None else None, index >= 0)
     states = model.text_states(ids, mask, torch.empty(0, device=device))
@@ -117,7 +117,7 @@ def start(model: LateFusion, input_ids: Tensor, options: Generation) -> Generati
 
 
 @torch.no_grad()
-def next_log_probs(model: LateFusion, state: GenerationState) -> Tensor:
+def next_log_probs(model: FusionBase, state: GenerationState) -> Tensor:
     """Return log-probabilities of the next token, `(B, V)` float32; what is new is cached."""
     seen = state.seen
     pictures = state.pictures
@@ -148,7 +148,7 @@ def next_log_probs(model: LateFusion, state: GenerationState) -> Tensor:
     )
 
 
-def generate(model: LateFusion, input_ids: Tensor, options: Generation) -> Tensor:
+def generate(model: FusionBase, input_ids: Tensor, options: Generation) -> Tensor:
     """Continue texts, each mixed over its pictures at every token.
 
     Args:
@@ -191,7 +191,7 @@ def _pad(options: Generation, ends: Tensor) -> int:
     return int(ends[0]) if len(ends) else 0
 
 
-def _greedy(model: LateFusion, state: GenerationState, options: Generation) -> Tensor:
+def _greedy(model: FusionBase, state: GenerationState, options: Generation) -> Tensor:
     ends, length = _ends(options, state.ids.device), state.ids.shape[1]
     pad = _pad(options, ends)
     finished = torch.zeros(len(state.ids), dtype=torch.bool, device=state.ids.device)
@@ -207,7 +207,7 @@ def _greedy(model: LateFusion, state: GenerationState, options: Generation) -> T
     return state.ids[:, length:]
 
 
-def _beam_search(model: LateFusion, state: GenerationState, options: Generation) -> Tensor:
+def _beam_search(model: FusionBase, state: GenerationState, options: Generation) -> Tensor:
     """Keep `num_beams` continuations of each text; a finished one competes by its mean.
 
     A text is done once it has as many finished continuations as beams, and none that goes on could

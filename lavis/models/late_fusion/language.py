@@ -62,6 +62,11 @@ class TextStates:
         return F.pad(seen[:, :-1], (1, 0), value=-1)
 
 
+def pick(rows: Tensor, index: Tensor) -> Tensor:
+    """Return rows `(B, R, H)` of `(B, L, H)` at `(B, R)`; -1 gives the first."""
+    return rows.gather(1, index.clamp(min=0)[..., None].expand(-1, -1, rows.shape[-1]))
+
+
 def load_language_model(config: LateFusionConfig) -> nn.Module:
     """Build the language model of a section, frozen.
 
@@ -76,8 +81,7 @@ def load_language_model(config: LateFusionConfig) -> nn.Module:
     auto = AutoModelForMaskedLM if is_masked_lm(text_config) else AutoModelForCausalLM
     try:
         if config.llm_weights == "config":
-            dtype = DTYPES[config.llm_dtype or "fp32"]
-            llm = auto.from_config(llm_config, dtype=dtype)
+            llm = auto.from_config(llm_config, dtype=DTYPES[config.llm_dtype or "fp32"])
         else:
             options = quantization(config)
             dtype = DTYPES[config.llm_dtype] if config.llm_dtype else "auto"

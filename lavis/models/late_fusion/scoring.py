@@ -14,16 +14,16 @@ from torch import Tensor
 
 from lavis.common.errors import ConfigError
 from lavis.models.late_fusion.families import changes_logits
-from lavis.models.late_fusion.language import TextStates
+from lavis.models.late_fusion.language import TextStates, pick
 from lavis.models.late_fusion.losses import chunked_loss
 from lavis.models.late_fusion.mixing import Mixing, mix
 
 if TYPE_CHECKING:
-    from lavis.models.late_fusion.model import LateFusion, PictureStates
+    from lavis.models.late_fusion.fusion import FusionBase, PictureStates
 
 
 def fusion_loss(
-    model: LateFusion,
+    model: FusionBase,
     samples: Mapping[str, Any],
     text: TextStates,
     pictures: PictureStates | None,
@@ -84,7 +84,7 @@ def fusion_loss(
 
 
 def _targets(
-    model: LateFusion, text: TextStates, labels: Tensor, *, needs_text: bool
+    model: FusionBase, text: TextStates, labels: Tensor, *, needs_text: bool
 ) -> tuple[Tensor, Tensor]:
     """Return which row predicts each token, -1 for the last patch, and which tokens count."""
     labelled = labels != -100
@@ -107,7 +107,7 @@ def _among(labels: Tensor, vocabulary: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def predict_columns(
-    model: LateFusion,
+    model: FusionBase,
     samples: Mapping[str, Any],
     text: TextStates,
     pictures: PictureStates | None,
@@ -154,7 +154,7 @@ def predict_columns(
 
 
 def _predict_chunk(
-    model: LateFusion,
+    model: FusionBase,
     rows: Tensor,
     ways: Mapping[str, Mixing],
     shares: Mapping[str, tuple[Any, ...]],
@@ -211,8 +211,3 @@ def _like(ids: Tensor, values: Tensor) -> Tensor:
     if values.ndim == 3:
         return ids[:, None].expand(-1, values.shape[1], -1)
     return ids
-
-
-def pick(rows: Tensor, index: Tensor) -> Tensor:
-    """Return rows `(B, R, H)` of `(B, L, H)` at `(B, R)`; -1 gives the first."""
-    return rows.gather(1, index.clamp(min=0)[..., None].expand(-1, -1, rows.shape[-1]))

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import timm
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
@@ -76,9 +77,7 @@ class VisionTower(nn.Module):
         )[0]
         if isinstance(found, tuple):
             patches, prefix = found
-            from torch import cat
-
-            return cat([prefix, patches], dim=1)
+            return torch.cat([prefix, patches], dim=1)
         return found
 
     def _read(self, path: str) -> None:
@@ -113,11 +112,12 @@ def pool_tokens(tokens: Tensor, grid: int) -> Tensor:
 
 
 def _build_library(config: VisionConfig) -> tuple[nn.Module, int]:
+    assert config.name is not None
     try:
         whole = AutoConfig.from_pretrained(config.name)
         sizes = getattr(whole, "vision_config", whole)
         if config.weights == "pretrained":
-            cls = AutoModel._model_mapping[type(sizes)]
+            cls: Any = AutoModel._model_mapping[type(sizes)]
             tower = cls.from_pretrained(config.name, config=sizes)
         else:
             tower = AutoModel.from_config(sizes)
@@ -142,8 +142,8 @@ def _build_timm(config: VisionConfig) -> tuple[nn.Module, int]:
         )
         maps = FeatureMapTower(name, vit)
         return maps, maps.num_features
-    options = {"img_size": config.image_size} if config.image_size else {}
-    tower = timm.create_model(
+    options: dict[str, Any] = {"img_size": config.image_size} if config.image_size else {}
+    tower: Any = timm.create_model(
         name, pretrained=config.weights == "pretrained", num_classes=0, **options
     )
     return tower, tower.num_features

@@ -43,6 +43,17 @@ KINDS = {
     "bert": ("bert", {}),
     "roberta": ("roberta", {"pad_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 66}),
 }
+# built only where a test asks for them
+MORE = {
+    "granite": ("granite", {"logits_scaling": 2.0, "embedding_multiplier": 3.0}),
+    "olmo2": ("olmo2", {}),
+    "cohere": ("cohere", {"logit_scale": 0.5}),
+    "starcoder2": ("starcoder2", {}),
+    "glm4": ("glm4", {}),
+    "gpt_neox": ("gpt_neox", {}),
+    "bloom": ("bloom", {"n_head": 4, "n_layer": 2}),
+    "mamba": ("mamba", {}),
+}
 CAUSAL = [kind for kind in KINDS if kind not in ("bert", "roberta")]
 PATCHES, WIDTH = 5, 12
 
@@ -77,7 +88,7 @@ def llm_folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("llm")
 
     def folder(kind: str, **overrides) -> Path:
-        model_type, differing = KINDS[kind]
+        model_type, differing = {**KINDS, **MORE}[kind]
         config = AutoConfig.for_model(model_type, **{**SIZES, **differing, **overrides})
         path = root / f"{kind}{sorted(overrides.items())}".replace(" ", "")
         config.save_pretrained(path)

@@ -179,3 +179,18 @@ def test_a_narrower_block_can_be_asked_for(make_model):
         narrow = make_model(kind, intermediate_size=20)
         found = [p for n, p in narrow.fusion_layer.named_parameters() if n.endswith(ending)]
         assert [len(weight) for weight in found] == [20]
+
+
+@pytest.mark.parametrize("kind", ["granite", "olmo2", "cohere", "starcoder2", "glm4", "gpt_neox"])
+def test_other_families_are_checked_when_built(make_model, texts, pictures, kind):
+    model, sample = make_model(kind), {**texts(), **pictures()}
+    own = model.llm(**texts()).logits[0, 8].log_softmax(dim=-1)
+    alone = model.predict(texts())["log_probs"][0, 0]
+    torch.testing.assert_close(alone, own, atol=1e-5, rtol=1e-4)
+    assert bool(model.predict(sample)["log_probs"].isfinite().all())
+
+
+@pytest.mark.parametrize("kind", ["bloom", "mamba"])
+def test_a_family_that_works_otherwise_is_refused(make_model, kind):
+    with pytest.raises(ConfigError, match=rf"model\.llm: .* '{kind}' "):
+        make_model(kind)

@@ -1,0 +1,321 @@
+"""Text, pictures and the block that lets one look at the other, without losses and generation.
+
+Shapes: B texts, L tokens, K pictures of a text, N pictures of a batch, P patches of width D,
+R positions, H width of hidden states, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lavis.common.errors import ConfigError
+from lavis.models.base import BaseModel
+from lavis.models.late_fusion.block import Keys, build_block, keys_of, rows_of
+from lavis.models.late_fusion.config import LateFusionConfig
+from lavis.models.late_fusion.families import (
+    VERIFIED,
+    family_of,
+    first_position,
+    input_factor,
+    last_position,
+)
+from lavis.models.late_fusion.identity import FusionInput, start_as_identity
+from lavis.models.late_fusion.keys import Layout
+from lavis.models.late_fusion.language import (
+    LanguageModel,
+    TextStates,
+    load_language_model,
+    pick,
+)
+from lavis.models.late_fusion.towers import VisionTower
+from lavis.models.late_fusion.verify import verify_family
+
+
+class Projector(nn.Module):
+    """Linear, exact GELU, linear: `(N, P, D)` -> `(N, P, H)`."""
+
+    def __init__(self, vision_width: int, hidden_width: int, width: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(vision_width, hidden_width)
+        self.gelu = nn.GELU()
+        self.linear2 = nn.Linear(hidden_width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the projected patches."""
+        return self.linear2(self.gelu(self.linear1(features)))
+
+
+@dataclass(frozen=True)
+class PictureStates:
+    """What the block makes of pictures, whatever the text.
+
+    Attributes:
+        rows: `(N, P, H)`, the block's input.
+        keys: their keys and values.
+    """
+
+    rows: Tensor
+    keys: Keys
+
+
+class FusionBase(BaseModel):
+    """Frozen language model and tower, trained projector and block.
+
+    Args:
+        layout: what the checkpoint that will be loaded looks like.
+
+    Attributes:
+        vision_is_frozen: the tower's outputs may be cached.
+    """
+
+    def __init__(self, config: LateFusionConfig, layout: Layout | None = None) -> None:
+        super().__init__(config)
+        self.config: LateFusionConfig = config
+        self.vision_is_frozen = True
+        self.llm = load_language_model(config)
+        self.language = LanguageModel(self.llm)
+        text_config = self.language.config
+        family = family_of(text_config)
+        tower = VisionTower(config.vision) if config.vision.name is not None else None
+        self.mm_model = tower
+        width = config.vision.width or (tower.width if tower is not None else None)
+        expansion = config.projector_expansion or family.projector_expansion
+        hidden = layout.projector_width if layout else round(expansion * self.language.width)
+        assert width is not None
+        self.mm_proj = Projector(width, hidden, self.language.width)
+        self._start_projector()
+        affine = layout.is_affine if layout else config.fusion.init == "identity"
+        bias = layout.mlp_bias if layout else bool(config.llama_mlp_bias)
+        self.fusion_layer = build_block(
+            text_config,
+            intermediate_size=(layout and layout.inner_width) or config.fusion.intermediate_size,
+            mlp_bias=bias,
+        )
+        self.fusion_input = FusionInput(
+            self.language.width,
+            factor=1.0 if affine else input_factor(self.llm),
+            is_affine=affine,
+        )
+        if affine:
+            start_as_identity(self.fusion_layer, self.fusion_input, self.language.base)
+        if text_config.model_type not in VERIFIED:
+            verify_family(self.language, self.llm, self.fusion_layer)
+        merges = family.merges and config.gemma_layout == "merge"
+        self._merged_token: int | None = text_config.bos_token_id if merges else None
+        self._first = first_position(text_config)
+        self._limit = last_position(self.language.base, text_config)
+        self._fingerprint: str | None = None
+
+    def _start_projector(self) -> None:
+        std = getattr(self.language.config, "initializer_range", 0.02)
+        for module in (self.mm_proj.linear1, self.mm_proj.linear2):
+            nn.init.normal_(module.weight, std=std)
+            nn.init.zeros_(module.bias)
+
+    def train(self, mode: bool = True) -> FusionBase:
+        """Set the mode of what is trained; the frozen parts stay as in evaluation."""
+        super().train(mode)
+        self.llm.eval()
+        if self.mm_model is not None:
+            self.mm_model.eval()
+        return self
+
+    # Text
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> TextStates:
+        """Run the language model once; no gradients.
+
+        Args:
+            input_ids: `(B, L)`.
+            attention_mask: `(B, L)`, 1 where tokens are, on either side (None: everywhere).
+
+        Raises:
+            ConfigError: more tokens than the language model has positions for.
+        """
+        ids = input_ids.to(self.device)
+        mask = self._mask(ids, attention_mask)
+        self.check_length(ids.shape[1])
+        with torch.no_grad():
+            return self.text_states(ids, mask, self.language.hidden(ids, mask))
+
+    def text_states(self, input_ids: Tensor, mask: Tensor, hidden: Tensor) -> TextStates:
+        """Return states of texts whose hidden states `(B, L, H)` are known."""
+        visible = mask
+        if self._merged_token is not None:
+            first = mask & (mask.cumsum(dim=1) == 1)
+            visible = mask & ~(first & (input_ids == self._merged_token))
+        return TextStates(hidden, mask, visible)
+
+    def _mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is None:
+            return torch.ones_like(ids, dtype=torch.bool)
+        return mask.to(self.device).bool()
+
+    def check_length(self, length: int) -> None:
+        if self._limit is not None and length > self._limit:
+            kind = self.language.config.model_type
+            raise ConfigError(
+                f"model.llm: {length} rows of patches and text, but this '{kind}' has "
+                f"{self._limit} positions; cut the texts, or pool patches with model.vision.grid"
+            )
+
+    def texts_of(self, samples: Mapping[str, Any]) -> TextStates:
+        """Return states of the texts of samples."""
+        ids = samples["input_ids"].to(self.device)
+        hidden = samples.get("text_hidden")
+        if hidden is None:
+            return self.encode_text(ids, samples.get("attention_mask"))
+        mask = self._mask(ids, samples.get("attention_mask"))
+        return self.text_states(ids, mask, hidden.to(self.device))
+
+    # Pictures
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Run the tower, `(N, 3, S, S)` -> `(N, P, D)` float32; no gradients."""
+        if self.mm_model is None:
+            raise ConfigError("model.vision.name is null: samples must bring vision_features")
+        with torch.no_grad():
+            return self.mm_model(pixel_values.to(self.device))
+
+    encode_frozen = encode_images
+
+    def picture_states(self, features: Tensor) -> PictureStates:
+        """Return the block's rows and keys of vision features `(N, P, D)`.
+
+        Raises:
+            ConfigError: features of another width than the projector's.
+        """
+        expected = self.mm_proj.linear1.in_features
+        if features.shape[-1] != expected:
+            raise ConfigError(
+                f"vision features of width {features.shape[-1]}, but the projector reads "
+                f"{expected}; use the tower it was trained with"
+            )
+        rows = self.fusion_input.patches(self.mm_proj(features.to(self.device).float()))
+        places = torch.arange(rows.shape[1], device=rows.device) + self._first
+        keys = keys_of(self.fusion_layer, rows, places.expand(len(rows), -1))
+        return PictureStates(rows, keys)
+
+    def pictures_of(
+        self, samples: Mapping[str, Any], texts: int
+    ) -> tuple[PictureStates | None, Tensor]:
+        """Return states of the pictures of samples, and which each text has, `(B, K)`.
+
+        Args:
+            texts: B.
+
+        Raises:
+            ConfigError: it is not said which text has which picture.
+        """
+        index = samples.get("image_index")
+        index = index.to(self.device) if index is not None else None
+        features = samples.get("vision_features")
+        if features is None:
+            image = samples.get("pixel_values", samples.get("image"))
+            if image is None or (index is not None and not index.shape[1]):
+                return None, torch.zeros(texts, 0, dtype=torch.long, device=self.device)
+            features = self.encode_images(image)
+        if index is None:
+            if len(features) != texts:
+                raise ConfigError(
+                    f"{len(features)} pictures for {texts} texts: say with image_index (texts, "
+                    "pictures of a text) which text has which"
+                )
+            index = torch.arange(texts, device=self.device)[:, None]
+        if not index.shape[1]:
+            return None, index
+        return self.picture_states(features), index
+
+    # Fusion
+
+    def fuse(
+        self,
+        text: TextStates,
+        pictures: Tensor | PictureStates,
+        image_index: Tensor,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Return hidden states of text rows that saw one picture each.
+
+        Args:
+            text: B texts.
+            pictures: features `(N, P, D)`, or their states.
+            image_index: `(B, K)` into N; what -1 (no picture) gives has no meaning.
+            positions: `(B, R)` rows of the text; -1 is the last patch, -P the first (None: all L).
+
+        Returns:
+            `(B, K, R, H)` after the block's last norm. A row of a merged start token is the last
+            patch's; a row of padding has no meaning.
+        """
+        states = self.picture_states(pictures) if isinstance(pictures, Tensor) else pictures
+        self.check_length(states.rows.shape[1] + text.mask.shape[1])
+        rows = self.fusion_input.text(text.hidden)
+        text_keys = keys_of(self.fusion_layer, rows, self.places(text.keys, states))
+        if positions is None:
+            length = text.mask.shape[1]
+            positions = torch.arange(length, device=self.device).expand(len(rows), -1)
+        inputs = TextStates(rows, text.mask, text.keys)
+        return self.fuse_rows(inputs, text_keys, states, image_index, positions.to(self.device))
+
+    def places(self, keys: Tensor, pictures: PictureStates) -> Tensor:
+        """Return the block's positions of text rows, `(B, L)`: they follow the patches."""
+        start = self._first + pictures.rows.shape[1]
+        return start + (keys.long().cumsum(dim=1) - 1).clamp(min=0)
+
+    def fuse_rows(
+        self,
+        text: TextStates,
+        text_keys: Keys,
+        pictures: PictureStates,
+        image_index: Tensor,
+        positions: Tensor,
+    ) -> Tensor:
+        """Return `fuse` of a text whose keys are known.
+
+        Args:
+            text: `hidden` holds the block's input of the last rows, at least of those asked for.
+            text_keys: of all L rows.
+            positions: `(B, R)`.
+        """
+        length, given_rows = text.mask.shape[1], text.hidden.shape[1]
+        count, patches = image_index.shape[1], pictures.rows.shape[1]
+        index = image_index.clamp(min=0)
+        inside = positions.clamp(min=0)
+        merged = text.replaced.gather(1, inside) & (positions >= 0)
+        positions = torch.where(merged, -1, positions)
+        of_text = pick(text.hidden, inside - (length - given_rows))[:, None]  # (B, 1, R, H)
+        patch = (positions + patches).clamp(0, patches - 1)  # (B, R)
+        of_picture = pictures.rows[index[..., None], patch[:, None]]  # (B, K, R, H)
+        is_text = positions >= 0
+        queries = torch.where(is_text[:, None, :, None], of_text.to(of_picture.dtype), of_picture)
+        places = self.places(text.keys, pictures).gather(1, inside)
+        places = torch.where(is_text, places, patch + self._first)
+        visible = self._visible(text.keys, positions, patches)
+        batch = torch.arange(len(positions), device=positions.device).repeat_interleave(count)
+        joined = pictures.keys.select(index.flatten()).then(text_keys.select(batch))
+        given = (queries.flatten(0, 1), places[batch], joined, visible[batch])
+        if self.config.use_grad_checkpoint and torch.is_grad_enabled():
+            fused = checkpoint(rows_of, self.fusion_layer, *given, use_reentrant=False)
+        else:
+            fused = rows_of(self.fusion_layer, *given)
+        return fused.unflatten(0, (len(positions), count))
+
+    def _visible(self, keys: Tensor, positions: Tensor, patches: int) -> Tensor:
+        """Return which of `[patches ; text]` the rows at `positions` see, `(B, R, P + L)` bool."""
+        batch, length = keys.shape
+        if self.language.is_masked:
+            whole = torch.cat([keys.new_ones(batch, patches), keys], dim=1)
+            return whole[:, None].expand(-1, positions.shape[1], -1)
+        order = torch.arange(-patches, length, device=keys.device)
+        causal = order <= positions[..., None]  # (B, R, P + L)
+        return torch.cat([causal[..., :patches], causal[..., patches:] & keys[:, None]], dim=-1)
+
+    def logits(self, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
+        """Return the frozen head's logits, `(..., H)` -> `(..., V)` or `(..., C)`, float32."""
+        return self.language.logits(hidden, token_ids)
