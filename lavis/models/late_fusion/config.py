@@ -52,6 +52,11 @@ class VisionConfig:
                 "model.vision.name is null: name a tower, or give model.vision.width, the width "
                 "of the vision_features that samples bring"
             )
+        if self.weights not in ("pretrained", "config") and not _is_there(self.weights):
+            raise ConfigError(
+                f"model.vision.weights: no such file: {self.weights}; name one, or write "
+                "'pretrained' or 'config'"
+            )
         if self.out_indices is not None and not (self.name or "").startswith("timm:"):
             raise ConfigError(
                 f"model.vision.out_indices is for convolutional networks of timm, but "
@@ -135,15 +140,15 @@ class LateFusionConfig:
                 "model.quantize needs weights to quantise; set model.llm_weights=pretrained"
             )
         path = self.pretrained
-        if path and "://" not in path and not os.path.exists(os.path.expanduser(path)):
-            if os.path.exists(os.path.expanduser(path + ".bin")):
-                return  # released commands leave the ending out
+        if path and not _is_there(path) and not _is_there(path + ".bin"):
             raise ConfigError(f"model.pretrained: no such file or folder: {path}")
 
     @property
     def checkpoint(self) -> str | None:
         """The weights to load, with the ending that released commands leave out."""
-        path = os.path.expanduser(self.pretrained) if self.pretrained else None
-        if path and "://" not in path and not os.path.exists(path):
-            return path + ".bin"
-        return path
+        path = self.pretrained
+        return path + ".bin" if path and not _is_there(path) else path
+
+
+def _is_there(path: str) -> bool:
+    return "://" in path or os.path.exists(os.path.expanduser(path))

@@ -129,9 +129,8 @@ class LateFusion(FusionBase):
     def frozen_fingerprint(self) -> str:
         """Return a hash of all that vision features depend on: config and weights of the tower."""
         if self._fingerprint is None:
-            read = replace(
-                self.config.vision, name="", weights="", width=1
-            )  # where from is no matter
+            vision = self.config.vision
+            read = (vision.layer, vision.drop_class_token, vision.grid, vision.input_size)
             digest = hashlib.sha256(repr((read, self.mm_model)).encode())
             weights = self.mm_model.state_dict() if self.mm_model is not None else {}
             for name, value in weights.items():

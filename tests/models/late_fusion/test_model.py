@@ -1,6 +1,7 @@
 """The registered model: its config files, pictures of samples, fingerprints."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,6 +57,17 @@ def test_pixels_and_their_features_give_the_same(seeing, texts):
         )
     tokens = seeing.generate(sample["input_ids"], pixel_values=image, max_new_tokens=2)
     assert tokens.shape == (2, 2)
+
+
+def test_pretrained_language_models_are_read_from_their_folder(make_model, texts, tmp_path):
+    model = make_model("gemma3", llm_dtype="bf16")
+    model.llm.save_pretrained(tmp_path / "saved")
+    config = replace(model.config, llm=str(tmp_path / "saved"), llm_weights="pretrained")
+    expected = model.predict(texts())["log_probs"]
+    same = LateFusion.from_config(replace(config, llm_dtype=None)).eval()
+    assert same.llm.dtype == torch.bfloat16 and not same.llm.training
+    torch.testing.assert_close(same.predict(texts())["log_probs"], expected)
+    assert LateFusion(replace(config, llm_dtype="fp32")).llm.dtype == torch.float32
 
 
 def test_each_picture_is_encoded_once(seeing, texts, monkeypatch):

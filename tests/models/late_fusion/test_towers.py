@@ -130,5 +130,7 @@ def test_towers_are_frozen_and_unknown_ones_named(tmp_path):
         tower(name=str(tmp_path))
     with pytest.raises(ValueError, match=r"give model\.vision\.width"):
         VisionConfig(name=None)
+    with pytest.raises(ValueError, match=r"model\.vision\.weights: no such file: pretraind"):
+        VisionConfig(weights="pretraind")
     with pytest.raises(ValueError, match=r"out_indices is for convolutional networks of timm"):
         VisionConfig(out_indices=(1,))
