@@ -20,10 +20,13 @@ class BaseModel(nn.Module):
         config: the dataclass of the model's section.
         fresh_keys: prefixes of weights a checkpoint may lack: heads that a task adds.
         unused_keys: prefixes of weights a checkpoint may hold although this model has none.
+        uses_every_weight: every trainable weight gets a gradient in every step, so that processes
+            need not look for those that do not.
     """
 
     fresh_keys: tuple[str, ...] = ()
     unused_keys: tuple[str, ...] = ()
+    uses_every_weight = False
 
     def __init__(self, config: Any) -> None:
         super().__init__()

@@ -25,6 +25,7 @@ from lavis.models.blip2.qformer import TextPlan
 class Blip2Critic(Blip2Matcher):
     """The match head is the critic's verdict; two more heads learn annotators' scores beside it."""
 
+    uses_every_weight = True
     fresh_keys = ("qa_head.", "r_head.")  # stage-1 files have none; scoring does not use them
     unused_keys = (
         "Qformer.cls.",
