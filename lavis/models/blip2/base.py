@@ -27,8 +27,9 @@ from lavis.models.blip2.vision import (
 )
 
 TOWER = "visual_encoder."
-# On a CPU, activations over 32 MB get fresh pages from the system at every call: 128 pictures at once
-# spent 60 % of the time on that (EfficientNet-Lite0, 192 pixels), 16 spent 12 % (ViT-B, 224), 4 none.
+# On a CPU, activations over 32 MB get fresh pages from the system at every call: 128 pictures at
+# once spent 60 % of the time on that (EfficientNet-Lite0, 192 pixels), 16 spent 12 % (ViT-B, 224),
+# 4 none.
 CPU_PICTURES = 4
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
