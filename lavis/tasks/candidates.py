@@ -6,7 +6,7 @@ token is not the whole word cannot win, and numbers that share a blank token can
 `candidate_likelihood` repairs both: each form counts with the probability of all its tokens, and
 the likeliest form's candidate is the answer. Where every form is one token the rules agree.
 
-A masked language model (bert) reads one mask, so only first tokens count there.
+A masked language model (bert) reads one mask, so it has the first rule only.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ class CandidateTokens:
 
     @classmethod
     def of(
-        cls, tokenizer: Any, candidates: Sequence[str], forms: Forms, *, masked: bool = False
+        cls, tokenizer: Any, candidates: Sequence[str], forms: Forms, *, first_only: bool = False
     ) -> CandidateTokens:
-        """Tokenize candidates; `masked` reads their first tokens only."""
+        """Tokenize candidates; `first_only` for rule `first_token` alone."""
         written = written_forms(candidates, forms)
         first = tuple(first_token(tokenizer, text) for text in written)
         paths = tuple(
-            (i,) if masked else token_path(tokenizer, t)
+            (i,) if first_only else token_path(tokenizer, t)
             for i, t in zip(first, written, strict=True)
         )
         wanted: dict[Path, dict[int, None]] = {(): dict.fromkeys(first)}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lavis.datasets.benchmarks.question import Question
 
 Ranked = list[tuple[str, float]]  # answers with log-probabilities, the likeliest first
+RELEASED = ("first_token", "sequence_loss")  # rules of the released scripts
 _DIGITS = 6  # decimals of numbers in result rows
 
 
@@ -61,6 +62,11 @@ class AnswerRows:
             made.append(payload if _is_finite(payload["values"]) else _rejected(payload))
         return made
 
+    def _wants(self, rule: str) -> bool:
+        if rule == "candidate_likelihood" and self._texts.first_only:
+            return False
+        return ("released" if rule in RELEASED else "corrected") in self._config.protocols
+
     @staticmethod
     def _head(question: Question) -> dict[str, Any]:
         gold = question.gold
@@ -94,6 +100,8 @@ class AnswerRows:
                     found = zip(((prefix, token) for token in wanted), numbers, strict=True)
                     log_probs[ask.prompt].update(found)
             for rule, answer in RULES.items():
+                if not self._wants(rule):
+                    continue
                 ranked = [answer(tokens, one) for one in log_probs]
                 self._note_words(payload, question, column, rule, ranked)
                 if column == "text" and "best_of_n" in self._config.shown:
@@ -127,6 +135,8 @@ class AnswerRows:
                 for rule, value in option_scores(numbers, ask.ends, start, text).items():
                     scores.setdefault(rule, []).append(value)
             for rule, one in scores.items():
+                if not self._wants(rule):
+                    continue
                 _note(payload, "values", column, rule, _rounded(one))
                 self._note_option(payload, question, column, rule, best(one))
                 if column == "text" and "best_of_n" in self._config.shown:

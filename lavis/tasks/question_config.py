@@ -30,6 +30,8 @@ class VisualQuestionsConfig:
             the text alone: K answers drawn from the text-only probabilities of candidates or
             options, of which the most frequent is given (ties: the likelier); written answers by a
             search of K beams.
+        protocols: rules that answers are scored by: `released`, `corrected`. The second reads more
+            where candidates are several tokens long.
         best_of: N of `best_of_n` (null: K, or 10 without pictures).
         max_tokens: longest text, pictures not counted (null: no limit of our own).
         long_texts: longer ones are set aside, or lose tokens at their beginning.
@@ -48,6 +50,9 @@ class VisualQuestionsConfig:
     columns: list[Column] = field(
         default_factory=lambda: ["text", "single", "pictures", "best_of_n"]
     )
+    protocols: list[Literal["released", "corrected"]] = field(
+        default_factory=lambda: ["released", "corrected"]
+    )
     best_of: PositiveInt | None = None
     max_tokens: PositiveInt | None = None
     long_texts: Literal["reject", "cut"] = "reject"
@@ -61,6 +66,8 @@ class VisualQuestionsConfig:
     def __post_init__(self) -> None:
         if "text" not in self.columns:
             raise ConfigError(f"columns is {self.columns}; 'text' must be among them")
+        if not self.protocols:
+            raise ConfigError("protocols is empty; name released, corrected or both")
         if len(set(self.columns)) < len(self.columns):
             raise ConfigError(f"columns is {self.columns}; name each once")
 

@@ -46,14 +46,23 @@ class QuestionTokenizer:
     Args:
         tokenizer: a fast tokenizer of transformers.
         max_tokens: longer rows are rejected, or cut at their beginning.
+        first_only: read no more of candidates than their first tokens.
 
     Attributes:
         masked: the tokenizer belongs to a model that fills masks.
     """
 
-    def __init__(self, tokenizer: Any, max_tokens: int | None = None, *, cut: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_tokens: int | None = None,
+        *,
+        cut: bool = False,
+        first_only: bool = False,
+    ) -> None:
         self.tokenizer = tokenizer
         self.masked = None not in (tokenizer.mask_token_id, tokenizer.cls_token_id)
+        self.first_only = first_only or self.masked
         self._max, self._cut = max_tokens, cut
         self.candidates = cache(self._candidates)
 
@@ -65,7 +74,9 @@ class QuestionTokenizer:
         self.candidates = cache(self._candidates)
 
     @classmethod
-    def load(cls, name: str, max_tokens: int | None, *, cut: bool) -> QuestionTokenizer:
+    def load(
+        cls, name: str, max_tokens: int | None, *, cut: bool, first_only: bool
+    ) -> QuestionTokenizer:
         """Load a tokenizer by Hugging Face id or folder.
 
         Raises:
@@ -79,7 +90,7 @@ class QuestionTokenizer:
             raise ConfigError(f"run.tokenizer: cannot load '{name}': {error}") from None
         if not tokenizer.is_fast:
             raise ConfigError(f"run.tokenizer: '{name}' is not a fast tokenizer, which is needed")
-        return cls(tokenizer, max_tokens, cut=cut)
+        return cls(tokenizer, max_tokens, cut=cut, first_only=first_only)
 
     @property
     def pad(self) -> int:
@@ -114,7 +125,7 @@ class QuestionTokenizer:
         return [Ask(place, n, self._fit(self.tokenizer(text).input_ids)) for n, text in prompts]
 
     def _candidates(self, options: tuple[str, ...], forms: Any) -> CandidateTokens:
-        return CandidateTokens.of(self.tokenizer, options, forms, masked=self.masked)
+        return CandidateTokens.of(self.tokenizer, options, forms, first_only=self.first_only)
 
     def _next_word(self, question: Question, place: int, prompt: int, text: str) -> list[Ask]:
         tokens = self.candidates(question.options, question.forms)

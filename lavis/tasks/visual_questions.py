@@ -59,7 +59,10 @@ class VisualQuestionsTask(BaseTask):
         super().__init__(config)
         self.config: VisualQuestionsConfig = config
         self.texts = QuestionTokenizer.load(
-            config.tokenizer, config.max_tokens, cut=config.long_texts == "cut"
+            config.tokenizer,
+            config.max_tokens,
+            cut=config.long_texts == "cut",
+            first_only="corrected" not in config.protocols,
         )
         self.pictures: QuestionPictures | None = None
         if config.pictures.num_images:

@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from visual_run import (  # noqa: E402
+from visual_run import (
     SET,
     GivenPictures,
     answer,

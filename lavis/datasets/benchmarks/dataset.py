@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,7 +44,7 @@ class BenchmarkDataset(RecordDataset):
         self._files: list[dict[str, Any]] = []
         for source, records in self._records():
             made = BENCHMARKS[config.benchmark].read(records, source, config)
-            for item in _first_of_each_group(made, config.max_questions):
+            for item in _first_of_each_group(made, source.group, config.max_questions):
                 at = len(self.items)
                 self.items.append(replace(item, index=at) if isinstance(item, Question) else item)
         if not any(isinstance(item, Question) for item in self.items):
@@ -155,14 +157,13 @@ class BenchmarkDataset(RecordDataset):
         }
 
 
-def _first_of_each_group(items: Any, most: int | None) -> Any:
-    """Yield at most so many of each group, in their order; bad records count to theirs."""
-    if most is None:
-        yield from items
-        return
-    counts: dict[str, int] = {}
+def _first_of_each_group(
+    items: Iterable[Question | Record], source: str, most: int | None
+) -> Iterator[Question | Record]:
+    """Yield at most so many of each group, in their order; bad records count to their source's."""
+    counts: Counter[str] = Counter()
     for item in items:
-        group = item.group if isinstance(item, Question) else "bad records"
-        counts[group] = counts.get(group, 0) + 1
-        if counts[group] <= most:
+        group = item.group if isinstance(item, Question) else source
+        counts[group] += 1
+        if most is None or counts[group] <= most:
             yield item

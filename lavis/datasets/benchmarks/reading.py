@@ -237,13 +237,13 @@ def _dialogues(fields: dict[str, Any]) -> Iterator[_Dialogue]:
             )
         return
     name = text_of(fields, "dialogue_id")
-    own = list_of(fields.get("orig_answers") or {}, "texts")
-    every = list_of(fields.get("answers") or {}, "texts")
+    owns = list_of(fields.get("orig_answers") or {}, "texts")
+    everyone = list_of(fields.get("answers") or {}, "texts")
     questions = list_of(fields, "questions")
-    if not len(own) == len(every) == len(questions):
+    if not len(owns) == len(everyone) == len(questions):
         raise RecordError("questions, answers and orig_answers differ in number")
     ids = fields.get("turn_ids") or [f"{name}_q#{n}" for n in range(len(questions))]
-    rows = zip(ids, questions, own, every, strict=True)
+    rows = zip(ids, questions, owns, everyone, strict=True)
     yield _Dialogue(
         name=name,
         title=text_of(fields, "wikipedia_page_title"),
