@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +104,8 @@ class AnswerRows:
                 ranked = [answer(tokens, one) for one in log_probs]
                 self._note_words(payload, question, column, rule, ranked)
                 if column == "text" and "best_of_n" in self._config.shown:
-                    voted = [self._vote(question, n, rule, one) for n, one in enumerate(ranked)]
-                    self._note_words(payload, question, "best_of_n", rule, voted)
+                    drawn = [self._draw(question, n, rule, one) for n, one in enumerate(ranked)]
+                    self._note_words(payload, question, "best_of_n", rule, drawn)
 
     @staticmethod
     def _note_words(
@@ -141,8 +140,8 @@ class AnswerRows:
                 self._note_option(payload, question, column, rule, best(one))
                 if column == "text" and "best_of_n" in self._config.shown:
                     ranked = sorted(((str(n), v) for n, v in enumerate(one)), key=lambda p: -p[1])
-                    voted = int(self._vote(question, 0, rule, ranked)[0][0])
-                    self._note_option(payload, question, "best_of_n", rule, voted)
+                    drawn = int(self._draw(question, 0, rule, ranked)[0][0])
+                    self._note_option(payload, question, "best_of_n", rule, drawn)
 
     @staticmethod
     def _note_option(
@@ -168,18 +167,15 @@ class AnswerRows:
                 for rule, mark in score_answer(said, question.gold).items():
                     _note(payload, "marks", column, rule, [mark])
 
-    def _vote(self, question: Question, prompt: int, rule: str, ranked: Ranked) -> Ranked:
-        """Draw N answers from the probabilities and return them, the most frequent first."""
+    def _draw(self, question: Question, prompt: int, rule: str, ranked: Ranked) -> Ranked:
+        """Draw N answers from the probabilities and return those drawn, the likeliest first."""
         logs = np.array([score for _, score in ranked], dtype=np.float64)
         shares = np.exp(logs - logs.max())
         seed = f"{self._config.seed}/{question.group}/{question.question_id}/{prompt}/{rule}"
         number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
         rng = np.random.default_rng(number)
-        drawn = Counter(
-            rng.choice(len(ranked), self._config.samples, p=shares / shares.sum()).tolist()
-        )
-        order = sorted(drawn, key=lambda place: (-drawn[place], place))
-        return [ranked[place] for place in order]
+        drawn = rng.choice(len(ranked), self._config.samples, p=shares / shares.sum())
+        return [ranked[place] for place in sorted(set(drawn.tolist()))]
 
 
 def _model_columns(values: dict[str, np.ndarray]) -> list[str]:

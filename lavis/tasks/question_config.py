@@ -27,9 +27,8 @@ class VisualQuestionsConfig:
             has its own (each option, where options are the prompts), as released.
         columns: what is compared. `text` sees no picture, `single` one, `pictures` all K,
             `shuffled` those of another question (a control). `best_of_n` spends K predictions on
-            the text alone: K answers drawn from the text-only probabilities of candidates or
-            options, of which the most frequent is given (ties: the likelier); written answers by a
-            search of K beams.
+            the text alone and keeps the likeliest: of K answers drawn from the text-only
+            probabilities of candidates or options; of K beams of a written answer.
         protocols: rules that answers are scored by: `released`, `corrected`. The second reads more
             where candidates are several tokens long.
         best_of: N of `best_of_n` (null: K, or 10 without pictures).

@@ -59,10 +59,12 @@ class BenchmarkConfig(DatasetConfig):
         if self.use_icl and self.benchmark != "imagenetvc":
             raise ConfigError("use_icl: only imagenetvc has demonstrations; set it to false")
         super().__post_init__()
-        self._check_source()
 
-    def _check_source(self) -> None:
-        """Raise where there are neither files nor a way to fetch them."""
+    def check_source(self) -> None:
+        """Raise `ConfigError` where there are neither files nor a way to fetch them.
+
+        Not part of the section's own check, so that a run file loads before its data are there.
+        """
         from lavis.datasets.benchmarks.table import BENCHMARKS
 
         benchmark = BENCHMARKS[self.benchmark]
@@ -71,13 +73,14 @@ class BenchmarkConfig(DatasetConfig):
         if any(source.hub is None for source in benchmark.sources):
             names = ", ".join(source.patterns[0] for source in benchmark.sources)
             raise ConfigError(
-                f"data_dir: missing; give the folder that holds {names} "
+                f"datasets.benchmark.data_dir: missing; give the folder that holds {names} "
                 f"(--options datasets.benchmark.data_dir=...)"
             )
         if find_spec("datasets") is None:
             raise ConfigError(
-                f"data_dir: missing; give the folder of {self.benchmark}'s published files "
-                "(--options datasets.benchmark.data_dir=...), or pip install datasets to fetch it"
+                f"datasets.benchmark.data_dir: missing; give the folder of {self.benchmark}'s "
+                "published files (--options datasets.benchmark.data_dir=...), or pip install "
+                "datasets to fetch it"
             )
 
     @property

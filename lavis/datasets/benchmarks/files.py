@@ -98,12 +98,10 @@ def read_hub(source: Source) -> list[Record]:
     """Return the records of a source from the hub, through the `datasets` package.
 
     Raises:
-        ConfigError: the package is missing, or the source is in no hub.
+        ConfigError: the package is missing.
         DataError: it cannot be fetched.
     """
-    if source.hub is None:
-        names = " or ".join(source.patterns)
-        raise ConfigError(f"datasets.benchmark.data_dir: missing; a folder with {names}")
+    assert source.hub is not None, "checked by BenchmarkConfig.check_source"
     try:
         from datasets import load_dataset  # type: ignore[import-not-found]
     except ImportError:

@@ -356,7 +356,7 @@ def test_configs_name_what_is_wrong(tmp_path):
         make("piqa", tmp_path, use_icl=True)
     build_info = BuildInfo(annotations={"test": SplitSource(storage=[])})
     with pytest.raises(ValueError, match="data_dir: missing; give the folder that holds color"):
-        BenchmarkConfig(benchmark="imagenetvc", build_info=build_info)
+        BenchmarkDataset(BenchmarkConfig(benchmark="imagenetvc", build_info=build_info), "test")
 
 
 def test_the_first_questions_of_each_group(tmp_path):
