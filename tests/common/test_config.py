@@ -33,6 +33,13 @@ FILES = (
     "train_critic.jsonl",
     "val_critic.jsonl",
     "test_critic.jsonl",
+    "output/quickstart/tower.safetensors",
+    *(
+        f"output/{world}/world/{split}.jsonl"
+        for world in ("quickstart", "quickstart_pretrain")
+        for split in ("train", "val", "test", "control")
+    ),
+    "output/quickstart/critic/checkpoint_best/model.safetensors",
 )
 
 
@@ -44,6 +51,7 @@ def data(monkeypatch, tmp_path):
     for file in FILES:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
     for number in range(10):
         (tmp_path / "laion-samples" / f"{number:06d}").mkdir(parents=True)
 
