@@ -21,7 +21,7 @@ import random
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
@@ -38,7 +38,8 @@ CELL = 42
 SIZES = (40, 43, 46)
 GROUNDS = ((255, 255, 255), (250, 244, 232), (238, 244, 250))
 PAINTED = 0.6  # share of the things painted in a random colour
-CLEAR = 0.55  # least share of the dominant colour for a colour question
+TOLD = 0.55  # least share of the dominant colour for a thing to have that colour
+CLEAR = 0.65  # least share for the teacher to be asked for it
 WRONG = 0.42  # share of wrong answers; repeated correct ones are left out, which makes it 0.45
 APART = 20  # least distance in pixels between centres for left/right
 COLOURS = ("red", "yellow", "green", "blue", "purple", "brown", "grey")  # no near neighbours
@@ -46,11 +47,12 @@ COLOURS = ("red", "yellow", "green", "blue", "purple", "brown", "grey")  # no ne
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One pictogram of a scene; `box` is tight, `colour` None where no colour is clear."""
+    """One pictogram of a scene; `box` is tight; no `colour` where none has the share `TOLD`."""
 
     word: str
     kind: str
     colour: str | None
+    share: float  # of the dominant colour in what is painted
     box: tuple[int, int, int, int]
 
     @property
@@ -60,12 +62,14 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture's facts; `drawn` are the highlighted things in the order of their numbers."""
+    """A picture's facts: `drawn` are the highlighted things in the order of their numbers, and a
+    colour is asked for where its share is at least `clear`."""
 
     name: str
     looking: bool
     things: list[Thing]
     drawn: list[int]
+    clear: float = CLEAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +94,12 @@ def words_of(split: str) -> tuple[str, ...]:
 
 
 @cache
-def drawing(word: str, paint: str | None) -> tuple[Image.Image, str | None]:
-    """The pictogram at twice the largest size and its colour as measured, None if unclear."""
+def drawing(word: str, paint: str | None) -> tuple[Image.Image, str | None, float]:
+    """The pictogram at twice the largest size, its colour as measured and that colour's share."""
     picture = openmoji.render(word, 2 * SIZES[-1], colour=paint)
     colour, share = openmoji.dominant_colour(picture.resize((SIZES[-1], SIZES[-1])))
-    clear = share >= CLEAR and colour in COLOURS and paint in (None, colour)
-    return picture, colour if clear else None
+    told = share >= TOLD and colour in COLOURS and paint in (None, colour)
+    return picture, colour if told else None, share
 
 
 @cache
@@ -121,7 +125,8 @@ def make_scene(
         top = cell // 3 * CELL + 1 + rng.randint(0, CELL - cut.height)
         picture.paste(cut, (left, top), cut)
         box = (left, top, left + cut.width - 1, top + cut.height - 1)
-        things.append(Thing(word, openmoji.catalogue()[word].kind, drawing(word, paint)[1], box))
+        _, colour, share = drawing(word, paint)
+        things.append(Thing(word, openmoji.catalogue()[word].kind, colour, share, box))
     drawn = rng.sample(range(count), min(count, rng.randint(2, 3)))
     return Scene(name, looking, things, drawn), picture
 
@@ -175,7 +180,7 @@ def any_colour(rng: random.Random, *, but: str) -> str:
 def ask_colour(rng: random.Random, scene: Scene, about: int, wrong: bool) -> Qar | None:
     """What colour is it? None where the thing has no clear colour."""
     true = scene.things[about].colour
-    if true is None:
+    if true is None or scene.things[about].share < scene.clear:
         return None
     said, error = true, ""
     if wrong:
@@ -345,6 +350,7 @@ def make_one(
     scene, picture = make_scene(f"{split}_{number:05d}", rng, looking=looking, words=words)
     picture.save(out / "images" / f"{scene.name}.png", compress_level=1)
     if statements:
+        scene = replace(scene, clear=TOLD)
         return [json.dumps(line) for line in state_scene(rng, scene, split, per_scene)]
     qars = ask(rng, scene, per_scene)
     return [json.dumps(record(scene, split, qar, i)) for i, qar in enumerate(qars)]
