@@ -65,6 +65,11 @@ class VisualQuestionsConfig:
     def __post_init__(self) -> None:
         if "text" not in self.columns:
             raise ConfigError(f"columns is {self.columns}; 'text' must be among them")
+        if self.pictures.skip_when_certain is not None:
+            raise ConfigError(
+                "pictures.skip_when_certain: benchmarks show pictures of every question, so that "
+                "columns compare the same questions; set it to null"
+            )
         if not self.protocols:
             raise ConfigError("protocols is empty; name released, corrected or both")
         if len(set(self.columns)) < len(self.columns):

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lavis.common.errors import ConfigError, RecordError
 from lavis.tasks.candidates import CandidateTokens, Path
 
@@ -193,11 +195,12 @@ def text_rows(asks: list[Ask], pad: int) -> TextRows:
     read = max((len(ask.reads) for ask in asks), default=0)
     if read:
         wide = max(len(wanted) for ask in asks for _, wanted in ask.reads)
-        positions = torch.zeros(len(asks), read, dtype=torch.long)
-        tokens = torch.zeros(len(asks), read, wide, dtype=torch.long)
+        positions = np.zeros((len(asks), read), dtype=np.int64)
+        tokens = np.zeros((len(asks), read, wide), dtype=np.int64)
         for row, ask in enumerate(asks):
             for column, (position, wanted) in enumerate(ask.reads):
                 positions[row, column] = position
-                tokens[row, column, : len(wanted)] = torch.tensor(wanted)
-        samples |= {"positions": positions, "token_ids": tokens}
+                tokens[row, column, : len(wanted)] = wanted
+        samples["positions"] = torch.from_numpy(positions)
+        samples["token_ids"] = torch.from_numpy(tokens)
     return TextRows(samples, asks)
