@@ -83,7 +83,7 @@ def test_boxes_are_tight_around_the_pictograms(world, records):
 
 def test_a_correct_colour_is_the_colour_of_the_pixels(world, records):
     asked = [r for r in records["test"] if r["kind"] == "colour" and not r["error"]]
-    assert len(asked) >= 15
+    assert len(asked) >= 10
     for record in asked:
         x1, y1, x2, y2 = thing(record, asked_for(record)[0])["boxes"][0]
         picture = Image.open(world / record["image"]).convert("RGBA").crop((x1, y1, x2 + 1, y2 + 1))
