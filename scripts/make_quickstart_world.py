@@ -40,6 +40,7 @@ GROUNDS = ((255, 255, 255), (250, 244, 232), (238, 244, 250))
 PAINTED = 0.6  # share of the things painted in a random colour
 TOLD = 0.55  # least share of the dominant colour for a thing to have that colour
 CLEAR = 0.65  # least share for the teacher to be asked for it
+COLOURS_A_PLACE = 2  # questions for colours to one for a place: colours are harder to learn
 WRONG = 0.42  # share of wrong answers; repeated correct ones are left out, which makes it 0.45
 APART = 20  # least distance in pixels between centres for left/right
 COLOURS = ("red", "yellow", "green", "blue", "purple", "brown", "grey")  # no near neighbours
@@ -216,13 +217,15 @@ def _end(words: list[str]) -> Tokens:
 ASK = {"object": ask_object, "kind": ask_kind, "colour": ask_colour, "relation": ask_relation}
 
 
-def ask(rng: random.Random, scene: Scene, count: int) -> Iterator[Qar]:
-    """Up to `count` different records about the highlighted things of a scene."""
-    kinds = ("colour", "relation") if scene.looking else ("object", "kind")
+def ask(
+    rng: random.Random, scene: Scene, count: int, *, colours: int = COLOURS_A_PLACE
+) -> Iterator[Qar]:
+    """Up to `count` different records on a scene's highlighted things, kind after kind in turn."""
+    kinds = ("colour", "relation", "colour")[: colours + 1] if scene.looking else ("object", "kind")
     seen: set[str] = set()
     for number in range(3 * count):
         about, wrong = rng.choice(scene.drawn), rng.random() < WRONG
-        qar = ASK[kinds[number % 2]](rng, scene, about, wrong)
+        qar = ASK[kinds[number % len(kinds)]](rng, scene, about, wrong)
         key = qar and json.dumps([qar.question, qar.answer])
         if qar is not None and key not in seen:
             seen.add(str(key))
@@ -293,7 +296,7 @@ def statement(
 def state_scene(rng: random.Random, scene: Scene, split: str, count: int) -> Iterator[dict]:
     """Statements of a scene: the claims of a teacher without a manner, and places."""
     number = 0
-    for qar in ask(rng, scene, count):
+    for qar in ask(rng, scene, count, colours=1):
         true = not qar.error
         yield statement(scene, split, state(rng, qar), number, kind=qar.kind, true=true)
         number += 1
