@@ -150,11 +150,15 @@ class GroundingConfig:
         regions: words are compared with the regions numbered 0 to `regions` - 1.
         loss_weight: of the alignment of words and boxes, where samples carry `word_boxes`.
         alignment_only: train nothing but that alignment: the first phase.
+        freeze: keep what words point at, and the picture norm before it: for records without
+            `word_boxes`, which would wear it off. Freeze the word table with it, and set
+            `run.save_frozen`, so that the checkpoint holds them.
     """
 
     regions: PositiveInt = 5
     loss_weight: Annotated[float, Field(ge=0)] = 0.1
     alignment_only: bool = False
+    freeze: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

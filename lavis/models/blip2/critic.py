@@ -52,6 +52,9 @@ class Blip2Critic(Blip2Matcher):
             )
             numbers = [str(i) for i in range(config.grounding.regions)]
             self.register_buffer("region_ids", self.word_ids(numbers), persistent=False)
+            if config.grounding.freeze:
+                freeze(self.grounding)
+                freeze(self.ln_vision)
         if config.freeze_word_embeddings:
             freeze(self.qformer.embeddings.word_embeddings)
 

@@ -1,6 +1,7 @@
 """Words tied to places: hand-computed masks, places and alignment, and a critic that uses them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -127,6 +128,15 @@ def test_alignment_is_trained_beside_the_verdict_where_boxes_are_known(critic):
     torch.testing.assert_close(losses["loss"], total, atol=1e-4, rtol=1e-4)
     with pytest.raises(ConfigError, match="no token 'zebra'"):
         critic({**samples, "word_boxes": [{"zebra": []}]})
+
+
+def test_frozen_grounding_keeps_what_words_point_at(critic):
+    config = replace(critic.config, grounding=GroundingConfig(regions=2, freeze=True))
+    trained = {name for name, w in Blip2Critic(config).named_parameters() if w.requires_grad}
+    assert not any(name.startswith(("grounding.", "ln_vision.")) for name in trained)
+    assert "query_tokens" in trained and "grounding.project.weight" in dict(
+        critic.named_parameters()
+    )
 
 
 def test_grounding_needs_a_square_grid_of_maps():
