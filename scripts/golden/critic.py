@@ -57,8 +57,8 @@ def critic_forward_checks(
     kept = record_outputs(model, {**modules, **layers})
     samples = {"image": inputs["image"], "text_input": texts}
     queries = model.fused_queries(samples)  # with gradients: the last layer is not trimmed
+    blocks = torch.stack([torch.cat(kept[name]) for name in modules])  # pictures come in parts
     features = model.encode_frozen(inputs["image"])
-    blocks = torch.stack([kept[name][0] for name in modules])
     yield compare("critic.vit_block_outputs", blocks, want["vit_block_outputs"], STATES)
     yield compare("critic.vit_out", features, want["vit_out"], STATES)
     embeds = model.image_embeds(features)
