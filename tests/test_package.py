@@ -1,0 +1,14 @@
+"""The import name has one owner."""
+
+import importlib
+from importlib import metadata
+
+import pytest
+
+import lavis
+
+
+def test_importing_beside_salesforce_lavis_says_what_to_uninstall(monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "1.0.2")
+    with pytest.raises(ImportError, match=r"salesforce-lavis 1\.0\.2 .*`pip uninstall salesforce-la"):
+        importlib.reload(lavis)
