@@ -35,6 +35,7 @@ def timm_weights(source: Path) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
+    """Write the tower file that the flags name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="file to write")
     out = parser.parse_args().out

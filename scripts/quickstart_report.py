@@ -90,6 +90,7 @@ def print_tables(report: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Sum up the output folders that the flags name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, help="output folder of the fine-tuned critic's filter")
     parser.add_argument("--world", type=Path, required=True)

@@ -27,6 +27,7 @@ CHUNK = 1000  # rows a worker takes at a time
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="+", metavar="FILES", help="jsonl, .gz, .zst, parquet, tar")
     parser.add_argument("--image-root", default="", help="folder that `image` is relative to")
@@ -122,6 +123,7 @@ def checked(dataset: Any, args: argparse.Namespace) -> Iterator[Any]:
 
 
 def print_report(report: dict[str, Any]) -> None:
+    """Print what the check found."""
     for key, value in report.items():
         if not isinstance(value, dict):
             print(f"{key:24s} {value}")
@@ -134,6 +136,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Check the files and return the exit status."""
     from tqdm import tqdm
 
     from lavis.datasets.corpus import CorpusSummary
@@ -160,6 +163,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Check the corpus that the flags name."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         return run(parse_args(argv))

@@ -21,7 +21,7 @@ from lavis.common.errors import DataError
 
 class RunsCode:
     def __reduce__(self):
-        return (Path.touch, (Path("/tmp/never"),))
+        return (Path.touch, (Path("a-file-that-is-never-made"),))
 
 
 @pytest.fixture
