@@ -29,6 +29,7 @@ from lavis.models.late_fusion.identity import FusionInput, start_as_identity
 from lavis.models.late_fusion.keys import Layout
 from lavis.models.late_fusion.language import (
     LanguageModel,
+    SharedStarts,
     TextStates,
     load_language_model,
     pick,
@@ -128,12 +129,18 @@ class FusionBase(BaseModel):
 
     # Text
 
-    def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> TextStates:
+    def encode_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        starts: SharedStarts | None = None,
+    ) -> TextStates:
         """Run the language model once; no gradients.
 
         Args:
             input_ids: `(B, L)`.
             attention_mask: `(B, L)`, 1 where tokens are, on either side (None: everywhere).
+            starts: beginnings that texts share, which run once; not for models that fill masks.
 
         Raises:
             ConfigError: more tokens than the language model has positions for.
@@ -142,7 +149,9 @@ class FusionBase(BaseModel):
         mask = self._mask(ids, attention_mask)
         self.check_length(ids.shape[1])
         with torch.no_grad():
-            return self.text_states(ids, mask, self.language.hidden(ids, mask))
+            if starts is None or self.language.is_masked:
+                return self.text_states(ids, mask, self.language.hidden(ids, mask))
+            return self.text_states(ids, mask, self.language.hidden_of_branches(ids, mask, starts))
 
     def text_states(self, input_ids: Tensor, mask: Tensor, hidden: Tensor) -> TextStates:
         """Return states of texts whose hidden states `(B, L, H)` are known."""
@@ -240,6 +249,7 @@ class FusionBase(BaseModel):
         pictures: Tensor | PictureStates,
         image_index: Tensor,
         positions: Tensor | None = None,
+        text_index: Tensor | None = None,
     ) -> Tensor:
         """Return hidden states of text rows that saw one picture each.
 
@@ -248,6 +258,7 @@ class FusionBase(BaseModel):
             pictures: features `(N, P, D)`, or their states.
             image_index: `(B, K)` into N; what -1 (no picture) gives has no meaning.
             positions: `(B, R)` rows of the text; -1 is the last patch, -P the first (None: all L).
+            text_index: `(B,)` into `text`, where one text stands for several B (None: one each).
 
         Returns:
             `(B, K, R, H)` after the block's last norm. A row of a merged start token is the last
@@ -259,9 +270,10 @@ class FusionBase(BaseModel):
         text_keys = keys_of(self.fusion_layer, rows, self.places(text.keys, states))
         if positions is None:
             length = text.mask.shape[1]
-            positions = torch.arange(length, device=self.device).expand(len(rows), -1)
+            positions = torch.arange(length, device=self.device).expand(len(image_index), -1)
         inputs = TextStates(rows, text.mask, text.keys)
-        return self.fuse_rows(inputs, text_keys, states, image_index, positions.to(self.device))
+        positions = positions.to(self.device)
+        return self.fuse_rows(inputs, text_keys, states, image_index, positions, text_index)
 
     def places(self, keys: Tensor, pictures: PictureStates) -> Tensor:
         """Return the block's positions of text rows, `(B, L)`: they follow the patches."""
@@ -275,6 +287,7 @@ class FusionBase(BaseModel):
         pictures: PictureStates,
         image_index: Tensor,
         positions: Tensor,
+        text_index: Tensor | None = None,
     ) -> Tensor:
         """Return `fuse` of a text whose keys are known.
 
@@ -282,23 +295,27 @@ class FusionBase(BaseModel):
             text: `hidden` holds the block's input of the last rows, at least of those asked for.
             text_keys: of all L rows.
             positions: `(B, R)`.
+            text_index: as in `fuse`.
         """
+        of = torch.arange(len(positions), device=positions.device)
+        of = of if text_index is None else text_index.to(positions.device)
+        seen = text.keys[of]
         length, given_rows = text.mask.shape[1], text.hidden.shape[1]
         count, patches = image_index.shape[1], pictures.rows.shape[1]
         index = image_index.clamp(min=0)
         inside = positions.clamp(min=0)
-        merged = text.replaced.gather(1, inside) & (positions >= 0)
+        merged = text.replaced[of].gather(1, inside) & (positions >= 0)
         positions = torch.where(merged, -1, positions)
-        of_text = pick(text.hidden, inside - (length - given_rows))[:, None]  # (B, 1, R, H)
+        of_text = pick(text.hidden, inside - (length - given_rows), of)[:, None]  # (B, 1, R, H)
         patch = (positions + patches).clamp(0, patches - 1)  # (B, R)
         of_picture = pictures.rows[index[..., None], patch[:, None]]  # (B, K, R, H)
         is_text = positions >= 0
         queries = torch.where(is_text[:, None, :, None], of_text.to(of_picture.dtype), of_picture)
-        places = self.places(text.keys, pictures).gather(1, inside)
+        places = self.places(seen, pictures).gather(1, inside)
         places = torch.where(is_text, places, patch + self._first)
-        visible = self._visible(text.keys, positions, patches)
+        visible = self._visible(seen, positions, patches)
         batch = torch.arange(len(positions), device=positions.device).repeat_interleave(count)
-        joined = pictures.keys.select(index.flatten()).then(text_keys.select(batch))
+        joined = pictures.keys.select(index.flatten()).then(text_keys.select(of[batch]))
         given = (queries.flatten(0, 1), places[batch], joined, visible[batch])
         if self.config.use_grad_checkpoint and torch.is_grad_enabled():
             fused = checkpoint(rows_of, self.fusion_layer, *given, use_reentrant=False)

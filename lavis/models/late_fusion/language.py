@@ -13,7 +13,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    DynamicCache,
+)
 
 from lavis.common.errors import ConfigError
 from lavis.models.base import freeze
@@ -62,8 +67,32 @@ class TextStates:
         return F.pad(seen[:, :-1], (1, 0), value=-1)
 
 
-def pick(rows: Tensor, index: Tensor) -> Tensor:
-    """Return rows `(B, R, H)` of `(B, L, H)` at `(B, R)`; -1 gives the first."""
+@dataclass(frozen=True)
+class SharedStarts:
+    """Which texts of a batch begin alike, so that their beginnings run once.
+
+    Texts are `(B, L)`: columns up to `length` hold beginnings, padded at the left, the others what
+    follows them, at least one token, padded at the right.
+
+    Attributes:
+        length: columns of beginnings.
+        first: `(G,)` of each distinct beginning, a text that has it.
+        of: `(B,)` of each text, its beginning, into G.
+    """
+
+    length: int
+    first: Tensor
+    of: Tensor
+
+
+def pick(rows: Tensor, index: Tensor, of: Tensor | None = None) -> Tensor:
+    """Return rows `(B, R, H)` of `(B, L, H)` at `(B, R)`; -1 gives the first.
+
+    Args:
+        of: `(B,)`, which of the texts each B is; `rows` is `(T, L, H)` then.
+    """
+    if of is not None:
+        return rows[of[:, None], index.clamp(min=0)]
     return rows.gather(1, index.clamp(min=0)[..., None].expand(-1, -1, rows.shape[-1]))
 
 
@@ -177,6 +206,19 @@ class LanguageModel:
         if not self.is_masked:
             given["use_cache"] = past is not None
         return self.base(**given).last_hidden_state
+
+    def hidden_of_branches(self, input_ids: Tensor, mask: Tensor, starts: SharedStarts) -> Tensor:
+        """Return `hidden` `(B, L, H)` of texts that share beginnings, each of which runs once.
+
+        Args:
+            input_ids, mask: `(B, L)`, laid out as `starts` says.
+        """
+        length, first, of = starts.length, starts.first.to(mask.device), starts.of.to(mask.device)
+        past = DynamicCache(config=self.config)
+        begun = self.hidden(input_ids[first, :length], mask[first, :length], past)
+        past.batch_select_indices(of)
+        rest = self.hidden(input_ids[:, length:], mask, past)
+        return torch.cat([begun[of], rest], dim=1)
 
     def logits(self, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
         """Return logits `(..., V)`, or `(..., C)` of the C `token_ids` only, float32."""

@@ -102,9 +102,10 @@ class LateFusion(FusionBase):
         Text and pictures are encoded once for all columns.
 
         Args:
-            samples: see the class; also `positions` `(B, R)` (absent: each text's last token), and
+            samples: see the class; also `positions` `(B, R)` (absent: each text's last token);
                 `token_ids` `(C,)`, `(B, C)` or `(B, R, C)`: only these are returned, normalised
-                over the whole vocabulary.
+                over the whole vocabulary; and `text_index` `(B,)`, where one text stands for
+                several B: texts are `(T, L)` then, all else stays `(B, ...)`.
             columns: ways of mixing, by name (None: the config's).
             details: also return what text and pictures predict on their own.
 
@@ -113,7 +114,8 @@ class LateFusion(FusionBase):
             `text_log_probs` and `image_log_probs` `(B, K, R, V or C)`.
         """
         text = self.texts_of(samples)
-        pictures, index = self.pictures_of(samples, len(text.mask))
+        of = samples.get("text_index")
+        pictures, index = self.pictures_of(samples, len(text.mask if of is None else of))
         return predict_columns(self, samples, text, pictures, index, columns, details=details)
 
     def mixing(self, num_images: int | None = None) -> Mixing:

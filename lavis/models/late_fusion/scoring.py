@@ -16,7 +16,7 @@ from lavis.common.errors import ConfigError
 from lavis.models.late_fusion.families import changes_logits
 from lavis.models.late_fusion.language import TextStates, pick
 from lavis.models.late_fusion.losses import chunked_loss
-from lavis.models.late_fusion.mixing import Mixing, mix
+from lavis.models.late_fusion.mixing import Mixing, mix, mix_probs
 
 if TYPE_CHECKING:
     from lavis.models.late_fusion.fusion import FusionBase, PictureStates
@@ -117,13 +117,17 @@ def predict_columns(
     details: bool,
 ) -> dict[str, Tensor]:
     """Return log-probabilities of each column; see `LateFusion.predict`."""
-    positions = samples.get("positions")
-    positions = text.last()[:, None] if positions is None else positions.to(text.mask.device)
+    of, positions = samples.get("text_index"), samples.get("positions")
+    of = None if of is None else of.to(text.mask.device)
+    if positions is None:
+        last = text.last()[:, None]
+        positions = last if of is None else last[of]
+    positions = positions.to(text.mask.device)
     ways = columns if columns is not None else {"": Mixing.of(model.config)}
-    rows = pick(text.hidden, positions)[:, None]  # (B, 1, R, H)
+    rows = pick(text.hidden, positions, of)[:, None]  # (B, 1, R, H)
     count = image_index.shape[1] if pictures is not None else 0
     if pictures is not None:
-        fused = model.fuse(text, pictures, image_index, positions)
+        fused = model.fuse(text, pictures, image_index, positions, of)
         rows = torch.cat([fused, rows.to(fused.dtype)], dim=1)
     batch, asked = positions.shape
     rows = rows.transpose(1, 2).flatten(0, 1)  # (B R, K + 1, H)
@@ -141,10 +145,9 @@ def predict_columns(
     size = max(1, model.config.loss_chunk // (count + 1))
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
-        found = _predict_chunk(model, rows[part], ways, shares, part, details=details)
+        asked_ids = None if ids is None else ids[part]
+        found = _predict_chunk(model, rows[part], ways, shares, part, asked_ids, details=details)
         for name, log_probs in found.items():
-            if ids is not None:
-                log_probs = log_probs.gather(-1, _like(ids[part], log_probs))
             parts.setdefault(name, []).append(log_probs)
     outputs = {}
     for name, pieces in parts.items():
@@ -159,21 +162,32 @@ def _predict_chunk(
     ways: Mapping[str, Mixing],
     shares: Mapping[str, tuple[Any, ...]],
     part: slice,
+    ids: Tensor | None,
     *,
     details: bool,
 ) -> dict[str, Tensor]:
-    """Return full log-probabilities of rows `(c, K + 1, H)`, by output name."""
+    """Return log-probabilities of rows `(c, K + 1, H)`, by output name.
+
+    Args:
+        ids: `(c, C)`, those that are asked for (None: all). Where mixing allows it, no other
+            token's probability is computed, only the sum of all.
+    """
     found: dict[str, Tensor] = {}
     logits: Tensor | None = None
+    alone: Tensor | None = None  # (c, K + 1, C), what pictures and text predict by themselves
     for name, way in ways.items():
         share, present = shares[name]
         key = f"log_probs.{name}" if name else "log_probs"
         if way.kind == "logits" and share is not None and not changes_logits(model.language.config):
             # A linear head of mixed hidden states gives the mixed logits: one row instead of K + 1.
-            found[key] = model.logits(_mix_rows(rows, share[part])).log_softmax(dim=-1)
+            found[key] = _normalised(model.logits(_mix_rows(rows, share[part])), ids)
             continue
         logits = model.logits(rows) if logits is None else logits
-        found[key] = mix(
+        if way.kind == "probs" and share is not None:
+            alone = _normalised(logits, ids) if alone is None else alone
+            found[key] = mix_probs(alone[:, :-1], alone[:, -1], share[part])
+            continue
+        whole = mix(
             way.kind,
             way.weights,
             image_logits=logits[:, :-1],
@@ -181,11 +195,20 @@ def _predict_chunk(
             shares=None if share is None else share[part],
             present=present[part],
         )
+        found[key] = whole if ids is None else whole.gather(-1, ids)
     if details:
         logits = model.logits(rows) if logits is None else logits
-        alone = logits.log_softmax(dim=-1)
+        alone = _normalised(logits, ids) if alone is None else alone
         found["text_log_probs"], found["image_log_probs"] = alone[:, -1], alone[:, :-1]
     return found
+
+
+def _normalised(logits: Tensor, ids: Tensor | None) -> Tensor:
+    """Return log-probabilities `(c, ..., V)`, or those of `ids` `(c, C)` alone."""
+    if ids is None:
+        return logits.log_softmax(dim=-1)
+    asked = logits.gather(-1, _like(ids, logits))
+    return asked - logits.logsumexp(dim=-1, keepdim=True)
 
 
 def _mix_rows(rows: Tensor, shares: Tensor) -> Tensor:
