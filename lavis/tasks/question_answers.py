@@ -128,10 +128,16 @@ class AnswerRows:
     ) -> None:
         for column in _model_columns(values):
             scores: dict[str, list[float]] = {}
-            for ask, row in rows:
-                numbers = values[f"log_probs.{column}"][row, : len(ask.reads), 0].tolist()
-                text, start = question.prompts[ask.prompt], question.starts[ask.prompt]
-                for rule, value in option_scores(numbers, ask.ends, start, text).items():
+            read: list[list[float]] = [[] for _ in question.prompts]
+            ends = {ask.prompt: ask.ends for ask, _ in rows}
+            for ask, row in rows:  # the first option's rows come first
+                own = read[ask.prompt]
+                if ask.skipped and not own:
+                    own += read[0][: ask.skipped]
+                own += values[f"log_probs.{column}"][row, : len(ask.reads), 0].tolist()
+            for prompt, numbers in enumerate(read):
+                text, start = question.prompts[prompt], question.starts[prompt]
+                for rule, value in option_scores(numbers, ends[prompt], start, text).items():
                     scores.setdefault(rule, []).append(value)
             for rule, one in scores.items():
                 if not self._wants(rule):

@@ -6,7 +6,7 @@ Shapes: B rows, L tokens, R read positions of a row, C tokens read at one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from lavis.common.errors import ConfigError, RecordError
 from lavis.tasks.candidates import CandidateTokens, Path
+from lavis.tasks.text_sharing import reads_of_a_row, shared_beginnings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +33,7 @@ class Ask:
         reads: (position, tokens whose probability after it is wanted).
         prefixes: `next_word`: what of a candidate stands before each read.
         ends: `choice`: where each token after the first ends, in characters.
+        skipped: `choice`: reads at the beginning that its question's first row has in its place.
     """
 
     question: int
@@ -40,6 +42,7 @@ class Ask:
     reads: tuple[tuple[int, tuple[int, ...]], ...] = ()
     prefixes: tuple[Path, ...] = ()
     ends: tuple[int, ...] = ()
+    skipped: int = 0
 
 
 class QuestionTokenizer:
@@ -108,8 +111,12 @@ class QuestionTokenizer:
         end = self.tokenizer.eos_token_id
         return [] if end is None else [int(end)]
 
-    def asks(self, question: Question, place: int) -> list[Ask]:
+    def asks(self, question: Question, place: int, *, own_pictures: bool = False) -> list[Ask]:
         """Return the rows of a question.
+
+        Args:
+            place: of the question in its unit.
+            own_pictures: each prompt has its own, so that no two rows predict the same.
 
         Raises:
             RecordError: a text is too long, or has nothing to predict.
@@ -122,7 +129,8 @@ class QuestionTokenizer:
                 f"run.tokenizer: a model that fills masks cannot do a '{question.kind}' benchmark"
             )
         if question.kind == "choice":
-            return [self._choice(place, n, text) for n, text in enumerate(question.prompts)]
+            options = [self._choice(place, n, text) for n, text in enumerate(question.prompts)]
+            return options if own_pictures else _read_context_once(options)
         prompts = enumerate(question.prompts)
         return [Ask(place, n, self._fit(self.tokenizer(text).input_ids)) for n, text in prompts]
 
@@ -166,41 +174,82 @@ class QuestionTokenizer:
         return (*start, *ids[len(ids) - self._max + len(start) :])
 
 
-@dataclass
-class TextRows:
-    """Rows of a unit as tensors.
+def _read_context_once(options: list[Ask]) -> list[Ask]:
+    """Leave to the first option the reads whose tokens, and all before them, are in every one."""
+    common = 0
+    for tokens in zip(*(ask.ids for ask in options), strict=False):
+        if len(set(tokens)) > 1:
+            break
+        common += 1
+    skipped = max(common - 1, 0)  # token j is read at j - 1
+    first, *rest = options
+    return [first, *(replace(ask, reads=ask.reads[skipped:], skipped=skipped) for ask in rest)]
 
-    Attributes:
-        samples: `input_ids`, `attention_mask` `(T, L)` of T distinct texts; `text_index` `(B,)`;
-            `positions` `(B, R)` and `token_ids` `(B, R, C)`, padded with 0.
-        asks: the B rows.
+
+def split_reads(asks: Sequence[Ask]) -> list[Ask]:
+    """Cut rows with many reads in several of the same text, so that few reads are padding."""
+    size = reads_of_a_row([len(ask.reads) for ask in asks])
+    found = []
+    for ask in asks:
+        for start in range(0, max(len(ask.reads), 1), size):
+            part = slice(start, start + size)
+            found.append(replace(ask, reads=ask.reads[part], prefixes=ask.prefixes[part]))
+    return found
+
+
+def text_rows(asks: Sequence[Ask], pad: int, *, share: bool = True) -> dict[str, Any]:
+    """Return the tensors of a unit; equal texts stand once.
+
+    Args:
+        asks: B rows.
+        pad: what stands where no token is.
+        share: arrange texts by their beginnings.
+
+    Returns:
+        `input_ids`, `attention_mask` `(T, L)` of T distinct texts; `text_index` `(B,)`; `positions`
+        `(B, R)` and `token_ids` `(B, R, C)`, padded with a row's first token. Where beginnings are
+        shared, `start_length` columns hold them at the left, `start_first` `(G,)` names a text of
+        each, and `start_of` `(T,)` says which one each text has.
     """
-
-    samples: dict[str, Tensor] = field(default_factory=dict)
-    asks: list[Ask] = field(default_factory=list)
-
-
-def text_rows(asks: list[Ask], pad: int) -> TextRows:
-    """Pad rows at the right; equal texts stand once."""
     import torch
-    from torch.nn.utils.rnn import pad_sequence
 
     places = {ids: n for n, ids in enumerate(dict.fromkeys(ask.ids for ask in asks))}
-    texts = [torch.tensor(ids, dtype=torch.long) for ids in places]
-    samples = {
-        "input_ids": pad_sequence(texts, batch_first=True, padding_value=pad),
-        "attention_mask": pad_sequence([torch.ones_like(t) for t in texts], batch_first=True),
-        "text_index": torch.tensor([places[ask.ids] for ask in asks], dtype=torch.long),
+    texts = list(places)
+    found = shared_beginnings(texts) if share else None
+    begun = [found.lengths[of] for of in found.of] if found is not None else [0] * len(texts)
+    width = max(begun)
+    rest = max(len(text) - n for text, n in zip(texts, begun, strict=True))
+    ids = np.full((len(texts), width + rest), pad, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, (text, n) in enumerate(zip(texts, begun, strict=True)):
+        ids[row, width - n : width - n + len(text)] = text
+        mask[row, width - n : width - n + len(text)] = 1
+    of_text = [places[ask.ids] for ask in asks]
+    samples: dict[str, Any] = {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.from_numpy(mask),
+        "text_index": torch.tensor(of_text, dtype=torch.long),
     }
+    if found is not None:
+        samples["start_length"] = width
+        samples["start_first"] = torch.tensor(found.first, dtype=torch.long)
+        samples["start_of"] = torch.tensor(found.of, dtype=torch.long)
+    return samples | _reads(asks, [width - begun[text] for text in of_text])
+
+
+def _reads(asks: Sequence[Ask], shifts: Sequence[int]) -> dict[str, Tensor]:
+    """Return `positions` `(B, R)` and `token_ids` `(B, R, C)`; none where nothing is read."""
+    import torch
+
     read = max((len(ask.reads) for ask in asks), default=0)
-    if read:
-        wide = max(len(wanted) for ask in asks for _, wanted in ask.reads)
-        positions = np.zeros((len(asks), read), dtype=np.int64)
-        tokens = np.zeros((len(asks), read, wide), dtype=np.int64)
-        for row, ask in enumerate(asks):
-            for column, (position, wanted) in enumerate(ask.reads):
-                positions[row, column] = position
-                tokens[row, column, : len(wanted)] = wanted
-        samples["positions"] = torch.from_numpy(positions)
-        samples["token_ids"] = torch.from_numpy(tokens)
-    return TextRows(samples, asks)
+    if not read:
+        return {}
+    wide = max(len(wanted) for ask in asks for _, wanted in ask.reads)
+    positions = np.zeros((len(asks), read), dtype=np.int64)
+    tokens = np.zeros((len(asks), read, wide), dtype=np.int64)
+    for row, (ask, shift) in enumerate(zip(asks, shifts, strict=True)):
+        positions[row] = shift
+        for column, (position, wanted) in enumerate(ask.reads):
+            positions[row, column] = shift + position
+            tokens[row, column, : len(wanted)] = wanted
+    return {"positions": torch.from_numpy(positions), "token_ids": torch.from_numpy(tokens)}

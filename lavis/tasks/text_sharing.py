@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 Tokens = tuple[int, ...]
 LONGEST_REST = (1, 2, 4, 8, 16, 32, 64, 128)  # tried for what follows a beginning, tokens
@@ -44,7 +45,7 @@ def shared_beginnings(texts: Sequence[Tokens]) -> Beginnings | None:
     if len(texts) < 2 or min(map(len, texts)) < 2:
         return None
     order = sorted(range(len(texts)), key=lambda n: texts[n])
-    alike = [_common(texts[a], texts[b]) for a, b in zip(order, order[1:], strict=False)]
+    alike = [_common(texts[a], texts[b]) for a, b in pairwise(order)]
     least = WORTH * len(texts) * max(map(len, texts))
     chosen = None
     for rest in LONGEST_REST:

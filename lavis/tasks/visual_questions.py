@@ -18,7 +18,7 @@ from lavis.tasks.question_answers import AnswerRows
 from lavis.tasks.question_config import VisualQuestionsConfig
 from lavis.tasks.question_pictures import PictureSet, QuestionPictures, others
 from lavis.tasks.question_results import write_results
-from lavis.tasks.question_texts import Ask, QuestionTokenizer, text_rows
+from lavis.tasks.question_texts import Ask, QuestionTokenizer, split_reads, text_rows
 from lavis.tasks.reading_metrics import is_finished
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lavis.datasets.benchmarks.question import Question
 
 _OWN = {"text": 0, "single": 1, "pictures": None}  # columns of a question's own pictures
+_TEXT = ("input_ids", "attention_mask", "text_index", "positions", "token_ids")
 _UNSCORED = {
     "keep_features", "main_rule", "report_examples", "resamples",
 }  # fmt: skip  # options that change no row
@@ -69,6 +70,7 @@ class VisualQuestionsTask(BaseTask):
             self.pictures = QuestionPictures(
                 config.pictures, config.pictures_per, keep_features=config.keep_features
             )
+        self._own = self.pictures is not None and config.pictures_per == "prompt"
         self._answers = AnswerRows(config, self.texts)
 
     def identity(self) -> dict[str, Any]:
@@ -101,7 +103,7 @@ class VisualQuestionsTask(BaseTask):
         for index in plan.rows(unit).tolist():
             try:
                 question = bench.question(index)
-                asks = self.texts.asks(question, len(batch.questions))
+                asks = self.texts.asks(question, len(batch.questions), own_pictures=self._own)
             except RecordError as error:
                 batch.rejects.append(self.reject(dataset, index, error.reason))
                 continue
@@ -109,7 +111,10 @@ class VisualQuestionsTask(BaseTask):
             batch.rows.append(dataset.row(index))
             batch.asks += asks
         if batch.asks:
-            batch.samples = text_rows(batch.asks, self.texts.pad).samples
+            batch.asks = split_reads(batch.asks)
+            written = batch.questions[0].kind == "generate"
+            share = not (written or self.texts.masked)
+            batch.samples = text_rows(batch.asks, self.texts.pad, share=share)
             if self.pictures is not None:
                 self._add_pictures(batch, bench)
         return batch
@@ -157,15 +162,10 @@ class VisualQuestionsTask(BaseTask):
         seen = self._seen(model, samples)
         if "positions" not in samples:
             return self._written(model, batch, seen)
-        text = model.encode_text(samples["input_ids"], samples["attention_mask"])
-        rows = samples["text_index"].to(text.hidden.device)
-        given = {
-            "input_ids": samples["input_ids"][rows],
-            "attention_mask": samples["attention_mask"][rows],
-            "text_hidden": text.hidden[rows],
-            "positions": samples["positions"],
-            "token_ids": samples["token_ids"],
-        }
+        text = model.encode_text(
+            samples["input_ids"], samples["attention_mask"], _starts(model, samples)
+        )
+        given = {name: samples[name] for name in _TEXT} | {"text_hidden": text.hidden}
         own = [column for column in self.config.shown if column in _OWN]
         ways = {column: model.mixing(_OWN[column]) for column in own}
         outputs = model.predict({**given, **seen.get("", {})}, ways)
@@ -297,6 +297,13 @@ class VisualQuestionsTask(BaseTask):
             store=store if report else None,
             report=report,
         )
+
+
+def _starts(model: Any, samples: dict[str, Any]) -> Any:
+    """Return the beginnings that the unit's texts share, as the model takes them, or None."""
+    if "start_length" not in samples:
+        return None
+    return model.shared_starts(samples["start_length"], samples["start_first"], samples["start_of"])
 
 
 def _set_of(sets: list[PictureSet], ask: Ask) -> PictureSet:

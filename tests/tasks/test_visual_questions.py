@@ -97,9 +97,9 @@ def test_each_distinct_picture_and_text_runs_once(model, pool, colors, monkeypat
     seen = {"pictures": [], "texts": []}
     encode_text, encode_images = model.encode_text, model.encode_frozen
 
-    def texts(ids, mask=None):
-        seen["texts"].append(len(ids))
-        return encode_text(ids, mask)
+    def texts(ids, mask=None, starts=None):
+        seen["texts"].append((len(ids), len(starts.first)))
+        return encode_text(ids, mask, starts)
 
     def pictures(image):
         seen["pictures"].append(len(image))
@@ -112,7 +112,7 @@ def test_each_distinct_picture_and_text_runs_once(model, pool, colors, monkeypat
     config = replace(config, protocols=["released"])
     task = make_task(config, monkeypatch, GivenPictures(pool, given, "question"))
     answer(task, model, colors, batch_size=100)
-    assert seen == {"pictures": [4], "texts": [15]}  # 3 questions x 5 prompts
+    assert seen == {"pictures": [4], "texts": [(15, 6)]}  # 3 questions x 5 prompts, of 2 beginnings
 
 
 def test_results_do_not_depend_on_the_unit_size(model, pool, colors, monkeypatch):

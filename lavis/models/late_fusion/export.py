@@ -110,12 +110,10 @@ def read_config(source: str | Path, overrides: Mapping[str, Any]) -> LateFusionC
     return TypeAdapter(LateFusionConfig).validate_python(fields)
 
 
-def export_vlmig_bin(model: LateFusion, path: str | Path) -> None:
-    """Write all weights as released training does: `torch.save` of the whole state dict.
+def check_exportable(model: LateFusion) -> None:
+    """Raise `ConfigError` where the released code cannot run the model.
 
-    Raises:
-        ConfigError: the released code cannot run the model: its block started as identity, or the
-            language model is quantised.
+    Its block started as identity, or the language model is quantised.
     """
     if model.fusion_input.is_affine:
         raise ConfigError(
@@ -124,6 +122,15 @@ def export_vlmig_bin(model: LateFusion, path: str | Path) -> None:
         )
     if model.config.quantize:
         raise ConfigError("a quantised language model cannot be exported; set model.quantize=null")
+
+
+def export_vlmig_bin(model: LateFusion, path: str | Path) -> None:
+    """Write all weights as released training does: `torch.save` of the whole state dict.
+
+    Raises:
+        ConfigError: see `check_exportable`.
+    """
+    check_exportable(model)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part-{os.getpid()}")

@@ -140,7 +140,7 @@ class FusionBase(BaseModel):
         Args:
             input_ids: `(B, L)`.
             attention_mask: `(B, L)`, 1 where tokens are, on either side (None: everywhere).
-            starts: beginnings that texts share, which run once; not for models that fill masks.
+            starts: beginnings that texts share; where the model can, they run once.
 
         Raises:
             ConfigError: more tokens than the language model has positions for.
@@ -149,7 +149,7 @@ class FusionBase(BaseModel):
         mask = self._mask(ids, attention_mask)
         self.check_length(ids.shape[1])
         with torch.no_grad():
-            if starts is None or self.language.is_masked:
+            if starts is None or not self.language.branches:
                 return self.text_states(ids, mask, self.language.hidden(ids, mask))
             return self.text_states(ids, mask, self.language.hidden_of_branches(ids, mask, starts))
 
@@ -174,6 +174,21 @@ class FusionBase(BaseModel):
                 f"{self._limit} positions; cut the texts, or pool patches with model.vision.grid"
             )
 
+    def longest_text(self, image_size: int | None = None) -> int | None:
+        """Return how many tokens fit behind the patches of a picture, None for any number.
+
+        Args:
+            image_size: edge of the pictures; without it the size is the tower's own, or unknown.
+        """
+        if self._limit is None:
+            return None
+        patches = 0
+        size = image_size or self.config.vision.image_size
+        if self.mm_model is not None and size is not None:
+            picture = torch.zeros(1, 3, size, size, device=self.device)
+            patches = self.encode_images(picture).shape[1]
+        return self._limit - patches
+
     def texts_of(self, samples: Mapping[str, Any]) -> TextStates:
         """Return states of the texts of samples."""
         ids = samples["input_ids"].to(self.device)
@@ -194,13 +209,18 @@ class FusionBase(BaseModel):
 
     encode_frozen = encode_images
 
+    @property
+    def vision_width(self) -> int:
+        """D, width of a vision token."""
+        return self.mm_proj.linear1.in_features
+
     def picture_states(self, features: Tensor) -> PictureStates:
         """Return the block's rows and keys of vision features `(N, P, D)`.
 
         Raises:
             ConfigError: features of another width than the projector's.
         """
-        expected = self.mm_proj.linear1.in_features
+        expected = self.vision_width
         if features.shape[-1] != expected:
             raise ConfigError(
                 f"vision features of width {features.shape[-1]}, but the projector reads "

@@ -159,6 +159,7 @@ class LanguageModel:
         config: the text part of its config.
         is_masked: it fills masks (bert) and looks both ways.
         width: H, of the vectors its head reads (opt-350m: not `hidden_size`).
+        branches: texts may go on from one cache of keys (not where layers keep a running state).
     """
 
     def __init__(self, llm: nn.Module) -> None:
@@ -172,6 +173,11 @@ class LanguageModel:
         self.vocab_size, self.width = table.weight.shape
         accepted = inspect.signature(self.base.forward).parameters
         self._takes_positions = "position_ids" in accepted
+        kinds = getattr(self.config, "layer_types", None) or ["attention"]
+        remembers = "past_key_values" in accepted and all("attention" in kind for kind in kinds)
+        self.branches = (
+            remembers and not self.is_masked and not any("linear" in kind for kind in kinds)
+        )
 
     @property
     def base(self) -> nn.Module:

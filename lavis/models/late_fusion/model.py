@@ -21,10 +21,16 @@ from lavis.common.registry import models
 from lavis.models.base import group_parameters
 from lavis.models.late_fusion import keys as names
 from lavis.models.late_fusion.config import LateFusionConfig
-from lavis.models.late_fusion.export import read_config, save_pretrained
+from lavis.models.late_fusion.export import (
+    check_exportable,
+    export_vlmig_bin,
+    read_config,
+    save_pretrained,
+)
 from lavis.models.late_fusion.fusion import FusionBase
 from lavis.models.late_fusion.generation import Generation, generate
 from lavis.models.late_fusion.identity import zero_started_gains
+from lavis.models.late_fusion.language import SharedStarts
 from lavis.models.late_fusion.mixing import Mixing
 from lavis.models.late_fusion.scoring import fusion_loss, predict_columns
 
@@ -68,7 +74,7 @@ class LateFusion(FusionBase):
     # Training, scoring, generation
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return `{"loss"}`, the mean cross entropy of tokens.
+        """Return `loss`, the mean cross entropy of tokens, and `targets`, how many these are.
 
         Each visible token is predicted from the visible one before it, the first one from the last
         patch, with each of its pictures on its own; padding and patches are never targets. With
@@ -87,7 +93,9 @@ class LateFusion(FusionBase):
             if self.language.is_masked:
                 raise ConfigError("a masked language model needs 'labels' to have a loss")
             labels = samples["input_ids"]
-        return {"loss": fusion_loss(self, samples, text, pictures, index, labels.to(self.device))}
+        labels = labels.to(self.device)
+        loss, count = fusion_loss(self, samples, text, pictures, index, labels)
+        return {"loss": loss, "targets": count}
 
     @torch.no_grad()
     def predict(
@@ -121,6 +129,10 @@ class LateFusion(FusionBase):
     def mixing(self, num_images: int | None = None) -> Mixing:
         """Return the config's way of mixing, of a text's first pictures only (None: of all)."""
         return replace(Mixing.of(self.config), num_images=num_images)
+
+    def shared_starts(self, length: int, first: Tensor, of: Tensor) -> SharedStarts:
+        """Say which texts begin alike, for `encode_text`; see `SharedStarts`."""
+        return SharedStarts(length, first, of)
 
     def generate(self, input_ids: Tensor, **options: Any) -> Tensor:
         """Continue texts; see `lavis.models.late_fusion.generation.generate`."""
@@ -176,6 +188,14 @@ class LateFusion(FusionBase):
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         """Write a Hugging Face folder; see `lavis.models.late_fusion.export`."""
         save_pretrained(self, folder, **options)
+
+    def check_exportable(self) -> None:
+        """Raise `ConfigError` where `export_vlmig_bin` would."""
+        check_exportable(self)
+
+    def export_vlmig_bin(self, path: str | Path) -> None:
+        """Write the released code's file; see `lavis.models.late_fusion.export`."""
+        export_vlmig_bin(self, path)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> LateFusion:

@@ -29,8 +29,8 @@ def fusion_loss(
     pictures: PictureStates | None,
     image_index: Tensor,
     labels: Tensor,
-) -> Tensor:
-    """Return the mean cross entropy; see `LateFusion.forward`."""
+) -> tuple[Tensor, Tensor]:
+    """Return the mean cross entropy and the number of targets; see `LateFusion.forward`."""
     scores = samples.get("scores")
     mixes = pictures is None or scores is not None
     source, valid = _targets(model, text, labels, needs_text=mixes)
@@ -52,13 +52,13 @@ def fusion_loss(
     if pictures is None:
         targets = labels[valid]
         rows = pick(text.hidden, source)[valid]
-        return chunked_loss(rows, own_loss, chunk) / max(len(rows), 1)
+        return _mean(chunked_loss(rows, own_loss, chunk), len(rows))
     fused = model.fuse(text, pictures, image_index, source)  # (B, K, R, H)
     if not mixes:
         each = valid[:, None] & present[..., None]  # (B, K, R)
         targets = labels[:, None].expand(each.shape)[each]
         rows = fused[each]
-        return chunked_loss(rows, own_loss, chunk) / max(len(rows), 1)
+        return _mean(chunked_loss(rows, own_loss, chunk), len(rows))
     mixing = Mixing.of(model.config)
     shares, present = mixing.shares(scores, present)
     plain = pick(text.hidden, source)[:, None].to(fused.dtype)
@@ -80,7 +80,11 @@ def fusion_loss(
         return F.nll_loss(log_probs, targets[part], reduction="none")
 
     size = max(1, chunk // stacked.shape[1])
-    return chunked_loss(stacked, mixed_loss, size) / max(len(stacked), 1)
+    return _mean(chunked_loss(stacked, mixed_loss, size), len(stacked))
+
+
+def _mean(total: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    return total / max(count, 1), torch.tensor(count, device=total.device)
 
 
 def _targets(
