@@ -6,7 +6,8 @@
 One line a comparison: name, largest absolute difference, tolerance, pass or FAIL; the exit status
 is 1 where any failed. Sizes and names come from the folder's files. Pixels, text, ids and tokens
 must be equal. LSKD: hidden states, logits and gradients agree to 1e-4, probabilities and losses to
-1e-5. vLMIG: hidden states and logits to 5e-4, losses to 1e-4, probabilities to 1e-5.
+1e-5. vLMIG: hidden states and logits to 5e-4, losses to 1e-4, probabilities to 1e-5; answers and
+accuracies must be equal.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from golden.checks import Check, read_json
+from golden.clip import clip_checks
 from golden.critic import critic_checks, resized_checks
 from golden.filtering import filter_checks
 from golden.inputs import drawing_checks, image_checks, schedule_checks, text_checks
+from golden.questions import question_checks
 from golden.stage1 import stage1_checks
 from golden.vlmig import families, family_checks
 
@@ -45,6 +48,10 @@ def comparisons(folder: Path) -> Iterator[Check]:
                 yield from run(folder, config)
     for family in families(folder):
         yield from family_checks(family)
+    if (folder / "clip" / "golden.safetensors").is_file():
+        yield from clip_checks(folder / "clip")
+    if (folder / "eval" / "model.safetensors").is_file():
+        yield from question_checks(folder / "eval")
 
 
 def main() -> int:
@@ -52,10 +59,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="a set in the format of tests/fixtures")
     folder: Path = parser.parse_args().folder
-    if not (folder / "config.json").is_file() and not any(folder.glob("*/golden.json")):
+    signs = ("config.json", "*/golden.json", "eval/model.safetensors")
+    if not any(any(folder.glob(sign)) for sign in signs):
         sys.stderr.write(
-            f"error: {folder} holds neither config.json nor <part>/golden.json; "
-            "give the folder of a set\n"
+            f"error: {folder} holds none of {', '.join(signs)}; give the folder of a set\n"
         )
         return 2
     checks: list[Check] = []

@@ -63,7 +63,7 @@ class Case:
         return torch.arange(count)[None] if batch == "b1k" else torch.arange(count)[:, None]
 
 
-def build(at: Path) -> LateFusion:
+def build(at: Path, weights: str = "model.safetensors") -> LateFusion:
     """Build a family's model with the set's weights."""
     with tempfile.TemporaryDirectory() as temporary:
         sizes = Path(temporary) / "config.json"
@@ -72,7 +72,7 @@ def build(at: Path) -> LateFusion:
             llm=str(at),
             llm_weights="config",
             vision=VisionConfig(name=temporary, weights="config"),
-            pretrained=str(at / "model.safetensors"),
+            pretrained=str(at / weights),
         )
         return LateFusion.from_config(config).eval()
 
@@ -81,6 +81,7 @@ def family_checks(at: Path) -> Iterator[Check]:
     """Compare all that a family's folder holds."""
     case = Case(at)
     with torch.no_grad():
+        yield from _layout_checks(case, at)
         yield from _vision_checks(case)
         yield from _text_checks(case)
         for batch in ("b2", "b1k"):
@@ -89,6 +90,15 @@ def family_checks(at: Path) -> Iterator[Check]:
         yield from _loss_checks(case)
         yield from _generation_checks(case)
     yield from _training_checks(case)
+
+
+def _layout_checks(case: Case, at: Path) -> Iterator[Check]:
+    """The same weights from other files, as the training script writes them under a wrapper."""
+    ours = case.model.state_dict()
+    for path in sorted(at.glob("*.bin")):
+        theirs = build(at, path.name).state_dict()
+        pairs = [(torch.equal(theirs[name], value), True) for name, value in ours.items()]
+        yield unequal(f"{case.name}.{path.stem}", pairs)
 
 
 def _vision_checks(case: Case) -> Iterator[Check]:

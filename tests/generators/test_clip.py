@@ -10,12 +10,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from golden.clip import clip_checks
 from lavis.common.errors import ConfigError
 from lavis.generators.base import PictureRequest
 from lavis.generators.build import generator_config
 from lavis.generators.clip import ClipEncoder, Preprocessing, preprocess, truncate
 from lavis.generators.config import TextEmbedConfig
-from lavis.generators.scoring import ClipScorer, similarity
+from lavis.generators.scoring import ClipScorer
 from lavis.generators.text_embed import TextEmbedGenerator
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "vlmig" / "clip"
@@ -23,19 +24,10 @@ CASES = ("same_prompt", "padded_prompts", "prompt_with_id_1", "prompt_over_77")
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return load_file(FIXTURES / "golden.safetensors")
-
-
-@pytest.fixture(scope="module")
 def model():
     whole = CLIPModel(CLIPConfig(**json.loads((FIXTURES / "config.json").read_text())))
     whole.load_state_dict(load_file(FIXTURES / "model.safetensors"), strict=False)
     return whole
-
-
-def no_tokenizer(texts):
-    raise AssertionError("ids are given")
 
 
 @pytest.fixture(scope="module")
@@ -51,36 +43,10 @@ def clip_folder(model, tmp_path_factory):
     return str(folder)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_vectors_and_scores_equal_the_published_ones(golden, model, case):
-    part = {k.removeprefix(f"{case}."): v for k, v in golden.items() if k.startswith(f"{case}.")}
-    encoder = ClipEncoder(model, no_tokenizer, Preprocessing(64, 64))
-    pictures = encoder.embed_pixels(golden["pool.pixel_values"][part["image_index"]])
-    torch.testing.assert_close(pictures, part["image_embeds"], atol=1e-5, rtol=0)
-    # The values were made from the last 77 columns; cutting is tested on its own below.
-    ids, mask = part["input_ids"][:, -77:], part["attention_mask"][:, -77:]
-    texts = encoder.embed_ids(ids, mask)
-    torch.testing.assert_close(texts, part["text_embeds"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(similarity(texts, pictures), part["score"], atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_published_faults_can_be_repeated(golden, model, case):
-    part = {k.removeprefix(f"{case}."): v for k, v in golden.items() if k.startswith(f"{case}.")}
-    encoder = ClipEncoder(model, no_tokenizer, Preprocessing(64, 64), compat="released")
-    texts = encoder.embed_ids(part["input_ids"], part["attention_mask"])
-    expected = part["text_embeds_reference_bug"]
-    torch.testing.assert_close(texts, expected, atol=1e-5, rtol=0)
-    scores = similarity(texts, part["image_embeds"])
-    torch.testing.assert_close(scores, part["score_reference_bug"], atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("case", ["landscape", "upscale"])
-def test_pictures_are_processed_as_published(case):
-    arrays = load_file(FIXTURES / "preprocess.safetensors")
-    picture = Image.fromarray(arrays[f"{case}.image_hwc_uint8"].numpy())
-    values = preprocess([picture], Preprocessing(64, 64))[0]
-    torch.testing.assert_close(values, arrays[f"{case}.pixel_values"], atol=2e-7, rtol=0)
+def test_scores_and_pixels_equal_the_published_ones():
+    checks = list(clip_checks(FIXTURES))
+    assert {check.name.split(".")[1] for check in checks} == {*CASES, "preprocess"}
+    assert [check for check in checks if not check.passed] == []
 
 
 def test_long_texts_keep_start_and_end():
