@@ -53,6 +53,19 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def share_of_mean(count: torch.Tensor) -> torch.Tensor | float:
+    """Return what to multiply a mean over `count` items by, so that averaging ranks is exact.
+
+    Where ranks hold different numbers of items, the average over ranks of the products is the mean
+    over the items of all ranks. Every rank must call this.
+    """
+    if not (torch_dist.is_available() and torch_dist.is_initialized()):
+        return 1.0
+    total = count.detach().to(torch.float32, copy=True)
+    torch_dist.all_reduce(total)
+    return count * torch_dist.get_world_size() / total.clamp(min=1)
+
+
 def make_run_id() -> str:
     """Return `yyyymmddTHHMMSS-xxxx`, local time and four random hexadecimal digits."""
     return f"{datetime.now():%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"

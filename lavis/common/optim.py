@@ -30,6 +30,8 @@ class Schedule(ABC):
         max_epoch: epochs of the whole training.
         decay_rate: factor per epoch, step schedule only.
         steps_per_epoch: batches of an epoch, per-step schedules only.
+        accumulate: batches to an optimizer step, for schedules that count these.
+        name: the registered name it was asked for by.
     """
 
     init_lr: float
@@ -39,6 +41,8 @@ class Schedule(ABC):
     max_epoch: int = 1
     decay_rate: float | None = None
     steps_per_epoch: int = 1
+    accumulate: int = 1
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.init_lr < 0:
@@ -119,6 +123,41 @@ class LinearWarmupCosinePerStep(Schedule):
         return self.lr(epoch, 0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LibrarySchedule(Schedule):
+    """A schedule of `transformers.get_scheduler`, over optimizer steps, ending at `min_lr`.
+
+    (Released training let it run over batches, so with accumulation it never came to its end.)
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        from transformers import get_scheduler
+
+        rates = torch.optim.SGD([torch.zeros(1)], lr=self.init_lr or 1.0)
+        library = get_scheduler(
+            self.name,
+            rates,
+            num_warmup_steps=self.warmup_steps,
+            num_training_steps=self.max_epoch * self._updates,
+        )
+        object.__setattr__(self, "_share", library.lr_lambdas[0])  # type: ignore[attr-defined]
+
+    @property
+    def _updates(self) -> int:
+        """Optimizer steps of an epoch; its last one may have fewer batches."""
+        return -(-self.steps_per_epoch // self.accumulate)
+
+    def lr(self, epoch: int, step: int) -> float:
+        """Return the rate of the optimizer step that a batch belongs to."""
+        done = epoch * self._updates + step // self.accumulate
+        share: float = self._share(done)  # type: ignore[attr-defined]
+        return self.min_lr + (self.init_lr - self.min_lr) * share
+
+    def _decayed(self, epoch: int) -> float:
+        return self.lr(epoch, 0)
+
+
 def build_schedule(run: Any, *, max_epoch: int, steps_per_epoch: int) -> Schedule:
     """Return the schedule that `run.lr_sched` names, set up from the `run` section.
 
@@ -137,6 +176,8 @@ def build_schedule(run: Any, *, max_epoch: int, steps_per_epoch: int) -> Schedul
         max_epoch=max_epoch,
         decay_rate=run.lr_decay_rate,
         steps_per_epoch=steps_per_epoch,
+        accumulate=int(run.accum_grad_iters),
+        name=str(run.lr_sched),
     )
 
 

@@ -148,6 +148,26 @@ datasets = Registry(
             "lavis.datasets.benchmarks.config:BenchmarkConfig",
             {"default": "datasets/benchmarks/default.yaml"},
         ),
+        "captioned_images": Target(
+            "lavis.datasets.captions:CaptionedImages",
+            "lavis.datasets.captions_config:CaptionedImagesConfig",
+            {"default": "datasets/captioned_images/default.yaml"},
+        ),
+        "cropped_vg": Target(
+            "lavis.datasets.visual_genome:CroppedVisualGenome",
+            "lavis.datasets.captions_config:CroppedVgConfig",
+            {"default": "datasets/cropped_vg/default.yaml"},
+        ),
+        "laion_220": Target(
+            "lavis.datasets.laion_captions:LaionCaptions",
+            "lavis.datasets.captions_config:LaionCaptionsConfig",
+            {"default": "datasets/laion_220/default.yaml"},
+        ),
+        "wiki": Target(
+            "lavis.datasets.wiki:WikiDataset",
+            "lavis.datasets.captions_config:WikiConfig",
+            {"default": "datasets/wiki/default.yaml"},
+        ),
     },
 )
 
@@ -165,6 +185,10 @@ tasks = Registry(
             "lavis.tasks.visual_questions:VisualQuestionsTask",
             "lavis.tasks.question_config:VisualQuestionsConfig",
         ),
+        "visual_language_modeling": Target(
+            "lavis.tasks.visual_language_modeling:VisualLanguageModelingTask",
+            "lavis.tasks.language_config:LanguageModelingConfig",
+        ),
     },
 )
 
@@ -175,6 +199,7 @@ processors = Registry(
         "blip_image_eval": Target("lavis.processors.image:BlipImageEval"),
         "blip_image_train": Target("lavis.processors.image:BlipImageTrain"),
         "blip2_image_train": Target("lavis.processors.image:Blip2ImageTrain"),
+        "clip_image": Target("lavis.processors.clip:ClipImage"),
         "blip_caption": Target("lavis.processors.text:BlipCaption"),
         "blip_question": Target("lavis.processors.text:BlipQuestion"),
         "blip_unified_vqa": Target("lavis.processors.text:BlipUnifiedVqa"),
@@ -214,6 +239,10 @@ runners = Registry(
     },
 )
 
+_LIBRARY_SCHEDULES = (  # of transformers, under its names
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
+)  # fmt: skip
+
 lr_schedulers = Registry(
     "lr schedule",
     {
@@ -221,5 +250,6 @@ lr_schedulers = Registry(
         "linear_warmup_step_lr": Target("lavis.common.optim:LinearWarmupStep"),
         "constant_lr": Target("lavis.common.optim:Constant"),
         "linear_warmup_cosine_step_lr": Target("lavis.common.optim:LinearWarmupCosinePerStep"),
+        **{name: Target("lavis.common.optim:LibrarySchedule") for name in _LIBRARY_SCHEDULES},
     },
 )

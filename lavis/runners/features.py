@@ -31,6 +31,11 @@ FIXED_ROWS = 1000  # data sets smaller than this are looked through at every epo
 Pictures = dict[str, int]  # picture key -> a row that shows it
 
 
+def cache_root(folder: Path) -> Path:
+    """Return where outputs of frozen parts are kept: `LAVIS_CACHE`, else in the run's folder."""
+    return Path(os.environ.get("LAVIS_CACHE") or folder / "cache")
+
+
 class Features:
     """Features by picture key; picklable, so that loader processes read them.
 
@@ -79,10 +84,9 @@ class FeatureBuilder:
                 "run.cache_features: the vision tower is trained here, so its outputs change; set "
                 "model.freeze_vit=true or run.cache_features=false"
             )
-        root = Path(os.environ.get("LAVIS_CACHE") or folder / "cache")
         self._model, self._world, self._run, self._dtype = model, world, run, dtype
         tower = f"{model.frozen_fingerprint()} {world.device.type} {dtype}"
-        self.features = Features(Cache(root), tower)
+        self.features = Features(Cache(cache_root(folder)), tower)
         self._fixed: dict[int, Any] = {}
 
     def for_training(self, dataset: Any, epoch: int) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 # Keys of `run` that change neither weights nor scores.
 _FREE = {
-    "device", "evaluate", "import_modules", "keep_above", "log_freq", "num_workers", "output_dir",
-    "report_examples", "report_metric", "resume", "resume_ckpt_path", "save_every_steps",
-    "save_frozen", "test_splits", "timeout_minutes", "trackers",
+    "device", "evaluate", "export_vlmig", "import_modules", "keep_above", "log_freq",
+    "num_workers", "output_dir", "report_examples", "report_metric", "resume", "resume_ckpt_path",
+    "save_every_steps", "save_frozen", "test_splits", "timeout_minutes", "trackers",
 }  # fmt: skip
 # Keys of `run` that change no weights, beside those.
 _EVALUATION_ONLY = {"amp_eval", "batch_size_eval", "calibrate"}

@@ -199,6 +199,8 @@ class Runner:
         return checkpoint
 
     def _fit(self, trainer: Trainer) -> None:
+        done = trainer.state.epoch >= trainer.counting.epochs
+        trainer.prepare(max(0, trainer.state.cursor.epoch - done))  # evaluations may need it, too
         if trainer.state.validated < trainer.state.epoch:  # killed before or in a validation
             self._validate(trainer)
         while trainer.state.epoch < trainer.counting.epochs:

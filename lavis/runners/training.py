@@ -17,7 +17,7 @@ from lavis.common.logger import Meters, Progress, RunLog, Totals, means, merge_t
 from lavis.common.optim import build_optimizer, build_schedule, set_lr
 from lavis.datasets.base import TrainingView
 from lavis.runners.counting import Counting
-from lavis.runners.features import FeatureBuilder
+from lavis.runners.features import FeatureBuilder, cache_root
 from lavis.runners.guard import FiniteGuard
 from lavis.runners.loader import TrainBatch, TrainBatches, make_loader, to_device
 from lavis.runners.precision import autocast, training_dtype
@@ -64,6 +64,7 @@ class Trainer:
         self._task, self._model, self._world, self._run = task, model, world, run
         self._datasets, self.counting, self.state = list(datasets), counting, state
         self._accelerator, self._run_log, self._features = accelerator, run_log, features
+        self._folder, self._prepared = folder, -1
         self.last, self.best = folder / "checkpoint_last", folder / "checkpoint_best"
         self._identity = dict(identity)
         self._dtype = training_dtype(run, world.device)
@@ -109,6 +110,7 @@ class Trainer:
         """Train what the current (inner) epoch has left, and save."""
         state, epoch = self.state, self.state.epoch
         steps = self.counting.steps(state)
+        self.prepare(state.cursor.epoch)  # before loader processes start: they see what it sets
         self._model.train()
         loader = make_loader(
             self._batches,
@@ -130,14 +132,29 @@ class Trainer:
         progress.close()
         self._finish_epoch(time.monotonic() - begin)
 
+    def prepare(self, epoch: int) -> None:
+        """Make what a pass over the data needs, once: the task's part, then vision features."""
+        if epoch == self._prepared:
+            return
+        self._task.prepare_training(
+            self._model,
+            self._datasets,
+            epoch=epoch,
+            run=self._run,
+            world=self._world,
+            folder=cache_root(self._folder),
+            autocast=lambda: autocast(self._world.device, self._dtype),
+        )
+        if self._features is not None:
+            for dataset in self._datasets:
+                self._features.for_training(dataset, epoch)
+        self._prepared = epoch
+
     def _requests(self) -> Iterator[BatchRequest]:
-        """Yield the epoch's batches; features of a pass over the data come before its first."""
-        known = None
+        """Yield the epoch's batches; what a pass over the data needs comes before its first."""
         for request in self.counting.requests(self.state):
-            if self._features is not None and request.epoch != known:
-                known = request.epoch
-                for dataset in self._datasets:
-                    self._features.for_training(dataset, request.epoch)
+            if request.epoch != self._prepared:
+                self.prepare(request.epoch)
                 self._model.train()
             yield request
 
@@ -208,6 +225,7 @@ class Trainer:
         lr = self._schedule.lr(state.epoch, max(state.step - 1, 0))
         values = {"lr": lr, **means(state.totals)}
         state.cursor = self.counting.close(state.cursor)
+        self._task.finish_epoch(self._model, epoch=state.epoch, world=self._world)
         state.epoch, state.step, state.totals = state.epoch + 1, 0, {}
         self.save_last()
         self._run_log.epoch("train", {**values, "epoch": state.epoch - 1, "seconds": seconds})

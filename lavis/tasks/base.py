@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -79,6 +80,37 @@ class BaseTask(ABC):
             world: gives `rank`, `size`, `beat(where)` and `barrier(what)`.
         """
 
+    def prepare_training(  # noqa: B027
+        self,
+        model: Any,
+        datasets: Sequence[RecordDataset],
+        *,
+        epoch: int,
+        run: Any,
+        world: Any,
+        folder: Path,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        """Make what a pass over the training data needs; all processes call this before it.
+
+        Args:
+            model: on its device, not wrapped.
+            epoch: number of the pass; with `run.seed` it fixes the rows' random numbers.
+            run: `RunConfig`.
+            folder: where what is made may be kept.
+            autocast: gives the context that training steps run in.
+        """
+
+    def finish_epoch(self, model: Any, *, epoch: int, world: Any) -> None:  # noqa: B027
+        """Write what the task writes at the end of an epoch; all processes call this.
+
+        A run that is killed here trains the epoch's last steps again, and comes here again.
+
+        Args:
+            model: as trained so far, not wrapped.
+            epoch: the (inner) epoch that ends.
+        """
+
     def plan(self, dataset: RecordDataset, batch_size: int, path: Path | None = None) -> Plan:
         """Return the units of a data set; they depend on the data and `batch_size` only.
 
@@ -111,6 +143,10 @@ class BaseTask(ABC):
         pictures: list[Tensor] = []
         image_index: list[int] = []
         for group in groups.values():
+            if not getattr(dataset, "has_pictures", True):
+                image_index += [-1] * len(group)
+                rows += group
+                continue
             try:
                 picture = dataset.picture(group[0])
             except RecordError as error:
@@ -119,7 +155,8 @@ class BaseTask(ABC):
                 image_index += [len(pictures)] * len(group)
                 pictures.append(picture)
                 rows += group
-        samples = dataset.collate(rows, torch.stack(pictures), image_index) if rows else {}
+        stacked = torch.stack(pictures) if pictures else None
+        samples = dataset.collate(rows, stacked, image_index) if rows else {}
         return UnitBatch(unit, rows, samples, rejects)
 
     @staticmethod

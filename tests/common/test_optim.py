@@ -35,7 +35,7 @@ def test_every_rate_of_the_reference_is_met_bit_for_bit(case):
 def run_section(**changes):
     values = dict(
         lr_sched="linear_warmup_cosine_step_lr", init_lr=1.0, min_lr=0.1, warmup_steps=4,
-        warmup_lr=0.0, lr_decay_rate=None,
+        warmup_lr=0.0, lr_decay_rate=None, accum_grad_iters=1,
     )  # fmt: skip
     return SimpleNamespace(**{**values, **changes})
 

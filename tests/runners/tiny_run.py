@@ -77,6 +77,8 @@ class TinyModel(nn.Module):
 class TinyData:
     """`length` rows over half as many pictures; the label says on which side the picture is."""
 
+    has_pictures = True
+
     def __init__(self, length=24, bad=(), qa=False, name="tiny", split="train", offset=0):
         self.length, self.bad, self.qa, self.offset = length, set(bad), qa, offset
         self.name, self.split = name, split

@@ -1,0 +1,352 @@
+"""Late fusion trained on captions, and its loss on held-out ones with and without their pictures.
+
+Shapes: B texts, L tokens, R predicted tokens of a text, P pictures of a batch, C token ids of the
+loss's vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lavis.common import dist
+from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.registry import tasks
+from lavis.tasks.base import BaseTask, RowReader, UnitBatch
+from lavis.tasks.caption_texts import IGNORED, CaptionTokenizer, Tokens
+from lavis.tasks.language_config import LanguageModelingConfig
+from lavis.tasks.sinks import AtomicFile, JsonArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lavis.datasets.base import RecordDataset
+    from lavis.generators.store import PictureStore
+    from lavis.tasks.text_states import TextStates
+
+logger = logging.getLogger(__name__)
+
+_UNSCORED = ("export_vlmig", "pictures")  # options that change no loss of a given row
+_CHUNK = 64  # pictures between two signs of life
+
+
+@tasks.register("visual_language_modeling")
+class VisualLanguageModelingTask(BaseTask):
+    """Next tokens of captions (bert: hidden ones), from the text and one picture of it."""
+
+    config_class: ClassVar[type] = LanguageModelingConfig
+
+    def __init__(self, config: LanguageModelingConfig) -> None:
+        super().__init__(config)
+        self.config: LanguageModelingConfig = config
+        self.texts = CaptionTokenizer.load(
+            config.tokenizer, config.max_length, mlm_probability=config.mlm_probability
+        )
+        self._vocabulary: Tensor | None = None
+        self._states: TextStates | None = None
+        self._store: PictureStore | None = None
+        self._filled: set[int] = set()
+        self._width = 0
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options that losses depend on."""
+        options = {
+            name: getattr(self.config, name)
+            for name in self.config.__dataclass_fields__
+            if name not in _UNSCORED
+        }
+        if self._vocabulary is not None:
+            digest = hashlib.sha256(self._vocabulary.numpy().tobytes()).hexdigest()
+            options["vocabulary"] = digest[:16]
+        return options
+
+    # What training and evaluation need before they start
+
+    def prepare_training(
+        self,
+        model: Any,
+        datasets: Sequence[RecordDataset],
+        *,
+        epoch: int,
+        run: Any,
+        world: Any,
+        folder: Path,
+        autocast: Any,
+    ) -> None:
+        """Make the pictures and text states of a pass over the data, and its vocabulary.
+
+        Raises:
+            ConfigError: the model cannot be exported as `run.export_vlmig` asks.
+        """
+        if self.config.export_vlmig:
+            model.check_exportable()
+        self._width = model.vision_width
+        for dataset in datasets:
+            self._make_pictures(dataset, epoch, run.seed, world)
+        if self._filled >= {id(dataset) for dataset in datasets}:
+            return
+        self._cut_texts(model, datasets[0])
+        if self.config.loss_vocabulary == "seen":
+            self._vocabulary = self._seen(datasets, epoch, run.seed, world)
+        if run.cache_features and not self.texts.masked:
+            self._fill_states(model, datasets, epoch, run, world, folder, autocast)
+        self._filled |= {id(dataset) for dataset in datasets}
+
+    def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:
+        """Make the pictures of a data set that has none of its own."""
+        self._width = model.vision_width
+        self._cut_texts(model, dataset)
+        self._make_pictures(dataset, 0, 0, world)
+
+    def _cut_texts(self, model: Any, dataset: RecordDataset) -> None:
+        """Lower the longest text to what the language model has positions for."""
+        most = model.longest_text(getattr(dataset.vis_processor, "image_size", None))
+        own = self.config.max_length
+        if most is not None and (own is None or most < own):
+            self.texts.max_length = most
+            logger.info("texts are cut at %d tokens, the language model's most", most)
+
+    def _make_pictures(self, dataset: RecordDataset, epoch: int, seed: int, world: Any) -> None:
+        """Fill the picture store for a data set that draws on one."""
+        wanted = getattr(dataset, "picture_requests", None)
+        if wanted is None:
+            return
+        if self._store is None:
+            from lavis.generators.build import build_store
+
+            self._store = build_store(self.config.pictures)
+        dataset.picture_store = self._store  # type: ignore[attr-defined]
+        requests = list(dict.fromkeys(wanted(epoch, seed)))[world.rank :: world.size]
+        for start in range(0, len(requests), _CHUNK):
+            part = requests[start : start + _CHUNK]
+            self._store.fill(part, rank=0, world_size=1, progress=False)
+            world.beat(f"pictures of {dataset.name}: {start + len(part)} of {len(requests)}")
+        world.barrier(f"pictures of {dataset.name}")
+
+    def _tokens_of(
+        self, dataset: RecordDataset, epoch: int, seed: int, part: slice = slice(None)
+    ) -> Iterator[Tokens]:
+        """Yield the tokens of an epoch's texts."""
+        from lavis.datasets.base import row_random
+
+        for index in range(len(dataset))[part]:
+            try:
+                row = dataset.row(index, row_random(seed, epoch, index))
+            except RecordError:
+                continue
+            given = row.targets.get("token_ids")
+            samples: dict[str, Any] = {"text_input": row.all_texts}
+            if given is not None:
+                samples["token_ids"] = [given]
+            yield from self.texts.tokens(samples)
+
+    def _seen(self, datasets: Sequence[RecordDataset], epoch: int, seed: int, world: Any) -> Tensor:
+        import torch
+
+        part = slice(world.rank, None, world.size)
+        mine = {
+            token
+            for dataset in datasets
+            for tokens in self._tokens_of(dataset, epoch, seed, part)
+            for token in tokens
+        }
+        seen = set().union(*world.gather(mine, "vocabulary"))
+        logger.info("the loss is over %d tokens, those of the training texts", len(seen))
+        return torch.tensor(sorted(seen), dtype=torch.long)
+
+    def _fill_states(
+        self,
+        model: Any,
+        datasets: Sequence[RecordDataset],
+        epoch: int,
+        run: Any,
+        world: Any,
+        folder: Path,
+        autocast: Any,
+    ) -> None:
+        from lavis.tasks.text_states import TextStates
+
+        place = folder / f"text_states_{run.amp_dtype if run.amp else 'plain'}"
+        training = model.training
+        model.eval()
+        with autocast():
+            self._states = TextStates.of(model, place)
+            for dataset in datasets:
+                tokens = self._tokens_of(dataset, epoch, run.seed)
+                self._states.fill(model, tokens, world=world, batch_size=run.batch_size_eval)
+        model.train(training)
+
+    # Steps
+
+    def train_step(self, model: Any, samples: dict[str, Any]) -> dict[str, Tensor]:
+        """Return `loss`, the mean over the predicted tokens of all processes' texts."""
+        tokens = self.texts.tokens(samples)
+        batch = self.texts.batch(tokens)
+        if self.texts.masked:
+            batch = self.texts.mask(batch)
+        given = {**batch, **self._pictures(samples)}
+        if self._states is not None:
+            given["text_hidden"] = self._states.batch(tokens)
+        if self._vocabulary is not None:
+            given["loss_vocabulary"] = self._vocabulary
+        outputs = model(given)
+        return {"loss": outputs["loss"] * dist.share_of_mean(outputs["targets"])}
+
+    def _pictures(self, samples: dict[str, Any]) -> dict[str, Any]:
+        """Return the pictures of a batch and `image_index` `(B, 1)`.
+
+        Texts without pictures see one token of zeros, so that the block learns from them too.
+        """
+        import torch
+
+        names = [name for name in ("vision_features", "image") if name in samples]
+        if not names:
+            index = torch.zeros(len(samples["text_input"]), 1, dtype=torch.long)
+            return {"vision_features": torch.zeros(1, 1, self._width), "image_index": index}
+        pictures = samples[names[0]]
+        if self.config.blank_pictures:
+            pictures = torch.zeros_like(pictures)
+        index = torch.as_tensor(samples["image_index"], dtype=torch.long)[:, None]
+        return {names[0]: pictures, "image_index": index}
+
+    # Evaluation
+
+    def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
+        """Return `loss` and `text_loss` `(B,)`, means over each text's tokens, and their number.
+
+        Both are over the same tokens: those that the text alone can predict too, so all but the
+        first (bert: hidden ones, the same at each evaluation). With `loss_vocabulary: seen` while
+        training, probabilities are over that vocabulary.
+        """
+        if not batch.rows:
+            return {}
+        import torch
+
+        tokens = self.texts.tokens(batch.samples)
+        given = self.texts.batch(tokens)
+        if self.texts.masked:
+            given = self._masked(tokens, given)
+        positions, targets, valid = _targets(given, masked=self.texts.masked)
+        vocabulary = self._vocabulary
+        asked = targets[..., None]
+        if vocabulary is not None:
+            place = torch.searchsorted(vocabulary, targets).clamp(max=len(vocabulary) - 1)
+            valid = valid & (vocabulary[place] == targets)
+            asked = vocabulary
+        pictures = self._pictures(batch.samples)
+        found = model.predict(
+            {**given, **pictures, "positions": positions, "token_ids": asked}, {}, details=True
+        )
+        text, fused = found["text_log_probs"], found["image_log_probs"][:, 0]
+        count = valid.sum(dim=1)
+        outputs = {"tokens": count}
+        for name, log_probs in (("loss", fused), ("text_loss", text)):
+            log_probs = log_probs.float().cpu()
+            if vocabulary is not None:
+                log_probs = log_probs.log_softmax(dim=-1).gather(-1, place[..., None])
+            total = torch.where(valid, -log_probs[..., 0], 0.0).sum(dim=1)
+            outputs[name] = total / count.clamp(min=1)
+        return outputs
+
+    def _masked(self, tokens: Sequence[Tokens], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Hide tokens of each text, the same ones whenever it is evaluated."""
+        import torch
+
+        for row, own in enumerate(tokens):
+            digest = hashlib.sha256(json.dumps(own).encode()).digest()
+            draw = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            one = {name: value[row : row + 1, : len(own)] for name, value in batch.items()}
+            hidden = self.texts.mask(one, draw)
+            batch["labels"][row] = IGNORED
+            for name in ("input_ids", "labels"):
+                batch[name][row, : len(own)] = hidden[name][0]
+        return batch
+
+    def rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[tuple[int, dict]]:
+        """Return each text's losses (null where no token was predicted) and number of tokens."""
+        rows = list(batch.rejects)
+        if not batch.rows:
+            return rows
+        columns = [outputs[name].tolist() for name in ("tokens", "loss", "text_loss")]
+        for row, count, loss, text_loss in zip(batch.rows, *columns, strict=True):
+            losses = {"loss": loss, "text_loss": text_loss} if count else {}
+            payload = {**row.fields, "index": row.index, "text": row.text, "tokens": count}
+            rows.append((row.index, {**payload, "loss": None, "text_loss": None, **losses}))
+        return rows
+
+    def finish(
+        self,
+        reader: RowReader,
+        dataset: RecordDataset,
+        output_dir: Path,
+        name: str,
+        *,
+        report: bool = True,
+    ) -> dict[str, Any]:
+        """Write `result/<name>.json`, every row with its losses.
+
+        Returns:
+            `loss`, `perplexity`, and both of the text alone, over all predicted tokens; `rows`,
+            `rejected`, `tokens`; `agg_metrics` is the negative loss.
+
+        Raises:
+            DataError: no token of any row was predicted.
+        """
+        rows = rejected = tokens = 0
+        total = {"loss": 0.0, "text_loss": 0.0}
+        with AtomicFile(Path(output_dir) / "result" / f"{name}.json") as file:
+            array = JsonArray(file)
+            for _, raw in reader.iterate_raw():
+                array.write([raw])
+                row = json.loads(raw)
+                rows += 1
+                rejected += "reject" in row
+                count = row.get("tokens", 0)
+                tokens += count
+                for key in total if count else ():
+                    total[key] += count * row[key]
+            array.close()
+        if not tokens:
+            raise DataError(
+                f"datasets.{dataset.name}: {rows} rows, {rejected} of them rejected, and no token "
+                "to predict; see the rejects in the result file"
+            )
+        means = {key: value / tokens for key, value in total.items()}
+        return {
+            "agg_metrics": -means["loss"],
+            **means,
+            "perplexity": math.exp(min(means["loss"], 700)),
+            "text_perplexity": math.exp(min(means["text_loss"], 700)),
+            "rows": rows,
+            "rejected": rejected,
+            "tokens": tokens,
+        }
+
+    def finish_epoch(self, model: Any, *, epoch: int, world: Any) -> None:
+        """Write the released code's file of the whole model, where the run asks for it."""
+        if self.config.export_vlmig and world.is_main:
+            path = Path(f"{self.config.export_vlmig}_{epoch}.bin").expanduser()
+            model.export_vlmig_bin(path)
+            logger.info("wrote %s", path)
+
+
+def _targets(batch: dict[str, Tensor], *, masked: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rows that are read, tokens predicted there, and which of these count; `(B, R)`."""
+    import torch
+    import torch.nn.functional as F
+
+    ids, labels = batch["input_ids"], batch["labels"]
+    if masked:
+        chosen = labels != IGNORED
+        most = max(1, int(chosen.sum(dim=1).max()))
+        order = torch.argsort(~chosen, dim=1, stable=True)[:, :most]
+        return order, labels.clamp(min=0).gather(1, order), chosen.gather(1, order)
+    if ids.shape[1] == 1:
+        ids, labels = F.pad(ids, (0, 1)), F.pad(labels, (0, 1), value=IGNORED)
+    rows = torch.arange(ids.shape[1] - 1).expand(len(ids), -1)
+    return rows, ids[:, 1:].contiguous(), labels[:, 1:] != IGNORED
