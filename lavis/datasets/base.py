@@ -37,11 +37,13 @@ class Drawing:
         file: the picture as stored.
         regions: every region the row speaks of, in order.
         drawn: those that are drawn.
+        crop: x1, y1, x2, y2 of the part that is shown, where it is not the whole picture.
     """
 
     file: PictureFile
     regions: tuple[Region, ...] = ()
     drawn: tuple[DrawnRegion, ...] = ()
+    crop: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Row:
         text: processed text; of several candidates the first.
         fields: JSON-able, written into the result row between `text` and `prediction`.
         texts: processed text of every candidate, where the row has more than one.
-        targets: `label` (1 = accept), `qa_label`, `r_label`, `image_id`, `scores`, as there are.
+        targets: `label` (1 = accept), `qa_label`, `r_label`, `image_id`, `scores`, `token_ids`, as
+            there are.
         drawing: what `RecordDataset.picture` needs.
     """
 
@@ -95,6 +98,7 @@ class RecordDataset(abc.ABC):
     """
 
     config_class: ClassVar[type[DatasetConfig]]
+    has_pictures: bool = True  # False: `picture` is never called
     palette: Palette = "released"
     line_width: int | Literal["auto"] = 2
 
@@ -103,7 +107,7 @@ class RecordDataset(abc.ABC):
         self.name = name
         self.split = split
         self.is_train = is_train_split(split)
-        self.store = RecordStore(config.record_paths(split), cache_dir=config.cache_dir)
+        self.store = self._open_store()
         if not len(self.store):
             paths = ", ".join(config.record_paths(split)[:3])
             raise DataError(f"datasets.{name}, split {split}: no records in {paths}")
@@ -112,6 +116,9 @@ class RecordDataset(abc.ABC):
         self.text_processor = load_processor(text["name"], text)
         self._last: tuple[PictureFile, Image.Image] | None = None
         self._style: str | None = None
+
+    def _open_store(self) -> RecordStore:
+        return RecordStore(self.config.record_paths(self.split), cache_dir=self.config.cache_dir)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}
@@ -189,8 +196,9 @@ class RecordDataset(abc.ABC):
             image_index: for each row, its picture among the P.
 
         Returns:
-            `image` or `vision_features`; `text_input` (N texts: all candidates of a row stand
-            together); `image_index` (N,) from text to picture; `rows`; `image_id`, `instance_id`;
+            `image` or `vision_features`, neither without pictures; `text_input` (N texts: all
+            candidates of a row stand together); `image_index` (N,) from text to picture (-1:
+            none); `rows`; `image_id`, `instance_id`;
             `text_count` (rows,) where rows have candidates; `label` (long), `qa_label`, `r_label`
             (float) where every row has one.
         """
@@ -228,7 +236,10 @@ class RecordDataset(abc.ABC):
         if self._style is None:
             style = [self.palette, self.line_width, self.vis_processor.describe()]
             self._style = json.dumps(style, sort_keys=True)
-        text = json.dumps([drawing.file.identity(), boxes, shapes]) + self._style
+        parts: list[Any] = [drawing.file.identity(), boxes, shapes]
+        if drawing.crop is not None:
+            parts.append({"crop": drawing.crop})
+        text = json.dumps(parts) + self._style
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
         return digest.hexdigest()
 
@@ -258,8 +269,15 @@ class FeatureSource(Protocol):
         """Return (T, D), or None where they were not computed."""
 
 
+def row_random(seed: int, epoch: int, index: int) -> random.Random:
+    """Return the random numbers of one row in one epoch, whatever process asks for them."""
+    return random.Random(f"{seed}/{epoch}/{index}")
+
+
 class TrainingView:
     """Map-style data set for a torch `DataLoader`: item i is `(Row, tensor)` or `RejectedRow`.
+
+    The tensor is None where the data set has no pictures.
 
     Randomness is a function of (seed, epoch, i) only, so workers, resume and world size change
     nothing. Call `set_epoch` before the loader is iterated; workers that outlive an epoch
@@ -287,16 +305,18 @@ class TrainingView:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Row, Tensor] | RejectedRow:
-        rng = random.Random(f"{self.seed}/{self.epoch}/{index}")
+    def __getitem__(self, index: int) -> tuple[Row, Tensor | None] | RejectedRow:
+        rng = row_random(self.seed, self.epoch, index)
         try:
             row = self.dataset.row(index, rng)
+            if not self.dataset.has_pictures:
+                return row, None
             features = self.feature_cache.get(row.picture_key) if self.feature_cache else None
             return row, self.dataset.picture(row, rng) if features is None else features
         except RecordError as error:
             return RejectedRow(index, error.reason, self.dataset.source(index))
 
-    def collate(self, items: Sequence[tuple[Row, Tensor] | RejectedRow]) -> dict[str, Any]:
+    def collate(self, items: Sequence[tuple[Row, Tensor | None] | RejectedRow]) -> dict[str, Any]:
         """Return the samples of the usable items, and the others under `rejects`.
 
         Rows that share a picture share its tensor where the processor is not random. A batch of
@@ -309,12 +329,15 @@ class TrainingView:
 
         rejects = [item for item in items if isinstance(item, RejectedRow)]
         usable = [item for item in items if not isinstance(item, RejectedRow)]
-        if len({tensor.ndim for _, tensor in usable}) > 1:
+        if len({None if tensor is None else tensor.ndim for _, tensor in usable}) > 1:
             raise DataError("features of some pictures are missing from the cache; compute them")
         places: dict[str, int] = {}
         tensors: list[Tensor] = []
         image_index: list[int] = []
         for place, (row, tensor) in enumerate(usable):
+            if tensor is None:
+                image_index.append(-1)
+                continue
             shared = self.dataset.vis_processor.deterministic
             key = row.picture_key if shared else str(place)
             if key not in places:

@@ -178,7 +178,7 @@ class FolderFile(RecordFile):
 class TarFile(RecordFile):
     """WebDataset shard: members `<key>.json` and `<key>.<picture>`, read by offset.
 
-    Rows are the keys in the order of the shard. A key with no record, or two, keeps its row.
+    Without a `.json` a member `<key>.txt` is the record `{"txt": ...}`. Rows are the keys in the order of the shard. A key with no record, or two, keeps its row.
     """
 
     def __init__(self, path: str) -> None:
@@ -189,24 +189,28 @@ class TarFile(RecordFile):
                 rows.extend(sample)
         except tarfile.TarError as error:
             raise DataError(f"{path}: not a tar file, or cut short: {error}") from None
-        # header, record offset and size, picture offset and size; -1 where there is none
-        self._rows = np.frombuffer(rows, dtype=np.int64).reshape(-1, 5).copy()
+        # header, record offset and size, picture offset and size; -1 where there is none; is text
+        self._rows = np.frombuffer(rows, dtype=np.int64).reshape(-1, 6).copy()
         self._mtime_ns = os.stat(path).st_mtime_ns
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def read(self, row: int) -> dict[str, Any]:
-        _, offset, size, _, _ = self._rows[row].tolist()
+        _, offset, size, _, _, is_text = self._rows[row].tolist()
         key = self._key(row)
         if offset < 0:
             raise RecordError(f"missing sidecar: {key}.json in {os.path.basename(self.path)}")
-        record = parse_object(self._bytes(offset, size))
+        content = self._bytes(offset, size)
+        try:
+            record = {"txt": content.decode("utf-8")} if is_text else parse_object(content)
+        except UnicodeError:
+            raise RecordError("malformed line: text that is not UTF-8") from None
         record.setdefault("key", os.path.basename(key))
         return record
 
     def picture(self, row: int) -> PictureFile | None:
-        _, _, _, offset, size = self._rows[row].tolist()
+        offset, size = self._rows[row, 3:5].tolist()
         if offset < 0:
             return None
         name = f"{os.path.basename(self.path)}/{self._key(row)}"
@@ -232,11 +236,11 @@ def _tar_key(name: str) -> str:
     return f"{folder}/{stem}" if folder else stem
 
 
-def _tar_samples(path: str) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield (header, record offset, record size, picture offset, picture size) for each key."""
+def _tar_samples(path: str) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Yield (header, record offset and size, picture offset and size, is text) for each key."""
     with tarfile.open(path, "r:") as archive:
         current: str | None = None
-        sample = [0, -1, -1, -1, -1]
+        sample = [0, -1, -1, -1, -1, 0]
         while (member := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # else every header stays in memory
             if not member.isfile():
@@ -245,9 +249,11 @@ def _tar_samples(path: str) -> Iterator[tuple[int, int, int, int, int]]:
             if key != current:
                 if current is not None and max(sample[1], sample[3]) >= 0:
                     yield tuple(sample)  # type: ignore[misc]
-                current, sample = key, [member.offset, -1, -1, -1, -1]
+                current, sample = key, [member.offset, -1, -1, -1, -1, 0]
             if member.name.lower().endswith(".json"):
-                sample[1:3] = member.offset_data, member.size
+                sample[1:3], sample[5] = (member.offset_data, member.size), 0
+            elif member.name.lower().endswith(".txt") and sample[1] < 0:
+                sample[1:3], sample[5] = (member.offset_data, member.size), 1
             elif member.name.lower().endswith(PICTURE_SUFFIXES):
                 sample[3:5] = member.offset_data, member.size
         if current is not None and max(sample[1], sample[3]) >= 0:

@@ -214,6 +214,17 @@ class RecordStore:
         self.files: list[RecordFile] = []
         for path in expand_paths(paths):
             self.files += open_file(path, cache_dir)
+        self._number()
+
+    @classmethod
+    def of(cls, files: Sequence[RecordFile]) -> RecordStore:
+        """Return the rows of files that are open."""
+        store = cls([])
+        store.files = list(files)
+        store._number()
+        return store
+
+    def _number(self) -> None:
         self._first = [0, *np.cumsum([len(f) for f in self.files]).tolist()]
 
     def __len__(self) -> int:

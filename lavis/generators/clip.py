@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from lavis.common.clip_pixels import clip_pixels
 from lavis.common.dist import pick_device
 from lavis.common.errors import ConfigError
 
@@ -45,25 +46,14 @@ def preprocess(pictures: Sequence[Image.Image], how: Preprocessing) -> Tensor:
 
     With Pillow, so that values equal those of the published code's processor bit for bit.
     """
-    pixels = np.stack([_cropped(picture.convert("RGB"), how) for picture in pictures])
-    scaled = pixels.astype(np.float64) * (1 / 255)
-    scaled = scaled.astype(np.float32)
-    mean, std = (np.asarray(v, dtype=np.float32) for v in (how.mean, how.std))
-    values = (scaled - mean) / std  # (N, S, S, 3)
-    return torch.from_numpy(values.transpose(0, 3, 1, 2).copy())
-
-
-def _cropped(picture: Image.Image, how: Preprocessing) -> np.ndarray:
-    width, height = picture.size
-    short, edge = min(width, height), how.shortest_edge
-    size = (
-        (edge, int(edge * height / width)) if width == short else (int(edge * width / height), edge)
-    )
-    resized = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
-    top, left = ((length - how.crop) // 2 for length in resized.shape[:2])
-    if min(top, left) < 0:
-        raise ConfigError(f"CLIP's crop of {how.crop} is above its shortest edge, {edge}")
-    return resized[top : top + how.crop, left : left + how.crop]
+    if how.crop > how.shortest_edge:
+        raise ConfigError(
+            f"CLIP's crop, {how.crop}, is above its shortest edge, {how.shortest_edge}"
+        )
+    values = [
+        clip_pixels(picture, how.shortest_edge, how.crop, how.mean, how.std) for picture in pictures
+    ]
+    return torch.from_numpy(np.stack(values))
 
 
 def truncate(input_ids: Tensor, attention_mask: Tensor, limit: int) -> tuple[Tensor, Tensor]:

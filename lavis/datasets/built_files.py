@@ -1,0 +1,69 @@
+"""Files that are made once from others and read by every process from then on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CACHE = "~/.cache/lavis/records"
+
+
+def cache_folder(cache_dir: str | None) -> Path:
+    """Return the folder of such files, made if need be; a temporary one where it cannot be."""
+    folder = Path(cache_dir or DEFAULT_CACHE).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir())
+    return folder
+
+
+def digest_of(parts: Any) -> str:
+    """Return a hash of JSON-able values, the name of what is made from them."""
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def file_identity(path: str | os.PathLike[str]) -> list[str | int]:
+    """Return where a file is, its size and its change time."""
+    status = os.stat(path)
+    return [os.path.realpath(path), status.st_size, status.st_mtime_ns]
+
+
+def built_once(target: Path, build: Callable[[Path], None]) -> Path:
+    """Return `target`, made by one process while the others wait for it.
+
+    It is written under another name and renamed, so that a killed build leaves nothing that looks
+    whole; the next process to come builds again.
+
+    Args:
+        target: its name must change when its content would.
+        build: writes the file whose path it is given.
+    """
+    if target.exists():
+        return target
+    from filelock import FileLock
+
+    with FileLock(f"{target}.lock"):
+        if target.exists():
+            return target
+        for left in target.parent.glob(f"{target.name}.*.tmp"):  # whoever wrote it is dead
+            left.unlink(missing_ok=True)
+        temporary = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        try:
+            build(temporary)
+            os.replace(temporary, target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+    return target
