@@ -25,6 +25,7 @@ setup(
     package_data={"lavis": ["configs/**/*", "projects/**/*.yaml", "tasks/templates/*"]},
     install_requires=[
         "accelerate>=1.10",
+        "filelock>=3.13",
         "jinja2>=3.1",
         "matplotlib>=3.9",
         "numpy>=2.0",
