@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -129,6 +128,8 @@ def _build_library(config: VisionConfig) -> tuple[nn.Module, int]:
 
 def _build_timm(config: VisionConfig) -> tuple[nn.Module, int]:
     name = (config.name or "").removeprefix(TIMM)
+    import timm  # here: seconds to load, and few towers need it
+
     if not timm.is_model(name):
         hint = nearest(name, timm.list_models())
         raise ConfigError(f"model.vision.name: unknown timm model '{name}'{hint}")
