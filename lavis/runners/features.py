@@ -206,8 +206,8 @@ class _Chunks(Dataset[Any]):
         keys, pictures = [], []
         for key, index in chunk:
             item = self._view[index]
-            if not isinstance(item, RejectedRow):
-                keys.append(key)
+            if not isinstance(item, RejectedRow) and item[1] is not None and item[1].ndim == 3:
+                keys.append(key)  # what a data set gives as features is not encoded
                 pictures.append(item[1])
         return keys, torch.stack(pictures) if pictures else None
 

@@ -11,11 +11,12 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common import dist
-from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.errors import DataError, RecordError
 from lavis.common.registry import tasks
 from lavis.tasks.base import BaseTask, RowReader, UnitBatch
 from lavis.tasks.caption_texts import IGNORED, CaptionTokenizer, Tokens
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_UNSCORED = ("export_vlmig", "pictures")  # options that change no loss of a given row
 _CHUNK = 64  # pictures between two signs of life
 
 
@@ -55,11 +55,10 @@ class VisualLanguageModelingTask(BaseTask):
 
     def identity(self) -> dict[str, Any]:
         """Return the options that losses depend on."""
-        options = {
-            name: getattr(self.config, name)
-            for name in self.config.__dataclass_fields__
-            if name not in _UNSCORED
-        }
+        options = asdict(self.config)
+        for place in ("cache_dir", "device"):
+            del options["pictures"][place]
+        del options["export_vlmig"]
         if self._vocabulary is not None:
             digest = hashlib.sha256(self._vocabulary.numpy().tobytes()).hexdigest()
             options["vocabulary"] = digest[:16]
@@ -114,13 +113,13 @@ class VisualLanguageModelingTask(BaseTask):
     def _make_pictures(self, dataset: RecordDataset, epoch: int, seed: int, world: Any) -> None:
         """Fill the picture store for a data set that draws on one."""
         wanted = getattr(dataset, "picture_requests", None)
-        if wanted is None:
+        if wanted is None or not dataset.has_pictures:
             return
         if self._store is None:
             from lavis.generators.build import build_store
 
             self._store = build_store(self.config.pictures)
-        dataset.picture_store = self._store  # type: ignore[attr-defined]
+        dataset.use_pictures(self._store, self.config.pictures.seed)  # type: ignore[attr-defined]
         requests = list(dict.fromkeys(wanted(epoch, seed)))[world.rank :: world.size]
         for start in range(0, len(requests), _CHUNK):
             part = requests[start : start + _CHUNK]

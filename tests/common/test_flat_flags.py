@@ -7,6 +7,7 @@ import pytest
 from lavis.common import cli
 from lavis.common.config import load_config
 from lavis.common.errors import ConfigError
+from lavis.common.flags import PROJECTS
 
 
 def parse(*argv):
@@ -74,7 +75,7 @@ def test_wrong_flags_are_told(capsys):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((cli.PROJECTS / "vlmig" / "eval").glob("*.yaml")), ids=lambda p: p.stem
+    "path", sorted((PROJECTS / "vlmig" / "eval").glob("*.yaml")), ids=lambda p: p.stem
 )
 def test_every_benchmark_has_a_run_file_that_loads(path, tmp_path):
     for count in (0, 2):
