@@ -178,7 +178,8 @@ class FolderFile(RecordFile):
 class TarFile(RecordFile):
     """WebDataset shard: members `<key>.json` and `<key>.<picture>`, read by offset.
 
-    Without a `.json` a member `<key>.txt` is the record `{"txt": ...}`. Rows are the keys in the order of the shard. A key with no record, or two, keeps its row.
+    Without a `.json` a member `<key>.txt` is the record `{"txt": ...}`. Rows are the keys in the
+    order of the shard. A key with no record, or two, keeps its row.
     """
 
     def __init__(self, path: str) -> None:

@@ -30,6 +30,7 @@ _CHUNK = 1 << 20  # characters read at a time
 _LONGEST = 1 << 26  # of one object: more means that the file is something else
 _ROWS = 20_000  # of a written batch
 _LOG_SECONDS = 10.0
+_DECODER = json.JSONDecoder()
 _NUMBERS = ("x", "y", "width", "height")
 
 
@@ -42,7 +43,6 @@ def read_list(path: str) -> Iterator[Any]:
     Raises:
         DataError: not such a file, or malformed; the message says at which character.
     """
-    decoder = json.JSONDecoder()
     with _open(path) as binary:
         stream = codecs.getreader("utf-8-sig")(binary)
         buffer, passed, opened = "", 0, False  # `passed`: characters before the buffer
@@ -59,24 +59,29 @@ def read_list(path: str) -> Iterator[Any]:
                 place, opened = place + 1, True
             while True:
                 place = _skip(buffer, place, ",")
-                if place == len(buffer):
-                    break
-                if buffer[place] == "]":
+                if buffer[place : place + 1] == "]":
                     return
                 try:
-                    item, end = decoder.raw_decode(buffer, place)
+                    item, end = _next_item(buffer, place)
                 except json.JSONDecodeError as error:
-                    if not chunk or len(buffer) - place > _LONGEST:
-                        at = passed + error.pos + 1
-                        raise DataError(f"{path}: {error.msg} at character {at}") from None
-                    break  # the rest of the object is still to be read
-                if end == len(buffer) and chunk:
-                    break  # a number may go on
+                    if chunk and len(buffer) - place <= _LONGEST:
+                        break  # the rest of the item is still to be read
+                    at = f"{error.msg} at character {passed + error.pos + 1}"
+                    cut = error.pos >= len(buffer)
+                    what = "cut short, the list has no end" if cut else at
+                    raise DataError(f"{path}: {what}") from None
                 yield item
                 place = end
-            if not chunk:
-                raise DataError(f"{path}: cut short: the list has no end")
             buffer, passed = buffer[place:], passed + place
+
+
+def _next_item(buffer: str, place: int) -> tuple[Any, int]:
+    """Return an item and where it ends; `JSONDecodeError` also where that cannot be told yet."""
+    item, end = _DECODER.raw_decode(buffer, place)
+    after = _skip(buffer, end, "")
+    if buffer[after : after + 1] not in (",", "]"):
+        raise json.JSONDecodeError("',' or ']' expected", buffer, after)
+    return item, end
 
 
 def _skip(text: str, place: int, also: str) -> int:

@@ -56,8 +56,11 @@ class WikiDataset(RecordDataset):
 
     The row's text, and its field `picture_prompt`, is the sentence that is drawn: one of the
     decoded block's, each as likely, special tokens left out; `random` where there is none. Rows are
-    of equal length and have no padding. Give the store by `use_pictures` before pictures are asked
-    for.
+    of equal length and have no padding.
+
+    Attributes:
+        picture_store: where pictures come from; whoever trains sets it before they are asked for.
+        picture_seed: of the pictures, the seed of the section `pictures`.
     """
 
     config_class: ClassVar[type[WikiConfig]] = WikiConfig
@@ -80,8 +83,8 @@ class WikiDataset(RecordDataset):
         self.store = RecordStore.of([])  # blocks have no records
         node = config.processor("vis", split)
         self.vis_processor = load_processor(node["name"], node)
-        self._pictures: PictureSource | None = None
-        self._picture_seed = 0
+        self.picture_store: PictureSource | None = None
+        self.picture_seed = 0
         self._last = self._style = None
 
     def _find_files(self) -> list[str]:
@@ -97,14 +100,6 @@ class WikiDataset(RecordDataset):
 
     def __len__(self) -> int:
         return len(self.blocks) if self._rows is None else len(self._rows)
-
-    def use_pictures(self, pictures: PictureSource, seed: int = 0) -> None:
-        """Take pictures from a store.
-
-        Args:
-            seed: of the pictures, `run.pictures.seed`.
-        """
-        self._pictures, self._picture_seed = pictures, seed
 
     def picture_requests(self, epoch: int, seed: int) -> Iterator[Request]:
         """Yield the picture that each row needs in an epoch, in row order.
@@ -130,13 +125,13 @@ class WikiDataset(RecordDataset):
         return self.blocks[index if self._rows is None else int(self._rows[index])]
 
     def _request(self, prompt: str) -> Request:
-        return prompt, 0, self._picture_seed
+        return prompt, 0, self.picture_seed
 
     def _key(self, prompt: str) -> str:
         """Return the identity of the processed picture."""
         stored = prompt
-        if self._pictures is not None:
-            stored = self._pictures.key(*self._request(prompt))
+        if self.picture_store is not None:
+            stored = self.picture_store.key(*self._request(prompt))
         text = f"{stored} {self.vis_processor.describe()}"
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -166,12 +161,12 @@ class WikiDataset(RecordDataset):
             raise RecordError(f"missing image: {error}") from None
 
     def _store(self) -> PictureSource:
-        if self._pictures is None:
+        if self.picture_store is None:
             raise ConfigError(
                 f"datasets.{self.name}: its pictures are drawn by a generator; configure "
                 f"run.pictures, or set datasets.{self.name}.with_pictures=false"
             )
-        return self._pictures
+        return self.picture_store
 
     def record(self, index: int) -> dict[str, Any]:
         """Return the block's tokens and text."""
