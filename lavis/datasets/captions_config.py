@@ -34,6 +34,9 @@ class CaptionsConfig(DatasetConfig):
         if self.max_elements is not None and self.max_elements < 1:
             raise ConfigError(f"max_elements is {self.max_elements}; use 1 or more, null for all")
 
+    def _needs_pictures(self) -> bool:
+        return self.with_pictures
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CaptionedImagesConfig(CaptionsConfig):
