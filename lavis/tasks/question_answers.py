@@ -47,19 +47,46 @@ class AnswerRows:
             asks: the unit's rows.
             outputs: `log_probs.<column>` `(B, R, C)` or `tokens.<column>` `(B, n)`.
         """
-        rows: list[list[int]] = [[] for _ in questions]
-        for row, ask in enumerate(asks):
-            rows[ask.question].append(row)
         values = {name: v.cpu().numpy() for name, v in outputs.items() if name != "shares"}
         made = []
-        for question, own in zip(questions, rows, strict=True):
+        for question, own in zip(questions, _by_question(questions, asks), strict=True):
             payload = self._head(question)
             fill = {
                 "next_word": self._next_word, "choice": self._choice, "generate": self._written
             }[question.kind]  # fmt: skip
-            fill(payload, question, [(asks[row], row) for row in own], values)
+            fill(payload, question, own, values)
             made.append(payload if _is_finite(payload["values"]) else _rejected(payload))
         return made
+
+    @property
+    def gate_rule(self) -> str:
+        """The rule that says how certain a next word is: the corrected one where it is read."""
+        return "candidate_likelihood" if self._wants("candidate_likelihood") else "first_token"
+
+    def certainties(
+        self, questions: Sequence[Question], asks: Sequence[Ask], outputs: dict[str, Tensor]
+    ) -> list[float]:
+        """Return how probable the text alone finds its answer to each question, 0 to 1.
+
+        Probabilities are those of the candidates, the mean over prompts; or of the options, each
+        given the context. Not a number counts as 0.
+
+        Args:
+            outputs: holds `log_probs.text`.
+        """
+        values = outputs["log_probs.text"].cpu().numpy()
+        found = []
+        for question, own in zip(questions, _by_question(questions, asks), strict=True):
+            if question.kind == "next_word":
+                tokens = self._texts.candidates(question.options, question.forms)
+                answer = RULES[self.gate_rule]
+                ranked = [answer(tokens, one) for one in _read_words(question, own, values)]
+                scores = [[score for _, score in one] for one in ranked]
+            else:
+                options = _read_options(question, own, values)
+                scores = [[one["option_likelihood"] for one in options]]
+            found.append(float(np.nan_to_num(np.mean([_largest_share(one) for one in scores]))))
+        return found
 
     def _wants(self, rule: str) -> bool:
         if rule == "candidate_likelihood" and self._texts.first_only:
@@ -90,14 +117,7 @@ class AnswerRows:
     ) -> None:
         tokens = self._texts.candidates(question.options, question.forms)
         for column in _model_columns(values):
-            log_probs: list[dict[Any, float]] = [{} for _ in question.prompts]
-            for ask, row in rows:
-                for at, (prefix, (_, wanted)) in enumerate(
-                    zip(ask.prefixes, ask.reads, strict=True)
-                ):
-                    numbers = values[f"log_probs.{column}"][row, at, : len(wanted)].tolist()
-                    found = zip(((prefix, token) for token in wanted), numbers, strict=True)
-                    log_probs[ask.prompt].update(found)
+            log_probs = _read_words(question, rows, values[f"log_probs.{column}"])
             for rule, answer in RULES.items():
                 if not self._wants(rule):
                     continue
@@ -128,16 +148,8 @@ class AnswerRows:
     ) -> None:
         for column in _model_columns(values):
             scores: dict[str, list[float]] = {}
-            read: list[list[float]] = [[] for _ in question.prompts]
-            ends = {ask.prompt: ask.ends for ask, _ in rows}
-            for ask, row in rows:  # the first option's rows come first
-                own = read[ask.prompt]
-                if ask.skipped and not own:
-                    own += read[0][: ask.skipped]
-                own += values[f"log_probs.{column}"][row, : len(ask.reads), 0].tolist()
-            for prompt, numbers in enumerate(read):
-                text, start = question.prompts[prompt], question.starts[prompt]
-                for rule, value in option_scores(numbers, ends[prompt], start, text).items():
+            for option in _read_options(question, rows, values[f"log_probs.{column}"]):
+                for rule, value in option.items():
                     scores.setdefault(rule, []).append(value)
             for rule, one in scores.items():
                 if not self._wants(rule):
@@ -182,6 +194,51 @@ class AnswerRows:
         rng = np.random.default_rng(number)
         drawn = rng.choice(len(ranked), self._config.samples, p=shares / shares.sum())
         return [ranked[place] for place in sorted(set(drawn.tolist()))]
+
+
+def _by_question(questions: Sequence[Question], asks: Sequence[Ask]) -> list[list[tuple[Ask, int]]]:
+    """Return of each question its rows, with their places."""
+    rows: list[list[tuple[Ask, int]]] = [[] for _ in questions]
+    for row, ask in enumerate(asks):
+        rows[ask.question].append((ask, row))
+    return rows
+
+
+def _read_words(
+    question: Question, rows: Sequence[tuple[Ask, int]], values: np.ndarray
+) -> list[dict[Any, float]]:
+    """Return of each prompt the log-probabilities that were read, `values` `(B, R, C)`."""
+    log_probs: list[dict[Any, float]] = [{} for _ in question.prompts]
+    for ask, row in rows:
+        for at, (prefix, (_, wanted)) in enumerate(zip(ask.prefixes, ask.reads, strict=True)):
+            numbers = values[row, at, : len(wanted)].tolist()
+            found = zip(((prefix, token) for token in wanted), numbers, strict=True)
+            log_probs[ask.prompt].update(found)
+    return log_probs
+
+
+def _read_options(
+    question: Question, rows: Sequence[tuple[Ask, int]], values: np.ndarray
+) -> list[dict[str, float]]:
+    """Return each option's scores by rule."""
+    read: list[list[float]] = [[] for _ in question.prompts]
+    ends = {ask.prompt: ask.ends for ask, _ in rows}
+    for ask, row in rows:  # the first option's rows come first
+        own = read[ask.prompt]
+        if ask.skipped and not own:
+            own += read[0][: ask.skipped]
+        own += values[row, : len(ask.reads), 0].tolist()
+    parts = zip(read, question.starts, question.prompts, strict=True)
+    return [
+        option_scores(numbers, ends[n], start, text)
+        for n, (numbers, start, text) in enumerate(parts)
+    ]
+
+
+def _largest_share(scores: Sequence[float]) -> float:
+    """Return the largest of the probabilities that log-probabilities stand for among themselves."""
+    logs = np.array(scores, dtype=np.float64)
+    return float(1 / np.exp(logs - logs.max()).sum())
 
 
 def _model_columns(values: dict[str, np.ndarray]) -> list[str]:

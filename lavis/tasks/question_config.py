@@ -22,7 +22,9 @@ class VisualQuestionsConfig:
 
     Attributes:
         tokenizer: Hugging Face id or folder; run files say `${model.llm}`.
-        pictures: where pictures come from; `num_images` says `${model.num_images}`.
+        pictures: where pictures come from; `num_images` says `${model.num_images}`. With
+            `skip_when_certain` all questions are first answered from the text alone, and those it
+            is certain of get no pictures: their answer is the text's in every column.
         pictures_per: who shares pictures: all prompts and options of a `question`; or each `prompt`
             has its own (each option, where options are the prompts), as released.
         columns: what is compared. `text` sees no picture, `single` one, `pictures` all K,
@@ -65,11 +67,6 @@ class VisualQuestionsConfig:
     def __post_init__(self) -> None:
         if "text" not in self.columns:
             raise ConfigError(f"columns is {self.columns}; 'text' must be among them")
-        if self.pictures.skip_when_certain is not None:
-            raise ConfigError(
-                "pictures.skip_when_certain: benchmarks show pictures of every question, so that "
-                "columns compare the same questions; set it to null"
-            )
         if not self.protocols:
             raise ConfigError("protocols is empty; name released, corrected or both")
         if len(set(self.columns)) < len(self.columns):

@@ -35,6 +35,9 @@ class QuestionPictures:
         config: section `run.pictures`, with `num_images` of 1 or more.
         per: `question` or `prompt`, who shares a set of pictures.
         keep_features: keep the tower's outputs beside the pictures.
+
+    Attributes:
+        skipped: row numbers of questions that need no pictures.
     """
 
     def __init__(
@@ -45,16 +48,19 @@ class QuestionPictures:
         self._scores: dict[PictureRequest, float] = {}
         self._tower: Any = None
         self.weighed = config.scorer is not None
+        self.skipped: frozenset[int] = frozenset()
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what pictures depend on besides questions."""
         return {"generator": self.store.generator.fingerprint(), "per": self._per}
 
     def sets(self, question: Question) -> list[PictureSet]:
-        """Return the sets of a question: one, or one for each prompt.
+        """Return the sets of a question: one, or one for each prompt; none where it is skipped.
 
         The anchor, which stands for the whole text, comes first: a single picture is that one.
         """
+        if question.index in self.skipped:
+            return []
         per_question = self._per == "question"
         texts = [question.picture_text] if per_question else question.picture_texts
         config = self.config
@@ -76,7 +82,7 @@ class QuestionPictures:
             model: gives `encode_frozen` and `frozen_fingerprint`.
             world: gives `rank`, `size`, `beat` and `barrier`.
         """
-        wanted = list(dict.fromkeys(self._requests(dataset)))
+        wanted = list(dict.fromkeys(self.requests(dataset)))
         share = wanted[world.rank :: world.size]
         made = self._fill(share, world)
         world.barrier("pictures made")
@@ -94,7 +100,8 @@ class QuestionPictures:
             self._scores = dict(zip(wanted, values, strict=True))
         world.barrier("pictures ready")
 
-    def _requests(self, dataset: BenchmarkDataset) -> Iterable[PictureRequest]:
+    def requests(self, dataset: BenchmarkDataset) -> Iterable[PictureRequest]:
+        """Yield every picture that the questions of a data set are asked with."""
         for index in range(len(dataset)):
             try:
                 question = dataset.question(index)
@@ -166,8 +173,13 @@ class QuestionPictures:
         return {"vision_features": torch.from_numpy(np.stack(found))}
 
 
-def others(dataset: BenchmarkDataset, index: int) -> Question:
-    """Return a question about something else, the same one each time: half a data set further."""
+def others(
+    dataset: BenchmarkDataset, index: int, skipped: frozenset[int] = frozenset()
+) -> Question:
+    """Return a question about something else, the same one each time: half a data set further.
+
+    Those that have no pictures (`skipped`) are passed over.
+    """
     question = dataset.question(index)
     count = len(dataset)
     for step in range(count):
@@ -175,6 +187,6 @@ def others(dataset: BenchmarkDataset, index: int) -> Question:
             found = dataset.question((index + count // 2 + step) % count)
         except RecordError:
             continue
-        if found.picture_text != question.picture_text:
+        if found.picture_text != question.picture_text and found.index not in skipped:
             return found
     return question

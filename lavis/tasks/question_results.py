@@ -75,6 +75,8 @@ def write_results(
     prefix = split_prefix(name)
     groups: dict[str, Group] = {}
     counts = Counter(rows=0, scored=0, rejected=0)
+    if config.pictures.num_images and config.pictures.skip_when_certain is not None:
+        counts["without_pictures"] = 0
     gallery = Gallery(config.report_examples)
     with ExitStack() as stack:
         lines = stack.enter_context(AtomicFile(output_dir / "result" / f"{name}.jsonl"))
@@ -87,6 +89,8 @@ def write_results(
                 rejects.write(reject_line(row, payload, dataset))
                 continue
             counts["scored"] += 1
+            if payload.get("pictures") == []:
+                counts["without_pictures"] += 1
             lines.write(raw + b"\n")
             groups.setdefault(payload["group"], Group()).add(payload)
             gallery.offer(row, payload)

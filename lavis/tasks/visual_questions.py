@@ -16,6 +16,7 @@ from lavis.common.registry import tasks
 from lavis.tasks.base import BaseTask, RowReader, UnitBatch
 from lavis.tasks.question_answers import AnswerRows
 from lavis.tasks.question_config import VisualQuestionsConfig
+from lavis.tasks.question_gate import certain_questions
 from lavis.tasks.question_pictures import PictureSet, QuestionPictures, others
 from lavis.tasks.question_results import write_results
 from lavis.tasks.question_texts import Ask, QuestionTokenizer, split_reads, text_rows
@@ -93,8 +94,30 @@ class VisualQuestionsTask(BaseTask):
             raise ConfigError(
                 f"run.task: visual_questions asks benchmarks; '{dataset.name}' is none"
             )
-        if self.pictures is not None:
-            self.pictures.prepare(model, dataset, world)  # type: ignore[arg-type]
+        if self.pictures is None:
+            return
+        bench: BenchmarkDataset = dataset  # type: ignore[assignment]
+        threshold = self.config.pictures.skip_when_certain
+        if threshold is not None:
+            self.pictures.skipped = certain_questions(
+                lambda asks: self._text_only(model, asks),
+                self.texts,
+                self._answers,
+                bench,
+                world,
+                model=model.text_fingerprint(),
+                cache=self.pictures.store.cache,
+                threshold=threshold,
+            )
+        self.pictures.prepare(model, bench, world)
+
+    def _text_only(self, model: Any, asks: list[Ask]) -> dict[str, Tensor]:
+        """Return `log_probs.text` of rows."""
+        import torch
+
+        samples = text_rows(asks, self.texts.pad, share=not self.texts.masked)
+        with torch.no_grad():
+            return self._read(model, samples, {"": {}}, ["text"])
 
     def load_unit(self, dataset: RecordDataset, plan: Any, unit: int) -> QuestionBatch:
         """Tokenize one unit's questions and read their pictures, each distinct one once."""
@@ -122,6 +145,8 @@ class VisualQuestionsTask(BaseTask):
     def _add_pictures(self, batch: QuestionBatch, dataset: BenchmarkDataset) -> None:
         """Add pictures, `picture_index` `(B, K)` and `scores` `(B, K)`, and those of the control.
 
+        Rows of questions that need none have -1 for each.
+
         Where pictures are gone from the cache, the whole unit is set aside.
         """
         import torch
@@ -131,9 +156,14 @@ class VisualQuestionsTask(BaseTask):
         batch.sets = [pictures.sets(question) for question in batch.questions]
         wanted = {"": [_set_of(batch.sets[ask.question], ask) for ask in batch.asks]}
         if "shuffled" in self.config.columns:
-            foreign = [pictures.sets(others(dataset, q.index)) for q in batch.questions]
+            foreign = [
+                pictures.sets(others(dataset, q.index, pictures.skipped)) if own else []
+                for q, own in zip(batch.questions, batch.sets, strict=True)
+            ]
             wanted["other_"] = [_set_of(foreign[ask.question], ask) for ask in batch.asks]
         distinct = dict.fromkeys(r for sets in wanted.values() for one in sets for r in one)
+        if not distinct:
+            return
         places = {request: place for place, request in enumerate(distinct)}
         try:
             batch.samples |= pictures.load(list(distinct), dataset)
@@ -143,10 +173,12 @@ class VisualQuestionsTask(BaseTask):
             batch.rows, batch.questions, batch.asks, batch.samples = [], [], [], {}
             return
         for prefix, sets in wanted.items():
-            index = torch.tensor([[places[r] for r in one] for one in sets], dtype=torch.long)
+            none = [-1] * self.config.pictures.num_images
+            index = torch.tensor([[places[r] for r in one] or none for one in sets])
             batch.samples[f"{prefix}picture_index"] = index
             if pictures.weighed:
-                scores = [[pictures.score(r) or 0.0 for r in one] for one in sets]
+                zero = [0.0] * len(none)
+                scores = [[pictures.score(r) or 0.0 for r in one] or zero for one in sets]
                 batch.samples[f"{prefix}scores"] = torch.tensor(scores)
 
     def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
@@ -162,17 +194,31 @@ class VisualQuestionsTask(BaseTask):
         seen = self._seen(model, samples)
         if "positions" not in samples:
             return self._written(model, batch, seen)
+        own = [column for column in self.config.shown if column in _OWN]
+        outputs = self._read(model, samples, seen, own)
+        for column in self.config.shown:  # a unit without any picture
+            if column not in ("text", "best_of_n"):
+                outputs.setdefault(f"log_probs.{column}", outputs["log_probs.text"])
+        return outputs | _shares(model, seen)
+
+    @staticmethod
+    def _read(
+        model: Any, samples: dict[str, Any], seen: dict[str, dict[str, Any]], own: list[str]
+    ) -> dict[str, Tensor]:
+        """Return log-probabilities of the columns `own`, and of `shuffled` where it is seen."""
         text = model.encode_text(
             samples["input_ids"], samples["attention_mask"], _starts(model, samples)
         )
         given = {name: samples[name] for name in _TEXT} | {"text_hidden": text.hidden}
-        own = [column for column in self.config.shown if column in _OWN]
-        ways = {column: model.mixing(_OWN[column]) for column in own}
-        outputs = model.predict({**given, **seen.get("", {})}, ways)
+        pictures = seen.get("", {})
+        ways = {
+            column: model.mixing(_OWN[column]) for column in own if pictures or column == "text"
+        }
+        outputs = model.predict({**given, **pictures}, ways)
         if "other_" in seen:
             ways = {"shuffled": model.mixing()}
             outputs |= model.predict({**given, **seen["other_"]}, ways)
-        return outputs | _shares(model, seen)
+        return outputs
 
     def _seen(self, model: Any, samples: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Return what the model needs of own pictures (``) and of foreign ones (`other_`)."""
@@ -249,7 +295,7 @@ class VisualQuestionsTask(BaseTask):
         rows = {
             ask.prompt % len(sets): row
             for row, ask in enumerate(batch.asks)
-            if ask.question == place
+            if ask.question == place and sets
         }
         found = []
         for number, requests in enumerate(sets):
@@ -307,7 +353,7 @@ def _starts(model: Any, samples: dict[str, Any]) -> Any:
 
 
 def _set_of(sets: list[PictureSet], ask: Ask) -> PictureSet:
-    return sets[ask.prompt % len(sets)]
+    return sets[ask.prompt % len(sets)] if sets else ()
 
 
 def _shares(model: Any, seen: dict[str, dict[str, Any]]) -> dict[str, Tensor]:

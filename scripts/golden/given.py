@@ -36,6 +36,7 @@ class GivenPictures:
     """
 
     weighed = True
+    skipped: frozenset[int] = frozenset()
 
     def __init__(self, pool: Tensor, sets: Callable[[Question], Iterable[Chosen]]) -> None:
         self._pool, self._sets = pool, sets

@@ -273,8 +273,6 @@ def test_other_data_sets_are_refused(model, monkeypatch):
         task.prepare(model, Plain(), World())
     with pytest.raises(ValueError, match="'text' must be among them"):
         make_config(columns=["single"])
-    with pytest.raises(ValueError, match="skip_when_certain: benchmarks show pictures of every"):
-        make_config(2, {"skip_when_certain": 0.9})
     with pytest.raises(ConfigError, match=r"run.tokenizer: cannot load"):
         make_task(make_config_of(str(SET / "absent")), monkeypatch)
 

