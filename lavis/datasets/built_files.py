@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,23 @@ def file_identity(path: str | os.PathLike[str]) -> list[str | int]:
     return [os.path.realpath(path), status.st_size, status.st_mtime_ns]
 
 
+@contextlib.contextmanager
+def _lock(target: Path) -> Iterator[None]:
+    """Hold what one process at a time can hold; the system frees it when that process dies."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(f"{target}.lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        logger.info("waiting for another process, which writes %s", target)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def built_once(target: Path, build: Callable[[Path], None]) -> Path:
     """Return `target`, made by one process while the others wait for it.
 
@@ -52,9 +69,7 @@ def built_once(target: Path, build: Callable[[Path], None]) -> Path:
     """
     if target.exists():
         return target
-    from filelock import FileLock
-
-    with FileLock(f"{target}.lock"):
+    with _lock(target):
         if target.exists():
             return target
         for left in target.parent.glob(f"{target.name}.*.tmp"):  # whoever wrote it is dead

@@ -138,6 +138,7 @@ class WikiConfig(PublishedConfig):
     """Section `datasets.wiki`: wikitext-103 in blocks of tokens, each with a picture to be drawn.
 
     Attributes:
+        wiki_num: 103, or 2 for the small corpus, where it is fetched.
         tokenizer: Hugging Face id or folder; that of the language model.
         block_size: tokens of a row. 447 leaves room for 49 picture tokens in BERT's 512.
         text_key: column of the lines, in tables and JSON lines.
@@ -145,6 +146,7 @@ class WikiConfig(PublishedConfig):
 
     local_files: ClassVar[str] = "wiki.train.raw, or the Parquet files of wikitext-103-raw-v1"
 
+    wiki_num: Literal[2, 103] = 103
     tokenizer: str
     block_size: int = Field(default=447, gt=0)
     text_key: str = "text"

@@ -135,9 +135,13 @@ def _index(paths: Sequence[str], cache_dir: str | None, batches: Any) -> ArrowFi
 
     def build(temporary: Path) -> None:
         logger.info("writing the regions of %s to %s, once", ", ".join(paths[:3]), target)
+        count = 0
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, _schema()) as stream:
             for batch in batches():
                 stream.write_batch(batch)
+                count += batch.num_rows
+        if not count:
+            raise DataError(f"{paths[0]}: no regions")
 
     return ArrowFile(paths[0], str(built_once(target, build)))
 
@@ -158,59 +162,50 @@ def _schema() -> Any:
 
 def _json_batches(path: str) -> Iterator[Any]:
     count, shown = 0, time.monotonic()
-    columns: list[list[Any]] = [[] for _ in _schema()]
+    rows: list[Any] = []
     for entry in read_list(path):
         regions = entry.get("regions") if isinstance(entry, dict) else None
         if not isinstance(regions, list):
             raise DataError(f"{path}: an object with a list 'regions' was expected in the list")
         for region in regions:
-            for column, value in zip(columns, _region_row(region, entry), strict=True):
-                column.append(value)
-        if len(columns[0]) >= _ROWS:
-            yield _batch(columns)
-            count += len(columns[0])
-            columns = [[] for _ in columns]
+            if isinstance(region, dict):
+                region.setdefault("image_id", entry.get("id", entry.get("image_id")))
+        rows += regions
+        if len(rows) >= _ROWS:
+            yield _batch(rows)
+            count += len(rows)
+            rows = []
             if time.monotonic() - shown > _LOG_SECONDS:
                 shown = time.monotonic()
                 logger.info("%s: read %d regions", path, count)
-    yield _batch(columns)
+    yield _batch(rows)
 
 
-def _region_row(region: Any, entry: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the columns of a region; what is missing or of a wrong type becomes None."""
-    if not isinstance(region, dict):
-        return (None,) * 8
-    image_id = region.get("image_id", entry.get("id", entry.get("image_id")))
-    numbers = [region.get(name) for name in _NUMBERS]
-    phrase = region.get("phrase")
-    return (
-        image_id if type(image_id) is int else None,
-        region["region_id"] if type(region.get("region_id")) is int else None,
-        *(v if type(v) in (int, float) else None for v in numbers),
-        phrase if type(phrase) is str else None,
-        None,
-    )
-
-
-def _batch(columns: list[list[Any]]) -> Any:
+def _batch(regions: list[Any]) -> Any:
+    """Return regions as columns; what is missing or of a wrong type becomes null."""
     import pyarrow as pa
 
     schema = _schema()
-    try:
-        return pa.record_batch(columns, schema=schema)
-    except (pa.ArrowException, UnicodeError, OverflowError):  # half a surrogate pair, 2**70 ...
-        arrays = []
-        for values, field in zip(columns, schema, strict=True):
-            arrays.append(pa.array([_fitting(v, field.type) for v in values], field.type))
-        return pa.record_batch(arrays, schema=schema)
+    arrays = []
+    for field in schema:
+        if field.name == "picture":
+            arrays.append(pa.nulls(len(regions), field.type))
+            continue
+        try:
+            arrays.append(pa.array([region[field.name] for region in regions], field.type))
+        except (KeyError, TypeError, UnicodeError, OverflowError, pa.ArrowException):
+            values = [_fitting(region, field) for region in regions]
+            arrays.append(pa.array(values, field.type))
+    return pa.record_batch(arrays, schema=schema)
 
 
-def _fitting(value: Any, kind: Any) -> Any:
+def _fitting(region: Any, field: Any) -> Any:
+    """Return a region's value where it fits the column, else None."""
     import pyarrow as pa
 
     try:
-        return pa.scalar(value, kind).as_py()
-    except (pa.ArrowException, UnicodeError, OverflowError):
+        return pa.scalar(region[field.name], field.type).as_py()
+    except (KeyError, TypeError, UnicodeError, OverflowError, pa.ArrowException):
         return None
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-_HUB = ("Salesforce/wikitext", "wikitext-103-raw-v1")
+_HUB = "Salesforce/wikitext"
 Request = tuple[str, int, int]  # prompt, index, seed: a `PictureRequest`
 
 
@@ -96,7 +96,8 @@ class WikiDataset(RecordDataset):
         if config.data_dir is not None:
             return find_corpus(os.path.expanduser(config.data_dir), self.split)
         split = "validation" if self.split.startswith("valid") else self.split
-        return hub_files(*_HUB, split, section=self.name, local=config.local_files)
+        corpus = f"wikitext-{config.wiki_num}-raw-v1"
+        return hub_files(_HUB, corpus, split, section=self.name, local=config.local_files)
 
     def __len__(self) -> int:
         return len(self.blocks) if self._rows is None else len(self._rows)
@@ -108,7 +109,7 @@ class WikiDataset(RecordDataset):
             epoch: from 0.
             seed: of the run, as `TrainingView` has it.
         """
-        for index in range(len(self)):
+        for index in range(len(self) if self.has_pictures else 0):
             yield self._request(self._sentence(index, row_random(seed, epoch, index)))
 
     def row(self, index: int, rng: random.Random | None = None) -> Row:
