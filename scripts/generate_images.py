@@ -4,9 +4,14 @@
     torchrun --nproc_per_node=4 scripts/generate_images.py questions.jsonl \
         --options model=stabilityai/sdxl-turbo batch_size=16 --scorer clip
     python scripts/generate_images.py prompts.txt --generator openmoji --dry-run
+    torchrun --nproc_per_node=4 scripts/generate_images.py \
+        --cfg-path lavis/projects/vlmig/eval/piqa.yaml \
+        --options datasets.benchmark.data_dir=data/piqa
 
 Texts: a `.txt` with one on a line, or a `.jsonl` of `{"text": ...}` (the prompt rule makes K
-prompts of it) or `{"prompts": [...]}` (drawn as they are). A killed run goes on where it stopped.
+prompts of it) or `{"prompts": [...]}` (drawn as they are). With a benchmark's run file instead:
+exactly the pictures and scores that its evaluation will ask for, by the run file's own settings;
+`--options` are those of `evaluate.py` then. A killed run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from lavis.common import dist, registry
+from lavis.common.config import load_config
 from lavis.common.config_errors import explain
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.logger import setup_logging
@@ -30,6 +36,7 @@ from lavis.generators.config import PicturesConfig
 from lavis.generators.picture_files import read_json_lines
 from lavis.generators.prompts import image_prompts
 from lavis.generators.store import PictureStore
+from lavis.tasks.question_pictures import QuestionPictures
 
 logger = logging.getLogger("lavis.generate_images")
 SCORED_AT_A_TIME = 1024
@@ -41,8 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
     world = dist.start(args.device)
     setup_logging(world.rank)
     try:
-        config = pictures_config(args)
-        requests = read_requests(args.texts, config)
+        if args.cfg_path is not None:
+            config, requests = of_run_file(args)
+        elif args.texts is not None:
+            config = pictures_config(args)
+            requests = read_requests(args.texts, config)
+        else:
+            raise ConfigError("nothing to draw: name a file of texts, or --cfg-path a run file")
         store = build_store(config)
         if args.dry_run:
             if world.is_main:
@@ -73,10 +85,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         description=(__doc__ or "").split("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("texts", type=Path, help=".txt or .jsonl")
+    parser.add_argument("texts", type=Path, nargs="?", help=".txt or .jsonl")
+    parser.add_argument("--cfg-path", help="run file of a benchmark, in place of texts")
     parser.add_argument("--generator", default=default.generator, help=", ".join(generators()))
     parser.add_argument(
-        "--options", nargs="*", default=[], metavar="KEY=VALUE", help="of the generator"
+        "--options",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the generator, or run file",
     )
     parser.add_argument("--num-images", type=int, default=default.num_images)
     parser.add_argument("--prompt-rule", default=default.prompt_rule)
@@ -91,6 +108,37 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--verify", action="store_true", help="read entries: redo damaged ones")
     parser.add_argument("--dry-run", action="store_true", help="only count what is missing")
     return parser.parse_args(arguments)
+
+
+def of_run_file(args: argparse.Namespace) -> tuple[PicturesConfig, list[PictureRequest]]:
+    """Return the settings of a benchmark's run file, and all pictures its evaluation asks for.
+
+    With `skip_when_certain` these are more than it needs: what is certain, only the model knows.
+
+    Raises:
+        ConfigError: texts are given too, or the run asks no benchmark.
+    """
+    if args.texts is not None:
+        raise ConfigError(f"{args.texts}: give either texts or --cfg-path, not both")
+    default = vars(parse_arguments([]))
+    for name in set(PicturesConfig.__dataclass_fields__) - {"options", "device"}:
+        if name in default and getattr(args, name) != default[name]:
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: the run file says it; write --options "
+                f"run.pictures.{name}=..."
+            )
+    config = load_config(args.cfg_path, args.options, mode="evaluate")
+    task = config.task
+    if config.run.task != "visual_questions":
+        raise ConfigError(f"{args.cfg_path}, run.task: '{config.run.task}' asks for no pictures")
+    if not task.pictures.num_images:
+        raise ConfigError(f"{args.cfg_path}, model.num_images is 0: the run needs no pictures")
+    pictures = QuestionPictures(task.pictures, task.pictures_per, keep_features=False)
+    requests: list[PictureRequest] = []
+    for name, node in config.datasets.items():
+        for split in config.run.test_splits:
+            requests += pictures.requests(registry.datasets.get(name)(node, split))
+    return task.pictures, requests
 
 
 def generators() -> list[str]:

