@@ -239,10 +239,10 @@ def _data_options(given: Mapping[str, Any], datasets: list[str]) -> list[str]:
             options.append(
                 f"datasets.laion_220.build_info.images.storage={given['laion_image_root']}"
             )
-    if "wiki" in datasets and given.get("wiki_block_size"):
-        options.append(f"datasets.wiki.block_size={given['wiki_block_size']}")
-    if str(given.get("wiki_num", "103")) != "103":
-        raise ConfigError(f"--wiki_num: {given['wiki_num']} found; only wikitext-103 is read")
+    if "wiki" in datasets:
+        keys = {"wiki_block_size": "block_size", "wiki_num": "wiki_num"}
+        found = {key: given[flag] for flag, key in keys.items() if given.get(flag)}
+        options += [f"datasets.wiki.{key}={value}" for key, value in found.items()]
     return options
 
 

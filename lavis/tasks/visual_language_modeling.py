@@ -119,7 +119,8 @@ class VisualLanguageModelingTask(BaseTask):
             from lavis.generators.build import build_store
 
             self._store = build_store(self.config.pictures)
-        dataset.use_pictures(self._store, self.config.pictures.seed)  # type: ignore[attr-defined]
+        wiki: Any = dataset
+        wiki.picture_store, wiki.picture_seed = self._store, self.config.pictures.seed
         requests = list(dict.fromkeys(wanted(epoch, seed)))[world.rank :: world.size]
         for start in range(0, len(requests), _CHUNK):
             part = requests[start : start + _CHUNK]

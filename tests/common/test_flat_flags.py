@@ -1,13 +1,15 @@
-"""Flags of the released evaluation commands, and the run files they stand for."""
+"""Flags of the released commands, and the run files they stand for."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 
 from lavis.common import cli
 from lavis.common.config import load_config
 from lavis.common.errors import ConfigError
-from lavis.common.flags import PROJECTS
+from lavis.common.flags import EVALUATE_FLAGS, PROJECTS, TRAIN_FLAGS
 
 
 def parse(*argv):
@@ -85,3 +87,115 @@ def test_every_benchmark_has_a_run_file_that_loads(path, tmp_path):
         assert config.task.tokenizer == config.model.llm
         assert config.task.pictures.num_images == config.model.num_images == count
         assert config.datasets["benchmark"].benchmark in path.stem
+
+
+SEED = (
+    "--run_name test --dataset_name cropped_vg --model_name_or_path meta-llama/Meta-Llama-3-8B "
+    "--output_dir output/llama3 --report_to wandb --per_device_train_batch_size 64 "
+    "--num_train_epochs 1 --run_bf16 --learning_rate 5e-4 --with_tracking"
+).split()
+
+
+def train(*argv):
+    return cli.parse_args("", argv, "train")
+
+
+def loaded(*argv):
+    args = train(*argv)
+    return load_config(args.cfg_path, args.options, mode="train")
+
+
+def test_the_released_training_command_becomes_a_run_file_and_options():
+    config = loaded(*SEED)
+    assert list(config.datasets) == ["cropped_vg"]
+    run, model, task = config.run, config.model, config.task
+    run.check_training()
+    assert (run.task, run.output_dir) == ("visual_language_modeling", "output/llama3/test")
+    assert task.export_vlmig == "output/llama3/test"  # test_0.bin beside the folder
+    assert (run.batch_size_train, run.max_epoch, run.init_lr) == (64, 1, 5e-4)
+    assert (run.lr_sched, run.weight_decay, run.warmup_steps) == ("linear", 0, 0)
+    assert run.amp and run.amp_dtype == "bf16" and run.trackers == ["wandb"]
+    assert model.llm == task.tokenizer == "meta-llama/Meta-Llama-3-8B"
+    assert model.llm_dtype == "bf16" and model.fusion.init == "random"
+    plain = loaded(*SEED[2:6])
+    assert plain.model.llm_dtype == "fp32" and not plain.run.amp and not plain.run.trackers
+    assert (plain.run.init_lr, plain.run.batch_size_train) == (5e-5, 8)
+
+
+def test_data_sets_are_found_by_name_in_a_text(tmp_path):
+    config = loaded(
+        *("--dataset-name wiki+laion_220_short --model-name-or-path gpt2").split(),
+        *("--max-elements 200000 --shuffle_data --wiki_num 103 --wiki_block_size 100").split(),
+        *("--laion_image_root", str(tmp_path), "--data_dir", "data"),
+    )
+    laion, wiki = config.datasets["laion_220"], config.datasets["wiki"]
+    assert laion.short and laion.build_info.images.storage == str(tmp_path)
+    assert wiki.block_size == 100 and wiki.tokenizer == "gpt2" and wiki.shuffle_data
+    assert laion.max_elements == wiki.max_elements == 200000
+    assert (wiki.data_dir, laion.data_dir) == ("data/wiki", "data/laion_220")
+    one = loaded(*SEED[2:6], "--data_dir", "data", "--max_train_samples", "7")
+    assert one.datasets["cropped_vg"].data_dir == "data"
+    assert one.datasets["cropped_vg"].max_elements == 7
+
+
+def test_steps_and_schedules_count_optimizer_steps():
+    run = loaded(
+        *SEED[2:6],
+        *(
+            "--max_train_steps 10 --gradient_accumulation_steps 4 --lr_scheduler_type cosine"
+        ).split(),
+        *("--num_warmup_steps 2 --checkpointing_steps 5 --grad_clip 0.5 --seed 1").split(),
+    ).run
+    assert (run.runner, run.max_iters, run.iters_per_inner_epoch) == ("runner_iter", 40, 40)
+    assert (run.accum_grad_iters, run.lr_sched, run.warmup_steps) == (4, "cosine", 2)
+    assert (run.save_every_steps, run.max_grad_norm, run.seed) == (5, 0.5, 1)
+    every = loaded(*SEED[2:6], "--checkpointing_steps", "epoch", "--report_to", "wandb").run
+    assert every.save_every_steps is None and not every.trackers
+
+
+def test_flags_that_nothing_needs_are_accepted_and_explained(caplog):
+    loaded(*SEED, *"--overwrite_cache --low-cpu-mem-usage --preprocessing_num_workers 4".split())
+    assert "--overwrite_cache has no effect: data are read from their own files" in caplog.text
+    assert "--low_cpu_mem_usage has no effect" in caplog.text
+    for name, flag in {**TRAIN_FLAGS, **EVALUATE_FLAGS}.items():
+        assert flag.keys == () or not flag.retired, name
+
+
+def test_wrong_training_flags_are_told(capsys):
+    for more, message in (
+        (["--dataset_name", "coco"], "--dataset_name: 'coco' names none of cropped_vg"),
+        (["--trust_remote_code"], "--trust_remote_code: code from model repositories is not run"),
+        (["--with_tracking", "--report_to", "wandbb"], "unknown tracker 'wandbb'; did you mean"),
+        (
+            ["--dataset_name", "wiki+cropped_vg", "--max_train_samples", "9"],
+            "--max_train_samples: with several data sets use --max_elements",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            train(*SEED, *more)
+    for argv, message in (
+        (["--dataset_name", "wiki"], "--model_name_or_path is required"),
+        (["--cfg-path", "a.yaml", "--run_bf16"], "--run_bf16 is for commands without --cfg-path"),
+    ):
+        with pytest.raises(SystemExit):
+            train(*argv)
+        assert message in capsys.readouterr().err
+    train(*SEED, "--trust_remote_code", "False")
+
+
+RUN_FILES = sorted((PROJECTS / "vlmig" / "train").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=lambda p: p.stem)
+def test_every_training_run_file_loads(path, tmp_path):
+    given = {
+        "flat_flags": ["model.llm=gpt2", "datasets.cropped_vg.type=default"],
+        "captioned_images": [
+            f"datasets.captioned_images.build_info.annotations.{split}.storage={tmp_path}"
+            for split in ("train", "val")
+        ],
+    }
+    config = load_config(path, given.get(path.stem, []), mode="train")
+    config.run.check_training()
+    assert config.run.task == "visual_language_modeling"
+    assert config.task.tokenizer == config.model.llm

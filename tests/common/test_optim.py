@@ -80,3 +80,34 @@ def test_layerwise_decay_reaches_the_step():
 def test_nothing_to_train_is_refused():
     with pytest.raises(ConfigError, match="every parameter is frozen"):
         build_optimizer([{"params": [], "weight_decay": 0.0}], lr=1.0, beta2=0.9)
+
+
+@pytest.mark.parametrize("accumulate", (1, 3))
+def test_library_schedules_end_with_the_last_optimizer_step(accumulate):
+    run = run_section(
+        lr_sched="linear", min_lr=0.0, warmup_steps=2, accum_grad_iters=accumulate, init_lr=0.8
+    )
+    steps = 5 * accumulate - (accumulate > 1)  # the last group of an epoch may be smaller
+    schedule = build_schedule(run, max_epoch=2, steps_per_epoch=steps)
+    rates = [schedule.lr(epoch, step) for epoch in range(2) for step in range(0, steps, accumulate)]
+    # ten updates: up over two, then down over eight, 0 after the last
+    assert rates == pytest.approx([0.0, 0.4, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    assert schedule.lr(0, accumulate - 1) == schedule.lr(0, 0)
+    assert schedule.lr(2, 0) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"),
+)
+def test_library_schedules_are_the_library_s(name):
+    from transformers import get_scheduler
+
+    run = run_section(lr_sched=name, min_lr=0.0, warmup_steps=3, init_lr=0.5)
+    schedule = build_schedule(run, max_epoch=1, steps_per_epoch=12)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
+    theirs = get_scheduler(name, optimizer, num_warmup_steps=3, num_training_steps=12)
+    for step in range(12):
+        assert schedule.lr(0, step) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        theirs.step()
