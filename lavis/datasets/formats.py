@@ -1,37 +1,34 @@
 """Which reader a path gets: compressed lines, JSON lists, tar shards and img2dataset folders.
 
 `.gz`, `.zst` and JSON lists are unpacked once to plain lines in a cache folder, under a name made
-from path, size and change time, written to a temporary file and renamed: processes that race do
-the same work twice and end with one whole file.
+from path, size and change time, by one process while others wait.
 """
 
 from __future__ import annotations
 
 import array
-import contextlib
 import gzip
 import hashlib
 import io
 import json
 import logging
 import os
-import secrets
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from lavis.common.errors import DataError, RecordError
+from lavis.datasets.built_files import built_once, cache_folder, digest_of, file_identity
 from lavis.datasets.pictures import PictureFile
 from lavis.datasets.records import JsonLinesFile, ParquetFile, RecordFile, parse_object
 
 logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-DEFAULT_CACHE = "~/.cache/lavis/records"
 
 
 def open_file(path: str, cache_dir: str | None = None) -> list[RecordFile]:
@@ -83,29 +80,17 @@ def _is_json_list(path: str) -> bool:
 
 def _unpacked(path: str, cache_dir: str | None) -> str:
     """Return a plain-lines copy of a compressed file, made on first use."""
-    status = os.stat(path)
-    identity = json.dumps([os.path.realpath(path), status.st_size, status.st_mtime_ns])
-    digest = hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
-    folder = os.path.expanduser(cache_dir or DEFAULT_CACHE)
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError:
-        folder = tempfile.gettempdir()
-    target = os.path.join(folder, f"{digest}.jsonl")
-    if os.path.exists(target):
-        return target
-    logger.info("unpacking %s to %s", path, target)
-    temporary = f"{target}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        with open(temporary, "wb") as output:
-            _unpack(path, output)
-        os.replace(temporary, target)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path}: cannot be unpacked: {error}") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    return target
+    target = cache_folder(cache_dir) / f"{digest_of(file_identity(path))}.jsonl"
+
+    def build(temporary: Path) -> None:
+        logger.info("unpacking %s to %s", path, target)
+        try:
+            with open(temporary, "wb") as output:
+                _unpack(path, output)
+        except (OSError, EOFError, ValueError) as error:
+            raise DataError(f"{path}: cannot be unpacked: {error}") from None
+
+    return str(built_once(target, build))
 
 
 def _unpack(path: str, output: BinaryIO) -> None:

@@ -76,7 +76,7 @@ class LckDataset(RegionDataset):
         label = read_label(record, polarity=self.config.label_polarity)
         if label is None and self.is_train:
             raise RecordError("missing field: label or reject_label")
-        found = {
+        found: dict[str, Any] = {
             "label": label,
             "qa_label": read_score(record, "qa_score"),
             "r_label": read_score(record, "r_score"),
