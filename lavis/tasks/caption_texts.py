@@ -77,6 +77,8 @@ class CaptionTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of texts, start and end tokens as the model has them."""
+        if not texts:
+            return []
         cut = {"truncation": True, "max_length": self.max_length} if self.max_length else {}
         return self.tokenizer(list(texts), **cut).input_ids
 

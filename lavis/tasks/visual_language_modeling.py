@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK = 64  # pictures between two signs of life
+_TEXTS = 1024  # texts that are tokenized at a time
 
 
 @tasks.register("visual_language_modeling")
@@ -134,15 +135,17 @@ class VisualLanguageModelingTask(BaseTask):
         """Yield the tokens of an epoch's texts."""
         from lavis.datasets.base import row_random
 
-        for index in range(len(dataset))[part]:
-            try:
-                row = dataset.row(index, row_random(seed, epoch, index))
-            except RecordError:
-                continue
-            given = row.targets.get("token_ids")
-            samples: dict[str, Any] = {"text_input": row.all_texts}
-            if given is not None:
-                samples["token_ids"] = [given]
+        numbers = range(len(dataset))[part]
+        for start in range(0, len(numbers), _TEXTS):
+            rows = []
+            for index in numbers[start : start + _TEXTS]:
+                try:
+                    rows.append(dataset.row(index, row_random(seed, epoch, index)))
+                except RecordError:
+                    continue
+            samples: dict[str, Any] = {"text_input": [t for row in rows for t in row.all_texts]}
+            if rows and "token_ids" in rows[0].targets:
+                samples["token_ids"] = [row.targets["token_ids"] for row in rows]
             yield from self.texts.tokens(samples)
 
     def _seen(self, datasets: Sequence[RecordDataset], epoch: int, seed: int, world: Any) -> Tensor:
