@@ -56,10 +56,12 @@ class Generator(ABC):
         name: the registered name.
         uses_seed: False where the seed changes nothing, so that runs share what is stored.
         batch_size: requests handed over at a time.
+        credit: what must stand beside its pictures, or None.
     """
 
     name: ClassVar[str]
     uses_seed: ClassVar[bool] = True
+    credit: ClassVar[str | None] = None
     batch_size: int = 1
 
     @classmethod
@@ -70,6 +72,10 @@ class Generator(ABC):
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that the output depends on besides the request; JSON-able."""
+
+    def shows(self, prompt: str) -> bool | None:
+        """Return whether something of a prompt is drawn, or None where nobody can tell."""
+        return None
 
 
 class PictureGenerator(Generator):

@@ -34,6 +34,7 @@ class OpenmojiGenerator(PictureGenerator):
     """Draws the first few pictograms a prompt names, side by side in jittered places."""
 
     name: ClassVar[str] = "openmoji"
+    credit: ClassVar[str | None] = openmoji.ATTRIBUTION
 
     def __init__(self, config: OpenmojiConfig) -> None:
         self.config = config
@@ -58,6 +59,10 @@ class OpenmojiGenerator(PictureGenerator):
     def named(self, prompt: str) -> list[tuple[str, list[str]]]:
         """Return what is drawn, `(CLDR name, words that name it)`; [] gives a neutral picture."""
         return named_pictograms(prompt)[: self.config.max_pictograms]
+
+    def shows(self, prompt: str) -> bool:
+        """Return whether a prompt names a pictogram."""
+        return bool(self.named(prompt))
 
     def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
         """Return RGB pictures; one flat grey where the prompt names no pictogram."""

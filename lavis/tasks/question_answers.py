@@ -182,7 +182,7 @@ class AnswerRows:
                 text = self._texts.tokenizer.decode(tokens[row].tolist(), skip_special_tokens=True)
                 said = first_line(text)
                 _note(payload, "predicted", column, "answer", [said])
-                for rule, mark in score_answer(said, question.gold).items():
+                for rule, mark in score_answer(said, question.gold, question.scorer).items():
                     _note(payload, "marks", column, rule, [mark])
 
     def _draw(self, question: Question, prompt: int, rule: str, ranked: Ranked) -> Ranked:

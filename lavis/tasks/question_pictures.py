@@ -147,6 +147,12 @@ class QuestionPictures:
         """Return how well a picture shows its prompt, or None where nothing scores."""
         return self._scores.get(request)
 
+    def shown(self, sets: Sequence[PictureSet]) -> bool | None:
+        """Return whether a picture shows something of its prompt, or None where nobody can tell."""
+        generator = self.store.generator
+        found = [generator.shows(request.prompt) for one in sets for request in one]
+        return None if None in found else any(found)
+
     def load(self, requests: Sequence[PictureRequest], dataset: BenchmarkDataset) -> dict[str, Any]:
         """Return `vision_features` `(N, P, D)`, or `image` `(N, 3, S, S)` without kept features.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,20 +66,35 @@ def _effect(payload: Mapping[str, Any]) -> str:
 
 
 def write_page(
-    path: Path, results: dict[str, Any], gallery: Gallery, store: PictureStore | None
+    path: Path,
+    results: dict[str, Any],
+    gallery: Gallery,
+    store: PictureStore | None,
+    *,
+    parts: Sequence[str],
 ) -> None:
-    """Write the page; pictures that are gone from the cache are left out."""
+    """Write the page; pictures that are gone from the cache are left out.
+
+    Args:
+        parts: of the results that stand below its groups.
+    """
     examples = gallery.chosen()
     for questions in examples.values():
         for question in questions:
             for pictures in question.get("pictures", []):
                 for picture in pictures:
                     picture["uri"] = _uri(picture, store)
-    parts = {name: results[name] for name in ("all", "shown", "not_shown") if name in results}
+    listed = {name: results[name] for name in parts if name in results}
+    credit = store.generator.credit if store is not None else None
     page = (
         report_environment()
         .get_template(TEMPLATE)
-        .render(results=results, parts={**results["groups"], **parts}, examples=examples)
+        .render(
+            results=results,
+            parts={**results["groups"], **listed},
+            examples=examples,
+            credit=credit,
+        )
     )
     write_atomically(path, page)
 

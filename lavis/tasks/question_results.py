@@ -35,6 +35,16 @@ RULE_NOTES = {
     "exact_match": ("equal to an accepted answer once normalised", "released"),
     "f1": ("words shared with an accepted answer", "released"),
 }  # fmt: skip
+# the same of a benchmark's corrected protocol
+CORRECTED_NOTES = {
+    ("squad", "exact_match"): "official SQuAD v2 `exact`; 'Not in background' is the empty answer, "
+    "no threshold is tuned",
+    ("squad", "f1"): "official SQuAD v2 `f1`, likewise",
+    ("quac", "exact_match"): "equal to an annotator's answer, or declined where there is none",
+    ("quac", "f1"): "official QuAC F1: against all annotators but one, averaged; declining is "
+    "right where half of them found no answer",
+}
+PARTS = ("all", "shown", "not_shown", "has_answer", "no_answer")
 
 
 @dataclass
@@ -45,11 +55,13 @@ class Group:
         marks: rule -> column -> a list of marks by prompt for each question.
         golds: answers, for the share of the most frequent one.
         shown: of each question, whether a picture shows something of it.
+        answered: of each question, whether it has an answer.
     """
 
     marks: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
     golds: list[str] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
+    answered: list[bool] = field(default_factory=list)
 
     def add(self, payload: dict[str, Any]) -> None:
         """Take a question in."""
@@ -57,8 +69,10 @@ class Group:
             for rule, marks in rules.items():
                 self.marks.setdefault(rule, {}).setdefault(column, []).append(marks)
         self.golds.append(json.dumps(payload["gold"]))
+        self.answered.append(payload["gold"] != [])
         scores = [p["score"] for one in payload.get("pictures", []) for p in one]
-        self.shown.append(any(score is not None and score > 0 for score in scores))
+        scored = any(score is not None and score > 0 for score in scores)
+        self.shown.append(payload.get("shown", scored))
 
 
 def write_results(
@@ -99,7 +113,8 @@ def write_results(
     text = json.dumps({"name": name, **results}, indent=1)
     write_atomically(output_dir / f"{prefix}results.json", text + "\n")
     if report:
-        write_page(output_dir / f"{prefix}report.html", {"name": name, **results}, gallery, store)
+        path = output_dir / f"{prefix}report.html"
+        write_page(path, {"name": name, **results}, gallery, store, parts=PARTS)
     for line in table(results):
         logger.info("%s", line)
     return _metrics(results, counts)
@@ -116,9 +131,10 @@ def summarize(
     Returns:
         `benchmark`, `protocol`, `main_rule`, `rules` with what each is, counts, and `groups`: name
         -> `majority` and `rules`: rule -> column -> accuracies, and `vs_text` for columns other
-        than `text`. `mean_of_groups` averages groups that are no control (`..._swapped`). Where
-        only some questions have a picture with a score above 0, `shown` and `not_shown` list them
-        apart.
+        than `text`, and `vs_shuffled` for `pictures` where that control was run. `mean_of_groups`
+        averages groups that are no control (`..._swapped`). Where pictures show something of some
+        questions only (the generator says so, or a score is above 0), `shown` and `not_shown` list
+        them apart; where some questions have no answer, `has_answer` and `no_answer` do.
     """
     done = {name: _group(group, config) for name, group in groups.items()}
     plain = [name for name in done if not name.endswith("_swapped")]
@@ -151,14 +167,22 @@ def summarize(
     if len(groups) > 1:
         results["all"] = _group(whole, config)
     if any(whole.shown) and not all(whole.shown):
-        results["shown"] = _group(_part(whole, True), config)
-        results["not_shown"] = _group(_part(whole, False), config)
+        results["shown"] = _group(_part(whole, whole.shown, True), config)
+        results["not_shown"] = _group(_part(whole, whole.shown, False), config)
+    if any(whole.answered) and not all(whole.answered):
+        results["has_answer"] = _group(_part(whole, whole.answered, True), config)
+        results["no_answer"] = _group(_part(whole, whole.answered, False), config)
     return results
 
 
 def _note(rule: str, dataset: BenchmarkDataset) -> tuple[str, str]:
     what, protocol = RULE_NOTES[rule]
-    return what, dataset.config.protocol if dataset.kind == "generate" else protocol
+    if dataset.kind != "generate":
+        return what, protocol
+    protocol = dataset.config.protocol
+    if protocol == "corrected":
+        what = CORRECTED_NOTES.get((dataset.config.benchmark, rule), what)
+    return what, protocol
 
 
 def _main_rule(config: VisualQuestionsConfig, rules: list[str]) -> str | None:
@@ -180,6 +204,10 @@ def _group(group: Group, config: VisualQuestionsConfig) -> dict[str, Any]:
                 values["vs_text"] = compare(
                     arrays[column], arrays["text"], config.resamples, config.seed
                 )
+            if column == "pictures" and "shuffled" in arrays:
+                values["vs_shuffled"] = compare(
+                    arrays[column], arrays["shuffled"], config.resamples, config.seed
+                )
             rules[rule][column] = values
     return {"questions": len(group.golds), "majority": majority(group.golds), "rules": rules}
 
@@ -199,16 +227,21 @@ def _joined(groups: list[Group]) -> Group:
                 whole.marks.setdefault(rule, {}).setdefault(column, []).extend(marks)
         whole.golds += group.golds
         whole.shown += group.shown
+        whole.answered += group.answered
     return whole
 
 
-def _part(group: Group, shown: bool) -> Group:
-    keep = [place for place, value in enumerate(group.shown) if value == shown]
+def _part(group: Group, values: list[bool], wanted: bool) -> Group:
+    """Return the questions of a group whose value is the wanted one."""
+    keep = [place for place, value in enumerate(values) if value == wanted]
     marks = {
-        rule: {column: [values[place] for place in keep] for column, values in columns.items()}
+        rule: {column: [marks[place] for place in keep] for column, marks in columns.items()}
         for rule, columns in group.marks.items()
     }
-    return Group(marks, [group.golds[p] for p in keep], [shown] * len(keep))
+    golds, shown, answered = (
+        [listed[place] for place in keep] for listed in (group.golds, group.shown, group.answered)
+    )
+    return Group(marks, golds, shown, answered)  # type: ignore[arg-type]
 
 
 def _metrics(results: dict[str, Any], counts: Counter[str]) -> dict[str, Any]:
@@ -228,7 +261,7 @@ def _metrics(results: dict[str, Any], counts: Counter[str]) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> list[str]:
     """Return the results as lines of text: a line for each group and rule."""
     parts = dict(results["groups"])
-    parts |= {name: results[name] for name in ("all", "shown", "not_shown") if name in results}
+    parts |= {name: results[name] for name in PARTS if name in results}
     lines = []
     for name, part in parts.items():
         for rule, columns in part["rules"].items():

@@ -1,20 +1,19 @@
-"""Exact match and token F1 of written answers, as SQuAD's official scorer computes them."""
+"""Exact match and token F1 of written answers, by the rules of each benchmark's own scorer.
+
+`released`: the released scripts', which is SQuAD's first scorer. `squad_v2`: SQuAD v2's, where a
+prediction that declines counts as the empty one; no threshold is tuned on the test questions
+(official `exact` and `f1`, not `best_exact` and `best_f1`). `quac`: QuAC's, where F1 is the mean
+over annotators of the best F1 against all but that one, as their own agreement is measured.
+"""
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 
+from lavis.datasets.benchmarks.answer_text import normalize_answer, shared_words_f1
+from lavis.datasets.benchmarks.question import Scorer
+
 NOT_ANSWERED = ("not in background", "cannotanswer", "unanswerable", "no answer")
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def normalize_answer(text: str) -> str:
-    """Return a text in lower case without ASCII punctuation, articles and extra blanks."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
@@ -25,13 +24,7 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
     """Return the largest F1 of words shared with one of the answers, as SQuAD's first scorer."""
-    return max((_f1(prediction, answer) for answer in answers), default=0.0)
-
-
-def _f1(prediction: str, answer: str) -> float:
-    said, right = normalize_answer(prediction).split(), normalize_answer(answer).split()
-    shared = sum((Counter(said) & Counter(right)).values())
-    return 2 * shared / (len(said) + len(right)) if shared else 0.0
+    return max((shared_words_f1(prediction, answer) for answer in answers), default=0.0)
 
 
 def first_line(text: str) -> str:
@@ -51,12 +44,23 @@ def declines(prediction: str) -> bool:
     return not said or said in {normalize_answer(text) for text in NOT_ANSWERED}
 
 
-def score_answer(prediction: str, answers: Sequence[str]) -> dict[str, float]:
-    """Return `exact_match` and `f1`; without accepted answers, whether the prediction declines."""
-    if not answers:
-        right = float(declines(prediction))
+def score_answer(
+    prediction: str, answers: Sequence[str], scorer: Scorer = "released"
+) -> dict[str, float]:
+    """Return `exact_match` and `f1`.
+
+    Args:
+        answers: accepted ones; none where the question cannot be answered: then both are 1 for a
+            prediction that declines, else 0.
+        scorer: see the module.
+    """
+    if scorer == "squad_v2":
+        answers = [answer for answer in answers if normalize_answer(answer)]
+    if not answers or (scorer != "released" and declines(prediction)):
+        right = float(not answers and declines(prediction))
         return {"exact_match": right, "f1": right}
-    return {
-        "exact_match": exact_match(prediction, answers),
-        "f1": token_f1(prediction, answers),
-    }
+    f1 = token_f1(prediction, answers)
+    if scorer == "quac" and len(answers) > 1:
+        left_out = [[*answers[:n], *answers[n + 1 :]] for n in range(len(answers))]
+        f1 = sum(token_f1(prediction, others) for others in left_out) / len(answers)
+    return {"exact_match": exact_match(prediction, answers), "f1": f1}

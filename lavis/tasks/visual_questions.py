@@ -282,6 +282,8 @@ class VisualQuestionsTask(BaseTask):
             for place, (question, payload) in enumerate(zip(batch.questions, made, strict=True)):
                 if self.pictures is not None and "reject" not in payload:
                     payload["pictures"] = self._described(batch, place, outputs)
+                    shown = self.pictures.shown(batch.sets[place])
+                    payload |= {} if shown is None else {"shown": shown}
                 rows.append((question.index, payload))
         return rows
 

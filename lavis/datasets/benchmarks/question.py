@@ -8,6 +8,7 @@ from typing import Any, Literal
 from lavis.common.errors import RecordError
 
 Kind = Literal["next_word", "choice", "generate"]
+Scorer = Literal["released", "squad_v2", "quac"]
 Gold = str | int | tuple[str, ...]
 
 
@@ -29,6 +30,7 @@ class Question:
         options: `next_word`: candidates, most of them lower-case; `choice`: options as written.
         forms: candidates also count in capitals (`both`), or as they stand (`given`).
         starts: `choice`: the first character of each prompt that an option-only likelihood reads.
+        scorer: `generate`: whose rules compare the answer, see `lavis.tasks.reading_metrics`.
         meta: more about the question, JSON-able, for its result row.
         index: row number.
     """
@@ -44,6 +46,7 @@ class Question:
     options: tuple[str, ...] = ()
     forms: Literal["both", "given"] = "both"
     starts: tuple[int, ...] = ()
+    scorer: Scorer = "released"
     meta: dict[str, Any] = field(default_factory=dict)
     index: int = -1
 

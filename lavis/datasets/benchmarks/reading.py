@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import RecordError
+from lavis.datasets.benchmarks.answer_text import (
+    MIN_AGREEMENT,
+    NO_ANSWER,
+    agreement,
+    quac_references,
+)
 from lavis.datasets.benchmarks.files import Record, Source
-from lavis.datasets.benchmarks.question import Question, list_of, text_of
+from lavis.datasets.benchmarks.question import Question, Scorer, list_of, text_of
 
 if TYPE_CHECKING:
     from lavis.datasets.benchmarks.config import BenchmarkConfig
@@ -34,7 +40,6 @@ INSTRUCTION = (
     "Answer each question using information in the preceding background paragraph. If there is "
     'not enough information provided, answer with "Not in background."'
 )
-NO_ANSWER = "CANNOTANSWER"  # of QuAC
 
 
 def read_boolq(
@@ -75,6 +80,7 @@ class _Asked:
         place: what an example may be taken from: `article` as released, `passage` corrected.
         heading: `Title: ...` lines.
         answers: accepted ones, none where the passage gives none.
+        asked: false for a question that only stands as an example.
     """
 
     name: str
@@ -84,6 +90,7 @@ class _Asked:
     background: str
     question: str
     answers: tuple[str, ...]
+    asked: bool = True
 
 
 def read_squad(
@@ -98,9 +105,10 @@ def read_quac(
 ) -> Iterator[Question | Record]:
     """Yield answerable questions; released: of an article's introduction, one accepted answer.
 
-    `corrected` shows the passage that holds the answers, accepts every annotator's answer, and
-    starts anew with each dialogue, whose first question has no example. Questions that cannot be
-    answered from the passage are left out of both.
+    `corrected` asks what QuAC's own scorer counts: questions that cannot be answered too (half of
+    the annotators found no answer), but none whose annotators agree too little. It shows the
+    passage that holds the answers, accepts every annotator's answer, and starts anew with each
+    dialogue, whose first question has no example.
     """
     yield from _questions(_quac_asked(records, config.protocol), source, config)
 
@@ -109,24 +117,26 @@ def _questions(
     asked: Iterator[_Asked | Record], source: Source, config: BenchmarkConfig
 ) -> Iterator[Question | Record]:
     corrected = config.protocol == "corrected"
-    keeps_unanswerable = corrected and source.group == "squad"
+    scorer: Scorer = "released"
+    if corrected:
+        scorer = "squad_v2" if source.group == "squad" else "quac"
     example: _Asked | None = None
     for one in asked:
         if isinstance(one, Record):
             yield one
             continue
-        if not one.answers and not keeps_unanswerable:
+        if not one.answers and not corrected:
             continue
         if example is not None:
             same = one.passage == example.passage if corrected else one.article == example.article
             example = example if same else None
-        if example is not None or corrected:
-            yield _question(one, example, source)
+        if one.asked and (example is not None or corrected):
+            yield _question(one, example, source, scorer)
         if one.answers:
             example = one
 
 
-def _question(asked: _Asked, example: _Asked | None, source: Source) -> Question:
+def _question(asked: _Asked, example: _Asked | None, source: Source, scorer: Scorer) -> Question:
     shown = f"Q: {example.question}\n\nA: {example.answers[0]}\n\n" if example is not None else ""
     prompt = (
         f"{INSTRUCTION}\n\n{asked.heading}\n\nBackground: {asked.background}\n\n"
@@ -141,6 +151,7 @@ def _question(asked: _Asked, example: _Asked | None, source: Source) -> Question
         picture_text=prompt,
         picture_texts=(prompt,),
         group=source.group,
+        scorer=scorer,
     )
 
 
@@ -206,8 +217,8 @@ class _Dialogue:
 def _turns(dialogue: _Dialogue, protocol: str) -> Iterator[_Asked]:
     corrected = protocol == "corrected"
     for name, question, answer, answers in dialogue.turns:
-        accepted = answers if corrected else (answer,)
-        accepted = tuple(a for a in accepted if a != NO_ANSWER)
+        released = () if answer == NO_ANSWER else (answer,)
+        accepted = quac_references(answers) if corrected else released
         yield _Asked(
             name=name,
             article=dialogue.title,
@@ -215,7 +226,8 @@ def _turns(dialogue: _Dialogue, protocol: str) -> Iterator[_Asked]:
             heading=f"Title: {dialogue.title}\nParagraph: {dialogue.section}",
             background=dialogue.context if corrected else dialogue.background,
             question=question,
-            answers=() if answer == NO_ANSWER else accepted,
+            answers=accepted,
+            asked=not corrected or agreement(accepted) >= MIN_AGREEMENT,
         )
 
 

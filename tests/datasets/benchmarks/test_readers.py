@@ -271,6 +271,7 @@ def test_squad_prompts_equal_the_published_ones(tmp_path):
     corrected = questions(make("squad", own, protocol="corrected"))
     assert len(corrected) == len(flat)
     assert corrected[1].gold == ()
+    assert corrected[1].scorer == "squad_v2"
     assert "Q: Where did the Normans live?\n\nA: Normandy" in corrected[2].prompts[0]
     assert corrected[3].prompts[0].count("Q: ") == 1  # another paragraph gives no example
 
@@ -288,7 +289,7 @@ def quac_article():
         }
 
     turns = [
-        entry("d1_q#0", "Who?", "Ada", ["Ada", "Lovelace"]),
+        entry("d1_q#0", "Who?", "Ada", ["Ada", "Ada Lovelace"]),
         entry("d1_q#1", "Why?", "CANNOTANSWER", ["CANNOTANSWER"]),
         entry("d1_q#2", "When?", "1843", ["1843", "CANNOTANSWER"]),
     ]
@@ -310,10 +311,18 @@ def test_quac_shows_introduction_or_passage(tmp_path):
         "Q: Who?\n\nA: Ada\n\nQ: When?\n\nA:"
     )
     assert released.gold == ("1843",)
-    first, second = questions(make("quac", tmp_path, protocol="corrected"))
+    first, second, third = questions(make("quac", tmp_path, protocol="corrected"))
     assert "Background: Ada wrote in 1843.\n\nQ: Who?\n\nA:" in first.prompts[0]
-    assert (first.gold, second.gold) == (("Ada", "Lovelace"), ("1843",))
+    assert first.gold == ("Ada", "Ada Lovelace")
+    assert second.gold == third.gold == ()  # half of the annotators found no answer
+    assert "Q: Who?\n\nA: Ada\n\nQ: Why?" in second.prompts[0]
+    assert {q.scorer for q in (first, second)} == {"quac"} and released.scorer == "released"
     turns = article["paragraphs"][0]["qas"]
+    turns[0]["answers"][1]["text"] = "Byron"  # no word in common: agreement 0, not asked
+    (tmp_path / "val_v0.2.json").write_text(json.dumps({"data": [article]}))
+    found = questions(make("quac", tmp_path, protocol="corrected"))
+    assert [q.title for q in found] == ["Why?", "When?"]
+    assert "Q: Who?\n\nA: Ada\n\nQ: Why?" in found[0].prompts[0]  # still an example
     row = {
         "dialogue_id": "d1",
         "wikipedia_page_title": article["title"],

@@ -1,0 +1,43 @@
+"""Written answers by the released rule and by those of SQuAD v2 and QuAC; values by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from lavis.datasets.benchmarks.answer_text import agreement, quac_references
+from lavis.tasks.reading_metrics import score_answer
+
+CASES = [
+    # scorer, prediction, answers, exact match, F1
+    ("released", "in the Normandy!", ["Normandy"], 0.0, 2 / 3),
+    ("released", "Not in background.", ["the background"], 0.0, 1 / 2),  # words are words
+    ("released", "Not in background.", [], 1.0, 1.0),
+    ("squad_v2", "The Normandy.", ["in Normandy", "normandy"], 1.0, 1.0),
+    ("squad_v2", "Not in background.", ["the background"], 0.0, 0.0),  # the empty prediction
+    ("squad_v2", "", ["Rome"], 0.0, 0.0),
+    ("squad_v2", "Rome", [], 0.0, 0.0),
+    ("squad_v2", "not in background", [], 1.0, 1.0),
+    ("squad_v2", "", ["the"], 1.0, 1.0),  # answers of nothing but articles are none
+    ("squad_v2", "big old Rome", ["Rome", "old Rome town"], 0.0, 2 / 3),
+    # two annotators: each alone, averaged; (1 + 2/3) / 2
+    ("quac", "Ada", ["Ada", "Ada Lovelace"], 1.0, 5 / 6),
+    # three: best of two, three times; (2/3 + 1 + 1) / 3
+    ("quac", "Ada", ["Ada", "Ada Lovelace", "Byron"], 1.0, 8 / 9),
+    ("quac", "Not in background.", ["Ada", "Ada Lovelace"], 0.0, 0.0),
+    ("quac", "CANNOTANSWER", [], 1.0, 1.0),
+    ("quac", "Ada", [], 0.0, 0.0),
+    ("quac", "Ada", ["Ada"], 1.0, 1.0),
+]
+
+
+@pytest.mark.parametrize(("scorer", "said", "answers", "exact", "f1"), CASES)
+def test_scores_of_one_answer(scorer, said, answers, exact, f1):
+    found = score_answer(said, answers, scorer)
+    assert found == {"exact_match": exact, "f1": pytest.approx(f1)}
+
+
+def test_annotators_of_quac():
+    assert quac_references(["Ada", "CANNOTANSWER"]) == ()  # as many as found one
+    assert quac_references(["Ada", "CANNOTANSWER", "Byron"]) == ("Ada", "Byron")
+    assert agreement(["Ada"]) == agreement(()) == 1.0
+    assert agreement(["Ada", "Ada Lovelace", "Byron"]) == pytest.approx(4 / 9)
