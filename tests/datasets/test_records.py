@@ -96,10 +96,10 @@ def test_compressed_files_are_unpacked_once_and_again_when_they_change(lck, pict
     folder = pictures / "unpacked"
     lck.open(pictures, stored["jsonl.gz"])
     lck.open(pictures, stored["jsonl.gz"])
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(folder.glob("*.jsonl"))) == 1
     (pictures / "r.jsonl.gz").write_bytes(gzip.compress(json.dumps(lck.record(99)).encode()))
     assert lck.open(pictures, stored["jsonl.gz"]).row(0).fields["instance"] == "test-99"
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.glob("*.jsonl"))) == 2
 
 
 def test_a_cut_archive_is_refused_and_leaves_nothing_behind(pictures, stored):
@@ -107,7 +107,7 @@ def test_a_cut_archive_is_refused_and_leaves_nothing_behind(pictures, stored):
     (pictures / "cut.jsonl.gz").write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=r"cut\.jsonl\.gz: cannot be unpacked"):
         RecordStore([str(pictures / "cut.jsonl.gz")], cache_dir=str(pictures / "c"))
-    assert list((pictures / "c").iterdir()) == []
+    assert [p.suffix for p in (pictures / "c").iterdir()] == [".lock"]
 
 
 def test_malformed_lines_keep_their_row_and_blank_lines_have_none(tmp_path):
