@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis.common.checkpoint import read_state_dict
-from lavis.models.base import BaseModel, ZeroInit, freeze, group_parameters
+from lavis.models.base import BaseModel, ZeroInit, freeze, group_parameters, in_parts
 from lavis.models.blip2 import keys
 from lavis.models.blip2.config import Blip2Config
 from lavis.models.blip2.qformer import QFormer, build_tokenizer
@@ -27,10 +27,6 @@ from lavis.models.blip2.vision import (
 )
 
 TOWER = "visual_encoder."
-# On a CPU, activations over 32 MB get fresh pages from the system at every call: 128 pictures at
-# once spent 60 % of the time on that (EfficientNet-Lite0, 192 pixels), 16 spent 12 % (ViT-B, 224),
-# 4 none.
-CPU_PICTURES = 4
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -129,12 +125,8 @@ class Blip2Base(BaseModel):
         context: Any = contextlib.nullcontext()
         if dtype is not None:
             context = torch.autocast(self.device.type, dtype=dtype)
-        parts = [image]
-        if image.device.type == "cpu" and not torch.is_grad_enabled():
-            parts = list(image.split(CPU_PICTURES))
         with context:
-            tokens = [self.visual_encoder(part).float() for part in parts]
-        return tokens[0] if len(tokens) == 1 else torch.cat(tokens)
+            return in_parts(lambda part: self.visual_encoder(part).float(), image)
 
     def _compute_dtype(self) -> torch.dtype | None:
         """Half precision is for GPUs; on a CPU it is slow, and in part not there."""

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel
 
 from lavis.common.errors import ConfigError
+from lavis.models.late_fusion import towers
 from lavis.models.late_fusion.config import VisionConfig
 from lavis.models.late_fusion.towers import VisionTower, pool_tokens
 
@@ -71,6 +72,31 @@ def test_a_whole_clip_folder_gives_its_vision_part(tmp_path, image):
 def test_other_towers_give_patches_only(tmp_path, image, model_type, more, patches):
     ours = tower(name=folder(tmp_path / model_type, model_type, **more))
     assert ours(image).shape == (2, patches, 16)
+
+
+@pytest.mark.parametrize(
+    "model_type", ["clip_vision_model", "siglip_vision_model", "dinov2", "vit"]
+)
+def test_layers_behind_the_one_that_is_read_do_not_run(tmp_path, image, model_type):
+    path = folder(tmp_path / model_type, model_type)
+    for layer, runs in ((-1, 3), (-2, 2), (2, 2), (1, 1)):
+        ours = tower(name=path, layer=layer, drop_class_token=False)
+        expected = ours.tower(pixel_values=image, output_hidden_states=True).hidden_states[layer]
+        called = []
+        (stack,) = (m for m in ours.tower.modules() if isinstance(m, torch.nn.ModuleList))
+        for block in stack:
+            block.register_forward_hook(lambda *given, called=called: called.append(1))
+        torch.testing.assert_close(ours(image), expected, atol=0, rtol=0)
+        assert len(called) == runs
+
+
+def test_many_pictures_are_encoded_in_parts(tmp_path, monkeypatch):
+    ours = tower(name=folder(tmp_path / "clip", "clip_vision_model"))
+    many = torch.randn(7, 3, 32, 32)
+    whole = ours(many)
+    monkeypatch.setattr(towers, "CPU_VIT_PICTURES", 3)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(many), whole)
 
 
 def test_timm_towers(image):
