@@ -265,6 +265,7 @@ class Runner:
             for name, dataset in named:
                 key = split if len(named) == 1 else f"{name}_{split}"
                 result = f"{key}_epoch{token}"
+                self.task.prepare_pictures(dataset, self.world)
                 if fresh and self.world.is_main:
                     shutil.rmtree(self.folder / "journal" / result, ignore_errors=True)
                 results[key] = self._evaluator.run(

@@ -71,6 +71,9 @@ class BaseTask(ABC):
         """Return the task's own options on which scores depend, JSON-able."""
         return {}
 
+    def prepare_pictures(self, dataset: RecordDataset, world: Any) -> None:  # noqa: B027
+        """Make the pictures of a data set that has none; before any is read or encoded."""
+
     def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:  # noqa: B027
         """Make what the units of a data set need and no single unit can; all processes call this.
 

@@ -97,11 +97,14 @@ class VisualLanguageModelingTask(BaseTask):
             self._fill_states(model, datasets, epoch, run, world, folder, autocast)
         self._filled |= {id(dataset) for dataset in datasets}
 
+    def prepare_pictures(self, dataset: RecordDataset, world: Any) -> None:
+        """Draw what a data set without pictures of its own is evaluated with."""
+        self._make_pictures(dataset, 0, 0, world)
+
     def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:
-        """Make the pictures of a data set that has none of its own."""
+        """Take note of the model's sizes."""
         self._width = model.vision_width
         self._cut_texts(model, dataset)
-        self._make_pictures(dataset, 0, 0, world)
 
     def _cut_texts(self, model: Any, dataset: RecordDataset) -> None:
         """Lower the longest text to what the language model has positions for."""

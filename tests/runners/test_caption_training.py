@@ -199,7 +199,8 @@ def test_accumulated_batches_are_one_step(world, tmp_path):
 
 def test_wikitext_trains_on_pictures_that_are_drawn_first(world, tmp_path, monkeypatch):
     lines = "\n".join(["a red box . the ball is blue .", "the old table is green ."] * 12)
-    (tmp_path / "wiki.train.raw").write_text(lines)
+    for split in ("train", "valid"):
+        (tmp_path / f"wiki.{split}.raw").write_text(lines)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     from PIL import Image
@@ -228,11 +229,15 @@ def test_wikitext_trains_on_pictures_that_are_drawn_first(world, tmp_path, monke
         f"run.output_dir={tmp_path / 'out'}", "run.max_iters=4", "run.iters_per_inner_epoch=2",
         "run.batch_size_train=4", "run.init_lr=0.01", "run.cache_features=true",
         "run.pictures.generator=folder", f"run.pictures.options.root={pictures}",
-        f"run.pictures.cache_dir={tmp_path / 'drawn'}",
+        f"run.pictures.cache_dir={tmp_path / 'drawn'}", "run.valid_splits=[valid]",
+        f"{blocks}.vis_processor.eval.image_size=8",
+        f"{blocks}.build_info.annotations.valid.storage=[]",
     ]  # fmt: skip
     assert cli.run_front_end("", "train", argv) == 0
     rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["kind"] == "train_epoch"]
     assert len(losses) == 2 and losses[1] < losses[0]
+    found = [row["loss"] for row in rows if row["kind"] == "evaluate"]
+    assert len(found) == 2 and found[1] < found[0]
     assert drawn and len(drawn) == len(set(drawn))  # once, whatever blocks ask for it
     assert {"a red box .", "the ball is blue ."} & set(drawn)

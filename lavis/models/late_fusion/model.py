@@ -49,6 +49,7 @@ class LateFusion(FusionBase):
     """
 
     config_class = LateFusionConfig
+    uses_every_weight = True  # wherever texts have pictures, which training sees to
 
     @classmethod
     def from_config(cls, config: LateFusionConfig) -> LateFusion:

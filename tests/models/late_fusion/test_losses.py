@@ -186,3 +186,18 @@ def test_chunks_hand_out_the_gradient_of_the_sum():
     (2 * total).backward()
     torch.testing.assert_close(total, rows.detach().square().sum())
     torch.testing.assert_close(rows.grad, 4 * rows.detach())
+
+
+@pytest.mark.parametrize("init", ("random", "identity"))
+def test_every_trained_weight_gets_a_gradient(kind, init, make_model, texts, pictures):
+    """Processes need not look for unused weights, then."""
+    model = make_model(kind, init=init).train()
+    assert model.uses_every_weight
+    samples = {**texts(), **pictures(count=1)}
+    del samples["scores"]
+    if kind in ("bert", "roberta"):
+        samples["labels"] = samples["input_ids"]
+    model(samples)["loss"].backward()
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    reached = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert trained == reached
