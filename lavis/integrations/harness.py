@@ -1,0 +1,392 @@
+"""Late fusion as a model of lm-evaluation-harness: `lm_eval --model late_fusion --model_args ...`.
+
+    lm_eval --model late_fusion --tasks piqa,hellaswag --batch_size 8 \\
+        --model_args llm=gpt2,pretrained=trained.safetensors,generator=openmoji,k=10
+
+Every request's pictures are drawn from its context, so the options of a question share them. Needs
+the extra `eval`. Shapes: B rows, L tokens, R read positions, M requests that read one row, V
+vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lm_eval.api.model import TemplateLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lavis.common import dist
+from lavis.common.errors import ConfigError
+from lavis.common.logger import Progress
+from lavis.integrations.harness_options import GenerationOptions, Options
+from lavis.integrations.harness_pictures import TextPictures
+from lavis.integrations.plugin import register
+
+logger = logging.getLogger(__name__)
+
+_NUMBERS = 2**26  # log-probabilities held at a time
+_AUTO_BATCH = 16
+
+register()
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """A continuation to score.
+
+    Attributes:
+        tokens: context and continuation.
+        count: tokens of the continuation, the last ones.
+        text: what pictures are drawn from; without words there are none.
+    """
+
+    tokens: tuple[int, ...]
+    count: int
+    text: str
+
+
+class LateFusionLM(TemplateLM):
+    """Scores and continues texts with the pictures of their contexts.
+
+    Args:
+        llm: the frozen language model; not needed where `pretrained` is a folder that
+            `save_pretrained` wrote.
+        pretrained: trained weights, as `model.pretrained`.
+        generator: where pictures come from, as `run.pictures.generator`; none: text only.
+        k: pictures of a text; 0 is text only (default: the config's, where there is a generator).
+        tokenizer: default: the language model's.
+        pictures_of: `context`, shared by the options of a question, and nothing that is to be
+            predicted is drawn; `all` draws context and continuation, as released.
+        picture_size: edge of the tower's pictures, pixels.
+        add_bos_token: start texts with the start token, or not (default: the tokenizer's way).
+        max_length: longest text in tokens (default: what fits behind the pictures).
+        options: any other key of `model`, such as `mix`, `weights` or `vision.name`, or of
+            `run.pictures`, such as `scorer`, `cache_dir` or `options.root`.
+
+    Raises:
+        ConfigError: an unknown key, or a wrong value.
+    """
+
+    def __init__(
+        self,
+        llm: str | None = None,
+        pretrained: str | None = None,
+        generator: str | None = None,
+        k: int | None = None,
+        *,
+        tokenizer: str | None = None,
+        pictures_of: Literal["context", "all"] = "context",
+        picture_size: int | None = None,
+        add_bos_token: bool | None = None,
+        batch_size: int | str = 1,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+        max_length: int | None = None,
+        max_gen_toks: int = 256,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        from transformers import AutoTokenizer
+
+        if pictures_of not in ("context", "all"):
+            raise ConfigError(f"pictures_of is '{pictures_of}'; use context or all")
+        chosen = Options.of(llm, pretrained, generator, k, picture_size, options)
+        self._world = dist.start("cpu" if device == "cpu" else "auto")
+        self._rank, self._world_size = self._world.rank, self._world.size
+        named = device not in (None, "cpu", "cuda") and self._world.size == 1
+        self._device = torch.device(str(device)) if named else self._world.device
+        self.model = chosen.build().to(self._device).eval()
+        if self.model.language.is_masked:
+            raise ConfigError(f"llm: '{chosen.model.llm}' fills masks; lm_eval needs a causal one")
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer or chosen.model.llm)
+        self.batch_size = _batch_size(batch_size, max_batch_size)
+        self.add_bos_token, self.max_gen_toks = add_bos_token, max_gen_toks
+        self._whole = pictures_of == "all"
+        self._pictures = None
+        if chosen.pictures is not None:
+            self._pictures = TextPictures(chosen.pictures, chosen.processor)
+        size = chosen.processor.image_size if self._pictures is not None else None
+        room = self.model.longest_text(size) if size else self.model.longest_text()
+        self.max_length = max_length or room or 2048
+        self._told = False
+
+    # What the harness asks of every model
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What a text without context follows."""
+        start = self.tokenizer.bos_token_id
+        return self.eot_token_id if start is None else int(start)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Name that the harness's request cache knows the tokenizer by."""
+        return str(self.tokenizer.name_or_path).replace("/", "__")
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return a conversation in the tokenizer's own form."""
+        said: Any = self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+        return said
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
+    ) -> list[int]:
+        """Return a text's tokens, with the start token unless the text begins with it."""
+        if add_special_tokens is None:
+            start = self.tokenizer.bos_token
+            begun = bool(start) and string.startswith(start)
+            add_special_tokens = False if begun else self.add_bos_token
+        given = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        return self.tokenizer.encode(string, **given)
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Return the tensors of all processes, one behind the other."""
+        found = self._world.gather(tensor.reshape(-1).cpu(), "lm_eval tensors")
+        return torch.cat(found).to(tensor.device)
+
+    def gather_object(self, obj: Any, dst: int = 0) -> list[Any] | None:
+        """Return the objects of all processes on process `dst`, None on others."""
+        found = self._world.gather(obj, "lm_eval objects")
+        return found if self._rank == dst else None
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self._world.barrier("lm_eval")
+
+    # Likelihoods
+
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = False, **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        asks = []
+        for (context, continuation), before, after in requests:
+            text = context + continuation if self._whole else context
+            asks.append(self._ask(before, after, text))
+        answers = self._score(asks)
+        for (key, _, _), found in zip(requests, answers, strict=True):
+            self.cache_hook.add_partial("loglikelihood", key, found)
+        return answers
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """Return each text's log-likelihood; every token is predicted once.
+
+        A window sees pictures of what stands before the tokens it predicts (`pictures_of=all`: of
+        the whole text), so the first window of a text is text-only.
+        """
+        asks, owners = [], []
+        for number, request in enumerate(requests):
+            (text,) = request.args
+            tokens = self.tok_encode(text)
+            done = 0
+            for window in get_rolling_token_windows(
+                token_list=tokens,
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            ):
+                before, after = make_disjoint_window(window)
+                seen = self.tokenizer.decode(tokens[:done], skip_special_tokens=True)
+                asks.append(self._ask(before, after, text if self._whole else seen))
+                owners.append(number)
+                done += len(after)
+        totals = [0.0] * len(requests)
+        for number, (total, _) in zip(owners, self._score(asks), strict=True):
+            totals[number] += total
+        for request, total in zip(requests, totals, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals
+
+    def _ask(self, before: Sequence[int], after: Sequence[int], text: str) -> _Ask:
+        """Return a continuation with as much of its context as fits.
+
+        Raises:
+            ConfigError: the continuation alone is longer than a text may be.
+        """
+        if len(after) > self.max_length:
+            raise ConfigError(
+                f"max_length: a continuation of {len(after)} tokens, but {self.max_length} fit"
+            )
+        tokens = tuple(before) + tuple(after)
+        if len(tokens) > self.max_length + 1 and not self._told:
+            self._told = True
+            logger.warning("contexts of more than %d tokens lose their beginning", self.max_length)
+        return _Ask(tokens[-(self.max_length + 1) :], len(after), text)
+
+    def _score(self, asks: Sequence[_Ask]) -> list[tuple[float, bool]]:
+        """Return log-likelihood, and whether each token is the likeliest one.
+
+        Continuations that differ in their last token only are read off one row.
+        """
+        groups: dict[tuple[tuple[int, ...], str], list[int]] = {}
+        for number, ask in enumerate(asks):
+            if ask.count:
+                groups.setdefault((ask.tokens[:-1], ask.text), []).append(number)
+        if self._pictures is not None:
+            self._pictures.prepare(self.model, (text for _, text in groups))
+        order = sorted(groups, key=lambda group: (-len(group[0]), group))
+        answers = [(0.0, True)] * len(asks)
+        progress = Progress(len(order), "lm_eval likelihoods", unit="texts", shown=not self._rank)
+        for start in range(0, len(order), self.batch_size):
+            part = order[start : start + self.batch_size]
+            owners = [groups[group] for group in part]
+            targets, counts = _targets(part, owners, asks)
+            for one, values, greedy in zip(owners, *self._read(part, targets, counts), strict=True):
+                for number, value, best in zip(one, values, greedy, strict=False):
+                    answers[number] = (value, best)
+            progress.add(len(part))
+        progress.close()
+        return answers
+
+    def _read(
+        self, part: Sequence[tuple[tuple[int, ...], str]], targets: Tensor, counts: Tensor
+    ) -> tuple[list[list[float]], list[list[bool]]]:
+        """Return sums of log-probabilities, and whether all are the likeliest, both `(B, M)`.
+
+        Args:
+            targets: `(B, M, R)`, tokens that follow the last R tokens of each row.
+            counts: `(B, M)`, how many of them each request reads, the last ones.
+        """
+        samples = self._rows([row for row, _ in part], side="right")
+        samples |= self._shown([text for _, text in part])
+        encoded = self.model.encode_text(samples["input_ids"], samples["attention_mask"])
+        samples["text_hidden"] = encoded.hidden
+        reads = targets.shape[2]
+        ends = samples["attention_mask"].sum(dim=1)
+        positions = (ends[:, None] - reads + torch.arange(reads)).clamp(min=0)  # (B, R)
+        used = torch.arange(reads) >= reads - counts[..., None]  # (B, M, R)
+        totals = torch.zeros(counts.shape, dtype=torch.float64)
+        greedy = torch.ones(counts.shape, dtype=torch.bool)
+        vocabulary = self.model.language.config.vocab_size
+        step = max(1, _NUMBERS // (len(part) * vocabulary))
+        for start in range(0, reads, step):
+            now = slice(start, start + step)
+            found = self.model.predict({**samples, "positions": positions[:, now]})["log_probs"]
+            wanted = targets[..., now].transpose(1, 2).to(found.device)  # (B, r, M)
+            values = found.gather(-1, wanted).transpose(1, 2).cpu().double()
+            same = (found.argmax(dim=-1, keepdim=True) == wanted).transpose(1, 2).cpu()
+            totals += values.masked_fill(~used[..., now], 0).sum(dim=-1)
+            greedy &= (same | ~used[..., now]).all(dim=-1)
+        return totals.tolist(), greedy.tolist()
+
+    # Written answers
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Continue contexts until a stop text, the likeliest token at a time (or by beams)."""
+        answers = [""] * len(requests)
+        if self._pictures is not None:
+            self._pictures.prepare(self.model, (request.args[0] for request in requests))
+        progress = Progress(len(requests), "lm_eval texts", unit="texts", shown=not self._rank)
+        for options, numbers in self._alike(requests):
+            room = self.max_length - options.max_gen_toks
+            if room < 1:
+                raise ConfigError(
+                    f"max_gen_toks is {options.max_gen_toks}, but texts have {self.max_length} "
+                    "tokens; give a smaller one with --gen_kwargs or in the task"
+                )
+            rows = {n: self.tok_encode(requests[n].args[0])[-room:] for n in numbers}
+            order = sorted(numbers, key=lambda n: -len(rows[n]))
+            for start in range(0, len(order), self.batch_size):
+                part = order[start : start + self.batch_size]
+                texts = [requests[n].args[0] for n in part]
+                made = self._continue([rows[n] for n in part], texts, options)
+                for number, said in zip(part, made, strict=True):
+                    answers[number] = said
+                    self.cache_hook.add_partial("generate_until", requests[number].args, said)
+                progress.add(len(part))
+        progress.close()
+        return answers
+
+    def _alike(self, requests: Sequence[Any]) -> Iterator[tuple[GenerationOptions, list[int]]]:
+        """Yield options, and which requests have them."""
+        groups: dict[str, list[int]] = {}
+        for number, request in enumerate(requests):
+            groups.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(number)
+        for key, numbers in groups.items():
+            yield GenerationOptions.of(json.loads(key), self.max_gen_toks), numbers
+
+    def _continue(
+        self, rows: list[list[int]], texts: list[str], options: GenerationOptions
+    ) -> list[str]:
+        tokenizer, end = self.tokenizer, self.eot_token_id
+        stops = [*options.until, tokenizer.decode([end])]
+
+        def stop(tokens: Tensor) -> Tensor:
+            said = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+            return torch.tensor([any(s and s in text for s in stops) for text in said])
+
+        samples = self._rows([tuple(row) for row in rows], side="left") | self._shown(texts)
+        tokens = self.model.generate(
+            **samples,
+            max_new_tokens=options.max_gen_toks,
+            num_beams=options.num_beams,
+            length_penalty=options.length_penalty,
+            eos_token_id=end,
+            pad_token_id=end,
+            stop=stop,
+        )
+        said = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [_until(text, stops) for text in said]
+
+    # Samples
+
+    def _rows(self, rows: Sequence[tuple[int, ...]], *, side: str) -> dict[str, Tensor]:
+        tokens = [torch.tensor(row, dtype=torch.long) for row in rows]
+        ones = [torch.ones_like(row) for row in tokens]
+        return {
+            name: pad_sequence(part, batch_first=True, padding_side=side)
+            for name, part in (("input_ids", tokens), ("attention_mask", ones))
+        }
+
+    def _shown(self, texts: list[str]) -> dict[str, Tensor]:
+        return {} if self._pictures is None else self._pictures.samples(texts)
+
+
+def _targets(
+    part: Sequence[tuple[tuple[int, ...], str]], owners: list[list[int]], asks: Sequence[_Ask]
+) -> tuple[Tensor, Tensor]:
+    """Return tokens `(B, M, R)` that requests read off rows, and how many each reads `(B, M)`."""
+    reads = max(asks[number].count for one in owners for number in one)
+    wide = max(len(one) for one in owners)
+    targets = torch.zeros(len(part), wide, reads, dtype=torch.long)
+    counts = torch.zeros(len(part), wide, dtype=torch.long)
+    for row, one in enumerate(owners):
+        for place, number in enumerate(one):
+            ask = asks[number]
+            targets[row, place, reads - ask.count :] = torch.tensor(ask.tokens[-ask.count :])
+            counts[row, place] = ask.count
+    return targets, counts
+
+
+def _until(text: str, stops: Sequence[str]) -> str:
+    """Return what stands before the first stop text."""
+    for stop in stops:
+        text = text.split(stop)[0] if stop else text
+    return text
+
+
+def _batch_size(given: int | str, most: int | None) -> int:
+    if str(given).startswith("auto"):
+        return most or _AUTO_BATCH
+    size = int(given)
+    if size < 1:
+        raise ConfigError(f"batch_size is {given}; use 1 or more, or auto")
+    return size

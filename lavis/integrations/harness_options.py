@@ -1,0 +1,174 @@
+"""From `--model_args` and generation options of lm-evaluation-harness to our settings."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from omegaconf import OmegaConf
+from pydantic import TypeAdapter, ValidationError
+
+from lavis.common.config import load_model_config
+from lavis.common.config_errors import explain
+from lavis.common.errors import ConfigError, nearest
+from lavis.common.registry import models
+from lavis.generators.config import PicturesConfig
+from lavis.models.late_fusion.config import LateFusionConfig
+from lavis.processors import load_processor
+
+logger = logging.getLogger(__name__)
+
+ARCH = "late_fusion"
+_OWN = ("llm", "pretrained", "num_images", "arch", "model_type", "generator")  # other arguments
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_GREEDY = ("do_sample", "temperature", "top_p", "top_k")  # the likeliest token is always taken
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of a model and of its pictures.
+
+    Attributes:
+        model: section `model`.
+        folder: a folder of `save_pretrained` that the model is read from, or None.
+        pictures: section `run.pictures`; None for text only.
+        processor: turns a picture into the tower's input.
+    """
+
+    model: LateFusionConfig
+    folder: str | None
+    pictures: PicturesConfig | None
+    processor: Any
+
+    @classmethod
+    def of(
+        cls,
+        llm: str | None,
+        pretrained: str | None,
+        generator: str | None,
+        k: int | None,
+        picture_size: int | None,
+        options: Mapping[str, Any],
+    ) -> Options:
+        """Sort keys into the two sections and check them.
+
+        Raises:
+            ConfigError: an unknown key, a wrong value, or pictures without a generator.
+        """
+        if k is not None and (not isinstance(k, int) or k < 0):
+            raise ConfigError(f"k is {k!r}; use 0 for text only, or 1 or more with a generator")
+        if k and generator is None:
+            raise ConfigError(f"k is {k}, but no generator is given; add generator=openmoji")
+        count = 0 if generator is None else k
+        of_model, of_pictures = _sorted(options)
+        if count is not None:
+            of_model["num_images"] = count
+        folder = pretrained if llm is None and pretrained is not None else None
+        if folder is None and llm is None:
+            raise ConfigError("llm: missing; name the language model, e.g. llm=gpt2")
+        if folder is None:
+            of_model |= {"llm": llm, "pretrained": pretrained}
+        if count == 0 and pretrained is None and "vision" not in of_model:
+            of_model["vision"] = {"name": None, "width": 1}  # no tower for text only
+        model, preprocess = _model_section(folder, of_model)
+        node = dict(preprocess["vis_processor"]["eval"])
+        if picture_size is not None:
+            node["image_size"] = picture_size
+        pictures = None
+        if generator is not None and model.num_images:
+            of_pictures |= {"generator": generator, "num_images": model.num_images}
+            if generator == "openmoji":
+                of_pictures.setdefault("scorer", "named")
+            pictures = _checked(PicturesConfig, of_pictures)
+        return cls(model, folder, pictures, load_processor(node["name"], node))
+
+    def build(self) -> Any:
+        """Return the model with its weights."""
+        return models.get(ARCH).from_config(self.model)
+
+
+def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return keys of `model` and of `run.pictures`, nested at their dots."""
+    sections: list[Any] = [OmegaConf.create({}), OmegaConf.create({})]
+    names = [
+        {field.name for field in fields(cls) if field.name not in _OWN}  # type: ignore[arg-type]
+        for cls in (LateFusionConfig, PicturesConfig)
+    ]
+    for key, value in options.items():
+        first = key.partition(".")[0]
+        owner = next((n for n in (0, 1) if first in names[n]), None)
+        if owner is None:
+            hint = nearest(first, sorted(names[0] | names[1]))
+            raise ConfigError(f"--model_args: unknown key '{key}'{hint}")
+        OmegaConf.update(sections[owner], key, value, force_add=True)
+    model, pictures = (OmegaConf.to_container(section) for section in sections)
+    return dict(model), dict(pictures)  # type: ignore[arg-type]
+
+
+def _model_section(
+    folder: str | None, overrides: dict[str, Any]
+) -> tuple[LateFusionConfig, dict[str, Any]]:
+    if folder is None:
+        return load_model_config(ARCH, "default", overrides)
+    from lavis.models.late_fusion.export import read_config
+
+    _, preprocess = load_model_config(ARCH, "default", {"llm": "any"})
+    try:
+        return read_config(os.path.expanduser(folder), overrides), preprocess
+    except ValidationError as error:
+        where = f"pretrained={folder}"
+        raise ConfigError(
+            explain(error, LateFusionConfig, overrides, "model", source=lambda _: where)
+        ) from None
+
+
+def _checked(cls: Any, node: dict[str, Any]) -> Any:
+    try:
+        return TypeAdapter(cls).validate_python(node)
+    except ValidationError as error:
+        where = "--model_args"
+        raise ConfigError(explain(error, cls, node, "pictures", source=lambda _: where)) from None
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How a task wants its texts continued.
+
+    Attributes:
+        until: texts that end an answer.
+        max_gen_toks: at most so many tokens.
+    """
+
+    until: tuple[str, ...]
+    max_gen_toks: int
+    num_beams: int = 1
+    length_penalty: float = 1.0
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], max_gen_toks: int) -> GenerationOptions:
+        """Read a request's options.
+
+        Args:
+            max_gen_toks: where the task names none.
+
+        Raises:
+            ConfigError: the task wants random answers.
+        """
+        node = dict(given)
+        if node.get("do_sample"):
+            raise ConfigError(
+                "do_sample: late_fusion takes the likeliest token, or beams; use "
+                "--gen_kwargs do_sample=False"
+            )
+        until = node.pop("until", None) or ()
+        lengths = [node.pop(name, None) for name in _LENGTHS]
+        found = next((int(length) for length in lengths if length is not None), max_gen_toks)
+        beams, penalty = node.pop("num_beams", 1), node.pop("length_penalty", 1.0)
+        unread = sorted(key for key in node if key not in _GREEDY)
+        if unread:
+            logger.warning("generation options that late_fusion does not read: %s", unread)
+        stops = (until,) if isinstance(until, str) else tuple(until)
+        return cls(stops, found, int(beams), float(penalty))
