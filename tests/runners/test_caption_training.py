@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -85,10 +86,27 @@ def command(world, output, *options):
     return [*text.split(), "--options", *tiny(world, *options)]
 
 
-def launched(launcher, argv, **env):
-    launch = [sys.executable, "-m", *launcher.split(), "train.py", *argv]
+def accelerate(argv, **env):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "train.py", *argv]
     given = {**os.environ, "OMP_NUM_THREADS": "1", **env}
     return subprocess.run(launch, cwd=ROOT, env=given, capture_output=True, text=True, timeout=300)
+
+
+def two_ranks(forks, made, argv, folder):
+    """Run `train.py` in two processes, as torchrun would start them."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = str(sock.getsockname()[1])
+    ranks = []
+    for rank in map(str, range(2)):
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+        env |= {"RANK": rank, "LOCAL_RANK": rank, "HF_HUB_OFFLINE": "1"}
+        log = folder / f"log-{rank}"
+        ranks.append(forks.Process(target=made.run_rank, args=(argv, env, str(log))))
+        ranks[-1].start()
+    for rank in ranks:
+        rank.join(300)
+    assert [rank.exitcode for rank in ranks] == [0, 0], (folder / "log-0").read_text()
 
 
 def weights(folder):
@@ -99,7 +117,7 @@ def test_the_released_command_killed_and_run_again_ends_with_the_same_bytes(worl
     (tmp_path / "killer.py").write_text(KILLER.format(at=5))  # of 6 steps, saved at 2, 3 and 4
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     argv = command(world, killed, "run.import_modules=[killer]")
-    done = launched("accelerate.commands.launch --cpu", argv, PYTHONPATH=str(tmp_path))
+    done = accelerate(argv, PYTHONPATH=str(tmp_path))
     assert done.returncode != 0 and "SIGKILL" in done.stderr, done.stderr[-2000:]
     assert (killed / "test_0.bin").is_file() and not (killed / "test_1.bin").exists()
     assert cli.run_front_end("", "train", command(world, killed, "run.trackers=[]")) == 0
@@ -151,10 +169,9 @@ def captioned(world, output, *options):
     ]  # fmt: skip
 
 
-def test_two_ranks_train_as_one_with_cached_outputs_or_not(world, tmp_path):
+def test_two_ranks_train_as_one_with_cached_outputs_or_not(forks, made, world, tmp_path):
     argv = captioned(world, tmp_path / "two", "run.batch_size_train=2")
-    done = launched("torch.distributed.run --nproc_per_node 2", argv)
-    assert done.returncode == 0, done.stderr[-2000:]
+    two_ranks(forks, made, argv, tmp_path)
     one, plain = tmp_path / "one", tmp_path / "plain"
     assert cli.run_front_end("", "train", captioned(world, one, "run.batch_size_train=4")) == 0
     argv = captioned(world, plain, "run.batch_size_train=4", "run.cache_features=false")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +120,13 @@ def make_visual_genome(folder: Path, count: int = 12) -> Path:
         records[-1]["regions"].append(region)
     (folder / "region_descriptions.json").write_text(json.dumps(records))
     return folder
+
+
+def run_rank(argv: list[str], env: dict[str, str], log: str) -> None:
+    """Be one rank of `train.py` in a fresh process; stderr goes into a file."""
+    from lavis.common import cli
+
+    os.environ.update(env)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT, 0o644), 2)
+    torch.set_num_threads(1)
+    sys.exit(cli.run_front_end("", "train", argv))
