@@ -17,6 +17,7 @@ from lavis.tasks.filtering import check_complete, reject_line, split_prefix
 from lavis.tasks.question_config import VisualQuestionsConfig
 from lavis.tasks.question_report import Gallery, write_page
 from lavis.tasks.question_statistics import compare, describe, majority
+from lavis.tasks.released_files import ReleasedFiles
 from lavis.tasks.sinks import AtomicFile, write_atomically
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def write_results(
     if config.pictures.num_images and config.pictures.skip_when_certain is not None:
         counts["without_pictures"] = 0
     gallery = Gallery(config.report_examples)
+    released = ReleasedFiles(dataset.config.benchmark, config.tokenizer, config.pictures.num_images)
     with ExitStack() as stack:
         lines = stack.enter_context(AtomicFile(output_dir / "result" / f"{name}.jsonl"))
         rejects = stack.enter_context(AtomicFile(output_dir / f"{prefix}rejects.jsonl"))
@@ -108,10 +110,12 @@ def write_results(
             lines.write(raw + b"\n")
             groups.setdefault(payload["group"], Group()).add(payload)
             gallery.offer(row, payload)
+            released.add(payload)
         check_complete(name, counts["rows"], dataset)
     results = summarize(groups, dataset, config, counts)
     text = json.dumps({"name": name, **results}, indent=1)
     write_atomically(output_dir / f"{prefix}results.json", text + "\n")
+    released.write(output_dir / prefix.rstrip("_"), results)
     if report:
         path = output_dir / f"{prefix}report.html"
         write_page(path, {"name": name, **results}, gallery, store, parts=PARTS)

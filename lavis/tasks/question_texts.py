@@ -19,7 +19,7 @@ from lavis.tasks.text_sharing import reads_of_a_row, shared_beginnings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lavis.datasets.benchmarks.question import Question
+    from lavis.datasets.benchmarks.question import Kind, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,14 @@ class QuestionTokenizer:
         end = self.tokenizer.eos_token_id
         return [] if end is None else [int(end)]
 
+    def check_kind(self, kind: Kind) -> None:
+        """Raise `ConfigError` where the model cannot do a benchmark's kind of question."""
+        if self.masked and kind != "next_word":
+            raise ConfigError(
+                f"run.tokenizer: a model that fills masks cannot do a '{kind}' benchmark, which "
+                "needs the probability of whole texts; use a causal model"
+            )
+
     def asks(self, question: Question, place: int, *, own_pictures: bool = False) -> list[Ask]:
         """Return the rows of a question.
 
@@ -124,10 +132,7 @@ class QuestionTokenizer:
         if question.kind == "next_word":
             prompts = enumerate(question.prompts)
             return [ask for n, text in prompts for ask in self._next_word(question, place, n, text)]
-        if self.masked:
-            raise ConfigError(
-                f"run.tokenizer: a model that fills masks cannot do a '{question.kind}' benchmark"
-            )
+        self.check_kind(question.kind)
         if question.kind == "choice":
             options = [self._choice(place, n, text) for n, text in enumerate(question.prompts)]
             return options if own_pictures else _read_context_once(options)

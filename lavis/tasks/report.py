@@ -185,7 +185,9 @@ def _mark_tags(text: str) -> Any:
 def _number(value: Any, digits: int = 3) -> str:
     if value is None:
         return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.0"
 
 
 def _percent(value: float | None) -> str:

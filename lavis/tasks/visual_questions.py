@@ -94,9 +94,10 @@ class VisualQuestionsTask(BaseTask):
             raise ConfigError(
                 f"run.task: visual_questions asks benchmarks; '{dataset.name}' is none"
             )
+        bench: BenchmarkDataset = dataset  # type: ignore[assignment]
+        self.texts.check_kind(bench.kind)
         if self.pictures is None:
             return
-        bench: BenchmarkDataset = dataset  # type: ignore[assignment]
         threshold = self.config.pictures.skip_when_certain
         if threshold is not None:
             self.pictures.skipped = certain_questions(
