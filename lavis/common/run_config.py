@@ -29,7 +29,8 @@ class RunConfig:
         save_every_steps: optimizer steps between saves; null saves after each (inner) epoch.
         save_frozen: also write frozen weights into checkpoints.
         timeout_minutes: a rank that does not reach a meeting point in this time is reported.
-        cache_features: run the frozen vision tower once per distinct picture before training.
+        cache_features: run what is frozen once, before training: the vision tower for each distinct
+            picture, in late fusion also the language model for each distinct text.
         trackers: `tensorboard`, `wandb`; metrics JSON lines are always written.
         import_modules: modules of yours that register models, tasks or data sets.
     """

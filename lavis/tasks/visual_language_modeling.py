@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK = 64  # pictures between two signs of life
+_ROWS = 256  # rows whose logits over the vocabulary exist at the same time
 _TEXTS = 1024  # texts that are tokenized at a time
 
 
@@ -237,26 +238,28 @@ class VisualLanguageModelingTask(BaseTask):
         given = self.texts.batch(tokens)
         if self.texts.masked:
             given = self._masked(tokens, given)
-        positions, targets, valid = _targets(given, masked=self.texts.masked)
-        vocabulary = self._vocabulary
-        asked = targets[..., None]
+        device = model.device
+        positions, targets, valid = (
+            value.to(device) for value in _targets(given, masked=self.texts.masked)
+        )
+        vocabulary = None if self._vocabulary is None else self._vocabulary.to(device)
         if vocabulary is not None:
             place = torch.searchsorted(vocabulary, targets).clamp(max=len(vocabulary) - 1)
             valid = valid & (vocabulary[place] == targets)
-            asked = vocabulary
-        pictures = self._pictures(batch.samples)
-        found = model.predict(
-            {**given, **pictures, "positions": positions, "token_ids": asked}, {}, details=True
-        )
-        text, fused = found["text_log_probs"], found["image_log_probs"][:, 0]
+            targets = place
+        seen = self._pictures(batch.samples)
+        features = seen.get("vision_features")
+        features = model.encode_frozen(seen["image"]) if features is None else features
+        text = model.encode_text(given["input_ids"], given["attention_mask"])
+        index = seen["image_index"].to(device)
+        fused = model.fuse(text, features.to(device), index, positions)[:, 0]  # (B, R, H)
+        plain = text.hidden.gather(1, positions[..., None].expand(fused.shape))
         count = valid.sum(dim=1)
         outputs = {"tokens": count}
-        for name, log_probs in (("loss", fused), ("text_loss", text)):
-            log_probs = log_probs.float().cpu()
-            if vocabulary is not None:
-                log_probs = log_probs.log_softmax(dim=-1).gather(-1, place[..., None])
-            total = torch.where(valid, -log_probs[..., 0], 0.0).sum(dim=1)
-            outputs[name] = total / count.clamp(min=1)
+        for name, rows in (("loss", fused), ("text_loss", plain)):
+            losses = torch.zeros(valid.shape, device=device)
+            losses[valid] = _losses(model, rows[valid], targets[valid], vocabulary)
+            outputs[name] = losses.sum(dim=1) / count.clamp(min=1)
         return outputs
 
     def _masked(self, tokens: Sequence[Tokens], batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -339,6 +342,18 @@ class VisualLanguageModelingTask(BaseTask):
             path = Path(f"{self.config.export_vlmig}_{epoch}.bin").expanduser()
             model.export_vlmig_bin(path)
             logger.info("wrote %s", path)
+
+
+def _losses(model: Any, rows: Tensor, targets: Tensor, vocabulary: Tensor | None) -> Tensor:
+    """Return the cross entropy of each of n rows, logits of some at a time."""
+    import torch
+    import torch.nn.functional as F
+
+    found = [
+        F.cross_entropy(model.logits(part, vocabulary), target, reduction="none")
+        for part, target in zip(rows.split(_ROWS), targets.split(_ROWS), strict=True)
+    ]
+    return torch.cat(found).float()
 
 
 def _targets(batch: dict[str, Tensor], *, masked: bool) -> tuple[Tensor, Tensor, Tensor]:

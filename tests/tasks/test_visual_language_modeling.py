@@ -214,6 +214,18 @@ def test_seen_tokens_are_the_vocabulary(models, tmp_path):
     logits = model.logits(hidden)[0, 0][:, task._vocabulary]
     places = torch.searchsorted(task._vocabulary, torch.tensor(ids))
     torch.testing.assert_close(loss, F.cross_entropy(logits, places), atol=1e-5, rtol=1e-5)
+    alone = task.load_unit(data, task.plan(data, 1), 1)
+    found = task.predict(model, alone)
+    index = alone.rows[0].index
+    ids = task.texts.tokens(data.batch([index]))[0]
+    hidden = model.fuse(
+        model.encode_text(torch.tensor([ids])),
+        model.encode_images(data.batch([index])["image"]),
+        torch.zeros(1, 1, dtype=int),
+    )[0, 0, :-1]
+    places = torch.searchsorted(task._vocabulary, torch.tensor(ids[1:]))
+    expected = F.cross_entropy(model.logits(hidden)[:, task._vocabulary], places)
+    torch.testing.assert_close(found["loss"][0], expected, atol=1e-5, rtol=1e-5)
     _, plain = models("llama")
     assert plain.identity() != task.identity()
 
@@ -286,6 +298,11 @@ def test_a_held_out_text_has_a_loss_with_and_without_its_picture(models, kind):
     expected = F.nll_loss(log_probs[:-1], torch.tensor(ids[1:]))
     assert rows[4]["text_loss"] == pytest.approx(expected.item(), abs=1e-5)
     assert rows[4]["tokens"] == len(ids) - 1 and rows[4]["text"] == data.texts[4]
+    features = model.encode_images(data.batch([4])["image"])
+    text = model.encode_text(torch.tensor([ids]))
+    hidden = model.fuse(text, features, torch.zeros(1, 1, dtype=int))[0, 0, :-1]
+    expected = F.cross_entropy(model.logits(hidden), torch.tensor(ids[1:]))
+    assert rows[4]["loss"] == pytest.approx(expected.item(), abs=1e-5)
     assert rows[4]["loss"] != pytest.approx(rows[4]["text_loss"], abs=1e-4)
 
 
