@@ -179,6 +179,7 @@ def training_run(given: dict[str, Any]) -> tuple[str, list[str]]:
             "family that transformers knows"
         )
     options = [f"datasets.{name}.type=default" for name in datasets]
+    options.append("run.train_splits=[train]")
     options += _options(TRAIN_FLAGS, given, datasets)
     options += _data_options(given, datasets)
     if given.get("run_bf16"):

@@ -190,7 +190,7 @@ RUN_FILES = [path for path in FILES if "quickstart" not in path.stem]  # test_co
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda p: p.stem)
 def test_every_training_run_file_loads(path, tmp_path):
     given = {
-        "flat_flags": ["model.llm=gpt2", "datasets.cropped_vg.type=default"],
+        "flat_flags": ["datasets.cropped_vg.type=default", "run.train_splits=[train]"],
         "captioned_images": [
             f"datasets.captioned_images.build_info.annotations.{split}.storage={tmp_path}"
             for split in ("train", "val")
