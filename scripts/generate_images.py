@@ -7,11 +7,14 @@
     torchrun --nproc_per_node=4 scripts/generate_images.py \
         --cfg-path lavis/projects/vlmig/eval/piqa.yaml \
         --options datasets.benchmark.data_dir=data/piqa
+    torchrun --nproc_per_node=4 scripts/generate_images.py \
+        --cfg-path lavis/projects/vlmig/train/ft_wiki_laion_220.yaml --train-epochs 2
 
 Texts: a `.txt` with one on a line, or a `.jsonl` of `{"text": ...}` (the prompt rule makes K
-prompts of it) or `{"prompts": [...]}` (drawn as they are). With a benchmark's run file instead:
-exactly the pictures and scores that its evaluation will ask for, by the run file's own settings;
-`--options` are those of `evaluate.py` then. A killed run goes on where it stopped.
+prompts of it) or `{"prompts": [...]}` (drawn as they are). With a run file instead: exactly the
+pictures and scores that its evaluation, or its training on texts without pictures, will ask for, by
+the run file's own settings; `--options` are those of `evaluate.py` and `train.py` then. A killed
+run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from lavis.common import dist, registry
-from lavis.common.config import load_config
+from lavis.common.config import Config, Mode, load_config
 from lavis.common.config_errors import explain
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.logger import setup_logging
@@ -86,7 +89,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("texts", type=Path, nargs="?", help=".txt or .jsonl")
-    parser.add_argument("--cfg-path", help="run file of a benchmark, in place of texts")
+    parser.add_argument("--cfg-path", help="run file, in place of texts")
+    parser.add_argument(
+        "--train-epochs", type=int, help="passes of a run file's training, not its evaluation"
+    )
     parser.add_argument("--generator", default=default.generator, help=", ".join(generators()))
     parser.add_argument(
         "--options",
@@ -111,12 +117,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def of_run_file(args: argparse.Namespace) -> tuple[PicturesConfig, list[PictureRequest]]:
-    """Return the settings of a benchmark's run file, and all pictures its evaluation asks for.
+    """Return the settings of a run file, and all pictures its evaluation or training asks for.
 
     With `skip_when_certain` these are more than it needs: what is certain, only the model knows.
 
     Raises:
-        ConfigError: texts are given too, or the run asks no benchmark.
+        ConfigError: texts are given too, or the run needs no pictures to be made.
     """
     if args.texts is not None:
         raise ConfigError(f"{args.texts}: give either texts or --cfg-path, not both")
@@ -127,8 +133,11 @@ def of_run_file(args: argparse.Namespace) -> tuple[PicturesConfig, list[PictureR
                 f"--{name.replace('_', '-')}: the run file says it; write --options "
                 f"run.pictures.{name}=..."
             )
-    config = load_config(args.cfg_path, args.options, mode="evaluate")
+    mode: Mode = "train" if args.train_epochs else "evaluate"
+    config = load_config(args.cfg_path, args.options, mode=mode)
     task = config.task
+    if args.train_epochs:
+        return task.pictures, training_requests(config, args.train_epochs)
     if config.run.task != "visual_questions":
         raise ConfigError(f"{args.cfg_path}, run.task: '{config.run.task}' asks for no pictures")
     if not task.pictures.num_images:
@@ -139,6 +148,29 @@ def of_run_file(args: argparse.Namespace) -> tuple[PicturesConfig, list[PictureR
         for split in config.run.test_splits:
             requests += pictures.requests(registry.datasets.get(name)(node, split))
     return task.pictures, requests
+
+
+def training_requests(config: Config, epochs: int) -> list[PictureRequest]:
+    """Return the pictures of the first passes over training texts that have none of their own.
+
+    Raises:
+        ConfigError: there are no such texts.
+    """
+    drawn = [
+        registry.datasets.get(name)(node, split)
+        for name, node in config.datasets.items()
+        if hasattr(registry.datasets.get(name), "picture_requests")
+        for split in config.run.train_splits
+    ]
+    if not drawn:
+        raise ConfigError("all data sets of the run file have pictures of their own")
+    requests: dict[PictureRequest, None] = {}
+    for dataset in drawn:
+        dataset.picture_seed = config.task.pictures.seed
+        for epoch in range(epochs):
+            wanted = dataset.picture_requests(epoch, config.run.seed)
+            requests.update((PictureRequest(*request), None) for request in wanted)
+    return list(requests)
 
 
 def generators() -> list[str]:

@@ -77,7 +77,7 @@ def _row(question: Question, prompt: int) -> dict[str, Any]:
     }
     if question.kind == "generate":
         assert isinstance(question.gold, tuple)
-        return {**row, "answers": list(question.gold)}
+        return {**row, "answers": list(question.gold), "scorer": question.scorer}
     if question.kind != "next_word":
         raise ConfigError("benchmark: the harness has tasks for multiple choice of its own")
     options = list(question.options)
@@ -88,5 +88,5 @@ def _row(question: Question, prompt: int) -> dict[str, Any]:
 
 
 def score_reading(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Return exact match and F1 of the first line that was written, the best over all answers."""
-    return score_answer(first_line(results[0]), tuple(doc["answers"]))
+    """Return exact match and F1 of the first line that was written, by the benchmark's rules."""
+    return score_answer(first_line(results[0]), tuple(doc["answers"]), doc["scorer"])

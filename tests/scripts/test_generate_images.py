@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lavis.common import cli
+from lavis.common import cli, registry
 from lavis.common.cache import Cache
+from lavis.common.config import load_config
 from lavis.generators.base import picture_requests
 from lavis.generators.build import build_generator
 from lavis.generators.store import PictureStore
@@ -150,6 +151,27 @@ def test_a_run_file_asks_for_what_its_evaluation_needs(script, tmp_path, capsys,
     assert cli.run_front_end("", "evaluate", arguments) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (results["scored"], results["num_images"]) == (2, 3)
+
+
+def test_a_training_run_file_asks_for_the_pictures_of_its_texts(script, tmp_path, capsys):
+    (tmp_path / "wiki.train.raw").write_text("A dog ran home. A cat sat still. " * 40)
+    run = str(ROOT / "lavis" / "projects" / "vlmig" / "train" / "ft_wiki_laion_220.yaml")
+    options = [
+        f"model.llm={SET}", "model.llm_weights=config", "datasets.wiki.block_size=8",
+        f"datasets.wiki.data_dir={tmp_path}", f"datasets.wiki.cache_dir={tmp_path / 'blocks'}",
+        "datasets.wiki.max_elements=5", "run.pictures.generator=openmoji",
+        f"run.pictures.cache_dir={tmp_path / 'cache'}", "run.pictures.options={image_size: 32}",
+    ]  # fmt: skip
+    arguments = ["--cfg-path", run, "--train-epochs", "2", "--options", *options]
+    assert script.main(arguments) == 0
+    first = capsys.readouterr().out
+    config = load_config(run, options, mode="train")
+    wiki = registry.datasets.get("wiki")(config.datasets["wiki"], "train")
+    wanted = {request for epoch in (0, 1) for request in wiki.picture_requests(epoch, 42)}
+    assert len(wanted) > 1
+    assert first.startswith(f"{len(wanted)} pictures asked for, {len(wanted)} distinct: 0 were")
+    assert script.main([*arguments, "--dry-run"]) == 0
+    assert capsys.readouterr().out.endswith(": 0 missing\n")
 
 
 @pytest.mark.parametrize(
