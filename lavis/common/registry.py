@@ -120,7 +120,10 @@ models = Registry(
         "late_fusion": Target(
             "lavis.models.late_fusion.model:LateFusion",
             "lavis.models.late_fusion.config:LateFusionConfig",
-            {"default": "models/late_fusion/default.yaml"},
+            {
+                "default": "models/late_fusion/default.yaml",
+                "quickstart": "models/late_fusion/quickstart.yaml",
+            },
         ),
     },
 )

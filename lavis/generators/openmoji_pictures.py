@@ -69,12 +69,22 @@ class OpenmojiGenerator(PictureGenerator):
         return [self._draw(request) for request in requests]
 
     def _draw(self, request: PictureRequest) -> Image.Image:
-        config = self.config
         names = [name for name, _ in self.named(request.prompt)]
+        return self.picture(names, random.Random(request.random_seed))
+
+    def picture(
+        self, names: Sequence[str], rng: random.Random, *, colour: str | None = None
+    ) -> Image.Image:
+        """Draw pictograms as those of a prompt are drawn.
+
+        Args:
+            names: CLDR names; none gives one flat grey.
+            colour: painted over each one's own main colour; see `openmoji.PAINTS`.
+        """
+        config = self.config
         size = config.image_size
         if not names:
             return Image.new("RGB", (size, size), NEUTRAL)
-        rng = random.Random(request.random_seed)
         ground = rng.choice(LIGHT) if config.backgrounds == "varied" else WHITE
         picture = Image.new("RGB", (size, size), ground)
         columns = math.ceil(math.sqrt(len(names)))
@@ -86,7 +96,7 @@ class OpenmojiGenerator(PictureGenerator):
             angle = rng.uniform(-config.max_rotation, config.max_rotation)
             left = column * width + rng.random() * (width - edge)
             top = row * height + rng.random() * (height - edge)
-            drawn = openmoji.render(name, max(1, round(edge)))
+            drawn = openmoji.render(name, max(1, round(edge)), colour=colour)
             drawn = drawn.rotate(angle, Image.Resampling.BICUBIC)
             picture.paste(drawn, (round(left), round(top)), drawn)
         return picture

@@ -103,6 +103,11 @@ def _is_drawn(name: str) -> bool:
     return True
 
 
+def pictogram_names() -> list[str]:
+    """Return the CLDR names of all pictograms that a text can name, sorted."""
+    return sorted(set(_vocabulary().values()))
+
+
 def named_pictograms(text: str) -> list[tuple[str, list[str]]]:
     """Return the pictograms that a text names, each once, in the order of the text.
 
