@@ -2,7 +2,8 @@
 
     python scripts/quickstart_report.py output/quickstart --world output/quickstart/world
 
-Reads the score files that evaluate.py wrote; writes `quickstart.json` beside them.
+Reads the score files that evaluate.py wrote; writes `quickstart.json` beside them and credits the
+pictures in `report.html`.
 """
 
 from __future__ import annotations
@@ -89,6 +90,15 @@ def print_tables(report: dict[str, Any]) -> None:
     )
 
 
+def credit(page: Path) -> None:
+    """Say in a page whose pictures it shows, once."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    place = text.rfind("</body>")
+    if place >= 0 and openmoji.ATTRIBUTION not in text:
+        line = f"<p style='margin: 0 auto 40px; max-width: 1140px'>{openmoji.ATTRIBUTION}</p>\n"
+        page.write_text(text[:place] + line + text[place:], encoding="utf-8")
+
+
 def main() -> None:
     """Sum up the output folders that the flags name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -109,6 +119,7 @@ def main() -> None:
     }
     path = args.output / "quickstart.json"
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    credit(args.output / "report.html")
     print_tables(report)
     print(f"\n{args.output / 'report.html'} shows what was kept and why; figures in {path}")
     print(openmoji.ATTRIBUTION)

@@ -67,3 +67,12 @@ def test_missing_scores_name_the_command(output):
     done = run(output)
     assert done.returncode != 0
     assert "run scripts/quickstart first" in done.stderr
+
+
+def test_the_page_credits_the_pictograms_once(output):
+    page = output / "report.html"
+    page.write_text("<html><body><p>kept</p></body></html>")
+    run(output)
+    run(output)
+    text = page.read_text()
+    assert text.count("CC BY-SA 4.0") == 1 and text.endswith("</body></html>")

