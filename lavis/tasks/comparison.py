@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lavis.common.errors import ConfigError
+from lavis.common.files import AtomicFile, write_atomically
 from lavis.common.registry import tasks
 from lavis.tasks.base import BaseTask, RowReader, UnitBatch
 from lavis.tasks.config import ComparisonConfig
 from lavis.tasks.filtering import check_complete, reject_line, split_prefix
-from lavis.tasks.sinks import AtomicFile, JsonArray, write_atomically
+from lavis.tasks.sinks import JsonArray
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lavis.common.errors import DataError
+from lavis.common.files import AtomicFile
 from lavis.tasks.metrics import Calibrator
-from lavis.tasks.sinks import AtomicFile, JsonArray, ParquetTable
+from lavis.tasks.sinks import JsonArray, ParquetTable
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset

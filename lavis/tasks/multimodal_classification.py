@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lavis.common.errors import DataError
+from lavis.common.files import write_atomically
 from lavis.common.registry import tasks
 from lavis.tasks.base import BaseTask, RowReader, UnitBatch
 from lavis.tasks.config import ClassificationConfig
@@ -21,7 +22,6 @@ from lavis.tasks.filtering import RowTable, split_prefix, write_rows
 from lavis.tasks.metrics import Calibrator, fit_calibrator
 from lavis.tasks.plots import histogram_png, precision_recall_png
 from lavis.tasks.report import choose_examples, make_example, render_report
-from lavis.tasks.sinks import write_atomically
 from lavis.tasks.summary import calibration_report, summarize
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import DataError
+from lavis.common.files import write_atomically
 from lavis.tasks.report import picture_uri, report_environment
-from lavis.tasks.sinks import write_atomically
 
 if TYPE_CHECKING:
     from lavis.generators.store import PictureStore

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lavis.common.files import AtomicFile, write_atomically
 from lavis.tasks.base import RowReader
 from lavis.tasks.filtering import check_complete, reject_line, split_prefix
 from lavis.tasks.question_config import VisualQuestionsConfig
 from lavis.tasks.question_report import Gallery, write_page
 from lavis.tasks.question_statistics import compare, describe, majority
 from lavis.tasks.released_files import ReleasedFiles
-from lavis.tasks.sinks import AtomicFile, write_atomically
 
 if TYPE_CHECKING:
     from lavis.datasets.benchmarks.dataset import BenchmarkDataset

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lavis.tasks.sinks import write_atomically
+from lavis.common.files import write_atomically
 
 Answers = dict[str, list[tuple[int, list[str]]]]  # group -> (number of a question, by prompt)
 

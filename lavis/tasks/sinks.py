@@ -1,51 +1,16 @@
-"""Files that rows are written to as they stream by; each appears under its name only when whole."""
+"""Forms that rows are written in as they stream by: a JSON array, a Parquet table."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 logger = logging.getLogger(__name__)
 
 PARQUET_ROWS = 32768  # of one row group
 INTEGER_COLUMNS = ("index", "label", "prediction")
-
-
-class AtomicFile:
-    """A binary file that replaces its target when the `with` block ends without an error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        self.file: BinaryIO
-
-    def __enter__(self) -> BinaryIO:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self._temporary, "wb", buffering=1 << 18)
-        return self.file
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.file.close()
-        if kind is None:
-            os.replace(self._temporary, self.path)
-        else:
-            self._temporary.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a whole file under a temporary name, then rename it."""
-    with AtomicFile(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
 
 
 class JsonArray:

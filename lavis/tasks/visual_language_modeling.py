@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common import dist
 from lavis.common.errors import DataError, RecordError
+from lavis.common.files import AtomicFile
 from lavis.common.registry import tasks
 from lavis.tasks.base import BaseTask, RowReader, UnitBatch
 from lavis.tasks.caption_texts import IGNORED, CaptionTokenizer, Tokens
 from lavis.tasks.language_config import LanguageModelingConfig
-from lavis.tasks.sinks import AtomicFile, JsonArray
+from lavis.tasks.sinks import JsonArray
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from lavis.tasks.sinks import AtomicFile, JsonArray, ParquetTable
+from lavis.common.files import AtomicFile
+from lavis.tasks.sinks import JsonArray, ParquetTable
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):
