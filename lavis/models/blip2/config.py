@@ -196,9 +196,13 @@ class Stage1Config(Blip2Config):
     Attributes:
         embed_dim: width of the space in which pictures and texts are compared.
         temperature_init: start of the learnt temperature.
+        same_picture: what texts of one picture are to each other in the contrast: `positives`,
+            `masked` (left out), or `negatives` (as the released data makes them). Hard negatives
+            of the matching loss never come from the same picture.
     """
 
     arch: str = "blip2"
+    same_picture: Literal["positives", "masked", "negatives"] = "positives"
     embed_dim: PositiveInt = 256
     temperature_init: Annotated[float, Field(gt=0)] = 0.07
 

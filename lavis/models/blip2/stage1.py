@@ -20,7 +20,7 @@ from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 from lavis.common.errors import ConfigError
 from lavis.common.registry import models
 from lavis.models.blip2.config import Stage1Config
-from lavis.models.blip2.matching import Blip2Matcher
+from lavis.models.blip2.matching import Blip2Matcher, host_index
 
 SMOOTHING = 0.1
 IGNORED = -100  # label of what takes no part in a cross entropy
@@ -88,26 +88,30 @@ class Blip2Stage1(Blip2Matcher):
         """Return `loss = loss_itc + loss_itm + loss_lm` and its parts.
 
         Args:
-            samples: `image` `(B, 3, S, S)` or `vision_features`, `text_input` (B texts), and
-                `image_id` `(B,)` where pairs of one id are positives of each other.
-            negatives: instead of ones drawn by similarity.
+            samples: `image` `(P, 3, S, S)` or `vision_features`, `text_input` (B texts) with
+                `image_index` `(B,)` (absent: text i is about picture i), and `image_id` `(B,)`, equal for one picture; `model.same_picture` says what such
+                pairs are to each other in the contrast. Without it every picture is another.
+            negatives: instead of ones drawn by similarity, never from the same picture.
 
         Differs from the released code where a text has no negative at all: it is left out of the
         matching loss, instead of being paired with its own picture as a wrong one.
         """
         image_embeds = self.image_embeds(self.vision_features(samples))
         texts = list(samples["text_input"])
-        if len(texts) != len(image_embeds):
-            raise ConfigError(f"{len(texts)} texts for {len(image_embeds)} pictures; stage 1 pairs")
+        index = host_index(samples.get("image_index"), len(texts), len(image_embeds))
+        if index != list(range(len(image_embeds))):
+            image_embeds = image_embeds[self.to_device(index)]  # (B, T, D), one for each text
         input_ids, mask = self.tokenize_alike(texts)
         ids = samples.get("image_id")
-        positives = self.positives(None if ids is None else self.to_device(ids), len(texts))
+        own = self.own_pairs(len(texts))
+        same = own if ids is None else self.same_pictures(self.to_device(ids))  # (B, G)
         queries, text_hidden = self.caption_pass(image_embeds, input_ids, mask)
         similarities = self.similarities(queries, self.text_pass(input_ids, mask)[:, 0])
         if negatives is None:
-            negatives = draw_negatives(*similarities, positives)
+            negatives = draw_negatives(*similarities, same)
+        targets = contrastive_targets(own, same, self.config.same_picture)
         losses = {
-            "loss_itc": contrastive_loss(*similarities, positives, hard=ids is None),
+            "loss_itc": contrastive_loss(*similarities, *targets),
             "loss_itm": self.matching_loss(image_embeds, input_ids, mask, negatives),
             "loss_lm": self.caption_loss(text_hidden, self.decoder_ids(input_ids), mask),
         }
@@ -164,13 +168,15 @@ class Blip2Stage1(Blip2Matcher):
 
     # Losses
 
-    def positives(self, image_id: Tensor | None, batch: int) -> Tensor:
-        """Return `(B, G)` bool: which pairs belong together, by id or by row."""
-        if image_id is not None:
-            return image_id.view(-1, 1) == torch.cat(_gather(image_id)).view(1, -1)
+    def own_pairs(self, batch: int) -> Tensor:
+        """Return `(B, G)` bool: where a row meets its own partner."""
         start = _rank() * batch
         own = torch.arange(start, start + batch, device=self.device)
         return own[:, None] == torch.arange(_world_size() * batch, device=self.device)
+
+    def same_pictures(self, image_id: Tensor) -> Tensor:
+        """Return `(B, G)` bool: which pairs are of one picture, by `image_id` `(B,)`."""
+        return image_id.view(-1, 1) == torch.cat(_gather(image_id)).view(1, -1)
 
     def similarities(self, queries: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return image-to-text and text-to-image similarities over `temp`, each `(B, G)`.
@@ -233,6 +239,32 @@ class Blip2Stage1(Blip2Matcher):
     # Scoring
 
     @torch.no_grad()
+    def score(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return how well texts fit their pictures, `itm` and `itc`, each `(N,)` float32.
+
+        `itm` is the match class's mean logit, `itc` the cosine of the text and the picture's best
+        query, from -1 to 1. Each picture is encoded once, and so are its keys and values.
+
+        Args:
+            samples: as in `predict`: P pictures, N texts, `image_index`.
+        """
+        image_embeds = self.image_embeds(self.vision_features(samples))
+        texts = list(samples["text_input"])
+        index = host_index(samples.get("image_index"), len(texts), len(image_embeds))
+        input_ids, mask = self.tokenize(texts)
+        matching = self.match_logits(self.fuse(image_embeds, input_ids, mask, index))[:, 1]
+        image = F.normalize(self.vision_proj(self.image_pass(image_embeds)).float(), dim=-1)
+        most = self.config.max_texts_per_pass
+        parts = [
+            self.text_pass(self.to_device(ids), self.to_device(seen))[:, 0]
+            for ids, seen in zip(input_ids.split(most), mask.split(most), strict=True)
+        ]
+        words = F.normalize(self.text_proj(torch.cat(parts)).float(), dim=-1)  # (N, e)
+        queries = image[self.to_device(index)]  # (N, Q, e)
+        contrast = torch.einsum("nqe,ne->nq", queries, words).amax(dim=-1)
+        return {"itm": matching, "itc": contrast}
+
+    @torch.no_grad()
     def compute_itm(self, image_inputs: Tensor, text_ids: Tensor, text_atts: Tensor) -> Tensor:
         """Return the match class's logit of pairs, `(B,)`, without softmax.
 
@@ -278,34 +310,48 @@ class Blip2Stage1(Blip2Matcher):
         return Features(multimodal_embeds=self.fuse(image_embeds, input_ids, mask, index))
 
 
-def contrastive_loss(i2t: Tensor, t2i: Tensor, positives: Tensor, *, hard: bool) -> Tensor:
+def contrastive_targets(
+    own: Tensor, same: Tensor, same_picture: Literal["positives", "masked", "negatives"]
+) -> tuple[Tensor, Tensor]:
+    """Return positives and what is looked at, each `(B, G)` bool.
+
+    Args:
+        own: `(B, G)` bool, a row's own partner.
+        same: `(B, G)` bool, partners of the same picture, the own one included.
+        same_picture: `Stage1Config.same_picture`.
+    """
+    everything = torch.ones_like(own)
+    if same_picture == "positives":
+        return same, everything
+    return own, everything if same_picture == "negatives" else own | ~same
+
+
+def contrastive_loss(i2t: Tensor, t2i: Tensor, positives: Tensor, seen: Tensor) -> Tensor:
     """Smoothed cross entropy of both directions, averaged.
 
     Args:
         i2t, t2i: `(B, G)`.
         positives: `(B, G)` bool; a row's target is spread evenly over them.
-        hard: one positive a row (the plain label-smoothed cross entropy is the same, and faster).
+        seen: `(B, G)` bool; what is not seen takes no part, in the smoothing neither.
     """
-    if hard:
-        target = positives.int().argmax(dim=1)
-        parts = [F.cross_entropy(s, target, label_smoothing=SMOOTHING) for s in (i2t, t2i)]
-    else:
-        share = positives.float() / positives.sum(dim=1, keepdim=True)
-        share = (1 - SMOOTHING) * share + SMOOTHING / positives.shape[1]
-        parts = [F.cross_entropy(s, share) for s in (i2t, t2i)]
+    share = positives.float() / positives.sum(dim=1, keepdim=True)
+    share = (1 - SMOOTHING) * share + SMOOTHING * seen / seen.sum(dim=1, keepdim=True)
+    hidden = torch.finfo(i2t.dtype).min
+    parts = [F.cross_entropy(s.masked_fill(~seen, hidden), share) for s in (i2t, t2i)]
     return (parts[0] + parts[1]) / 2
 
 
 @torch.no_grad()
-def draw_negatives(i2t: Tensor, t2i: Tensor, positives: Tensor) -> Negatives:
+def draw_negatives(i2t: Tensor, t2i: Tensor, same: Tensor) -> Negatives:
     """Draw wrong partners with probability proportional to the exponent of their similarity.
 
     Args:
         i2t, t2i: `(B, G)`.
-        positives: `(B, G)` bool, never drawn unless a row has nothing else.
+        same: `(B, G)` bool, partners of the same picture: never drawn unless a row has nothing
+            else, and then the row is marked as having none.
     """
-    has_any = (~positives).any(dim=1)
-    weights = [s.masked_fill(positives, -10000.0).softmax(dim=1) for s in (t2i, i2t)]
+    has_any = (~same).any(dim=1)
+    weights = [s.masked_fill(same, -10000.0).softmax(dim=1) for s in (t2i, i2t)]
     images, texts = (torch.multinomial(w, 1).squeeze(1) for w in weights)
     return Negatives(images=images, texts=texts, has_image=has_any, has_text=has_any)
 

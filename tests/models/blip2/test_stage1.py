@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from lavis.models.blip2.config import Stage1Config
 from lavis.models.blip2.keys import lavis_name
-from lavis.models.blip2.stage1 import Blip2Stage1, Negatives, contrastive_loss, draw_negatives
+from lavis.models.blip2.stage1 import (
+    Blip2Stage1,
+    Negatives,
+    contrastive_loss,
+    contrastive_targets,
+    draw_negatives,
+)
 
 
 def close(actual, expected, tolerance=1e-4):
@@ -167,14 +174,97 @@ def test_one_pair_alone_is_a_batch(model, cases, image):
     assert all(torch.isfinite(value) for value in losses.values())
 
 
-def test_soft_targets_with_one_positive_are_the_hard_ones():
+def test_one_positive_gives_the_smoothed_cross_entropy():
     torch.manual_seed(0)
     i2t, t2i, own = torch.randn(4, 4), torch.randn(4, 4), torch.eye(4).bool()
-    close(
-        contrastive_loss(i2t, t2i, own, hard=True),
-        contrastive_loss(i2t, t2i, own, hard=False),
-        1e-6,
+    rows = torch.arange(4)
+    expected = [F.cross_entropy(s, rows, label_smoothing=0.1) for s in (i2t, t2i)]
+    close(contrastive_loss(i2t, t2i, own, torch.ones(4, 4).bool()), sum(expected) / 2, 1e-6)
+
+
+def test_texts_may_share_a_picture_of_the_batch(model, cases, image):
+    losses = []
+    for samples in (
+        {"image": image[[0, 1, 0]]},
+        {"image": image[:2], "image_index": torch.tensor([0, 1, 0])},
+    ):
+        torch.manual_seed(0)
+        ids = torch.tensor([4, 5, 4])
+        losses.append(model({**samples, "text_input": cases["texts"][:3], "image_id": ids})["loss"])
+    close(losses[0], losses[1], 1e-5)
+
+
+THIRD, ELSE = 0.1 / 3, 0.9 + 0.1 / 3  # smoothing is 0.1 over what is seen
+
+
+@pytest.mark.parametrize(
+    ("choice", "targets"),
+    [  # rows 0 and 1 are of one picture
+        ("positives", [[0.45 + THIRD, 0.45 + THIRD, THIRD]] * 2 + [[THIRD, THIRD, ELSE]]),
+        ("masked", [[0.95, 0.0, 0.05], [0.0, 0.95, 0.05], [THIRD, THIRD, ELSE]]),
+        ("negatives", [[ELSE, THIRD, THIRD], [THIRD, ELSE, THIRD], [THIRD, THIRD, ELSE]]),
+    ],
+)
+def test_texts_of_one_picture_are_what_the_choice_says(choice, targets):
+    own = torch.eye(3).bool()
+    same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]]).bool()
+    positives, seen = contrastive_targets(own, same, choice)
+    logits = torch.tensor([[1.0, 3.0, 2.0], [0.5, 1.5, 0.0], [2.0, 1.0, 4.0]])
+    expected = 0.0
+    for i, target in enumerate(targets):
+        shown = [j for j in range(3) if choice != "masked" or i == 2 or j in (i, 2)]
+        norm = torch.tensor([logits[i, j] for j in shown]).logsumexp(0)
+        expected -= sum(target[j] * (logits[i, j] - norm) for j in shown) / 3
+    close(contrastive_loss(logits, logits, positives, seen), expected, 1e-6)
+
+
+@pytest.mark.parametrize("choice", ["positives", "masked", "negatives"])
+def test_hard_negatives_never_show_the_same_picture(
+    stage1_state, tiny_sizes, cases, image, choice, monkeypatch
+):
+    model = Blip2Stage1(Stage1Config(**tiny_sizes, embed_dim=24, same_picture=choice)).eval()
+    model.load_state(stage1_state)
+    ids = torch.tensor([7, 7, 9, 9])
+    drawn = []
+    matching = model.matching_pairs
+    monkeypatch.setattr(
+        model, "matching_pairs", lambda *given: drawn.append(given[3]) or matching(*given)
     )
+    for seed in range(10):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            model({"image": image[:4], "text_input": cases["texts"][:4], "image_id": ids})
+    for found in drawn:
+        for partners in (found.images, found.texts):
+            assert (ids[partners] != ids).all()
+    assert len({tuple(found.texts.tolist()) for found in drawn}) > 1
+
+
+def test_scores_are_match_logits_and_best_cosines(model, cases, features, expected, image):
+    texts = cases["texts"]
+    samples = {
+        "image": image,
+        "text_input": texts * 5,
+        "image_index": [picture for picture in range(5) for _ in texts],
+    }
+    scores = model.score(samples)
+    close(scores["itm"].view(5, 5), features["compute_itm.matrix_image_by_text"])
+    cosines = expected["explicit.sim_i2t"] * model.temp.detach()
+    close(scores["itc"].view(5, 5), cosines)
+    some = model.score({**samples, "text_input": texts[:3], "image_index": [4, 0, 4]})
+    matrix = features["compute_itm.matrix_image_by_text"]
+    close(some["itm"], torch.stack([matrix[4, 0], matrix[0, 1], matrix[4, 2]]))
+    close(some["itc"], torch.stack([cosines[4, 0], cosines[0, 1], cosines[4, 2]]))
+
+
+def test_scoring_encodes_a_picture_once(model, cases, image, monkeypatch):
+    pictures = []
+    tower = model.visual_encoder.forward
+    monkeypatch.setattr(
+        model.visual_encoder, "forward", lambda x: pictures.append(len(x)) or tower(x)
+    )
+    model.score({"image": image[:1], "text_input": cases["texts"], "image_index": [0] * 5})
+    assert pictures == [1]
 
 
 RANKS = """
