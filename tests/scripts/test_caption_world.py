@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lavis.common.config import load_config
 from lavis.datasets.benchmarks.config import BenchmarkConfig
 from lavis.datasets.benchmarks.dataset import BenchmarkDataset
 from lavis.datasets.config import BuildInfo, SplitSource
@@ -110,3 +111,15 @@ def test_the_control_has_the_same_captions_and_one_grey_picture(worlds):
     assert len(Image.open(world / "blank/blank.png").getcolors()) == 1
     asked = {q["question"] for split in ("val", "test") for q in questions(world, split)}
     assert {entry["prompt"] for entry in lines(world / "blank" / "prompts.jsonl")} == asked
+
+
+def test_training_and_questions_use_one_model():
+    runs = ROOT / "lavis" / "projects" / "vlmig"
+    train = load_config(runs / "train" / "quickstart_fusion.yaml", mode="train").model
+    for name in ("quickstart_colours", "quickstart_blank", "imagenetvc_gemma270m_openmoji"):
+        asked = load_config(runs / "eval" / f"{name}.yaml", mode="evaluate")
+        assert (asked.model.llm, asked.model.vision, asked.model.fusion) == (
+            train.llm, train.vision, train.fusion,
+        )  # fmt: skip
+        shown = asked.tree["datasets"]["benchmark"]["vis_processor"]["eval"]["image_size"]
+        assert shown == train.vision.input_size == 128
