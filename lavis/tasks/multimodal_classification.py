@@ -6,8 +6,6 @@ N texts of one unit; `prediction` `(N, 2)` holds P(reject), P(accept).
 from __future__ import annotations
 
 import json
-import logging
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,12 +14,13 @@ import numpy as np
 from lavis.common.errors import DataError
 from lavis.common.files import write_atomically
 from lavis.common.registry import tasks
-from lavis.tasks.base import BaseTask, RowReader, UnitBatch
+from lavis.tasks.base import RowReader, UnitBatch
 from lavis.tasks.config import ClassificationConfig
-from lavis.tasks.filtering import RowTable, split_prefix, write_rows
+from lavis.tasks.filtering import RowTable, write_rows
 from lavis.tasks.metrics import Calibrator, fit_calibrator
 from lavis.tasks.plots import histogram_png, precision_recall_png
 from lavis.tasks.report import choose_examples, make_example, render_report
+from lavis.tasks.scoring import ScoringTask
 from lavis.tasks.summary import calibration_report, summarize
 
 if TYPE_CHECKING:
@@ -29,14 +28,12 @@ if TYPE_CHECKING:
 
     from lavis.datasets.base import RecordDataset
 
-logger = logging.getLogger(__name__)
-
 CALIBRATION = "calibration.json"
 DEFAULT_THRESHOLD = 0.5  # of the report's examples where the run names none
 
 
 @tasks.register("multimodal_classification")
-class MultimodalClassificationTask(BaseTask):
+class MultimodalClassificationTask(ScoringTask):
     """Filtering, and training or evaluating the critic that filters."""
 
     config_class: ClassVar[type] = ClassificationConfig
@@ -60,43 +57,34 @@ class MultimodalClassificationTask(BaseTask):
         scores = outputs["prediction"][:, 1].float().cpu().tolist()
         predictions = (outputs["logits"][:, 1] > outputs["logits"][:, 0]).int().cpu().tolist()
         for row, score, prediction in zip(batch.rows, scores, predictions, strict=True):
-            if math.isfinite(score):
-                payload = {"text": row.text, **_finite(row.fields)}
-                payload |= {"prediction": prediction, "score": score}
-            else:
-                payload = {"reject": f"score is not a number: {score}"}
-            rows.append((row.index, payload))
+            found = {"prediction": prediction, "score": score}
+            rows.append(self.scored_row(row, {"text": row.text}, [score], found))
         return rows
 
-    def finish(
+    def collect(
         self,
         reader: RowReader,
         dataset: RecordDataset,
         output_dir: Path,
         name: str,
         *,
-        report: bool = True,
-    ) -> dict[str, Any]:
-        """Write score files, filtered corpora, rejects, summary, charts and the HTML page.
-
-        Fixed names (`summary.json`, `rejects.jsonl`, `report.html`, `score_histogram.png`,
-        `pr_curve.png`) start with `<split>_` for splits other than `test`.
-
-        Returns:
-            `agg_metrics` (accuracy as released; 0.0 without labels), the other overall metrics,
-            and the counts of rows.
-        """
-        output_dir = Path(output_dir)
-        calibrator = self._load_calibrator(output_dir, dataset.split)
-        table = write_rows(
+        full: bool,
+    ) -> RowTable:
+        """Write score files, and where `full` filtered corpora and rejects."""
+        return write_rows(
             reader,
             dataset,
             output_dir,
             name,
             thresholds=self.config.keep_above,
-            calibrator=calibrator,
-            full=report,
+            calibrator=self._load_calibrator(output_dir, dataset.split),
+            full=full,
         )
+
+    def summarize(
+        self, table: RowTable, dataset: RecordDataset, output_dir: Path, name: str
+    ) -> dict[str, Any]:
+        """Return what `lavis.tasks.summary.summarize` does, and what calibration did."""
         summary = summarize(
             table,
             name=name,
@@ -105,20 +93,35 @@ class MultimodalClassificationTask(BaseTask):
             with_metrics=self.config.report_metric,
         )
         if self.config.calibrate is not None:
+            calibrator = self._load_calibrator(output_dir, dataset.split)
             summary["calibration"] = self._calibration(table, calibrator, output_dir, name)
-        if report:
-            self._write_report(table, summary, dataset, output_dir, name)
-        metrics = _overall(summary)
-        if "metrics" in summary:
-            _append_evaluate_txt(output_dir, dataset.split, metrics)
-        logger.info(
-            "%s: %d rows scored, %d set aside %s",
-            name,
-            summary["scored"],
-            summary["rejected"],
-            summary["rejected_by_reason"] or "",
-        )
-        return metrics
+        return summary
+
+    def pages(
+        self, table: RowTable, summary: dict[str, Any], dataset: RecordDataset
+    ) -> dict[str, bytes | str]:
+        """Return `score_histogram.png`, `pr_curve.png` where there are labels, `report.html`."""
+        keep_above = self.config.keep_above
+        threshold = keep_above[0] if keep_above else DEFAULT_THRESHOLD
+        charts = _charts(table, summary, keep_above)
+        chosen = choose_examples(table, threshold, self.config.report_examples)
+        examples = {
+            title: [make_example(dataset, table, row, threshold) for row in rows]
+            for title, rows in chosen.items()
+        }
+        pngs = {title: png for title, (_, png) in charts.items()}
+        page = render_report(summary, examples, pngs, threshold)
+        return {**dict(charts.values()), "report.html": page}
+
+    def overall(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Return `agg_metrics` (accuracy as released; 0.0 without labels), other metrics, counts.
+
+        Precision and recall are not swapped, as they were in the released code.
+        """
+        metrics = summary.get("metrics", {})
+        plain = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+        counts = {name: summary[name] for name in ("rows", "scored", "rejected")}
+        return {"agg_metrics": metrics.get("acc", 0.0), **plain, **counts}
 
     def _load_calibrator(self, output_dir: Path, split: str) -> Calibrator | None:
         """Return the fitted calibrator, None for the split it is fitted on.
@@ -161,32 +164,6 @@ class MultimodalClassificationTask(BaseTask):
         about = {"method": method, "fitted_on": name, "applied": False}
         return about | calibration_report(table, calibrated)
 
-    def _write_report(
-        self,
-        table: RowTable,
-        summary: dict[str, Any],
-        dataset: RecordDataset,
-        output_dir: Path,
-        name: str,
-    ) -> None:
-        prefix = split_prefix(name)
-        keep_above = self.config.keep_above
-        threshold = keep_above[0] if keep_above else DEFAULT_THRESHOLD
-        text = json.dumps(summary, indent=1)
-        write_atomically(output_dir / f"{prefix}summary.json", text + "\n")
-        charts = _charts(table, summary, keep_above)
-        for title, (file, png) in charts.items():
-            logger.debug("%s: %s", title, file)
-            write_atomically(output_dir / f"{prefix}{file}", png)
-        chosen = choose_examples(table, threshold, self.config.report_examples)
-        examples = {
-            title: [make_example(dataset, table, row, threshold) for row in rows]
-            for title, rows in chosen.items()
-        }
-        pngs = {title: png for title, (_, png) in charts.items()}
-        page = render_report(summary, examples, pngs, threshold)
-        write_atomically(output_dir / f"{prefix}report.html", page)
-
 
 def _charts(
     table: RowTable, summary: dict[str, Any], thresholds: list[float]
@@ -204,24 +181,3 @@ def _charts(
         curve = precision_recall_png(table.final[rows], table.labels[rows], thresholds)
         charts["Precision and recall"] = ("pr_curve.png", curve)
     return charts
-
-
-def _overall(summary: dict[str, Any]) -> dict[str, Any]:
-    metrics = summary.get("metrics", {})
-    plain = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
-    counts = {name: summary[name] for name in ("rows", "scored", "rejected")}
-    return {"agg_metrics": metrics.get("acc", 0.0), **plain, **counts}
-
-
-def _append_evaluate_txt(output_dir: Path, split: str, metrics: dict[str, Any]) -> None:
-    """Append the released line `{"<split>": {...}}`; precision and recall are not swapped."""
-    with open(output_dir / "evaluate.txt", "a", encoding="utf-8") as file:
-        file.write(json.dumps({split: metrics}) + "\n")
-
-
-def _finite(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return fields with NaN and infinities as null, which JSON has no numbers for."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }
