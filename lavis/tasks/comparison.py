@@ -1,4 +1,4 @@
-"""Ranks the candidate texts of each picture by how well a matching model thinks they fit.
+"""Ranks the candidate texts of each picture by how well a model thinks they fit.
 
 A row is one picture with C candidates; a unit has N candidates in all.
 """
@@ -10,17 +10,20 @@ import json
 import math
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from lavis.common.errors import ConfigError
-from lavis.common.files import AtomicFile, write_atomically
+from lavis.common.files import AtomicFile
 from lavis.common.registry import tasks
-from lavis.tasks.base import BaseTask, RowReader, UnitBatch
+from lavis.tasks.base import RowReader, UnitBatch
+from lavis.tasks.comparison_report import TITLES, kind_of, render_page
 from lavis.tasks.config import ComparisonConfig
 from lavis.tasks.filtering import check_complete, reject_line, split_prefix
+from lavis.tasks.gallery import Gallery
+from lavis.tasks.ranking import NEEDS, Judgements, golds, ranks
+from lavis.tasks.scoring import ScoringTask
 from lavis.tasks.sinks import JsonArray
 
 if TYPE_CHECKING:
@@ -28,13 +31,47 @@ if TYPE_CHECKING:
 
     from lavis.datasets.base import RecordDataset
 
+# value of run.score -> the model's method it needs
+METHODS = {"itm": "predict", "itc": "score", "both": "score", "likelihood": "candidate_likelihood"}
+
+
+@dataclass
+class Comparisons:
+    """What the rows of a data set say about the model.
+
+    Attributes:
+        counts: `rows`, `scored`, `rejected`. reasons: of rejects, up to the first colon.
+        metrics: metric -> its figures. groups: group -> the same of its records.
+        gallery: rows for the page.
+    """
+
+    gallery: Gallery
+    counts: Counter[str] = field(default_factory=lambda: Counter(rows=0, scored=0, rejected=0))
+    reasons: Counter[str] = field(default_factory=Counter)
+    metrics: dict[str, Judgements] = field(default_factory=dict)
+    groups: dict[str, dict[str, Judgements]] = field(default_factory=dict)
+
+    def judge(self, payload: dict[str, Any], seed: int) -> dict[str, float]:
+        """Note what a row says about the model; return the row's own figures."""
+        texts, key = payload["texts"], payload.get("instance")
+        places = ranks(payload["match_scores"], seed, key)
+        found = {}
+        for gold in golds(payload, len(texts)):
+            parts = [self.metrics]
+            if payload.get("group") is not None:
+                parts.append(self.groups.setdefault(str(payload["group"]), {}))
+            for part in parts:
+                judged = part.setdefault(gold.metric, Judgements())
+                judged.add(gold, texts, places, seed=seed, key=key)
+            found[gold.metric] = judged.values[-1] - judged.chance[-1]
+        return found
+
 
 @tasks.register("comparison")
-class ComparisonTask(BaseTask):
-    """Multiple choice (`label` is the right candidate) and rank agreement (`scores` by people).
+class ComparisonTask(ScoringTask):
+    """Multiple choice (`label`), agreement with ratings (`scores`), recall of truths (`truths`).
 
-    The released scripts name this task and lack it; see `ComparisonConfig.match_head` for what
-    ranks.
+    The released scripts name this task and lack it; `ComparisonConfig.score` says what ranks.
     """
 
     config_class: ClassVar[type] = ComparisonConfig
@@ -44,26 +81,32 @@ class ComparisonTask(BaseTask):
         self.config: ComparisonConfig = config
 
     def identity(self) -> dict[str, Any]:
-        """Return what ranks."""
-        return {"match_head": self.config.match_head}
+        """Return what ranks, and what orders equal scores."""
+        return {"score": self.config.score, "tie_seed": self.config.tie_seed}
 
-    def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
-        """Return `match` `(N,)`, one number per candidate, rows after each other.
+    def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:
+        """Refuse a model that lacks what `run.score` asks for, before anything is scored.
 
         Raises:
-            ConfigError: `run.match_head` asks for contrastive heads that the model lacks.
+            ConfigError: it does.
         """
+        has = [name for name, method in METHODS.items() if hasattr(model, method)]
+        if self.config.score not in has:
+            raise ConfigError(
+                f"run.score: {type(model).__name__} cannot score by {self.config.score}; use "
+                f"{' or '.join(has) or 'another model'}"
+            )
+
+    def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
+        """Return `match` `(N,)`, one number per candidate, rows after each other."""
         if not batch.rows:
             return {}
-        if self.config.match_head == "itm":
+        if self.config.score == "itm":
             return {"match": model.predict(batch.samples)["logits"][:, 1]}
-        if not hasattr(model, "score"):
-            raise ConfigError(
-                f"run.match_head: {self.config.match_head} needs a model with contrastive heads, "
-                f"which {type(model).__name__} lacks; use itm"
-            )
+        if self.config.score == "likelihood":
+            return {"match": model.candidate_likelihood(batch.samples)}
         scores = model.score(batch.samples)
-        if self.config.match_head == "itc":
+        if self.config.score == "itc":
             return {"match": scores["itc"]}
         return {"match": scores["itm"] + scores["itc"]}
 
@@ -74,101 +117,89 @@ class ComparisonTask(BaseTask):
         for row in batch.rows:
             texts = list(row.all_texts)
             scores = list(itertools.islice(values, len(texts)))
+            found: dict[str, Any] = {"match_scores": scores}
             if all(map(math.isfinite, scores)):
-                payload = {"texts": texts, **row.fields, "match_scores": scores}
-                payload["prediction"] = int(np.argmax(scores))
-            else:
-                payload = {"reject": f"score is not a number: {scores}"}
-            rows.append((row.index, payload))
+                places = ranks(scores, self.config.tie_seed, row.fields.get("instance"))
+                found["prediction"] = int(places.argmax())
+            rows.append(self.scored_row(row, {"texts": texts}, scores, found))
         return rows
 
-    def finish(
+    def collect(
         self,
         reader: RowReader,
         dataset: RecordDataset,
         output_dir: Path,
         name: str,
         *,
-        report: bool = True,
+        full: bool,
+    ) -> Comparisons:
+        """Write `result/<name>.json` and `.jsonl`, and `rejects.jsonl`."""
+        config = self.config
+        table = Comparisons(Gallery(config.report_examples if full else 0, TITLES, kind_of))
+        with ExitStack() as stack:
+            result = output_dir / "result"
+            array_file = stack.enter_context(AtomicFile(result / f"{name}.json"))
+            lines = stack.enter_context(AtomicFile(result / f"{name}.jsonl"))
+            path = output_dir / f"{split_prefix(name)}rejects.jsonl"
+            rejects = stack.enter_context(AtomicFile(path))
+            array = JsonArray(array_file)
+            for row, raw in reader.iterate_raw():
+                payload = json.loads(raw)
+                table.counts["rows"] += 1
+                if "reject" in payload:
+                    table.counts["rejected"] += 1
+                    table.reasons[payload["reject"].split(":")[0]] += 1
+                    rejects.write(reject_line(row, payload, dataset))
+                    continue
+                table.counts["scored"] += 1
+                array.write([raw])
+                lines.write(raw + b"\n")
+                margins = table.judge(payload, config.tie_seed) if config.report_metric else {}
+                table.gallery.offer(row, {**payload, "margins": margins})
+            check_complete(name, table.counts["rows"], dataset)
+            array.close()
+        return table
+
+    def summarize(
+        self, table: Comparisons, dataset: RecordDataset, output_dir: Path, name: str
     ) -> dict[str, Any]:
-        """Write `result/<name>.json` and `.jsonl`, rejects and summary.
+        """Return counts, and `metrics` in percent with intervals and baselines, also by group."""
+        summary: dict[str, Any] = {
+            "name": name,
+            "score": self.config.score,
+            **table.counts,
+            "rejected_by_reason": dict(sorted(table.reasons.items())),
+        }
+        options = {"resamples": self.config.resamples, "seed": self.config.tie_seed}
+        if table.metrics:
+            summary["metrics"] = {
+                metric: table.metrics[metric].describe(**options)
+                for metric in NEEDS
+                if metric in table.metrics
+            }
+        if len(table.groups) > 1:
+            summary["by_group"] = {
+                group: {metric: part.describe(**options) for metric, part in parts.items()}
+                for group, parts in sorted(table.groups.items())
+            }
+        return summary
+
+    def pages(
+        self, table: Comparisons, summary: dict[str, Any], dataset: RecordDataset
+    ) -> dict[str, bytes | str]:
+        """Return `report.html`."""
+        return {"report.html": render_page(summary, table.gallery.chosen(), dataset)}
+
+    def overall(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Return figures and counts.
 
         Returns:
-            `accuracy` over rows of several candidates with a label, `pairwise` over those that
-            people rated, counts, and `agg_metrics`: the first of the two that there is, else 0.0.
+            `accuracy` and `recall` from 0 to 1 and `pairwise` from -100 to 100, as published;
+            `agg_metrics` is the first of accuracy, pairwise and recall that there is, else 0.0.
         """
-        output_dir = Path(output_dir)
-        counts, right, agreement = _write_rows(reader, dataset, output_dir, name)
-        metrics: dict[str, Any] = {"agg_metrics": 0.0, **counts}
-        if self.config.report_metric:
-            found = {}
-            if right:
-                found["accuracy"] = float(np.mean(right))
-            if agreement:
-                found["pairwise"] = 100 * float(np.mean(agreement))
-            metrics |= found
-            metrics["agg_metrics"] = next(iter(found.values()), 0.0)
-        if report:
-            path = output_dir / f"{split_prefix(name)}summary.json"
-            write_atomically(path, json.dumps({"name": name, **metrics}, indent=1) + "\n")
-        return metrics
-
-
-def _write_rows(
-    reader: RowReader, dataset: RecordDataset, output_dir: Path, name: str
-) -> tuple[Counter[str], list[bool], list[float]]:
-    """Write the rows; return their counts, and what each comparable row says about the model."""
-    counts: Counter[str] = Counter(rows=0, scored=0, rejected=0)
-    right: list[bool] = []
-    agreement: list[float] = []
-    with ExitStack() as stack:
-        result = output_dir / "result"
-        array_file = stack.enter_context(AtomicFile(result / f"{name}.json"))
-        lines = stack.enter_context(AtomicFile(result / f"{name}.jsonl"))
-        path = output_dir / f"{split_prefix(name)}rejects.jsonl"
-        rejects = stack.enter_context(AtomicFile(path))
-        array = JsonArray(array_file)
-        for row, raw in reader.iterate_raw():
-            payload = json.loads(raw)
-            counts["rows"] += 1
-            if "reject" in payload:
-                counts["rejected"] += 1
-                rejects.write(reject_line(row, payload, dataset))
-                continue
-            counts["scored"] += 1
-            array.write([raw])
-            lines.write(raw + b"\n")
-            _judge(payload, right, agreement)
-        check_complete(name, counts["rows"], dataset)
-        array.close()
-    return counts, right, agreement
-
-
-def pairwise_agreement(scores: np.ndarray, ratings: np.ndarray) -> float:
-    """Return how well scores order candidates that people rated unequally, from -1 to 1.
-
-    Sherlock's comparison metric for one picture and one rater: pairwise accuracy rescaled by
-    `2 (accuracy - 0.5)`, 0 without unequal pairs. The official scorer breaks the model's ties by
-    tiny noise; here a tie counts one half, its expectation.
-
-    Args:
-        scores: `(C,)` of the model.
-        ratings: `(C,)` of one rater.
-    """
-    rated = np.sign(np.subtract.outer(ratings, ratings))
-    ordered = np.sign(np.subtract.outer(scores, scores))
-    pairs = rated != 0
-    return float((rated * ordered)[pairs].mean()) if pairs.any() else 0.0
-
-
-def _judge(payload: dict[str, Any], right: list[bool], agreement: list[float]) -> None:
-    """Add what a row says about the model to the lists."""
-    scores = np.array(payload["match_scores"])
-    if len(scores) < 2:
-        return
-    if payload.get("label") is not None:
-        right.append(payload["prediction"] == payload["label"])
-    if payload.get("scores") is not None:
-        ratings = np.array(payload["scores"], dtype=np.float64)
-        raters = ratings if ratings.ndim == 2 else ratings[None]  # (raters, C)
-        agreement.append(float(np.mean([pairwise_agreement(scores, one) for one in raters])))
+        found = {
+            metric: part["value"] / (1 if metric == "pairwise" else 100)
+            for metric, part in summary.get("metrics", {}).items()
+        }
+        counts = {name: summary[name] for name in ("rows", "scored", "rejected")}
+        return {"agg_metrics": next(iter(found.values()), 0.0), **found, **counts}

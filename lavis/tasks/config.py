@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -45,10 +45,17 @@ class ComparisonConfig:
     """Keys of `task: comparison`, the ranking of candidate texts for one picture.
 
     Attributes:
-        report_metric: compute accuracy or rank agreement where the data have what it needs.
-        match_head: `itm` ranks by the matching head's class-1 logit, `itc` by the largest
-            similarity over queries, `itm+itc` by their sum.
+        score: what ranks. `itm` is the matching head's class-1 logit, `itc` the cosine of the text
+            and the picture's best query, `both` their sum, `likelihood` a generative model's mean
+            log-probability of the candidate's tokens.
+        report_metric: compute accuracy, agreement or recall where records have what it needs.
+        report_examples: records shown in `report.html`.
+        resamples: of the bootstrap.
+        tie_seed: of the order of equal scores, and of the bootstrap.
     """
 
+    score: Literal["itm", "itc", "both", "likelihood"] = "itm"
     report_metric: bool = True
-    match_head: Literal["itm", "itc", "itm+itc"] = "itm"
+    report_examples: Annotated[int, Field(ge=0)] = 30
+    resamples: Annotated[int, Field(gt=0)] = 1000
+    tie_seed: int = 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import DataError
 from lavis.common.files import write_atomically
+from lavis.tasks.gallery import Gallery
 from lavis.tasks.report import picture_uri, report_environment
 
 if TYPE_CHECKING:
@@ -23,39 +22,8 @@ TITLES = {
 }
 
 
-class Gallery:
-    """Keeps a fixed random draw of questions by what pictures did to them, in bounded memory.
-
-    Args:
-        count: questions shown; a third of each kind.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._each = -(-count // len(TITLES))
-        self._kept: dict[str, list[tuple[float, int, dict[str, Any]]]] = {k: [] for k in TITLES}
-
-    def offer(self, row: int, payload: dict[str, Any]) -> None:
-        """Take note of a question."""
-        if not self._each:
-            return
-        kept = self._kept[_effect(payload)]
-        entry = (random.Random(row).random(), row, payload)
-        if len(kept) < self._each:
-            heapq.heappush(kept, entry)
-        elif entry[:2] > kept[0][:2]:
-            heapq.heapreplace(kept, entry)
-
-    def chosen(self) -> dict[str, list[dict[str, Any]]]:
-        """Return title -> questions, in the order of the data set."""
-        found = {}
-        for kind, kept in self._kept.items():
-            if kept:
-                rows = sorted(kept, key=lambda entry: entry[1])
-                found[TITLES[kind]] = [{"row": row, **payload} for _, row, payload in rows]
-        return found
-
-
-def _effect(payload: Mapping[str, Any]) -> str:
+def effect(payload: Mapping[str, Any]) -> str:
+    """Return what pictures did to a question: `helped`, `hurt` or `other`."""
     marks = payload["marks"]
     column = "pictures" if "pictures" in marks else "single"
     if column not in marks:

@@ -15,8 +15,9 @@ import numpy as np
 from lavis.common.files import AtomicFile, write_atomically
 from lavis.tasks.base import RowReader
 from lavis.tasks.filtering import check_complete, reject_line, split_prefix
+from lavis.tasks.gallery import Gallery
 from lavis.tasks.question_config import VisualQuestionsConfig
-from lavis.tasks.question_report import Gallery, write_page
+from lavis.tasks.question_report import TITLES, effect, write_page
 from lavis.tasks.question_statistics import compare, describe, majority
 from lavis.tasks.released_files import ReleasedFiles
 
@@ -92,7 +93,7 @@ def write_results(
     counts = Counter(rows=0, scored=0, rejected=0)
     if config.pictures.num_images and config.pictures.skip_when_certain is not None:
         counts["without_pictures"] = 0
-    gallery = Gallery(config.report_examples)
+    gallery = Gallery(config.report_examples, TITLES, effect)
     released = ReleasedFiles(dataset.config.benchmark, config.tokenizer, config.pictures.num_images)
     with ExitStack() as stack:
         lines = stack.enter_context(AtomicFile(output_dir / "result" / f"{name}.jsonl"))

@@ -1,4 +1,4 @@
-"""Comparison: candidates of one picture ranked, accuracy and rank agreement by hand."""
+"""Comparison: candidates of one picture ranked, files, groups and the page."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ import torch
 
 from lavis.common.errors import ConfigError
 from lavis.datasets.base import Row
-from lavis.tasks.comparison import ComparisonTask, pairwise_agreement
+from lavis.tasks.comparison import ComparisonTask
+from lavis.tasks.comparison_report import split_question
 from lavis.tasks.config import ComparisonConfig
+
+ROWS = [
+    (("1 0", "3 0", "2 9"), {"label": 1, "group": "who"}),
+    (("5 0", "4 9"), {"label": 1, "scores": [[0.1, 0.9], [2, 1]], "group": "why"}),
+    (("7 0",), {"label": 0}),
+    (("1 0", "nan 0"), {"label": 0}),
+    (("2 0", "1 3", "3 0"), {"truths": [0, 1, 1], "group": "why"}),
+]
 
 
 @pytest.fixture
 def choices(list_dataset):
     """Rows of several candidates; each text is its ITM logit and its ITC score."""
-    rows = [
-        (("1 0", "3 0", "2 9"), {"label": 1}),
-        (("5 0", "4 9"), {"label": 1, "scores": [0.1, 0.9]}),
-        (("7 0",), {"label": 0}),
-        (("1 0", "nan 0"), {"label": 0}),
-    ]
 
     class Choices(list_dataset):
         def row(self, index, rng=None):
-            texts, fields = rows[index]
+            texts, fields = ROWS[index]
             several = texts if len(texts) > 1 else None
+            fields = {"instance": f"r{index}", **fields}
             return Row(index, f"picture {index % 2}", texts[0], fields, texts=several)
 
         def collate(self, rows, pictures, image_index):
@@ -35,7 +39,7 @@ def choices(list_dataset):
             samples = super().collate(rows, pictures, list(np.repeat(image_index, counts)))
             return {**samples, "text_input": [text for row in rows for text in row.all_texts]}
 
-    return Choices([("", "")] * len(rows))
+    return Choices([("", "")] * len(ROWS))
 
 
 class Matcher:
@@ -50,45 +54,92 @@ class ContrastiveMatcher(Matcher):
         return {"itm": self.predict(samples)["logits"][:, 1], "itc": itc}
 
 
-def test_accuracy_and_agreement_with_people(choices, run, tmp_path):
+class Writer:
+    def candidate_likelihood(self, samples):
+        return torch.tensor([-float(text.split()[0]) for text in samples["text_input"]])
+
+
+def test_figures_of_each_kind_of_record(choices, run, tmp_path):
     metrics = run(ComparisonTask(ComparisonConfig()), choices, Matcher(), tmp_path)
     assert metrics == {
         "agg_metrics": 0.5,
         "accuracy": 0.5,  # rows 0 and 1; row 2 has nothing to compare, row 3 no score
-        "pairwise": -100.0,
-        "rows": 4,
-        "scored": 3,
+        "pairwise": 0.0,  # wrong for one rater, right for the other
+        "recall": 0.5,  # of the two best, 2 and 0, one is true
+        "rows": 5,
+        "scored": 4,
         "rejected": 1,
     }
     rows = json.loads((tmp_path / "result" / "test_epochbest.json").read_text())
     assert rows[0] == {
         "texts": ["1 0", "3 0", "2 9"],
+        "instance": "r0",
         "label": 1,
+        "group": "who",
         "match_scores": [1.0, 3.0, 2.0],
         "prediction": 1,
     }
-    reject = json.loads((tmp_path / "rejects.jsonl").read_text())
-    assert reject["row"] == 3 and reject["reason"].startswith("score is not a number")
-
-
-@pytest.mark.parametrize(("head", "predictions"), [("itc", [2, 1, 0]), ("itm+itc", [2, 1, 0])])
-def test_the_contrastive_heads_can_rank(choices, run, tmp_path, head, predictions):
-    task = ComparisonTask(ComparisonConfig(match_head=head))
-    run(task, choices, ContrastiveMatcher(), tmp_path)
     lines = (tmp_path / "result" / "test_epochbest.jsonl").read_text().splitlines()
-    assert [json.loads(line)["prediction"] for line in lines][:3] == predictions
+    assert [json.loads(line) for line in lines] == rows
+    reject = json.loads((tmp_path / "rejects.jsonl").read_text())
+    assert reject["row"] == 3 and reject["reason"] == "score is not a number: nan"
 
 
-def test_a_model_without_contrastive_heads_is_refused(choices, run, tmp_path):
-    with pytest.raises(ConfigError, match=r"run\.match_head: itc .* Matcher lacks; use itm"):
-        run(ComparisonTask(ComparisonConfig(match_head="itc")), choices, Matcher(), tmp_path)
+def test_summary_and_page(choices, run, tmp_path):
+    run(ComparisonTask(ComparisonConfig()), choices, Matcher(), tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["score"] == "itm"
+    assert summary["rejected_by_reason"] == {"score is not a number": 1}
+    accuracy = summary["metrics"]["accuracy"]
+    assert (accuracy["records"], accuracy["value"]) == (2, 50.0)
+    assert accuracy["chance"] == pytest.approx(100 * (1 / 3 + 1 / 2) / 2)
+    assert accuracy["baselines"]["position"] == 100.0
+    assert summary["by_group"]["who"]["accuracy"]["value"] == 100.0
+    assert set(summary["by_group"]["why"]) == {"accuracy", "pairwise", "recall"}
+    page = (tmp_path / "report.html").read_text()
+    assert "Wrong, or not better than chance" in page and "data:image/jpeg" in page
+    assert "people: 0.9, 1" in page
+    line = json.loads((tmp_path / "evaluate.txt").read_text())
+    assert line["test"]["accuracy"] == 0.5
 
 
-def test_pairwise_agreement():
-    ratings = np.array([1.0, 2.0, 2.0, 3.0])  # five unequal pairs
-    assert pairwise_agreement(np.array([1.0, 5.0, 2.0, 7.0]), ratings) == 1.0
-    assert pairwise_agreement(-ratings, ratings) == -1.0
-    # (0,1) right, (0,2) right, (0,3) right, (1,3) wrong, (2,3) a tie: 3.5 of 5
-    scores = np.array([0.0, 9.0, 4.0, 4.0])
-    assert pairwise_agreement(scores, ratings) == pytest.approx(2 * (3.5 / 5 - 0.5))
-    assert pairwise_agreement(scores, np.ones(4)) == 0.0
+def test_while_training_only_score_files_are_written(choices, run, tmp_path):
+    run(ComparisonTask(ComparisonConfig()), choices, Matcher(), tmp_path, report=False)
+    assert not (tmp_path / "report.html").exists() and not (tmp_path / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("score", "model", "predictions"),
+    [
+        ("itc", ContrastiveMatcher(), [2, 1, 0, 1]),
+        ("both", ContrastiveMatcher(), [2, 1, 0, 1]),
+        ("likelihood", Writer(), [0, 1, 0, 1]),
+    ],
+)
+def test_other_scores_can_rank(choices, run, tmp_path, score, model, predictions):
+    run(ComparisonTask(ComparisonConfig(score=score)), choices, model, tmp_path)
+    lines = (tmp_path / "result" / "test_epochbest.jsonl").read_text().splitlines()
+    found = {json.loads(line)["instance"]: json.loads(line)["prediction"] for line in lines}
+    assert [found[f"r{n}"] for n in (0, 1, 2, 4)] == predictions
+
+
+def test_a_model_that_cannot_score_so_is_refused_before_anything_is_scored(choices):
+    task = ComparisonTask(ComparisonConfig(score="itc"))
+    with pytest.raises(ConfigError, match=r"run\.score: Matcher cannot score by itc; use itm"):
+        task.prepare(Matcher(), choices, None)
+    with pytest.raises(ConfigError, match="Writer cannot score by itc; use likelihood"):
+        task.prepare(Writer(), choices, None)
+    task.prepare(ContrastiveMatcher(), choices, None)
+
+
+def test_metrics_can_be_left_out(choices, run, tmp_path):
+    config = ComparisonConfig(report_metric=False)
+    metrics = run(ComparisonTask(config), choices, Matcher(), tmp_path)
+    assert metrics == {"agg_metrics": 0.0, "rows": 5, "scored": 4, "rejected": 1}
+
+
+def test_the_question_is_what_candidates_share():
+    texts = ["question: who is [0] ? answer: a man", "question: who is [0] ? answer: a woman"]
+    assert split_question(texts) == ("question: who is [0] ? answer:", ["a man", "a woman"])
+    assert split_question(["a red dog", "a red cat"]) == ("a red", ["dog", "cat"])
+    assert split_question(["one"]) == ("", ["one"])

@@ -1,0 +1,93 @@
+"""Figures of ranked candidates, by hand and by the official formulas' check values."""
+
+import numpy as np
+import pytest
+
+from lavis.tasks.ranking import (
+    Gold,
+    Judgements,
+    golds,
+    pairwise_agreement,
+    ranks,
+    recall_of_truths,
+)
+
+
+def test_pairwise_agreement_gives_the_official_check_values():
+    ratings = np.array([1.0, 2.0, 2.0, 3.0])
+    scores = [0.1, 0.4, 0.2, 0.9]
+    assert pairwise_agreement(ranks(scores, 0, "a"), ratings) == 1.0
+    assert pairwise_agreement(ranks([-s for s in scores], 0, "a"), ratings) == -1.0
+
+
+def test_pairwise_agreement_by_hand():
+    ratings = np.array([1.0, 2.0, 2.0, 3.0])  # five unequal pairs
+    places = ranks([0.0, 9.0, 5.0, 4.0], 0, "a")
+    # (0,1) (0,2) (0,3) right, (1,3) (2,3) wrong: 3 of 5
+    assert pairwise_agreement(places, ratings) == pytest.approx(2 * (3 / 5 - 0.5))
+    assert pairwise_agreement(places, np.ones(4)) == 0.0  # nothing to agree with
+
+
+def test_both_raters_count():
+    gold = Gold("pairwise", np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]))
+    assert gold.judge(ranks([1.0, 2.0, 3.0], 0, "a")) == 0.0
+    gold = Gold("pairwise", np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]]))
+    assert gold.judge(ranks([1.0, 2.0, 3.0], 0, "a")) == 0.5
+
+
+def test_equal_scores_are_ordered_by_seed_and_record():
+    tied = [ranks([1.0, 1.0, 0.0], seed, key).tolist() for seed in range(8) for key in "ab"]
+    assert all(places[2] == 0 for places in tied)
+    assert {tuple(places) for places in tied} == {(1, 2, 0), (2, 1, 0)}
+    assert ranks([1.0, 1.0, 0.0], 3, "a").tolist() == ranks([1.0, 1.0, 0.0], 3, "a").tolist()
+    # the expectation over ties is what a tie is worth: nothing
+    ratings = np.array([1.0, 2.0])
+    mean = np.mean([pairwise_agreement(ranks([5.0, 5.0], s, "a"), ratings) for s in range(400)])
+    assert abs(mean) < 0.15
+
+
+def test_recall_counts_truths_among_as_many_best():
+    truths = np.array([True, False, True, False, True])
+    # best three: 4 (0.9), 1 (0.8), 0 (0.7): two of three
+    assert recall_of_truths(ranks([0.7, 0.8, 0.1, 0.2, 0.9], 0, "a"), truths) == pytest.approx(
+        2 / 3
+    )
+    assert Gold("recall", truths[None].astype(float)).chance() == pytest.approx(3 / 5)
+
+
+def test_what_a_row_is_judged_by():
+    assert golds({"label": 0}, 1) == []  # nothing to choose from
+    row = {"label": 1, "scores": [[1, 2], [2, 1]], "truths": [0, 0]}
+    assert [gold.metric for gold in golds(row, 2)] == ["accuracy", "pairwise"]
+    assert golds({"scores": [0.5, 1]}, 2)[0].values.tolist() == [[0.5, 1.0]]
+
+
+def judged(rows, texts=("a", "bbb", "cc")):
+    found = Judgements()
+    for number, (row, scores) in enumerate(rows):
+        (gold,) = golds(row, len(scores))
+        found.add(gold, texts, ranks(scores, 0, number), seed=0, key=number)
+    return found.describe(resamples=1000, seed=0)
+
+
+def test_accuracy_with_chance_position_and_lengths():
+    rows = [({"label": 1}, [0, 1, 2]), ({"label": 1}, [0, 2, 1]), ({"label": 0}, [3, 2, 1])]
+    figures = judged(rows)
+    assert figures["records"] == 3
+    assert figures["value"] == pytest.approx(100 * 2 / 3)
+    assert figures["chance"] == pytest.approx(100 / 3)
+    assert figures["baselines"] == pytest.approx(
+        {"position": 100 * 2 / 3, "longest": 100 * 2 / 3, "shortest": 100 / 3}
+    )
+    low, high = figures["interval"]
+    assert 0 <= low < figures["value"] < high <= 100
+
+
+def test_people_against_each_other_and_the_best_possible_order():
+    figures = judged([({"scores": [[1, 2, 3], [1, 3, 2]]}, [1, 2, 3])])
+    # rater 1 by rater 2: two pairs right, one wrong; the same the other way round
+    assert figures["baselines"]["human"] == pytest.approx(100 / 3)
+    # the means (1, 2.5, 2.5) settle two pairs; the tied one is right for one rater, wrong for one
+    assert figures["baselines"]["oracle"] == pytest.approx(100 * (1 + 1 / 3) / 2)
+    assert figures["value"] == pytest.approx(100 * (1 + 1 / 3) / 2)
+    assert figures["chance"] == 0.0 and figures["interval"] is None
