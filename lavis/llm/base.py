@@ -1,0 +1,197 @@
+"""What is asked of a language model and what comes back; the protocol that every backend follows.
+
+A request's identity has two halves: `ChatRequest.key` is the caller's name for it, and
+`content_key` is a hash of everything its reply depends on, under which the reply is stored.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import mimetypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from lavis.common.cache import make_key
+
+VERSION = 1  # of the content of a stored reply
+
+Message = dict[str, Any]  # {"role", "content"} of the OpenAI chat format
+Failure = Literal["", "transient", "refused", "fatal", "budget"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One request.
+
+    Attributes:
+        key: the caller's name for it; replies carry it.
+        messages: OpenAI chat format; images as parts with data URLs (see `image_part`).
+        max_tokens: most tokens of the reply.
+        temperature: 0 takes the likeliest token.
+        top_p: share of probability that tokens are drawn from.
+        seed: also what makes a second, different reply to the same messages.
+        response_format: OpenAI's, such as a JSON schema; None for free text.
+    """
+
+    key: str
+    messages: Sequence[Message]
+    max_tokens: int = 512
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    response_format: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """One reply, or the reason why there is none.
+
+    Attributes:
+        key: the request's.
+        text: what the model wrote; empty where it failed.
+        finish_reason: `stop`, `length`, `content_filter`, or the server's own word.
+        prompt_tokens: as the server counted, else estimated.
+        completion_tokens: likewise.
+        error: why there is no text, free of secrets; empty where there is.
+        failure: kind of error: `transient` may succeed when asked again later, `refused` is this
+            request's own fault, `fatal` would meet every request (a wrong key, no such model).
+        cached: taken from the store, not paid for now.
+    """
+
+    key: str
+    text: str = ""
+    finish_reason: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str = ""
+    failure: Failure = ""
+    cached: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Return whether there is a reply to read."""
+        return not self.failure
+
+    def named(self, key: str) -> ChatReply:
+        """Return the same reply to another name."""
+        return replace(self, key=key)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request on its way through a backend.
+
+    Attributes:
+        content_key: name of the reply in the store.
+        request: what is asked.
+        attempt: how many times it was sent before, by an earlier collector.
+    """
+
+    content_key: str
+    request: ChatRequest
+    attempt: int = field(default=0, compare=False)
+
+
+Keep = Callable[[str, ChatReply, "ChatRequest | None"], None]
+"""Stores a reply: content key, reply, and the request where the backend still holds it."""
+
+
+class Backend(Protocol):
+    """Sends requests, several at a time. One thread calls it.
+
+    Attributes:
+        keeps_replies: whether replies are worth storing (a script's are not).
+        window: how many requests may be inside at once.
+    """
+
+    keeps_replies: ClassVar[bool]
+    window: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what replies depend on beside the request: model name, revision. No secrets."""
+        ...
+
+    def submit(self, ask: Ask) -> None:
+        """Take one request; returns soon."""
+        ...
+
+    def collect(self) -> list[ChatReply]:
+        """Wait for one reply or more; `key` is the content key. Every good one has been kept."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads and connections; requests that were not sent are dropped."""
+        ...
+
+
+def content_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
+    """Return the name of a request's reply in the store: a hash of all that it depends on."""
+    return make_key(
+        "llm_reply",
+        VERSION,
+        model=dict(identity),
+        messages=list(request.messages),
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        response_format=request.response_format,
+    )
+
+
+def image_part(image: bytes | str | Path, mime: str | None = None) -> dict[str, Any]:
+    """Return a message part that shows a picture.
+
+    Args:
+        image: bytes of a picture file, or its path.
+        mime: `image/jpeg` and so on; told from the file's name or first bytes where None.
+    """
+    if isinstance(image, bytes):
+        content = image
+        mime = mime or ("image/png" if image.startswith(b"\x89PNG") else "image/jpeg")
+    else:
+        content = Path(image).read_bytes()
+        mime = mime or mimetypes.guess_type(str(image))[0] or "image/jpeg"
+    url = f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def message_texts(messages: Sequence[Message]) -> list[str]:
+    """Return every text of messages, in order."""
+    texts: list[str] = []
+    for message in messages:
+        content = message.get("content") or ""
+        if isinstance(content, str):
+            texts.append(content)
+        else:
+            texts += [part["text"] for part in content if part.get("type") == "text"]
+    return texts
+
+
+def count_images(messages: Sequence[Message]) -> int:
+    """Return how many pictures messages show."""
+    contents = [message.get("content") for message in messages]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return sum(part.get("type") == "image_url" for part in parts)
+
+
+def without_images(messages: Sequence[Message]) -> list[Message]:
+    """Return messages with each data URL replaced by its hash, fit to be stored."""
+
+    def small(part: dict[str, Any]) -> dict[str, Any]:
+        url = part.get("image_url", {}).get("url", "")
+        if not url.startswith("data:"):
+            return part
+        digest = hashlib.blake2b(url.encode(), digest_size=16).hexdigest()
+        return {"type": "image_url", "image_url": {"url": f"blake2b:{digest}"}}
+
+    return [
+        {**m, "content": [small(part) for part in m["content"]]}
+        if isinstance(m.get("content"), list)
+        else dict(m)
+        for m in messages
+    ]

@@ -1,0 +1,121 @@
+"""The client that callers use: requests in, replies out, nothing paid twice, no cap passed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lavis.common.errors import ConfigError
+from lavis.common.registry import llms
+from lavis.llm.base import Ask, Backend, ChatReply, ChatRequest, content_key
+from lavis.llm.budget import BudgetReached, Ledger, Totals
+from lavis.llm.config import LlmConfig
+from lavis.llm.desk import Desk
+from lavis.llm.store import ReplyStore
+from lavis.llm.tokens import TokenCounter
+
+logger = logging.getLogger(__name__)
+
+
+class ChatClient:
+    """Answers requests from the store, or has the backend answer them.
+
+    Use it as a context manager. One thread calls it.
+
+    Attributes:
+        cached: replies of this process that were taken from the store.
+    """
+
+    def __init__(self, backend: Backend, desk: Desk) -> None:
+        self._backend, self._desk = backend, desk
+        self.identity = backend.identity
+        self.cached = 0
+
+    def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
+        """Yield a reply for each request, as they come, with the request's own `key`.
+
+        Requests are drawn from the iterable only as fast as the backend takes them; the iterable
+        may grow while replies are read, until it first ends. Check `reply.ok`: a reply with
+        `failure` `transient` may be asked for again later, `refused` will fail again.
+
+        Raises:
+            BudgetReached: a cap stands in the way of the next request; every reply on its way was
+                yielded before.
+            ConfigError: no request can succeed (a wrong key, no such model); likewise.
+        """
+        source = iter(requests)
+        waiting: dict[str, list[str]] = {}  # content key -> keys of callers
+        stop: Exception | None = None
+        more = True
+        while more or waiting:
+            while more and len(waiting) < self._backend.window:
+                request = next(source, None)
+                if request is None:
+                    more = False
+                    break
+                yield from self._start(request, waiting)
+            if not waiting:
+                continue
+            for reply in self._backend.collect():
+                names = waiting.pop(reply.key, [])
+                if reply.failure == "budget":
+                    stop, more = stop or BudgetReached(reply.error), False
+                elif reply.failure == "fatal":
+                    stop, more = stop or ConfigError(f"llm: {reply.error}"), False
+                else:
+                    yield from (reply.named(name) for name in names)
+        if stop is not None:
+            raise stop
+
+    def totals(self) -> Totals:
+        """Return what was spent over all starts of this folder."""
+        return self._desk.ledger.totals()
+
+    def close(self) -> None:
+        """Wait for replies on their way, then let go of everything."""
+        self._backend.close()
+        self._desk.ledger.close()
+
+    def __enter__(self) -> ChatClient:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _start(self, request: ChatRequest, waiting: dict[str, list[str]]) -> Iterator[ChatReply]:
+        """Hand a request to the backend, unless its reply is stored or on its way."""
+        key = content_key(self.identity, request)
+        if key in waiting:
+            waiting[key].append(request.key)
+            return
+        if self._backend.keeps_replies:
+            stored = self._desk.store.get(key)
+            if stored is not None:
+                self.cached += 1
+                yield stored.named(request.key)
+                return
+        waiting[key] = [request.key]
+        self._backend.submit(Ask(key, request))
+
+
+def build_client(config: LlmConfig, folder: str | Path) -> ChatClient:
+    """Return a client.
+
+    Args:
+        config: what `LlmSettings` checked.
+        folder: of this run's state: running totals, batch jobs. Caps count what it says, over all
+            starts; one process at a time.
+
+    Raises:
+        ConfigError: no key, no SDK, another process in the folder.
+    """
+    folder = Path(folder)
+    desk = Desk(folder, Ledger(folder, config), ReplyStore(config.cache_dir), TokenCounter(config))
+    try:
+        backend: Any = llms.get(config.backend).build(config, desk)
+    except BaseException:
+        desk.ledger.close()
+        raise
+    return ChatClient(backend, desk)

@@ -1,0 +1,47 @@
+"""What a backend works with: the store of replies, the ledger, the estimates of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lavis.llm.base import ChatReply, ChatRequest
+from lavis.llm.budget import Ledger
+from lavis.llm.store import ReplyStore
+from lavis.llm.tokens import TokenCounter
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Handed to a backend when it is built.
+
+    Attributes:
+        folder: of this run's own state.
+        ledger: caps and totals.
+        store: paid replies.
+        counter: token estimates.
+    """
+
+    folder: Path
+    ledger: Ledger
+    store: ReplyStore
+    counter: TokenCounter
+
+    def finish(
+        self, key: str, reply: ChatReply, request: ChatRequest | None, reservation: str
+    ) -> ChatReply:
+        """Store a reply, then settle its cost; in this order, so that a kill counts too much.
+
+        Args:
+            key: content key.
+            reply: as received; token counts that the server left out are estimated.
+            request: where it is still at hand.
+            reservation: name in the ledger.
+        """
+        if not reply.prompt_tokens and request is not None:
+            reply = replace(reply, prompt_tokens=self.counter.estimate(request))
+        if not reply.completion_tokens:
+            reply = replace(reply, completion_tokens=-(-len(reply.text) // 3))
+        self.store.put(key, reply, request)
+        self.ledger.settle(reservation, reply.prompt_tokens, reply.completion_tokens)
+        return reply

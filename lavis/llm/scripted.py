@@ -1,0 +1,81 @@
+"""A Python function in place of a language model: for runs without a network, and for tests."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lavis.common.errors import ConfigError
+from lavis.common.registry import llms
+from lavis.llm.base import Ask, ChatReply
+from lavis.llm.config import ScriptedConfig
+from lavis.llm.desk import Desk
+
+
+@llms.register("scripted")
+class ScriptedBackend:
+    """Calls `function(messages, request, **options) -> str`, which sees what a model would see."""
+
+    keeps_replies: ClassVar[bool] = False
+    config_class: ClassVar[type[ScriptedConfig]] = ScriptedConfig
+
+    def __init__(self, config: ScriptedConfig, desk: Desk) -> None:
+        self._config, self._desk = config, desk
+        self._function = load_function(config.script)
+        self._asks: list[Ask] = []
+        self.window = 1
+
+    @classmethod
+    def build(cls, config: ScriptedConfig, desk: Desk) -> ScriptedBackend:
+        """Return the backend."""
+        return cls(config, desk)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return the function's name and options."""
+        options = dict(self._config.options or {})
+        return {"backend": "scripted", "script": self._config.script, "options": options}
+
+    def submit(self, ask: Ask) -> None:
+        """Take one request."""
+        self._asks.append(ask)
+
+    def collect(self) -> list[ChatReply]:
+        """Answer what was taken. Nothing is paid, so no cap applies."""
+        asks, self._asks = self._asks, []
+        return [self._answer(ask) for ask in asks]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _answer(self, ask: Ask) -> ChatReply:
+        request = ask.request
+        text = self._function(list(request.messages), request, **(self._config.options or {}))
+        tokens = self._desk.counter.estimate(request)
+        return ChatReply(ask.content_key, text, "stop", tokens, -(-len(text) // 4))
+
+
+def load_function(path: str) -> Callable[..., str]:
+    """Return `package.module:function` or `file.py:function`.
+
+    Raises:
+        ConfigError: there is no such module, file or function.
+    """
+    place, _, name = path.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except (ImportError, OSError) as error:
+        raise ConfigError(f"llm.script: cannot load {place}: {error}") from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ConfigError(f"llm.script: {place} has no function {name}")
+    return function
