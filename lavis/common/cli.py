@@ -117,4 +117,4 @@ def build_runner(config: Config) -> Any:
 
 def _build_splits(name: str, node: Any) -> dict[str, Any]:
     cls = registry.datasets.get(name)
-    return {split: cls(node, split) for split in node.build_info.annotations}
+    return {split: cls(node, split, name=name) for split in node.build_info.annotations}

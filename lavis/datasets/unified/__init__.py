@@ -1,0 +1,1 @@
+"""Published benchmarks, converted into records of pictures with candidate texts."""

@@ -1,0 +1,42 @@
+"""The command of every converter: flags, progress, and what was written."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lavis.common.errors import ConfigError, DataError
+from lavis.datasets.unified.convert import Converter, convert
+
+
+def run_converter(cls: type[Converter], description: str, argv: Sequence[str] | None = None) -> int:
+    """Convert what the flags name.
+
+    Returns:
+        The exit status: 0 every item is converted, 1 some are set aside, 2 files cannot be read.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cls.add_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True, help="record file (.jsonl)")
+    parser.add_argument("--rejects", type=Path, help="default: <output>.rejects.jsonl")
+    parser.add_argument("--limit", type=int, help="stop after so many records")
+    given = vars(parser.parse_args(argv))
+    output, rejects, limit = (given.pop(name) for name in ("output", "rejects", "limit"))
+    rejects = rejects or output.with_name(f"{output.name}.rejects.jsonl")
+    try:
+        found = convert(cls(**given), output, rejects=rejects, limit=limit)
+    except (ConfigError, DataError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"{found['records']} records of {found['items']} items in {output}\n")
+    for reason, count in found["reasons"].items():
+        sys.stdout.write(f"  set aside, {reason}: {count}\n")
+    if found["rejected"]:
+        sys.stdout.write(f"reasons by item: {rejects}\n")
+    return 1 if found["rejected"] else 0

@@ -1,0 +1,135 @@
+"""Sherlock's comparison task: candidate inferences of a region, each rated by two people.
+
+Format as published: the annotation file (`sherlock_val_with_split_idxs_v1_1.json`) is a list of
+`{instance_id, inputs: {image: {url, width, height}, bboxes: [{left, top, width, height}], clue},
+targets: {inference}}`; the answer key (`val_comparison/val_comparison_answer_key.json`) names an
+instance by `Input_iid` and gives its candidates (`prediction`) with the ratings of two people
+(`annot1`, `annot2`). The key's nesting is not settled by its documentation, so three forms are
+read: a list of candidates per instance (under any name), parallel lists, or one row a candidate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lavis.common.errors import DataError, RecordError
+from lavis.datasets.unified.convert import Converter, join_path, make_record, words
+from lavis.datasets.unified.files import Item, read_items
+
+QUESTION = "What can be inferred from {regions} ?"
+_PICTURE = re.compile(r"(?:^|/)(vcr1images/.+|VG_100K(?:_2)?/[^/?]+)$")
+_KEY = "Input_iid"
+
+
+def picture_of(url: str) -> str:
+    """Return `vcr1images/...` or `VG_100K/...`, as the picture root holds them.
+
+    Raises:
+        RecordError: the address of another collection.
+    """
+    found = _PICTURE.search(url)
+    if found is None:
+        raise RecordError(f"unknown picture: {url!r:.80} is neither of VCR nor of Visual Genome")
+    return found.group(1)
+
+
+def region_entries(bboxes: Iterable[Mapping[str, float]]) -> dict[str, Any]:
+    """Return a region for each box; Sherlock gives left, top, width and height in pixels."""
+    found = {}
+    for number, box in enumerate(bboxes):
+        left, top = box["left"], box["top"]
+        corners = [left, top, left + box["width"], top + box["height"]]
+        found[str(number)] = {"boxes": [corners], "obj_guess": ""}
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class SherlockConverter(Converter):
+    """One record an instance of the answer key; an inference has no question, so ours is asked.
+
+    Attributes:
+        annotations: file with pictures and boxes.
+        answer_key: file with candidates and ratings.
+        question: text before the candidates; `{regions}` becomes the numbers of all boxes.
+        image_prefix: what stands before `vcr1images/` and `VG_100K/`.
+    """
+
+    annotations: Path
+    answer_key: Path
+    question: str = QUESTION
+    image_prefix: str = ""
+    _instances: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("annotations", type=Path, help="sherlock_val_with_split_idxs_v1_1.json")
+        parser.add_argument("answer_key", type=Path, help="val_comparison_answer_key.json")
+        parser.add_argument("--question", default=cls.question, help="default: %(default)s")
+        parser.add_argument("--image-prefix", default=cls.image_prefix)
+
+    def items(self) -> Iterator[Item]:
+        grouped: dict[str, list[Item]] = {}
+        for item in read_items(self.answer_key):
+            if not isinstance(item.value, Mapping) or _KEY not in item.value:
+                yield Item(item.place, error=item.error or f"missing field: {_KEY}")
+                continue
+            grouped.setdefault(str(item.value[_KEY]), []).append(item)
+        self._read_instances(set(grouped))
+        for items in grouped.values():
+            yield Item(items[0].place, [item.value for item in items])
+
+    def _read_instances(self, wanted: set[str]) -> None:
+        self._instances.clear()
+        for item in read_items(self.annotations):
+            if isinstance(item.value, Mapping) and str(item.value.get("instance_id")) in wanted:
+                self._instances[str(item.value["instance_id"])] = item.value
+        if wanted and not self._instances:
+            raise DataError(
+                f"{self.annotations}: has none of the {len(wanted)} instances of {self.answer_key}"
+            )
+
+    def records(self, value: Any) -> Iterable[dict[str, Any]]:
+        name = str(value[0][_KEY])
+        if name not in self._instances:
+            raise RecordError(f"unknown instance: {name} is not in {self.annotations.name}")
+        inputs = self._instances[name]["inputs"]
+        candidates = [candidate for entry in value for candidate in _candidates(entry)]
+        references = region_entries(inputs["bboxes"])
+        question: list[Any] = []
+        for word in self.question.split():
+            question.append([*map(int, references)] if word == "{regions}" else word)
+        picture = inputs["image"]
+        yield make_record(
+            image=join_path(self.image_prefix, picture_of(picture["url"])),
+            instance_id=name,
+            question=question,
+            candidates=[words(text) for text, _ in candidates],
+            references=references,
+            size=(int(picture["width"]), int(picture["height"])),
+            scores=[ratings for _, ratings in candidates],
+        )
+
+
+def _candidates(entry: Mapping[str, Any]) -> Iterator[tuple[str, list[float]]]:
+    """Yield text and both people's ratings of an entry's candidates, whichever form it has."""
+    if "prediction" in entry:
+        columns = [entry[name] for name in ("prediction", "annot1", "annot2")]
+        if isinstance(columns[0], str):
+            columns = [[column] for column in columns]
+        for text, first, second in zip(*columns, strict=True):
+            yield text, [float(first), float(second)]
+        return
+    lists = [part for part in entry.values() if isinstance(part, list) and _holds_candidates(part)]
+    if len(lists) != 1:
+        raise RecordError("missing field: prediction")
+    for part in lists[0]:
+        yield from _candidates(part)
+
+
+def _holds_candidates(part: list[Any]) -> bool:
+    return bool(part) and all(isinstance(one, Mapping) and "prediction" in one for one in part)

@@ -1,0 +1,117 @@
+"""VCR: Q -> A and QA -> R, from `val.jsonl` and the pictures' metadata.
+
+Format as published in the VCR 1.0 annotations: a line holds `img_fn`, `metadata_fn`, `question`,
+`answer_choices`, `rationale_choices` (words, and lists of object numbers from 0), `answer_label`,
+`rationale_label`, `annot_id`; metadata hold `boxes` (x1, y1, x2, y2, score), `names`, `width`,
+`height`. Test files have no labels: they give records without `label` for Q -> A, and none for
+QA -> R, whose question holds the right answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavis.common.errors import RecordError
+from lavis.datasets.lck_record import check_tokens
+from lavis.datasets.unified.convert import Converter, join_path, make_record, mentioned
+from lavis.datasets.unified.files import Item, read_items, read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureObjects:
+    """The objects of one picture, from its metadata file.
+
+    Attributes:
+        size: width and height in pixels. boxes: x1, y1, x2, y2 and the detector's score of each.
+    """
+
+    size: tuple[int, int]
+    boxes: list[list[float]]
+    names: list[str]
+
+    @classmethod
+    def read(cls, path: Path) -> PictureObjects:
+        """Read `{boxes, names, width, height}`; raises `RecordError` where that is not there."""
+        node = read_json(path)
+        try:
+            found = cls(
+                size=(int(node["width"]), int(node["height"])),
+                boxes=list(node["boxes"]),
+                names=list(node["names"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"malformed file: {path.name}: {error!r}") from None
+        if len(found.boxes) != len(found.names):
+            raise RecordError(f"malformed file: {path.name}: boxes and names differ in number")
+        return found
+
+    def references(self, ids: Iterable[int]) -> dict[str, Any]:
+        """Return entries by id, in the order of `ids`; raises `RecordError` for one unknown."""
+        found = {}
+        for number in ids:
+            if not 0 <= number < len(self.boxes):
+                raise RecordError(f"unknown region id: {number} of {len(self.boxes)}")
+            found[str(number)] = {"boxes": [self.boxes[number]], "obj_guess": self.names[number]}
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class VcrConverter(Converter):
+    """One record a line.
+
+    Regions are the objects that question or candidates mention, in the order of their first
+    mention: all candidates share one drawn picture. Published records of the distilled models are
+    not public, so this choice is ours; `regions="all"` draws every object.
+
+    Attributes:
+        task: `qa` asks for the answer, `qar` for the rationale after question and right answer.
+        image_dir: folder of `metadata_fn` (`vcr1images`).
+        image_prefix: what stands before `img_fn` in `image`.
+    """
+
+    annotations: Path
+    image_dir: Path
+    task: str = "qa"
+    regions: str = "mentioned"
+    image_prefix: str = "vcr1images"
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("annotations", type=Path, help="val.jsonl")
+        parser.add_argument(
+            "--image-dir", type=Path, required=True, help="vcr1images, with the metadata"
+        )
+        parser.add_argument("--task", choices=["qa", "qar"], default=cls.task)
+        parser.add_argument("--regions", choices=["mentioned", "all"], default=cls.regions)
+        parser.add_argument("--image-prefix", default=cls.image_prefix)
+
+    def items(self) -> Iterator[Item]:
+        return read_items(self.annotations)
+
+    def records(self, value: Any) -> Iterable[dict[str, Any]]:
+        question = check_tokens(value["question"], "question")
+        kind = "answer" if self.task == "qa" else "rationale"
+        candidates = [
+            check_tokens(tokens, f"{kind}_choices") for tokens in value[f"{kind}_choices"]
+        ]
+        if self.task == "qar":
+            right = value["answer_choices"][value["answer_label"]]
+            question = [*question, "Answer:", *check_tokens(right, "answer_choices")]
+        objects = PictureObjects.read(self.image_dir / value["metadata_fn"])
+        ids: Iterable[int] = range(len(objects.boxes))
+        if self.regions == "mentioned":
+            ids = mentioned([*question, *(token for tokens in candidates for token in tokens)])
+        yield make_record(
+            image=join_path(self.image_prefix, value["img_fn"]),
+            instance_id=str(value["annot_id"]),
+            question=question,
+            candidates=candidates,
+            references=objects.references(ids),
+            size=objects.size,
+            answer_prefix="Answer:" if self.task == "qa" else "Rationale:",
+            label=value.get(f"{kind}_label"),
+        )

@@ -1,0 +1,181 @@
+"""VisualCOMET ranking: true inferences among candidates, for each picture, event and relation.
+
+Format as published: `val_annots.json` is a list of `{img_fn, metadata_fn, place, event, intent,
+before, after}`; the last three are lists of inferences. Texts write people as numbers from 1, the
+place of their box in the metadata of the VCR picture. Acc@50 of the publication ranks 50
+candidates; which ones is not part of the annotations. A list of them is read where it is given
+(`candidates`: lines of `{img_fn, event, relation, candidates}`, a form of ours). Otherwise they are
+drawn here, also ours: by seed, among the inferences of the same relation of other pictures that
+name no person whom event and truths do not name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lavis.common.errors import DataError, RecordError
+from lavis.datasets.unified.convert import (
+    NUMBER,
+    Converter,
+    join_path,
+    make_record,
+    mentioned,
+    numbers_to_ids,
+)
+from lavis.datasets.unified.files import Item, read_items
+from lavis.datasets.unified.vcr import PictureObjects
+
+# relation -> the question that the inference answers; {person} is the event's first person
+QUESTIONS = {
+    "before": "What did {person} need to do before ?",
+    "after": "What will {person} most likely do after ?",
+    "intent": "Why does {person} do this ?",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualCometConverter(Converter):
+    """One record a relation of an event; `truth` marks true candidates, `group` is the relation.
+
+    Attributes:
+        image_dir: folder of `metadata_fn` (`vcr1images`).
+        candidates: published or own candidate lists; None draws `count` in all.
+        count: candidates of a record, the true ones included.
+        with_place: say the place after the event.
+        image_prefix: what stands before `img_fn` in `image`.
+    """
+
+    annotations: Path
+    image_dir: Path
+    candidates: Path | None = None
+    count: int = 50
+    seed: int = 0
+    with_place: bool = True
+    image_prefix: str = "vcr1images"
+    _texts: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
+    _images: dict[tuple[str, str], set[str]] = field(default_factory=dict, init=False, repr=False)
+    _given: dict[tuple[str, ...], list[str]] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("annotations", type=Path, help="val_annots.json")
+        parser.add_argument(
+            "--image-dir", type=Path, required=True, help="vcr1images, with the metadata"
+        )
+        parser.add_argument("--candidates", type=Path, help="lists to rank; default: drawn")
+        parser.add_argument("--count", type=int, default=cls.count, help="candidates of a record")
+        parser.add_argument("--seed", type=int, default=cls.seed)
+        parser.add_argument("--no-place", dest="with_place", action="store_false")
+        parser.add_argument("--image-prefix", default=cls.image_prefix)
+
+    def items(self) -> Iterator[Item]:
+        if self.candidates is not None:
+            self._read_lists(self.candidates)
+        else:
+            self._read_pools()
+        for item in read_items(self.annotations):
+            if not isinstance(item.value, Mapping):
+                yield item
+                continue
+            for relation in QUESTIONS:  # a bad relation leaves the others alone
+                if item.value.get(relation):
+                    place = {**item.place, "relation": relation}
+                    yield Item(place, (_number(item), relation, item.value), item.error)
+
+    def records(self, value: Any) -> Iterable[dict[str, Any]]:
+        number, relation, entry = value
+        truths = list(dict.fromkeys(text.strip() for text in entry[relation]))
+        objects = PictureObjects.read(self.image_dir / entry["metadata_fn"])
+        people = len(objects.boxes)
+        event = numbers_to_ids(entry["event"], people)
+        said = [token for text in truths for token in numbers_to_ids(text, people)]
+        texts = self._candidates_of(entry, relation, truths, set(mentioned([*event, *said])))
+        candidates = [numbers_to_ids(text, people) for text in texts]
+        question = [*event, "."]
+        if self.with_place and entry.get("place"):
+            question = [*event, ",", *numbers_to_ids(entry["place"], people), "."]
+        named = mentioned(event)
+        for word in QUESTIONS[relation].split():
+            question.append((named[:1] or "someone") if word == "{person}" else word)
+        ids = mentioned([*question, *(token for tokens in candidates for token in tokens)])
+        yield make_record(
+            image=join_path(self.image_prefix, entry["img_fn"]),
+            instance_id=f"{number}-{relation}",
+            question=question,
+            candidates=candidates,
+            references=objects.references(ids),
+            size=objects.size,
+            truths=[int(text in truths) for text in texts],
+            group=relation,
+        )
+
+    def _candidates_of(
+        self, entry: Mapping[str, Any], relation: str, truths: list[str], allowed: set[int]
+    ) -> list[str]:
+        if self.candidates is not None:
+            key = (entry["img_fn"], entry["event"], relation)
+            if key not in self._given:
+                raise RecordError(f"no candidates: {self.candidates.name} lists none")
+            if not set(truths) & set(self._given[key]):
+                raise RecordError("no true candidate: the list holds none")
+            return self._given[key]
+        wanted = self.count - len(truths)
+        if wanted < 1:
+            raise RecordError(f"too few candidates: {len(truths)} are true, count is {self.count}")
+        rng = random.Random(f"{self.seed}/{entry['img_fn']}/{entry['event']}/{relation}")
+        drawn = self._draw(rng, relation, wanted, entry["img_fn"], allowed)
+        if len(drawn) < wanted:
+            raise RecordError(f"too few candidates: {len(drawn) + len(truths)} of {self.count}")
+        texts = [*truths, *drawn]
+        rng.shuffle(texts)
+        return texts
+
+    def _draw(
+        self, rng: random.Random, relation: str, wanted: int, image: str, allowed: set[int]
+    ) -> list[str]:
+        """Return inferences of other pictures that name allowed people only."""
+        texts = self._texts[relation]
+        drawn: list[str] = []
+        for tried in (min(len(texts), 20 * self.count), len(texts)):  # all where some do not do
+            drawn = []
+            for place in rng.sample(range(len(texts)), tried):
+                text = texts[place]
+                people = {int(number) - 1 for number in NUMBER.findall(text)}
+                if people <= allowed and image not in self._images[relation, text]:
+                    drawn.append(text)
+                if len(drawn) == wanted:
+                    return drawn
+        return drawn
+
+    def _read_pools(self) -> None:
+        for item in read_items(self.annotations):
+            if not isinstance(item.value, Mapping):
+                continue
+            for relation in QUESTIONS:
+                for text in item.value.get(relation) or []:
+                    if isinstance(text, str) and text.strip():
+                        key = (relation, text.strip())
+                        if key not in self._images:
+                            self._texts.setdefault(relation, []).append(text.strip())
+                        self._images.setdefault(key, set()).add(str(item.value.get("img_fn")))
+
+    def _read_lists(self, path: Path) -> None:
+        for item in read_items(path):
+            try:
+                entry = item.value
+                key = (entry["img_fn"], entry["event"], entry["relation"])
+                self._given[key] = list(dict.fromkeys(text.strip() for text in entry["candidates"]))
+            except (KeyError, TypeError, AttributeError):
+                raise DataError(
+                    f"{path}: {item.place}: a line of img_fn, event, relation, candidates was "
+                    "expected"
+                ) from None
+
+
+def _number(item: Item) -> int:
+    return item.place.get("item") or item.place["line"]

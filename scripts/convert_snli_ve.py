@@ -1,0 +1,18 @@
+"""Convert SNLI-VE into a choice of contradiction, neutral and entailment a sentence.
+
+    python scripts/convert_snli_ve.py snli_ve_test.jsonl \
+        --output $UNIFIED_INPUT/snli_ve/unified_snli_ve_test.jsonl
+
+Pictures: Flickr30K, `flickr30k-images/...` below UNIFIED_IMAGE_DIR.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lavis.datasets.unified.command import run_converter
+from lavis.datasets.unified.snli_ve import SnliVeConverter
+
+if __name__ == "__main__":
+    sys.exit(run_converter(SnliVeConverter, __doc__ or ""))

@@ -1,0 +1,50 @@
+"""Join VCR's Q -> A and QA -> R into Q -> AR: an item counts where both are right.
+
+    python scripts/vcr_q2ar.py output/vcr_qa output/vcr_qar --output output/vcr_q2ar.json
+
+The arguments are the output folders of the two runs, or their `result/*.jsonl`. Items of one run
+only are left out and counted. Intervals are 95 % bootstrap intervals over items.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lavis.common.errors import DataError
+from lavis.common.files import write_atomically
+from lavis.tasks.joint_accuracy import joint_accuracy, read_marks
+
+TITLES = {"first": "Q -> A", "second": "QA -> R", "both": "Q -> AR"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the three accuracies; returns the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("qa", type=Path, help="run of vcr_qa.yaml")
+    parser.add_argument("qar", type=Path, help="run of vcr_qar.yaml")
+    parser.add_argument("--output", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    args = parser.parse_args(argv)
+    try:
+        found = joint_accuracy(
+            read_marks(args.qa), read_marks(args.qar), resamples=args.resamples, seed=args.seed
+        )
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{found['items']} items in both runs, {found['left_out']} in one only")
+    for name, title in TITLES.items():
+        part = found[name]
+        spread = "[{:.2f}, {:.2f}]".format(*part["interval"]) if part["interval"] else ""
+        print(f"{title:8s} {part['value']:6.2f} {spread}  chance {part['chance']:.2f}")
+    if args.output:
+        write_atomically(args.output, json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
