@@ -5,7 +5,7 @@
 writes
 
 - `train.jsonl` and `images/`: pictures of the training objects and a caption of each, "The color of
-  the banana is yellow". Half of the pictures show the object as OpenMoji draws it, in half of them
+  the banana is yellow". One of four pictures shows the object as OpenMoji draws it, in the others
   its main colour is painted over with another one, which the caption states: what an object is
   called then says little about its colour, so that looking at the picture pays.
 - `train_blank.jsonl`: the same captions, all with one grey picture, for the control.
@@ -41,9 +41,10 @@ from lavis.generators.pictograms import named_pictograms, pictogram_names
 SIDE = 128  # pixels
 QUESTION = "What is the color of the {name}?"
 CAPTIONS = ("The color of the {name} is {colour}", "What is the color of the {name}? {colour}")
-PICTURES = 4  # of a training object, each with its turn of the captions; the last half is painted
+PICTURES = 4  # of a training object, each with its turn of the captions
+PAINTED_FROM = 1  # pictures before this one are as OpenMoji draws them
 TOLD = 0.5  # least share of the paint that an object's colour covers
-PAINTED = 0.04  # least share of the picture that is painted at all
+COVERED = 0.04  # least share of the picture that is painted at all
 LARGEST = 3  # objects that share words and may be held out together
 HELD_OUT = {"test": 150, "val": 60}  # objects at most
 ANSWERS = {"grey": "gray"}  # ImageNetVC's spelling
@@ -105,7 +106,7 @@ def own_colour(name: str) -> str | None:
     is_painted = (pixels[:, 3] == 255) & (pixels[:, :3].sum(axis=1) >= 60)  # not the outline
     shares = openmoji.colour_shares(picture)
     colour = next(iter(shares), None)
-    if colour is None or shares[colour] < TOLD or is_painted.mean() < PAINTED:
+    if colour is None or shares[colour] < TOLD or is_painted.mean() < COVERED:
         return None
     return colour if colour in COLOURS else None
 
@@ -153,14 +154,14 @@ def make_training(out: Path, things: list[Thing], seed: int) -> int:
     lines, blank = [], []
     for number, thing in enumerate(things):
         rng = random.Random(f"{seed}/{thing.name}")
-        painted = rng.sample([c for c in PAINTS if c != thing.colour], PICTURES // 2)
+        painted = rng.sample([c for c in PAINTS if c != thing.colour], PICTURES - PAINTED_FROM)
         for turn in range(PICTURES):
-            paint = painted[turn - PICTURES // 2] if turn >= PICTURES // 2 else None
+            paint = painted[turn - PAINTED_FROM] if turn >= PAINTED_FROM else None
             picture = generator.picture([thing.name], rng, colour=paint)
             file = f"images/{number:03}_{turn}.png"
             picture.save(out / file, compress_level=1)
             colour = COLOURS[paint] if paint else thing.answer
-            text = CAPTIONS[turn % len(CAPTIONS)].format(name=thing.name, colour=colour)
+            text = CAPTIONS[(number + turn) % len(CAPTIONS)].format(name=thing.name, colour=colour)
             record = {"image": file, "text": text, "object": thing.name, "painted": bool(paint)}
             lines.append(json.dumps(record))
             blank.append(json.dumps({**record, "image": "blank/blank.png"}))

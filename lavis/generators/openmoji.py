@@ -42,7 +42,7 @@ PAINTS: dict[str, tuple[str, str]] = {
     name: (tones[-2], tones[-1]) if name == "blue" else (tones[0], tones[1])
     for name, tones in PALETTE.items()
     if name not in ("white", "black")
-}
+} | {"white": ("#ffffff", "#ffffff"), "black": ("#3f3f3f", "#3f3f3f")}
 
 # Clear everyday objects: kind -> "word" or "word=cldr_name" where the CLDR name has several words.
 KINDS: dict[str, str] = {
