@@ -277,6 +277,29 @@ class ContrastiveConfig(RegionOptions):
         _check_share("rationale_prob", self.rationale_prob)
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GenerativeConfig(RegionOptions):
+    """Section `datasets.unified_vqa_chatgpt`: what a student reads, and what it must write.
+
+    Attributes:
+        max_regions: None, all are drawn.
+        region_prob: in training, probability of the regions in `region`; else of `region_all`.
+            Both are shuffled.
+        split_at: where training cuts a text in two: at a random word of its first half
+            (`random`, as released), or behind the question as evaluation does (`question`).
+        include_rationale: the rationale follows the answer.
+    """
+
+    max_regions: int | None = None
+    region_prob: float = 0.5
+    split_at: Literal["random", "question"] = "random"
+    include_rationale: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_share("region_prob", self.region_prob)
+
+
 def is_train_split(split: str) -> bool:
     """Tell whether a split is read with the training processors (`train`, `train_synthetic`)."""
     return split.startswith("train")

@@ -14,12 +14,11 @@ from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
 from lavis.datasets.base import Row
 from lavis.datasets.config import ContrastiveConfig
-from lavis.datasets.lck import instance_of, qar_text
+from lavis.datasets.lck import choose_regions, instance_of, qar_text
 from lavis.datasets.lck_record import (
     Region,
     check_tokens,
     read_references,
-    read_region_ids,
     read_score,
     read_tokens,
 )
@@ -28,6 +27,7 @@ from lavis.datasets.regions import RegionDataset
 from lavis.processors.region import RegionTag, tokens_to_text
 
 
+@datasets.register("unified_contrastive")
 @datasets.register("unified_vqa_chatgpt_contrastive")
 class ContrastiveDataset(RegionDataset):
     """LCK records give one text; records with `choices` (or `text_input`) give one for each.
@@ -61,13 +61,8 @@ class ContrastiveDataset(RegionDataset):
     def _pair_row(
         self, index: int, record: Mapping[str, Any], file: PictureFile, rng: random.Random | None
     ) -> Row:
-        ids = read_region_ids(record, "region")
-        with_rationale = True
-        if rng is not None:
-            if rng.random() >= self.config.region_prob:
-                ids = read_region_ids(record, "region_all") or ids
-            ids = rng.sample(ids, len(ids))
-            with_rationale = rng.random() < self.config.rationale_prob
+        ids = choose_regions(record, self.config.region_prob, rng)
+        with_rationale = rng is None or rng.random() < self.config.rationale_prob
         regions = self.find_regions(record, ids)
         tags = self._tags(regions)
         text = qar_text(
@@ -91,7 +86,7 @@ class ContrastiveDataset(RegionDataset):
         prefix = str(record.get("answer_prefix", "Answer:"))
         if self.source_options.no_question:
             question = prefix = ""
-        outputs, scores = self._outputs(record)
+        outputs, judged = self._outputs(record)
         texts = []
         for output in outputs:
             said = self._text(output, tags)
@@ -101,26 +96,32 @@ class ContrastiveDataset(RegionDataset):
         fields: dict[str, Any] = {"index": index, "instance": instance_of(record, index)}
         if record.get("label") is not None:
             fields["label"] = _choice_label(record["label"], len(texts))
-        targets = {}
-        if scores is not None:
-            fields["scores"] = targets["scores"] = scores
+        if isinstance(record.get("group"), str):
+            fields["group"] = record["group"]
+        fields |= judged
+        targets = {"scores": judged["scores"]} if "scores" in judged else {}
         return self._make(index, file, regions, texts, fields, targets)
 
-    def _outputs(self, record: Mapping[str, Any]) -> tuple[list[Any], list[float] | None]:
-        """Return the token lists that answer, and people's score of each where all have one."""
+    def _outputs(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Return the token lists that answer, and what is known of all of them.
+
+        That is `scores` (of one rater, or a list of each of several raters) and `truths` (flags).
+        """
         choices = record.get("choices")
         if not self.source_options.is_mc and choices is None:
-            return [read_tokens(record, "text_output")], None
+            return [read_tokens(record, "text_output")], {}
         if not isinstance(choices, list) or not choices:
             raise RecordError("missing field: choices")
-        outputs, scores = [], []
         for choice in choices:
             if not isinstance(choice, Mapping):
                 raise RecordError("wrong type: choices holds something else than records")
-            outputs.append(check_tokens(choice.get("text_output"), "choices.text_output"))
-            scores.append(read_score(choice, "score"))
-        known = [score for score in scores if score is not None]
-        return outputs, known if len(known) == len(scores) else None
+        outputs = [check_tokens(c.get("text_output"), "choices.text_output") for c in choices]
+        judged: dict[str, Any] = {}
+        if all(choice.get("score") is not None for choice in choices):
+            judged["scores"] = _ratings([choice["score"] for choice in choices])
+        if all(choice.get("truth") is not None for choice in choices):
+            judged["truths"] = [_flag(choice["truth"]) for choice in choices]
+        return outputs, judged
 
     def _tags(self, regions: list[Region]) -> dict[int, RegionTag]:
         if self.source_options.no_regions and not self.source_options.use_object_tags:
@@ -160,6 +161,24 @@ def picture_id(file: PictureFile) -> int:
     """Return a number from 0 to 2**63 - 1 made from the picture's name: equal names, equal ids."""
     digest = hashlib.blake2b(file.name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def _ratings(values: list[Any]) -> list[Any]:
+    """Return one rater's scores `(C,)`, or several raters' `(R, C)` where choices hold lists."""
+    if not any(isinstance(value, list) for value in values):
+        return [read_score({"score": value}, "score") for value in values]
+    if not all(isinstance(v, list) and len(v) == len(values[0]) and v for v in values):
+        raise RecordError("wrong type: score is not a list of equally many raters in every choice")
+    return [
+        [read_score({"score": one}, "score") for one in rater]
+        for rater in zip(*values, strict=True)
+    ]
+
+
+def _flag(value: Any) -> int:
+    if value not in (0, 1):
+        raise RecordError(f"wrong type: truth is {value!r}, expected 0 or 1")
+    return int(value)
 
 
 def _choice_label(value: Any, count: int) -> int:

@@ -98,6 +98,23 @@ class LckDataset(RegionDataset):
         return samples
 
 
+def choose_regions(
+    record: Mapping[str, Any], region_prob: float, rng: random.Random | None
+) -> list[int]:
+    """Return the region ids a student sees: those of `region` in order, or, in training, shuffled.
+
+    Args:
+        region_prob: in training, probability of `region`; else of `region_all`.
+        rng: None outside training.
+    """
+    ids = read_region_ids(record, "region")
+    if rng is None:
+        return ids
+    if rng.random() >= region_prob:
+        ids = read_region_ids(record, "region_all") or ids
+    return rng.sample(ids, len(ids))
+
+
 def instance_of(record: Mapping[str, Any], index: int) -> str:
     """Return the record's own `index` (else `instance_id`, else the row number) as text."""
     for key in ("index", "instance_id"):

@@ -35,7 +35,10 @@ class Blip2Base(BaseModel):
 
     Attributes:
         vision_is_frozen: the tower is never trained, so its outputs may be cached.
+        qformer_reads_text: the Q-Former has words; false where a language model reads them.
     """
+
+    qformer_reads_text = True
 
     def __init__(self, config: Blip2Config) -> None:
         super().__init__(config)
@@ -61,6 +64,8 @@ class Blip2Base(BaseModel):
                 cross_attention_freq=config.cross_attention_freq,
                 image_width=self.attended_width(width),
                 vocab_size=config.qformer.vocab_size or len(self.tokenizer),
+                reads_text=self.qformer_reads_text,
+                use_grad_checkpoint=config.use_grad_checkpoint,
             )
         shape = (1, config.num_query_token, config.qformer.hidden_size)
         self.query_tokens = nn.Parameter(torch.randn(shape) * config.qformer.query_init_std)
@@ -110,6 +115,12 @@ class Blip2Base(BaseModel):
     def image_embeds(self, features: Tensor) -> Tensor:
         """Return what the Q-Former attends to: tokens after `ln_vision`, `(P, T, D)`."""
         return self.ln_vision(features)
+
+    def image_pass(self, image_embeds: Tensor) -> Tensor:
+        """Return query outputs of pictures alone, `(P, Q, d)`."""
+        queries = self.query_tokens.expand(len(image_embeds), -1, -1)
+        length = self.config.num_query_token
+        return self.qformer(queries, query_length=length, image_embeds=image_embeds)
 
     def attended_width(self, width: int) -> int:
         """Return the width of `image_embeds`; called while building, with the tower's width."""
@@ -258,7 +269,7 @@ class Blip2Base(BaseModel):
             names |= {name for name in self.state_dict() if name.startswith(TOWER)}
         whole = self.state_dict()
         state = self._lavis({name: whole[name] for name in whole if name in names})
-        if keys.WORDS not in names:
+        if keys.WORDS in whole and keys.WORDS not in names:
             state[keys.TIED_WORDS] = whole[keys.WORDS]
         return state
 

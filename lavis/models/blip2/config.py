@@ -99,6 +99,8 @@ class Blip2Config:
         image_size: edge of the square picture, pixels.
         vit_precision: what the tower computes in on a GPU; fp32 leaves it to the run's autocast.
             On a CPU it is float32.
+        use_grad_checkpoint: compute activations of the Q-Former, and of a trained tower, again in
+            the backward pass: less memory, more time, the same gradients.
         max_txt_len: longer texts are cut, in tokens with `[CLS]` and `[SEP]`.
         allow_missing: build the model although the checkpoint lacks weights it needs.
         max_texts_per_pass: larger batches of texts go through the Q-Former in several passes.
@@ -205,6 +207,95 @@ class Stage1Config(Blip2Config):
     same_picture: Literal["positives", "masked", "negatives"] = "positives"
     embed_dim: PositiveInt = 256
     temperature_init: Annotated[float, Field(gt=0)] = 0.07
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LoraOptions:
+    """`model.lora`: low-rank adapters on the language model, by peft (extra `peft`).
+
+    Attributes:
+        rank, alpha, dropout: of the adapters; an update is scaled by alpha / rank.
+        target_modules: names of the layers that get one (None: peft's choice for the model).
+    """
+
+    rank: PositiveInt = 8
+    alpha: PositiveInt = 16
+    dropout: Share = 0.05
+    target_modules: list[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GenerativeConfig(Blip2Config):
+    """What BLIP-2 models with a language model have.
+
+    Attributes:
+        max_txt_len, max_output_txt_len: inputs and outputs are cut, in the language model's tokens.
+        prompt: read where `generate` gets no text.
+        llm_precision: what the language model computes in on a GPU; on a CPU it is float32.
+        lora: adapters that are trained; None leaves the language model as it is.
+    """
+
+    max_txt_len: Annotated[int, Field(ge=2)] = 128
+    max_output_txt_len: Annotated[int, Field(ge=2)] = 128
+    prompt: str = ""
+    llm_precision: Literal["fp16", "bf16", "fp32"] = "bf16"
+    lora: LoraOptions | None = None
+
+    @property
+    def language_model(self) -> str:
+        """Name or folder of the language model."""
+        raise AssertionError("subclasses name it")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class T5Config(GenerativeConfig):
+    """Section `model` of a run with `arch: blip2_t5`: an encoder-decoder.
+
+    Attributes:
+        t5_model: name or folder, of transformers' form.
+    """
+
+    arch: str = "blip2_t5"
+    t5_model: str = "google/flan-t5-xl"
+
+    @property
+    def language_model(self) -> str:
+        """Name or folder of the language model."""
+        return self.t5_model
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OPTConfig(GenerativeConfig):
+    """Section `model` of a run with `arch: blip2_opt`: a decoder.
+
+    Attributes:
+        opt_model: name or folder, of transformers' form.
+    """
+
+    arch: str = "blip2_opt"
+    opt_model: str = "facebook/opt-2.7b"
+
+    @property
+    def language_model(self) -> str:
+        """Name or folder of the language model."""
+        return self.opt_model
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LLMConfig(GenerativeConfig):
+    """Section `model` of a run with `arch: blip2_llm`: any decoder, as Vicuna or Gemma.
+
+    Attributes:
+        llm_model: name or folder, of transformers' form.
+    """
+
+    arch: str = "blip2_llm"
+    llm_model: str
+
+    @property
+    def language_model(self) -> str:
+        """Name or folder of the language model."""
+        return self.llm_model
 
 
 def _check_checkpoint(key: str, path: str | None, switch: str) -> None:

@@ -60,6 +60,7 @@ _HF = tuple(
         (r"^qformer\.(layernorm|encoder)\.", r"qformer.model.\1."),
         (r"^vision_projection\.", "vision_proj."),
         (r"^text_projection\.", "text_proj."),
+        (r"^language_projection\.", "llm_proj."),
     )
 )
 

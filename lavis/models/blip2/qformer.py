@@ -6,10 +6,12 @@ Shapes: N texts, P pictures, Q queries, L text tokens, S = Q + L, T image tokens
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from transformers.models.bert.tokenization_bert import BertTokenizer, load_vocab
 from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerAttention, Blip2TextEmbeddings
@@ -147,7 +149,15 @@ class QFormer(nn.Module):
         cross_attention_freq: int,
         image_width: int,
         vocab_size: int,
+        reads_text: bool = True,
+        use_grad_checkpoint: bool = False,
     ) -> None:
+        """Build it with random weights.
+
+        Args:
+            reads_text: it has words; without, there are queries only, and no text half of layers.
+            use_grad_checkpoint: compute activations again in the backward pass.
+        """
         super().__init__()
         library_config = Blip2QFormerConfig(
             vocab_size=vocab_size,
@@ -162,16 +172,20 @@ class QFormer(nn.Module):
             layer_norm_eps=config.layer_norm_eps,
             cross_attention_frequency=cross_attention_freq,
             encoder_hidden_size=image_width,
-            use_qformer_text_input=True,
+            use_qformer_text_input=reads_text,
         )
         self.num_query_token = num_query_token
-        self.embeddings = Blip2TextEmbeddings(library_config)
+        self.use_grad_checkpoint = use_grad_checkpoint
+        if reads_text:
+            self.embeddings = Blip2TextEmbeddings(library_config)
         self.model = Blip2QFormerModel._from_config(library_config, attn_implementation="sdpa")
         for layer in self.model.encoder.layer:
             if layer.has_cross_attention:
                 shared = PictureCrossAttention(self.model.config, is_cross_attention=True)
                 shared.load_state_dict(layer.crossattention.state_dict())
                 layer.crossattention = shared
+        if not reads_text:
+            return
         for table in (self.embeddings.word_embeddings, self.embeddings.position_embeddings):
             nn.init.normal_(table.weight, std=config.initializer_range)
         with torch.no_grad():
@@ -217,10 +231,13 @@ class QFormer(nn.Module):
         # The trimmed layer leaves its text weights without gradients, which DDP would wait for.
         trim = queries_only and not torch.is_grad_enabled()
         last = layers.pop() if trim else None
+        recompute = self.use_grad_checkpoint and self.training and torch.is_grad_enabled()
         for layer in layers:
-            hidden = layer(
-                hidden, mask, image_embeds, query_length=query_length, picture_groups=groups
-            )
+            run = partial(layer, query_length=query_length, picture_groups=groups)
+            if recompute:
+                hidden = checkpoint(run, hidden, mask, image_embeds, use_reentrant=False)
+            else:
+                hidden = run(hidden, mask, image_embeds)
         if last is None:
             return hidden[:, :query_length] if queries_only else hidden
         queries = last.attention(

@@ -89,8 +89,9 @@ class Blip2Stage1(Blip2Matcher):
 
         Args:
             samples: `image` `(P, 3, S, S)` or `vision_features`, `text_input` (B texts) with
-                `image_index` `(B,)` (absent: text i is about picture i), and `image_id` `(B,)`, equal for one picture; `model.same_picture` says what such
-                pairs are to each other in the contrast. Without it every picture is another.
+                `image_index` `(B,)` (absent: text i is about picture i), and `image_id` `(B,)`,
+                equal for one picture: `model.same_picture` says what such texts are to each other
+                in the contrast. Without it every picture is another.
             negatives: instead of ones drawn by similarity, never from the same picture.
 
         Differs from the released code where a text has no negative at all: it is left out of the
@@ -148,12 +149,6 @@ class Blip2Stage1(Blip2Matcher):
             image_embeds=image_embeds,
         )
         return hidden[:, :num_queries], hidden[:, num_queries:]
-
-    def image_pass(self, image_embeds: Tensor) -> Tensor:
-        """Return query outputs of pictures alone, `(B, Q, d)`."""
-        queries = self.query_tokens.expand(len(image_embeds), -1, -1)
-        length = self.config.num_query_token
-        return self.qformer(queries, query_length=length, image_embeds=image_embeds)
 
     def text_pass(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return outputs of texts alone, `(B, L, d)`."""

@@ -1,0 +1,119 @@
+"""Language models behind BLIP-2's pictures: loading, adapters, texts to tokens, padding.
+
+Shapes: N texts, L tokens, H width of the language model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    T5Config,
+)
+
+from lavis.common.errors import ConfigError
+from lavis.models.base import freeze
+from lavis.models.blip2.config import LoraOptions
+
+IGNORED = -100  # label of what takes no part in a cross entropy
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def load_language_model(name: str, precision: str, *, key: str) -> nn.Module:
+    """Return a frozen language model, in half precision where there is a GPU to run it.
+
+    T5's gated units use the exact gelu, as BLIP-2's T5 weights were trained with.
+
+    Args:
+        name: name or folder.
+        precision: `fp16`, `bf16` or `fp32`.
+        key: the config's key, for messages.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    dtype = DTYPES[precision] if torch.cuda.is_available() else torch.float32
+    try:
+        config = AutoConfig.from_pretrained(name)
+        if isinstance(config, T5Config) and config.is_gated_act:
+            config.dense_act_fn = "gelu"
+        auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = auto.from_pretrained(name, config=config, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.{key}: cannot build '{name}': {error}") from None
+    freeze(model)
+    return model
+
+
+def load_tokenizer(name: str, *, key: str) -> Any:
+    """Return a language model's tokenizer; one without a padding token pads with its end token.
+
+    Raises:
+        ConfigError: it cannot be read, or has no end token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.{key}: cannot read the tokenizer of '{name}': {error}") from None
+    if tokenizer.eos_token is None:
+        raise ConfigError(f"model.{key}: the tokenizer of '{name}' has no end token")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def add_adapters(model: nn.Module, options: LoraOptions, *, decoder_only: bool) -> nn.Module:
+    """Return the model with trainable low-rank adapters, its own weights frozen.
+
+    Raises:
+        ConfigError: peft is not installed, or knows no layers for this model.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise ConfigError("model.lora needs peft: pip install 'lavis-commonsense[peft]'") from None
+    settings = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=options.target_modules,
+        task_type="CAUSAL_LM" if decoder_only else "SEQ_2_SEQ_LM",
+    )
+    try:
+        return get_peft_model(model, settings)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConfigError(f"model.lora.target_modules: {error}") from None
+
+
+def input_ids(tokenizer: Any, text: str, most: int) -> list[int]:
+    """Return the tokens of an input to a decoder, with its start token, without an end token."""
+    ids = tokenizer(text)["input_ids"]
+    if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+        ids = ids[:-1]
+    return ids[:most]
+
+
+def output_ids(tokenizer: Any, text_input: str, text_output: str, most: int) -> list[int]:
+    """Return the tokens of what follows an input and a blank, with an end token unless cut."""
+    before = input_ids(tokenizer, text_input, 10**6)
+    whole = input_ids(tokenizer, f"{text_input} {text_output}".strip(), 10**6)
+    ids = whole[len(before) :]
+    if whole[: len(before)] != before or not ids:  # the blank was merged with the input
+        ids = tokenizer(f" {text_output}", add_special_tokens=False)["input_ids"]
+    return [*ids, tokenizer.eos_token_id][:most]
+
+
+def pad(rows: list[list[int]], value: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Return rows of tokens as `(N, L)` and their mask, padded to the longest."""
+    sides: Any = "left" if left else "right"
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    ids = pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=sides)
+    ones = [torch.ones(len(row), dtype=torch.long) for row in rows]
+    return ids, pad_sequence(ones, batch_first=True, padding_side=sides)
