@@ -209,6 +209,12 @@ tasks = Registry(
         "comparison": Target(
             "lavis.tasks.comparison:ComparisonTask", "lavis.tasks.config:ComparisonConfig"
         ),
+        "image_text_pretrain": Target(
+            "lavis.tasks.answering:ImageTextPretrainTask", "lavis.tasks.config:PretrainConfig"
+        ),
+        "visual_answering": Target(
+            "lavis.tasks.answering:VisualAnsweringTask", "lavis.tasks.config:AnsweringConfig"
+        ),
         "visual_questions": Target(
             "lavis.tasks.visual_questions:VisualQuestionsTask",
             "lavis.tasks.question_config:VisualQuestionsConfig",

@@ -59,3 +59,28 @@ class ComparisonConfig:
     report_examples: Annotated[int, Field(ge=0)] = 30
     resamples: Annotated[int, Field(gt=0)] = 1000
     tie_seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PretrainConfig:
+    """Keys of `task: image_text_pretrain`, validated by the loss of what must be written.
+
+    Attributes:
+        report_metric: compute the loss over all rows.
+    """
+
+    report_metric: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AnsweringConfig(PretrainConfig):
+    """Keys of `task: visual_answering`: the same, and answers are written and compared.
+
+    Attributes:
+        num_beams: of the search; 1 takes the likeliest token each time.
+        max_len, min_len: of an answer, in the language model's tokens.
+    """
+
+    num_beams: Annotated[int, Field(gt=0)] = 1
+    max_len: Annotated[int, Field(gt=0)] = 64
+    min_len: Annotated[int, Field(ge=0)] = 1

@@ -32,6 +32,7 @@ from lavis.models.blip2.language import (
 )
 from lavis.models.blip2.matching import host_index
 
+ANSWER = "answer:"
 # Weights of a Q-Former's text half, which stage-1 files hold and this one lacks.
 _TEXT_HALF = re.compile(
     r"^qformer\.(embeddings\.|model\.encoder\.layer\.\d+\.(intermediate|output)\.)"
@@ -106,6 +107,20 @@ class Blip2Generative(Blip2Base):
             logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
         )
         return {"loss_sum": losses.sum(dim=1), "tokens": (labels != IGNORED).sum(dim=1)}
+
+    def candidate_likelihood(self, samples: Mapping[str, Any]) -> Tensor:
+        """Return the mean log-probability of candidates' tokens, `(N,)`.
+
+        Args:
+            samples: as in `forward`; without `text_output`, each text is question and candidate,
+                cut behind its last `answer:` (nowhere: all of the text is the candidate).
+        """
+        if "text_output" not in samples:
+            parts = [_cut(text) for text in samples["text_input"]]
+            inputs, outputs = zip(*parts, strict=True)
+            samples = {**samples, "text_input": inputs, "text_output": outputs}
+        found = self.answer_losses(samples)
+        return -found["loss_sum"] / found["tokens"]
 
     def output_logits(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Return logits `(N, L, V)`, float32, and what they should give, `(N, L)`, or -100."""
@@ -351,6 +366,11 @@ class Blip2Generative(Blip2Base):
 
     def _names(self) -> tuple[tuple[str, str], ...]:
         return (self.projection, "llm_proj"), (self.llm_name, "language_model")
+
+
+def _cut(text: str) -> tuple[str, str]:
+    end = text.lower().rfind(ANSWER) + len(ANSWER)
+    return (text[:end], text[end:].strip()) if end >= len(ANSWER) else ("", text)
 
 
 @models.register("blip2_t5")

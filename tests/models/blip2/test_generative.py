@@ -78,6 +78,18 @@ def test_an_encoder_decoder_gives_the_librarys_loss(build, samples):
     assert model.language_model.config.dense_act_fn == "gelu"
 
 
+def test_a_candidates_likelihood_is_that_of_its_own_tokens(build, samples):
+    model = build("opt")
+    whole = [f"{text} Answer: {output}" for text, output in zip(INPUTS, OUTPUTS, strict=True)]
+    inputs = [f"{text} Answer:" for text in INPUTS]
+    found = model.answer_losses({**samples, "text_input": inputs})
+    candidates = {"image": samples["image"], "text_input": whole}
+    mean = -found["loss_sum"] / found["tokens"]
+    torch.testing.assert_close(model.candidate_likelihood(candidates), mean)
+    plain = model.candidate_likelihood({"image": samples["image"], "text_input": ["a dog"] * 3})
+    assert torch.isfinite(plain).all()
+
+
 @pytest.mark.parametrize("kind", KEYS)
 def test_gradients_reach_all_that_is_trained_and_nothing_else(build, samples, kind):
     model = build(kind).train()
