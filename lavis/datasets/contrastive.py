@@ -87,19 +87,22 @@ class ContrastiveDataset(RegionDataset):
         if self.source_options.no_question:
             question = prefix = ""
         outputs, judged = self._outputs(record)
-        texts = []
-        for output in outputs:
-            said = self._text(output, tags)
-            if not said.strip():
-                raise RecordError("empty text: text_output")
-            texts.append(self.text_processor(f"{question} {prefix} {said}"))
+        said = [self._text(output, tags) for output in outputs]
+        if not all(text.strip() for text in said):
+            raise RecordError("empty text: text_output")
+        texts = [self.text_processor(f"{question} {prefix} {text}") for text in said]
+        prompt = getattr(self.text_processor, "prompt", "")
+        answers = [self.text_processor(text).removeprefix(prompt) for text in said]
         fields: dict[str, Any] = {"index": index, "instance": instance_of(record, index)}
         if record.get("label") is not None:
             fields["label"] = _choice_label(record["label"], len(texts))
         if isinstance(record.get("group"), str):
             fields["group"] = record["group"]
         fields |= judged
-        targets = {"scores": judged["scores"]} if "scores" in judged else {}
+        # apart for models that read a question and write an answer
+        targets = {"question": self.text_processor(f"{question} {prefix}"), "answers": answers}
+        if "scores" in judged:
+            targets["scores"] = judged["scores"]
         return self._make(index, file, regions, texts, fields, targets)
 
     def _outputs(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,10 +30,10 @@ from lavis.tasks.sinks import JsonArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lavis.datasets.base import RecordDataset
+    from lavis.datasets.base import RecordDataset, Row
 
 # value of run.score -> the model's method it needs
-METHODS = {"itm": "predict", "itc": "score", "both": "score", "likelihood": "candidate_likelihood"}
+METHODS = {"itm": "predict", "itc": "score", "both": "score", "likelihood": "answer_losses"}
 
 
 @dataclass
@@ -104,7 +105,8 @@ class ComparisonTask(ScoringTask):
         if self.config.score == "itm":
             return {"match": model.predict(batch.samples)["logits"][:, 1]}
         if self.config.score == "likelihood":
-            return {"match": model.candidate_likelihood(batch.samples)}
+            losses = model.answer_losses({**batch.samples, **questions_and_answers(batch.rows)})
+            return {"match": -losses["loss_sum"] / losses["tokens"]}
         scores = model.score(batch.samples)
         if self.config.score == "itc":
             return {"match": scores["itc"]}
@@ -203,3 +205,21 @@ class ComparisonTask(ScoringTask):
         }
         counts = {name: summary[name] for name in ("rows", "scored", "rejected")}
         return {"agg_metrics": next(iter(found.values()), 0.0), **found, **counts}
+
+
+def questions_and_answers(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return `text_input` and `text_output` of every candidate, rows after each other.
+
+    Raises:
+        ConfigError: the data set does not tell them apart.
+    """
+    if not all("answers" in row.targets for row in rows):
+        raise ConfigError(
+            "run.score: likelihood needs records with `text_input` and `choices`, as those of "
+            "datasets.unified_contrastive"
+        )
+    pairs = [(row.targets["question"], text) for row in rows for text in row.targets["answers"]]
+    return {
+        "text_input": [question for question, _ in pairs],
+        "text_output": [answer for _, answer in pairs],
+    }

@@ -122,3 +122,31 @@ def test_bad_choices_are_reported(opened, changes, reason):
     dataset = opened([choice_record(**changes)], source={"is_mc": True})
     with pytest.raises(RecordError, match=reason):
         dataset.row(0)
+
+
+def test_ratings_of_two_raters_flags_and_groups(opened):
+    choices = [
+        {"text_output": ["A", "friend"], "score": [2, 3], "truth": 1},
+        {"text_output": ["Nobody"], "score": [1, 0.5], "truth": 0},
+    ]
+    row = opened([choice_record(choices=choices, group="why")]).row(0)
+    assert row.fields["scores"] == [[2.0, 1.0], [3.0, 0.5]]  # a list for each rater
+    assert row.fields["truths"] == [1, 0]
+    assert row.fields["group"] == "why"
+    assert row.targets["question"] == "question: who is [0] ? inference:"
+    assert row.targets["answers"] == ["a friend", "nobody"]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"score": [1]}, "score is not a list of equally many raters"),
+        ({"truth": 2}, "truth is 2, expected 0 or 1"),
+        ({"score": "x"}, "score is 'x', expected a number"),
+    ],
+)
+def test_bad_judgements_are_reported(opened, values, reason):
+    good = {"text_output": ["Nobody"], "score": 1, "truth": 1}
+    choices = [good, {**good, **values}]
+    with pytest.raises(RecordError, match=reason):
+        opened([choice_record(choices=choices)]).row(0)

@@ -32,7 +32,10 @@ def choices(list_dataset):
             texts, fields = ROWS[index]
             several = texts if len(texts) > 1 else None
             fields = {"instance": f"r{index}", **fields}
-            return Row(index, f"picture {index % 2}", texts[0], fields, texts=several)
+            targets = {"question": f"{texts[0]} ?", "answers": list(texts)}
+            return Row(
+                index, f"picture {index % 2}", texts[0], fields, texts=several, targets=targets
+            )
 
         def collate(self, rows, pictures, image_index):
             counts = [len(row.all_texts) for row in rows]
@@ -55,8 +58,12 @@ class ContrastiveMatcher(Matcher):
 
 
 class Writer:
-    def candidate_likelihood(self, samples):
-        return torch.tensor([-float(text.split()[0]) for text in samples["text_input"]])
+    """Loses what the text says on every one of two tokens."""
+
+    def answer_losses(self, samples):
+        assert all(text.endswith(" ?") for text in samples["text_input"])
+        losses = torch.tensor([2 * float(text.split()[0]) for text in samples["text_output"]])
+        return {"loss_sum": losses, "tokens": torch.full_like(losses, 2)}
 
 
 def test_figures_of_each_kind_of_record(choices, run, tmp_path):

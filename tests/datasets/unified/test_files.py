@@ -1,0 +1,55 @@
+"""Published files are read item by item, in every form and whatever the size of a chunk."""
+
+import gzip
+import io
+import json
+
+import pytest
+
+from lavis.common.errors import DataError
+from lavis.datasets.unified import files
+from lavis.datasets.unified.convert import numbers_to_ids
+from lavis.datasets.unified.files import iterate_array, read_items
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_arrays_are_streamed(monkeypatch, chunk):
+    monkeypatch.setattr(files, "_CHUNK", chunk)
+    values = [{"a": [1, 2]}, "te, ]xt", 12345, None, [], -1.5e3]
+    text = json.dumps(values, indent=1)
+    assert list(iterate_array(io.StringIO(text), None, "x")) == values
+    whole = json.dumps({"info": {"images": [9]}, "n": 17, "images": values, "more": 1})
+    assert list(iterate_array(io.StringIO(whole), "images", "x")) == values
+    assert list(iterate_array(io.StringIO(" [ ] "), None, "x")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"a": 1}, {"a"', "x: not the JSON that was expected"),
+        ("[1", "cut off"),
+        ("[1 2]", "expected ',' or ']'"),
+        ('{"a": 1}', "has no list 'images'"),
+        ("7", r"expected '\['"),
+    ],
+)
+def test_broken_files_are_named(text, message):
+    with pytest.raises(DataError, match=message):
+        list(iterate_array(io.StringIO(text), "images", "x"))
+
+
+def test_lines_arrays_and_compressed_files_give_the_same_items(tmp_path):
+    values = [{"a": 1}, {"a": 2}]
+    lines = "".join(json.dumps(value) + "\n" for value in values)
+    (tmp_path / "a.jsonl").write_text(lines + "\n")
+    (tmp_path / "b.json").write_text(lines)
+    (tmp_path / "c.json").write_text("\ufeff" + json.dumps(values), encoding="utf-8")
+    with gzip.open(tmp_path / "d.json.gz", "wt") as file:
+        file.write(json.dumps(values))
+    for name in ("a.jsonl", "b.json", "c.json", "d.json.gz"):
+        assert [item.value for item in read_items(tmp_path / name)] == values
+
+
+def test_numbers_of_people_become_ids():
+    assert numbers_to_ids("1 and 2's dog", 3) == [[0], "and", [1], "'s", "dog"]
+    assert numbers_to_ids("meet 4 at 10:30, 2.", 3) == ["meet", "4", "at", "10:30,", [1], "."]
