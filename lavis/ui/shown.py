@@ -1,0 +1,217 @@
+"""Records as a page shows them: the picture with its regions drawn, and the text in pieces.
+
+Regions are read, coloured and numbered by the data set itself, so a person sees what the critic is
+given: number and colour of a region are its place in `region`. Nothing here is HTML.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from lavis.common.errors import ConfigError, RecordError
+from lavis.datasets.base import Row
+from lavis.datasets.config import LckConfig
+from lavis.datasets.lck import LckDataset, instance_of
+from lavis.datasets.lck_record import Region, Tokens, read_region_ids, read_tokens
+from lavis.processors.region import region_colors
+
+SPLIT = "test"  # evaluation order: the regions of `region` as they are written
+_PNG_PIXELS = 200_000  # drawings up to this size keep every pixel; photographs become JPEG
+_JPEG_QUALITY = 88
+_PARTS = (("question", "Question"), ("answer", "Answer"), ("rationale", "Rationale"))
+_WHOLE = (("full_text_input", "Text"), ("text_input", "Input"), ("text_output", "Output"))
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRegion:
+    """One region: its number in text and picture, its colour, and where its label stands.
+
+    Attributes:
+        number: place in the list of regions, from 0.
+        color: outline as `#rrggbb`.
+        name: the detector's guess, or empty.
+        left, top: corner of the box in percent of the picture, 0 to 100.
+    """
+
+    number: int
+    color: str
+    name: str
+    left: float
+    top: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPart:
+    """A named part of the text: words as str, regions as their number."""
+
+    title: str
+    pieces: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRecord:
+    """What a page says of one row.
+
+    Attributes:
+        picture: data URI of the drawn picture, or None; `problem` says why.
+        details: short facts as (name, value).
+    """
+
+    index: int
+    instance: str
+    parts: tuple[ShownPart, ...]
+    regions: tuple[ShownRegion, ...]
+    picture: str | None
+    problem: str
+    details: tuple[tuple[str, str], ...]
+
+    def color(self, number: int) -> str:
+        """Return the colour of a region number."""
+        return next((r.color for r in self.regions if r.number == number), "#888888")
+
+
+def open_corpus(
+    files: Sequence[str],
+    image_root: str,
+    *,
+    region_mapping: str | None = None,
+    follow_symlinks: bool = False,
+    cache_dir: str | None = None,
+) -> LckDataset:
+    """Return the data set of record files, all regions drawn, each in a colour of its own.
+
+    Raises:
+        ConfigError: a file or folder that is not there.
+        DataError: files that hold no records.
+    """
+    if not image_root:
+        raise ConfigError("--image-root: missing; name the folder that `image` is relative to")
+    node = {
+        "build_info": {
+            "annotations": {SPLIT: {"storage": list(files), "region_mapping": region_mapping}},
+            "images": {"storage": image_root},
+        },
+        "max_regions": None,
+        "palette": "distinct",
+        "line_width": "auto",
+        "follow_symlinks": follow_symlinks,
+        "cache_dir": cache_dir,
+    }
+    try:
+        config = TypeAdapter(LckConfig).validate_python(node)
+    except ValidationError as error:
+        lines = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+        raise ConfigError("; ".join(lines)) from None
+    return LckDataset(config, SPLIT)
+
+
+class RecordViewer:
+    """Shows rows of a data set; may be called from several threads.
+
+    Args:
+        dataset: see `open_corpus`.
+        max_side: longest side in pixels of a picture that is handed out.
+    """
+
+    def __init__(self, dataset: LckDataset, *, max_side: int = 900) -> None:
+        self.dataset = dataset
+        self.max_side = max_side
+        self._lock = threading.Lock()  # readers and the decoded picture are shared
+
+    def show(self, index: int) -> ShownRecord:
+        """Return a row as a page shows it; a broken picture is told in `problem`.
+
+        Raises:
+            RecordError: the record itself cannot be read.
+        """
+        with self._lock:
+            record = self.dataset.record(index)
+            regions = self.dataset.find_regions(record, read_region_ids(record, "region"))
+            parts = _parts(self.dataset, record, regions)
+            picture, size, problem = self._picture(index, record, regions)
+        return ShownRecord(
+            index,
+            instance_of(record, index),
+            parts,
+            _shown_regions(regions, size),
+            picture,
+            problem,
+            _details(record),
+        )
+
+    def _picture(
+        self, index: int, record: Mapping[str, Any], regions: list[Region]
+    ) -> tuple[str | None, tuple[int, int], str]:
+        """Return the picture as a data URI, its full size, and why there is none."""
+        try:
+            drawing = self.dataset.draw(self.dataset.picture_file(index, record), regions)
+            image = self.dataset.drawn_image(Row(index, "", "", {}, drawing=drawing))
+        except RecordError as error:
+            return None, (1, 1), error.reason
+        size = image.size
+        image.thumbnail((self.max_side, self.max_side))
+        keep = image.width * image.height <= _PNG_PIXELS
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG" if keep else "JPEG", quality=_JPEG_QUALITY)
+        kind = "png" if keep else "jpeg"
+        data = base64.b64encode(buffer.getvalue()).decode("ascii")
+        return f"data:image/{kind};base64,{data}", size, ""
+
+
+def _parts(
+    dataset: LckDataset, record: Mapping[str, Any], regions: list[Region]
+) -> tuple[ShownPart, ...]:
+    numbers = {k: tag.index for k, tag in dataset.tags(regions).items() if tag.index is not None}
+    keys = _PARTS if "question" in record or not _has_whole(record) else _WHOLE
+    return tuple(
+        ShownPart(title, pieces(read_tokens(record, key), numbers))
+        for key, title in keys
+        if record.get(key) is not None
+    )
+
+
+def _has_whole(record: Mapping[str, Any]) -> bool:
+    return any(key in record for key, _ in _WHOLE)
+
+
+def pieces(tokens: Tokens, numbers: Mapping[int, int]) -> tuple[str | int, ...]:
+    """Return words as str and the regions between them as their numbers; unknown ids vanish."""
+    found: list[str | int] = []
+    for token in tokens:
+        if isinstance(token, list):
+            found += [numbers[i] for i in token if i in numbers]
+        else:
+            found.append(str(token))
+    return tuple(found)
+
+
+def _shown_regions(regions: Sequence[Region], size: tuple[int, int]) -> tuple[ShownRegion, ...]:
+    width, height = size
+    return tuple(
+        ShownRegion(
+            place,
+            outline_hex(place),
+            region.object_name,
+            min(100.0, max(0.0, 100 * region.box[0] / width)),
+            min(100.0, max(0.0, 100 * region.box[1] / height)),
+        )
+        for place, region in enumerate(regions)
+    )
+
+
+def outline_hex(number: int) -> str:
+    """Return a region's outline colour as `#rrggbb`."""
+    red, green, blue, _ = region_colors(number, "distinct")[1]
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _details(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    names = ("source", "split", "image")
+    return tuple((n, str(record[n])[:200]) for n in names if record.get(n) is not None)

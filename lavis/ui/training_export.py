@@ -1,0 +1,84 @@
+"""From judgements to the records that the critic is trained on, with labels and mean scores."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lavis.datasets.base import RecordDataset
+from lavis.datasets.lck_record import read_label
+from lavis.ui.judgements import Judgement
+from lavis.ui.label_queue import Item
+
+_LABELS = ("label", "reject_label", "qa_score", "r_score")
+
+
+def training_record(
+    record: Mapping[str, Any], judgements: Sequence[Judgement], *, majority: bool = False
+) -> dict[str, Any]:
+    """Return a record with what people said of it; labels that it carried are replaced.
+
+    `label` lists the verdicts, `qa_score` and `r_score` are means of those that gave one.
+    Readers of `label` accept with two or more `accept`, which is meant for three people.
+    `reject_label`, which readers prefer, is written with `majority`, and wherever that rule would
+    say something else than the majority. A tie rejects.
+
+    Args:
+        record: as in the corpus.
+        judgements: one or more, in the annotators' order, none of them `skip`.
+    """
+    labels = [j.verdict for j in judgements]
+    found = {k: v for k, v in record.items() if k not in _LABELS}
+    found["label"] = list(labels)
+    accepted = 2 * labels.count("accept") > len(labels)
+    if majority or read_label({"label": list(labels)}) != int(accepted):
+        found["reject_label"] = int(not accepted)
+    for name in ("qa_score", "r_score"):
+        scores = [getattr(j, name) for j in judgements if getattr(j, name) is not None]
+        if scores:
+            found[name] = sum(scores) / len(scores)
+    return found
+
+
+def export_training(
+    dataset: RecordDataset,
+    items: Sequence[Item],
+    judged: Mapping[str, Mapping[str, Judgement]],
+    target: Path,
+    *,
+    majority: bool = False,
+    min_annotators: int = 1,
+) -> dict[str, Any]:
+    """Write the judged records in corpus order, as JSON lines; returns counts.
+
+    The file is whole or not there: it is written under another name first.
+
+    Args:
+        dataset: the corpus.
+        items: the records that could be judged.
+        judged: annotator -> key -> judgement, without skipped records.
+        min_annotators: records that fewer people judged are left out and counted.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{target.name}.tmp")
+    counts = {"written": 0, "accepted": 0, "with_reject_label": 0, "too_few_judgements": 0}
+    with open(temporary, "w", encoding="utf-8") as output:
+        for item in sorted(items, key=lambda item: item.index):
+            said = [j[item.key] for j in judged.values() if item.key in j]
+            if len(said) < max(1, min_annotators):
+                counts["too_few_judgements"] += bool(said)
+                continue
+            record = training_record(dataset.record(item.index), said, majority=majority)
+            output.write(json.dumps(record, ensure_ascii=False) + "\n")
+            counts["written"] += 1
+            counts["accepted"] += read_label(record) == 1
+            counts["with_reject_label"] += "reject_label" in record
+        output.flush()
+        os.fsync(output.fileno())
+    os.replace(temporary, target)
+    known = {item.key for item in items}
+    elsewhere = {key for judgements in judged.values() for key in judgements} - known
+    return {"file": str(target), **counts, "judged_but_not_in_corpus": len(elsewhere)}

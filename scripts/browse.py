@@ -1,0 +1,119 @@
+"""Browse a corpus of any size on a page of this machine: words, scores, sources, regions.
+
+    python scripts/browse.py kept.jsonl --image-root images
+    python scripts/browse.py corpus.jsonl.gz --image-root images --scores result/test.jsonl
+
+The corpus is indexed once, into the cache folder, and never loaded; a changed file is indexed
+anew. Records that cannot be read are counted and left out. `--export FILE` opens no page: it writes
+the selection that `--words`, `--source`, `--score`, `--regions` and `--order` name.
+Exit code: 0 done, 2 something cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tqdm import tqdm
+
+from lavis.common.errors import ConfigError, DataError
+from lavis.datasets.lck import LckDataset
+from lavis.ui.corpus_index import CorpusIndex, ScoreFile, open_index, read_scores
+from lavis.ui.corpus_query import CorpusQuery, Filter, export_rows
+from lavis.ui.shown import RecordViewer, open_corpus
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the flags."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("corpus", nargs="+", metavar="CORPUS", help="jsonl, .gz, .zst, parquet")
+    parser.add_argument("--image-root", required=True, help="folder that `image` is relative to")
+    parser.add_argument("--region-mapping", help="JSONL of {image, region_locations}")
+    parser.add_argument("--score-key", default="prediction", help="field that holds the score")
+    parser.add_argument("--scores", help="results of a filtering run of this very corpus")
+    parser.add_argument("--out", type=Path, default=Path("output/browse"), help="page's exports")
+    parser.add_argument("--page-size", type=int, default=12)
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="indexing")
+    parser.add_argument("--cache-dir", help="where the index is kept")
+    chosen = parser.add_argument_group("export without a page")
+    chosen.add_argument("--export", type=Path, metavar="FILE", help="write the selection here")
+    chosen.add_argument("--words", default="", help='all of them; "a phrase", begin*, -without')
+    chosen.add_argument("--source", nargs="*", default=[], help="any of these")
+    chosen.add_argument("--score", nargs=2, type=float, metavar=("LOW", "HIGH"))
+    chosen.add_argument("--regions", nargs=2, type=int, metavar=("LOW", "HIGH"))
+    chosen.add_argument("--order", default="file", help="file, highest, lowest, random")
+    args = parser.parse_args(argv)
+    if args.page_size < 1:
+        parser.error("--page-size: use 1 or more")
+    return args
+
+
+def find_index(
+    args: argparse.Namespace, dataset: LckDataset
+) -> tuple[CorpusIndex, ScoreFile | None]:
+    """Return the index, made if need be, and the scores of another file."""
+    scores = read_scores(args.scores, len(dataset)) if args.scores else None
+    with tqdm(total=len(dataset), unit="row", desc="indexing", mininterval=1, disable=None) as bar:
+        index = open_index(
+            dataset,
+            score_key=args.score_key,
+            scores=scores,
+            cache_dir=args.cache_dir,
+            workers=args.workers if len(dataset) > 20_000 else 0,
+            tick=bar.update,
+        )
+        bar.update(len(dataset) - bar.n)
+    print(f"{len(index)} records, {index.bad} of them bad {dict(index.columns.reasons) or ''}")
+    return index, scores
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve the page, or export."""
+    dataset = open_corpus(
+        args.corpus,
+        args.image_root,
+        region_mapping=args.region_mapping,
+        cache_dir=args.cache_dir,
+    )
+    index, scores = find_index(args, dataset)
+    query = CorpusQuery(index)
+    if args.export:
+        wanted = Filter(
+            text=args.words,
+            sources=tuple(args.source),
+            score=tuple(args.score or (None, None)),
+            regions=tuple(args.regions or (None, None)),
+            order=args.order,
+        )
+        done = export_rows(dataset, query.select(wanted), args.export, scores=scores)
+        print(f"{done.written} records written to {done.path}, {done.skipped} could not be read")
+        return
+    from lavis.ui import markup
+    from lavis.ui.browse_page import BrowseDesk, build_page
+    from lavis.ui.serve import serve
+
+    viewer = RecordViewer(dataset, max_side=480)
+    desk = BrowseDesk(viewer, query, args.out, scores=scores, page_size=args.page_size)
+    title = Path(args.corpus[0]).name
+    serve(build_page(desk, title), port=args.port, css=markup.style())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Browse the corpus that the flags name."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        run(parse_args(argv))
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

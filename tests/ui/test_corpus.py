@@ -1,0 +1,228 @@
+"""The index finds what a plain scan finds; pages and exports are exact."""
+
+import gzip
+import json
+import subprocess
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lavis.common.errors import ConfigError, DataError
+from lavis.ui.corpus_index import open_index, read_scores
+from lavis.ui.corpus_query import CorpusQuery, Filter, export_rows, page_of, parse_words
+from lavis.ui.shown import open_corpus
+
+WORDS = ["red", "blue", "cat", "dog", "café", "hat"]
+
+
+def make_records(world, count=60):
+    """Records whose words, scores, sources and regions follow from the number."""
+    return [
+        world.record(
+            i,
+            question=["what", WORDS[i % 6], WORDS[i // 6 % 6]],
+            answer=["Yes"],
+            rationale=["so"],
+            region=[1, 2, 3][: i % 4],
+            source=f"s{i % 3}",
+            **({"prediction": i / 100} if i % 5 else {}),
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def corpus(world):
+    records = make_records(world)
+    records[7:7] = ["{torn", world.record(region=[9]), world.record(answer=...)]
+    dataset = world.open(records)
+    query = CorpusQuery(open_index(dataset, cache_dir=str(world.folder / "cache")))
+    return records, dataset, query
+
+
+def scan(records, keep):
+    return [
+        i
+        for i, r in enumerate(records)
+        if isinstance(r, dict) and r["region"] != [9] and "answer" in r and keep(r)
+    ]
+
+
+def test_bad_records_are_counted_and_left_out(corpus):
+    records, _, query = corpus
+    assert query.index.bad == 3 and len(query.index) == 63
+    assert query.index.columns.reasons == {
+        "malformed line": 1, "unknown region id": 1, "missing field": 1,
+    }  # fmt: skip
+    assert query.select(Filter()).tolist() == scan(records, lambda r: True)
+    assert query.index.columns.sources == ["s0", "s1", "s2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "keep"),
+    [
+        ("red", lambda q: "red" in q),
+        ("RED cat", lambda q: "red" in q and "cat" in q),
+        ('"cat red"', lambda q: "cat red" in " ".join(q)),
+        ("cafe", lambda q: "café" in q),
+        ("ca*", lambda q: "cat" in q or "café" in q),
+        ("red -cat", lambda q: "red" in q and "cat" not in q),
+        ("-red", lambda q: "red" not in q),
+        ('-"cat red"', lambda q: "cat red" not in " ".join(q)),
+        ("nothing", lambda q: False),
+        ("?!", lambda q: True),
+    ],
+)
+def test_words(corpus, text, keep):
+    records, _, query = corpus
+    assert query.select(Filter(text=text)).tolist() == scan(records, lambda r: keep(r["question"]))
+
+
+def test_names_of_regions_are_found(corpus):
+    records, _, query = corpus
+    found = query.select(Filter(text="o2")).tolist()
+    assert found == scan(records, lambda r: 2 in r["region"])
+
+
+def test_numbers_and_sources(corpus):
+    records, _, query = corpus
+    found = query.select(Filter(score=(0.1, 0.4), regions=(1, 2), sources=("s0", "s2")))
+    assert found.tolist() == scan(
+        records,
+        lambda r: (
+            0.1 <= r.get("prediction", -1) <= 0.4
+            and 1 <= len(r["region"]) <= 2
+            and r["source"] != "s1"
+        ),
+    )
+    assert query.select(Filter(sources=("gone",))).tolist() == []
+
+
+def test_order(corpus):
+    records, _, query = corpus
+    high = query.select(Filter(order="highest")).tolist()
+    scored = [records[i]["prediction"] for i in high if "prediction" in records[i]]
+    assert scored == sorted(scored, reverse=True) and "prediction" not in records[high[-1]]
+    low = query.select(Filter(order="lowest", score=(0.5, None))).tolist()
+    assert [records[i]["prediction"] for i in low][:2] == [0.51, 0.52]
+    shuffled = query.select(Filter(order="random")).tolist()
+    assert shuffled != high and sorted(shuffled) == query.select(Filter()).tolist()
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(text=st.one_of(st.text(max_size=30), st.text('"*-()^:+ AND NOT{}red\0', max_size=20)))
+def test_no_text_is_an_error(corpus, text):
+    rows = corpus[2].select(Filter(text=text))
+    assert set(rows.tolist()) <= set(corpus[2].select(Filter()).tolist())
+
+
+def test_words_are_quoted_for_the_index():
+    assert parse_words('a "b c" -d e* NOT "x') == (
+        '"a" AND "b c" AND "e"* AND "NOT" AND "x"',
+        ['"d"'],
+    )
+    assert parse_words("- * ()") == ("", [])
+
+
+def test_filters_are_checked():
+    with pytest.raises(ConfigError, match=r"score from 0\.9 to 0\.1: the first number is greater"):
+        Filter(score=(0.9, 0.1))
+    with pytest.raises(ConfigError, match="use one of file, highest, lowest, random"):
+        Filter(order="best")
+
+
+def test_pages():
+    rows = np.arange(25)
+    assert page_of(rows, 3, 12).rows == [24]
+    assert page_of(rows, 99, 12) == page_of(rows, 3, 12)
+    assert page_of(rows, -1, 12).number == 1
+    assert page_of(rows[:0], 1, 12) == page_of(rows[:0], 5, 12)
+
+
+def test_an_export_is_the_lines_themselves(corpus, world):
+    _, dataset, query = corpus
+    rows = query.select(Filter(text="red"))
+    done = export_rows(dataset, rows, world.folder / "out" / "red.jsonl")
+    lines = (world.folder / "corpus.jsonl").read_bytes().splitlines(keepends=True)
+    assert done.path.read_bytes() == b"".join(lines[i] for i in rows)
+    assert (done.written, done.skipped) == (len(rows), 0)
+    assert [p.name for p in done.path.parent.iterdir()] == ["red.jsonl"]
+    with pytest.raises(DataError, match="is part of the corpus"):
+        export_rows(dataset, rows, world.folder / "corpus.jsonl")
+
+
+def test_scores_of_a_filtering_run_take_the_place_of_the_records(corpus, world):
+    records, dataset, _ = corpus
+    path = world.folder / "result.jsonl"
+    path.write_text('{"index": 1, "score": 0.5}\n{"index": 2, "score": 0.25}\n')
+    scores = read_scores(str(path), len(dataset))
+    query = CorpusQuery(open_index(dataset, scores=scores, cache_dir=str(world.folder / "cache")))
+    rows = query.select(Filter(score=(0.2, None), order="lowest"))
+    assert rows.tolist() == [2, 1]
+    done = export_rows(dataset, rows, world.folder / "out.jsonl", scores=scores)
+    exported = [json.loads(line) for line in done.path.read_text().splitlines()]
+    assert exported == [{**records[2], "prediction": 0.25}, {**records[1], "prediction": 0.5}]
+    path.write_text('{"index": 99, "score": 0.5}\n')
+    with pytest.raises(DataError, match="index 99 is no row of the corpus"):
+        read_scores(str(path), len(dataset))
+
+
+@pytest.mark.parametrize("form", ["gz", "zst", "parquet"])
+def test_other_forms_give_the_same(world, form):
+    records = make_records(world, 12)
+    plain = world.write(records)
+    path = f"{plain}.{form}"
+    if form == "gz":
+        with gzip.open(path, "wb") as file:
+            file.write(open(plain, "rb").read())
+    elif form == "zst":
+        with pa.CompressedOutputStream(path, "zstd") as file:
+            file.write(open(plain, "rb").read())
+    else:
+        columns = {
+            key: [r.get(key) if isinstance(r.get(key), (str, float, type(None)))
+                  else json.dumps(r[key]) for r in records]
+            for key in sorted({k for r in records for k in r})
+        }  # fmt: skip
+        pq.write_table(pa.table(columns), path)
+    cache = str(world.folder / "cache")
+    dataset = open_corpus([path], str(world.root), cache_dir=cache)
+    query = CorpusQuery(open_index(dataset, cache_dir=cache))
+    rows = query.select(Filter(text="red", regions=(1, None)))
+    assert rows.tolist() == scan(records, lambda r: "red" in r["question"] and r["region"])
+    done = export_rows(dataset, rows, world.folder / "out.jsonl")
+    exported = [json.loads(line) for line in done.path.read_text().splitlines()]
+    assert exported == [records[i] for i in rows]
+
+
+def test_other_processes_read_the_same_index(world):
+    dataset = world.open(make_records(world, 50) * 90)  # more than two chunks
+    found = []
+    for workers in (0, 2):
+        index = open_index(dataset, workers=workers, cache_dir=str(world.folder / f"c{workers}"))
+        found.append((index.columns, CorpusQuery(index).select(Filter(text="red hat"))))
+    (one, rows), (other, same) = found
+    for name in ("score", "regions", "source"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.sources == other.sources and rows.tolist() == same.tolist() and len(rows)
+
+
+def test_the_index_is_made_once_and_anew_for_a_changed_file(world):
+    cache, seen = str(world.folder / "cache"), []
+    options = {"cache_dir": cache, "tick": seen.append}
+    open_index(world.open(make_records(world, 5)), **options)
+    open_index(world.open(make_records(world, 5), "other.jsonl"), **options)
+    assert seen == [5, 5]
+    dataset = open_corpus([str(world.folder / "other.jsonl")], str(world.root))
+    assert len(open_index(dataset, **options)) == 5 and seen == [5, 5]
+    open_index(world.open(make_records(world, 6), "other.jsonl"), **options)
+    assert seen == [5, 5, 6]
+    assert (
+        subprocess.run(["ls", cache], capture_output=True, text=True).stdout.count("sqlite\n") == 3
+    )
