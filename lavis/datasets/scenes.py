@@ -1,0 +1,153 @@
+"""One picture with its regions: checked, decoded once, drawn and cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from PIL import Image
+
+from lavis.common.errors import RecordError
+from lavis.datasets.lck_record import check_inside, index_entries, make_region
+from lavis.datasets.pictures import PictureRoot, decode_picture, picture_size
+from lavis.datasets.scenes_config import ScenesConfig
+from lavis.processors.region import DrawnRegion, draw_regions, outline_width
+
+_MAPPING_KEYS = ("concepts", "captions", "narratives", "dynamic")  # kept from a mapping
+
+
+class SceneRegion:
+    """One region of a scene; `box` is x1, y1, x2, y2 in pixels."""
+
+    __slots__ = ("box", "name", "region_id")
+
+    def __init__(self, region_id: int, box: tuple[float, float, float, float], name: str) -> None:
+        self.region_id, self.box, self.name = region_id, box, name
+
+
+class Scene:
+    """One picture, its regions, and what was said of it so far.
+
+    Args:
+        record: a verbalized record; `region_locations` is a list, or a mapping where ids have gaps.
+        root: where its picture is.
+        max_pixels: larger pictures are refused.
+    """
+
+    def __init__(self, record: Mapping[str, Any], root: PictureRoot, max_pixels: int) -> None:
+        self.record = record
+        self.image: str = record["image"]
+        self._root, self._max_pixels = root, max_pixels
+        self._picture: Image.Image | None = None
+        self.regions = [
+            SceneRegion(number, tuple(entry["boxes"][0][:4]), str(entry.get("obj_guess") or ""))
+            for number, entry in region_entries(record).items()
+        ]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.record["width"], self.record["height"]
+
+    def picture(self) -> Image.Image:
+        """Return the RGB picture.
+
+        Raises:
+            RecordError: it cannot be read.
+        """
+        if self._picture is None:
+            self._picture = decode_picture(self._root.find(self.image), self._max_pixels)
+        return self._picture
+
+    def drawn(
+        self, ids: Sequence[int], *, line_width: int | Literal["auto"], image_size: int
+    ) -> Image.Image:
+        """Return the picture with the regions of `ids` drawn, coloured in that order."""
+        picture = self.picture()
+        by_id = {region.region_id: region for region in self.regions}
+        drawn = [DrawnRegion(place, by_id[number].box) for place, number in enumerate(ids)]
+        width = outline_width(picture.size, line_width, image_size)
+        return draw_regions(picture, drawn, palette="distinct", width=width)
+
+    def crop(self, region: SceneRegion, margin: float) -> Image.Image:
+        """Return the region with `margin` of its edges around it, inside the picture."""
+        picture = self.picture()
+        x1, y1, x2, y2 = region.box
+        across, down = margin * (x2 - x1), margin * (y2 - y1)
+        left, top = max(0, int(x1 - across)), max(0, int(y1 - down))
+        right = min(picture.width, max(left + 1, round(x2 + across)))
+        bottom = min(picture.height, max(top + 1, round(y2 + down)))
+        return picture.crop((min(left, right - 1), min(top, bottom - 1), right, bottom))
+
+
+def region_entries(record: Mapping[str, Any]) -> dict[int, Any]:
+    """Return region id -> entry of a verbalized record."""
+    return index_entries(record.get("region_locations"), "region_locations", named=False)
+
+
+def locations(entries: Mapping[int, Mapping[str, Any]]) -> Any:
+    """Return `region_locations` of entries by id: a list, or a mapping where ids have gaps."""
+    if list(entries) == list(range(len(entries))):
+        return list(entries.values())
+    return {str(number): entry for number, entry in entries.items()}
+
+
+def open_scene(
+    source: Mapping[str, Any], root: PictureRoot, config: ScenesConfig
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the first state of a picture's verbalized record, and why regions were left out.
+
+    Args:
+        source: a line of `picture_sources`: `image`, `regions` and what a mapping said already.
+
+    Raises:
+        RecordError: the picture cannot be used.
+    """
+    if "reject" in source:
+        raise RecordError(source["reject"])
+    file = root.find(source.get("image"))
+    size = picture_size(file, config.max_pixels)
+    if config.check == "decode":
+        decode_picture(file, config.max_pixels).close()
+    good: dict[int, dict[str, Any]] = {}
+    bad: list[str] = []
+    for number, entry in enumerate(source.get("regions", [])):
+        try:
+            region_id = int(entry.get("name", number))
+            good[region_id] = _checked(region_id, entry, size, config.min_edge)
+        except RecordError as error:
+            bad.append(error.reason)
+    chosen = sorted(good)
+    if config.order == "area":
+        chosen = sorted(good, key=lambda n: (-_area(good[n]), n))
+    chosen = sorted(chosen[: config.max_regions]) if source.get("keep_ids") else chosen
+    numbered: dict[int, dict[str, Any]] = {}
+    for place, number in enumerate(chosen[: config.max_regions]):
+        new = number if source.get("keep_ids") else place
+        numbered[new] = {**good[number], "name": str(new)}
+    record = {
+        "image": source["image"],
+        "region_locations": locations(numbered),
+        "width": size[0],
+        "height": size[1],
+    }
+    return record | {key: source[key] for key in _MAPPING_KEYS if key in source}, bad
+
+
+def _checked(
+    region_id: int, entry: Mapping[str, Any], size: tuple[int, int], min_edge: float
+) -> dict[str, Any]:
+    if "reject" in entry:
+        raise RecordError(f"bad box: region {region_id} {entry['reject']}")
+    region = make_region(region_id, entry)
+    check_inside([region], size)
+    x1, y1, x2, y2 = region.box
+    if x2 - x1 < min_edge or y2 - y1 < min_edge:
+        raise RecordError(f"bad box: region {region_id} is thinner than {min_edge:g} pixels")
+    first = {"name": str(region_id), "boxes": entry["boxes"], "obj_guess": region.object_name}
+    return first | {key: value for key, value in entry.items() if key not in first}
+
+
+def _area(entry: Mapping[str, Any]) -> float:
+    x1, y1, x2, y2 = entry["boxes"][0][:4]
+    return (x2 - x1) * (y2 - y1)

@@ -1,0 +1,107 @@
+"""Writers of verbalization stages: a local model, or a language-model client."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lavis.common.errors import ConfigError
+from lavis.llm.base import ChatReply, ChatRequest, image_part
+from lavis.llm.budget import BudgetReached
+from lavis.llm.config import read_llm
+from lavis.verbalizers.base import RetryLater, WriteError, Writer, WriteRequest
+from lavis.verbalizers.config import WriterConfig
+
+JPEG_QUALITY = 92
+
+
+class ChatWriter:
+    """Sends each request as one user message: the picture, then the prompt."""
+
+    def __init__(self, client: Any, config: WriterConfig) -> None:
+        self.client, self.config = client, config
+
+    def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
+        """Return texts in the order of the requests; replies that came are kept by the client."""
+        replies: dict[str, ChatReply] = {}
+        keys: list[str] = []
+        try:
+            for reply in self.client.complete(self._chats(requests, keys)):
+                replies[reply.key] = reply
+        except BudgetReached as error:
+            raise RetryLater(str(error), stop=True) from None
+        later = [reply.error for reply in replies.values() if reply.failure == "transient"]
+        if later:
+            raise RetryLater(f"{len(later)} of {len(keys)} requests got no reply: {later[0]}")
+        return [_text(replies[key]) for key in keys]
+
+    def _chats(self, requests: Iterable[WriteRequest], keys: list[str]) -> Iterator[ChatRequest]:
+        config = self.config
+        last: tuple[Image.Image, dict[str, Any]] | None = None  # samples share their picture
+        for request in requests:
+            keys.append(request.key)
+            content: list[dict[str, Any]] = []
+            if request.picture is not None:
+                if last is None or last[0] is not request.picture:
+                    last = (request.picture, image_part(_encode(request.picture, config)))
+                content.append(last[1])
+            if request.prompt:
+                content.append({"type": "text", "text": request.prompt})
+            message = content if request.picture is not None else request.prompt
+            yield ChatRequest(
+                request.key,
+                [{"role": "user", "content": message}],
+                max_tokens=config.max_tokens,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                seed=request.seed % 2**31,  # what every server takes
+            )
+
+
+def build_writer(config: WriterConfig, folder: Path, *, device: str, world_size: int) -> Writer:
+    """Return the writer of a config.
+
+    Args:
+        config: of one stage.
+        folder: of a client's running totals; of this process alone.
+        device: of a local model.
+        world_size: a client's caps hold for one process, so that more are refused with caps.
+
+    Raises:
+        ConfigError: the model cannot be loaded, or the client not be built.
+    """
+    if config.type == "local":
+        from lavis.verbalizers.writing import LocalWriter
+
+        return LocalWriter(config, device)
+    from lavis.llm.client import build_client
+
+    llm = read_llm(config.client)
+    caps = llm.caps
+    if world_size > 1 and any(
+        cap is not None for cap in (caps.max_requests, caps.max_tokens, caps.max_cost)
+    ):
+        raise ConfigError(
+            f"client.caps hold for one process, and there are {world_size}; start one (a client "
+            "sends many requests at once), or leave the caps out"
+        )
+    return ChatWriter(build_client(llm, folder), config)
+
+
+def _encode(picture: Image.Image, config: WriterConfig) -> bytes:
+    """Return a JPEG whose longest edge is at most `image_size`."""
+    longest = max(picture.size)
+    if longest > config.image_size:
+        width, height = (max(1, round(e * config.image_size / longest)) for e in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _text(reply: ChatReply) -> str | WriteError:
+    return reply.text.strip() if reply.ok else WriteError(reply.error or "refused")

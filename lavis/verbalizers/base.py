@@ -1,0 +1,210 @@
+"""What every verbalizer is: pictures with regions in, descriptors out, a picture at a time or many.
+
+A verbalizer knows neither files of records nor processes; scenes and writers are given to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from PIL import Image
+
+from lavis.common.errors import ConfigError
+from lavis.verbalizers.config import WriterConfig
+
+VOCABULARIES = Path(__file__).resolve().parent.parent / "configs" / "vocabularies"
+
+Descriptors = dict[str, Any]
+"""What one stage says of one picture; any of:
+
+`concepts` (kind -> [{"text", "score"}]), `captions`, `narratives` (texts), `dynamic`
+([{"question", "answer"}]), `regions` (id as text -> {"caption", "attributes"}), `region_locations`
+(a detector's), and `failed` (what could not be had, for the list of rejects).
+"""
+
+
+class SceneRegion(Protocol):
+    """One region of a scene; `box` is x1, y1, x2, y2 in pixels."""
+
+    region_id: int
+    box: tuple[float, float, float, float]
+    name: str
+
+
+class Scene(Protocol):
+    """One picture, its regions, and what earlier stages said of it."""
+
+    image: str  # the name in the records, under which seeds are derived
+    record: Mapping[str, Any]  # the verbalized record so far
+
+    @property
+    def regions(self) -> Sequence[SceneRegion]:
+        """Regions in the order of their ids."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        ...
+
+    def picture(self) -> Image.Image:
+        """Return the RGB picture; decoded once, however often it is asked for."""
+        ...
+
+    def drawn(self, ids: Sequence[int], *, line_width: Any, image_size: int) -> Image.Image:
+        """Return the picture with the regions of `ids` drawn, coloured in that order."""
+        ...
+
+    def crop(self, region: SceneRegion, margin: float) -> Image.Image:
+        """Return the region with `margin` of its edges around it."""
+        ...
+
+
+@dataclass(frozen=True)
+class WriteRequest:
+    """A text to be written.
+
+    Attributes:
+        key: stable name of the request, unique in the job.
+        prompt: what is asked; may be empty for captions of a local model.
+        picture: what the writer sees; None for a text-only request.
+        seed: of the sampling; the same seed gives the same text, whatever else is in the batch.
+    """
+
+    key: str
+    prompt: str
+    picture: Image.Image | None
+    seed: int
+
+
+class WriteError(Exception):
+    """One text could not be had; the others could."""
+
+
+class RetryLater(Exception):
+    """Texts could not be had now and may be had later; what was asked for is not finished.
+
+    Args:
+        reason: told to the user.
+        stop: other requests would meet the same, such as a cap that is reached.
+    """
+
+    def __init__(self, reason: str, *, stop: bool = False) -> None:
+        super().__init__(reason)
+        self.stop = stop
+
+
+class Writer(Protocol):
+    """Writes texts; who is behind it, a run file says."""
+
+    def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
+        """Return a text, or why there is none, for each request, in order.
+
+        Requests are drawn as they are needed, so that few pictures are in memory.
+
+        Raises:
+            RetryLater: an endpoint does not answer, or a cap is reached.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a stage is given to work with.
+
+    Attributes:
+        stage: its name in the run file.
+        seed: of the run.
+        device: name of this process's torch device.
+        writer: makes the writer of a config.
+    """
+
+    stage: str
+    seed: int
+    device: str
+    writer: Callable[[WriterConfig], Writer]
+
+    def seed_of(self, *parts: str | int) -> int:
+        """Return a seed below 2**63 that depends on the run's seed, the stage and `parts`."""
+        text = "\0".join(map(str, (self.seed, self.stage, *parts)))
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 1
+
+
+class Verbalizer(ABC):
+    """One stage; built once per process, when it has something left to do."""
+
+    config_class: ClassVar[type]
+    reads_regions: ClassVar[bool] = False
+    makes_regions: ClassVar[bool] = False
+
+    def __init__(self, config: Any, tools: Tools) -> None:
+        self.config = config
+        self.tools = tools
+
+    @classmethod
+    def identity(cls, config: Any) -> dict[str, Any]:
+        """Return what the descriptors depend on beyond the config's own values; JSON-able."""
+        return {}
+
+    @classmethod
+    def reads(cls, config: Any, earlier: Mapping[str, type[Verbalizer]]) -> list[str]:
+        """Return the names of the earlier stages whose descriptors this one reads."""
+        makers = [name for name, stage in earlier.items() if stage.makes_regions]
+        return makers if cls.reads_regions else []
+
+    def needs_picture(self, scene: Scene) -> bool:
+        """Return whether a scene's picture will be looked at, so that it is read ahead."""
+        return True
+
+    @abstractmethod
+    def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:
+        """Return what is to be said of each scene, in order."""
+
+
+def region_entries(record: Mapping[str, Any]) -> list[Any]:
+    """Return the regions of a verbalized record, whose list is a mapping where ids have gaps."""
+    found = record.get("region_locations", [])
+    return list(found.values() if isinstance(found, Mapping) else found)
+
+
+def vocabulary(name: str) -> list[str]:
+    """Return the phrases of a shipped list or of a file: one a line, `#` starts a comment.
+
+    Raises:
+        ConfigError: neither, or it is empty.
+    """
+    path = VOCABULARIES / f"{name}.txt"
+    if not path.is_file():
+        path = Path(os.path.expanduser(name))
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in VOCABULARIES.glob("*.txt")))
+        raise ConfigError(f"vocabulary '{name}': no such file, nor one of {shipped}")
+    lines = (line.split("#")[0].strip() for line in path.read_text("utf-8-sig").splitlines())
+    phrases = list(dict.fromkeys(line for line in lines if line))
+    if not phrases:
+        raise ConfigError(f"{path}: no phrases in it")
+    return phrases
+
+
+def vocabulary_identity(names: Mapping[str, str]) -> dict[str, str]:
+    """Return kind -> a hash of its phrases."""
+    return {
+        kind: hashlib.blake2b("\n".join(vocabulary(name)).encode(), digest_size=8).hexdigest()
+        for kind, name in names.items()
+    }
+
+
+def model_identity(name: str, revision: str | None = None) -> Any:
+    """Return what tells a model from another: its files where it is a folder, else its id."""
+    folder = Path(os.path.expanduser(name))
+    if not folder.is_dir():
+        return [name, revision]
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return [folder.name, [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]]

@@ -1,0 +1,119 @@
+"""Descriptors that are ready in a file of the user's: read, not made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lavis.common.errors import ConfigError, DataError
+from lavis.common.registry import verbalizers
+from lavis.verbalizers.base import Descriptors, Scene, Tools, Verbalizer
+from lavis.verbalizers.config import SidecarConfig
+
+GLOBAL_KEYS = ("concepts", "captions", "narratives", "dynamic")
+REGION_KEYS = ("caption", "attributes")
+
+
+@verbalizers.register("sidecar")
+class SidecarReader(Verbalizer):
+    """What a JSONL file says of each picture; memory is 16 bytes a line.
+
+    A line is `{"image": ..., "captions": [...], "region_locations": [{"caption": ...}, ...]}` with
+    any of the keys of a verbalized record; region entries are found by place in the list, by `name`
+    or by key. Attributes may be words or `{"text", "score"}`. The last line of a picture counts.
+    """
+
+    config_class: ClassVar[type] = SidecarConfig
+    config: SidecarConfig
+
+    def __init__(self, config: SidecarConfig, tools: Tools) -> None:
+        super().__init__(config, tools)
+        self.path = _path(config)
+        self._file = open(self.path, "rb")
+        self._offsets: dict[bytes, int] = {}
+        for offset, record in self._scan():
+            self._offsets[_hash(record["image"])] = offset
+
+    @classmethod
+    def identity(cls, config: SidecarConfig) -> dict[str, Any]:
+        digest = hashlib.blake2b(digest_size=16)
+        with open(_path(config), "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        return {"content": digest.hexdigest()}
+
+    def needs_picture(self, scene: Scene) -> bool:
+        return False
+
+    def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:
+        return [self._of(scene) for scene in scenes]
+
+    def _of(self, scene: Scene) -> Descriptors:
+        offset = self._offsets.get(_hash(scene.image))
+        if offset is None:
+            missing = f"no line in {self.path.name}"
+            return {"failed": [missing]} if self.config.required else {}
+        self._file.seek(offset)
+        record = json.loads(self._file.readline())
+        found: Descriptors = {key: record[key] for key in GLOBAL_KEYS if key in record}
+        regions = {
+            region_id: {key: entry[key] for key in REGION_KEYS if key in entry}
+            for region_id, entry in _entries(record.get("region_locations"))
+        }
+        if regions:
+            found["regions"] = regions
+        return found
+
+    def _scan(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        offset = 0
+        for number, line in enumerate(self._file, 1):
+            if line.strip():
+                yield offset, _checked(line, f"{self.path}, line {number}")
+            offset += len(line)
+
+
+def _path(config: SidecarConfig) -> Path:
+    path = Path(os.path.expanduser(config.path))
+    if not path.is_file():
+        raise ConfigError(f"path: no such file: {config.path}")
+    return path
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value or [])
+    for key, entry in pairs:
+        if entry is not None:
+            yield str(entry.get("name", key)), entry
+
+
+def _checked(line: bytes, where: str) -> dict[str, Any]:
+    """Return a line's record, or raise `DataError` that says what is wrong with it."""
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON: {error}") from None
+    if not isinstance(record, dict) or not isinstance(record.get("image"), str):
+        raise DataError(f'{where}: an object with a text "image" was expected')
+    for key in ("captions", "narratives", "dynamic"):
+        if not isinstance(record.get(key, []), list):
+            raise DataError(f"{where}: {key} is no list")
+    if not isinstance(record.get("concepts", {}), dict):
+        raise DataError(f"{where}: concepts is no object of lists")
+    try:
+        entries = list(_entries(record.get("region_locations")))
+        if not all(name.isdecimal() for name, _ in entries):
+            raise ValueError("a region's name is its number")
+        for _, entry in entries:
+            if not isinstance(entry.get("attributes", []), list):
+                raise ValueError("attributes is no list")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: region_locations: {error}") from None
+    return record

@@ -1,0 +1,100 @@
+"""Pictures and their regions to words: concepts, captions, attributes, questions and answers.
+
+    python scripts/verbalize.py --cfg-path lavis/projects/lskd/verbalize/local.yaml \
+        --options pictures.root=images pictures.regions=regions.jsonl run.output_dir=output/words
+    torchrun --nproc_per_node=4 scripts/verbalize.py --cfg-path ... --options ...
+    python scripts/verbalize.py --cfg-path ... --dry-run
+
+Writes `verbalized.jsonl` (a region mapping with descriptors, a line a picture), `rejects.jsonl` and
+`summary.json` into `run.output_dir`. A killed run goes on where it stopped; a changed stage is made
+again with those that read it, and no other. Exit code: 0 done, 1 an endpoint left something open
+(start again later), 2 the run file or the data cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import json
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lavis.common.errors import ConfigError, DataError
+from lavis.common.sections import Sections, load_sections
+from lavis.datasets.scenes_config import ScenesConfig
+from lavis.tasks.verbalization_config import Stages, VerbalizeRunConfig
+
+logger = logging.getLogger("lavis.verbalize")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the flags."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        epilog="Sections of the run file: pictures, stages, run.",
+    )
+    parser.add_argument("--cfg-path", required=True, help="run file")
+    parser.add_argument(
+        "--options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="values that win over the run file, e.g. stages.captions.samples=1; a stage that is "
+        "null is left out",
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the config and stop")
+    parser.add_argument("--dry-run", action="store_true", help="only count what is left to do")
+    return parser.parse_args(argv)
+
+
+def load_run(cfg_path: str, options: list[str]) -> Sections:
+    """Return the checked run file."""
+    classes = {"pictures": ScenesConfig, "stages": Stages, "run": VerbalizeRunConfig}
+    return load_sections(cfg_path, options, classes)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parse_args(argv)
+    try:
+        config = load_run(args.cfg_path, args.options)
+        if args.print_config:
+            sys.stdout.write(config.to_yaml())
+            return 0
+        return _verbalize(config, dry_run=args.dry_run)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _verbalize(config: Sections, *, dry_run: bool) -> int:
+    from lavis.common import dist  # imports torch, which a refused config should not
+    from lavis.common.logger import setup_logging
+    from lavis.common.provenance import describe_environment, write_provenance
+    from lavis.tasks.verbalization import Verbalization
+
+    run = config["run"]
+    world = dist.start(run.device, run.timeout_minutes)
+    atexit.register(world.leave)  # also after an error, so that no other rank waits
+    setup_logging(world.rank)
+    job = Verbalization(config["pictures"], config["stages"], run, world)
+    if dry_run:
+        if world.is_main:
+            for name, (left, total) in job.left().items():
+                print(f"{name}: {left} of {total} pictures left")
+        return 0
+    if world.is_main:
+        made_with = describe_environment(seed=run.seed, run_id=world.run_id, world_size=world.size)
+        write_provenance(Path(run.output_dir), config.to_yaml(), made_with)
+    summary = job.run()
+    if summary is not None and world.is_main:
+        print(json.dumps(summary, indent=1))
+    world.close()
+    return 0 if summary is not None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

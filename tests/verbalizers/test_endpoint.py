@@ -1,0 +1,138 @@
+"""Stages whose texts come from a server that sees pictures: a real one, on loopback."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("openai")
+
+ROOT = Path(__file__).parents[2]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with the size and mean colour of the picture it was sent; counts requests."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.seen, self.broken = [], False
+        self.lock = threading.Lock()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.seen.append(body)
+        content = body["messages"][0]["content"]
+        text, status = self.answer(content), 200
+        if self.server.broken and isinstance(content, list) and "broken" in text:
+            status = 500
+        reply = {
+            "id": "x", "object": "chat.completion", "created": 0, "model": "m",
+            "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": text},
+                 "finish_reason": "stop"}
+            ],
+            "usage": {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10},
+        }  # fmt: skip
+        data = json.dumps(reply if status == 200 else {"error": {"message": "down"}}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def answer(self, content):
+        if isinstance(content, str):
+            return "1. What is [0]?\n2. Is it broken?"
+        url = content[0]["image_url"]["url"]
+        head, _, data = url.partition(",")
+        assert head == "data:image/jpeg;base64"
+        image = Image.open(io.BytesIO(base64.b64decode(data)))
+        words = content[1]["text"] if len(content) > 1 else ""
+        return f"{image.size[0]}x{image.size[1]} {words}"
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    running = Server()
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+def verbalize(arguments):
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import verbalize as command
+
+    return command.main(arguments)
+
+
+@pytest.fixture
+def stages(server, world):
+    client = {
+        "backend": "openai", "model": "m", "concurrency": 3, "max_attempts": 1, "timeout": 20,
+        "base_url": f"http://127.0.0.1:{server.server_port}/v1",
+        "cache_dir": str(world / "replies"),
+    }  # fmt: skip
+    writer = {"type": "client", "client": client, "image_size": 30}
+    return {
+        "captions": {"writer": writer, "samples": 1, "prompt": "Describe."},
+        "dynamic": {
+            "asker": writer, "answerer": writer, "questions": 2, "answer_prompt": "{question}",
+        },
+    }  # fmt: skip
+
+
+def records(world):
+    lines = (world / "out/verbalized.jsonl").read_text().splitlines()
+    return {record["image"]: record for record in map(json.loads, lines)}
+
+
+def test_pictures_are_sent_and_answers_come_back(world, server, stages, run_file):
+    assert verbalize(run_file(stages)) == 0
+    found = records(world)
+    assert {tuple(record["captions"]) for record in found.values()} == {("30x20 Describe.",)}
+    assert found["p2.png"]["dynamic"] == [
+        {"question": "What is [0]?", "answer": "30x20 What is [0]?"},
+        {"question": "Is it broken?", "answer": "30x20 Is it broken?"},
+    ]
+    asked = [b["messages"][0]["content"] for b in server.seen]
+    notes = [content for content in asked if isinstance(content, str)]
+    assert len(notes) == 4 and all("Caption: 30x20 Describe." in text for text in notes)
+    assert len(server.seen) == 4 * (1 + 1 + 2)
+
+
+def test_a_server_that_fails_leaves_the_rest_and_nothing_is_paid_twice(
+    world, server, stages, run_file
+):
+    server.broken = True
+    arguments = run_file(stages)
+    assert verbalize(arguments) == 1
+    assert not (world / "out/verbalized.jsonl").exists()
+    asked = len(server.seen)
+    server.broken = False
+    assert verbalize(arguments) == 0
+    assert len(server.seen) - asked == 4  # the answers about what is broken
+    assert len(records(world)["p0.png"]["dynamic"]) == 2
+
+
+def test_a_cap_stops_the_run(world, server, stages, run_file):
+    stages["captions"]["writer"]["client"]["caps"] = {"max_requests": 2}
+    assert verbalize(run_file(stages)) == 1
+    assert len(server.seen) == 2

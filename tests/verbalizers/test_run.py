@@ -1,0 +1,228 @@
+"""The command: its files, what is made again after a change, kill and resume, two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lavis.datasets.regions import open_mapping
+
+ROOT = Path(__file__).parents[2]
+DRIVER = """
+import json, os, signal, sys
+sys.path.insert(0, "scripts")
+import verbalize
+from lavis.common import journal
+import lavis.tasks.verbalization, lavis.verbalizers.writing, lavis.verbalizers.encoder
+from transformers import AutoProcessor, AutoModelForImageTextToText, CLIPModel, CLIPProcessor
+
+append = journal.Journal.append
+
+def run(arguments, launcher, die_at):
+    def counted(self, unit, rows):
+        counted.units += 1
+        if counted.units == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        append(self, unit, rows)
+    counted.units = 0
+    journal.Journal.append = counted
+    os.environ.update(launcher)
+    return verbalize.main(arguments)
+
+for jobs in json.load(sys.stdin):
+    started = []
+    for job in jobs:
+        child = os.fork()
+        if not child:
+            os._exit(run(*job))
+        started.append(child)
+    print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in started], flush=True)
+"""
+OUTPUTS = ("verbalized.jsonl", "rejects.jsonl", "summary.json")
+
+
+def verbalize(arguments):
+    """Run the command in this process."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import verbalize as command
+
+    return command.main(arguments)
+
+
+def stages(world, tiny):
+    facts = [
+        {"image": "p1.png", "captions": ["ready"], "region_locations": [{"caption": "a dog"}]},
+        {"image": "p2.png", "dynamic": [{"question": "q?", "answer": "a"}]},
+        {"image": "p4.png", "region_locations": {"0": {"attributes": ["red", "old"]}}},
+    ]
+    (world / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
+    lists = {"things": str(world / "words.txt")}
+    local = {"model": tiny("blip2"), "max_tokens": 4}
+    return {
+        "concepts": {"model": tiny("clip"), "vocabularies": lists, "top_k": 2, "chunk": 2},
+        "captions": {"writer": local, "samples": 2, "prompt": "the", "chunk": 1},
+        "region_captions": {"writer": local, "prompt": "a {name}", "chunk": 2},
+        "attributes": {"model": tiny("clip"), "vocabularies": lists, "chunk": 2},
+        "sidecar": {"path": str(world / "facts.jsonl"), "chunk": 2},
+    }
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def made(world, name):
+    """Return the folders of a stage's finished versions."""
+    return sorted(p.parent.name for p in (world / "out/stages" / name).glob("*/descriptors.jsonl"))
+
+
+def test_a_run_writes_a_mapping_with_descriptors(world, tiny, run_file):
+    arguments = run_file(stages(world, tiny))
+    assert verbalize(arguments) == 0
+    records = read_lines(world / "out/verbalized.jsonl")
+    assert [record["image"] for record in records] == ["p0.png", "p1.png", "p2.png", "p4.png"]
+    assert list(records[1]) == [
+        "image", "region_locations", "width", "height", "concepts", "captions", "narratives",
+        "dynamic",
+    ]  # fmt: skip
+    one = records[1]
+    assert (one["width"], one["height"], len(one["concepts"]["things"])) == (60, 40, 2)
+    assert one["captions"][-1] == "ready" and 2 <= len(one["captions"]) <= 3
+    [region] = one["region_locations"]
+    assert list(region) == ["name", "boxes", "obj_guess", "caption", "attributes"]
+    assert region["boxes"] == [[5, 4, 30, 30]] and region["obj_guess"] == "dog"
+    assert region["caption"] == "a dog" and len(region["attributes"]) == 1
+    assert records[2]["dynamic"] == [{"question": "q?", "answer": "a"}]
+    assert records[3]["region_locations"][0]["attributes"][-2:] == ["red", "old"]
+    rejects = read_lines(world / "out/rejects.jsonl")
+    shown = [(r["image"], r["stage"], r["reason"].split(":")[0], r["rejected"]) for r in rejects]
+    assert ("p3.png", "pictures", "broken picture", True) in shown
+    assert ("p4.png", "pictures", "bad box", False) in shown
+    summary = json.loads((world / "out/summary.json").read_text())
+    assert (summary["pictures"], summary["written"], summary["rejected"]) == (5, 4, 1)
+    assert summary["regions"] == 4 and summary["reasons"]["pictures: bad box"] == 1
+    mapping = open_mapping(str(world / "out/verbalized.jsonl"))
+    assert mapping.regions("p2.png")[1]["boxes"] == [[10, 10, 55, 38]]
+    assert verbalize(run_file({}, "again", regions=str(world / "out/verbalized.jsonl"))) == 2
+    assert verbalize([*arguments, "--dry-run"]) == 0
+
+
+def test_a_changed_stage_is_made_again_with_those_that_read_it(world, tiny, run_file):
+    settings = stages(world, tiny)
+    settings["region_captions"]["only_missing"] = True
+    for name in ("captions", "concepts"):
+        del settings[name]
+    settings = {"sidecar": settings.pop("sidecar"), **settings}
+    arguments = run_file(settings)
+    assert verbalize(arguments) == 0
+    first = {name: made(world, name) for name in settings}
+    changed = [*arguments, "--options", "stages.attributes.top_k=2"]
+    assert verbalize(changed) == 0
+    assert {n for n in settings if made(world, n) != first[n]} == {"attributes"}
+    (world / "facts.jsonl").write_text('{"image": "p1.png", "captions": ["new"]}\n')
+    assert verbalize(arguments) == 0
+    assert {n for n in settings if len(made(world, n)) == 2} == {
+        "sidecar", "region_captions", "attributes",
+    }  # fmt: skip
+    assert read_lines(world / "out/verbalized.jsonl")[1]["captions"] == ["new"]
+
+
+def test_own_regions_come_back_from_a_mapping(world, tiny, run_file):
+    stage = {"sidecar": stages(world, tiny)["sidecar"]}
+    assert verbalize(run_file(stage)) == 0
+    before = (world / "out/verbalized.jsonl").read_text()
+    (world / "none.jsonl").write_text('{"image": "x"}\n')
+    stage["sidecar"]["path"] = str(world / "none.jsonl")
+    assert verbalize(run_file(stage, "out2", regions=str(world / "out/verbalized.jsonl"))) == 0
+    assert (world / "out2/verbalized.jsonl").read_text() == before
+
+
+def test_detected_regions_are_described_by_later_stages(world, tiny, run_file):
+    words = str(world / "words.txt")
+    settings = {
+        "detect": {
+            "model": tiny("owlv2"), "vocabulary": words, "threshold": 0, "max_regions": 3,
+        },
+        "attributes": {"model": tiny("clip"), "vocabularies": {"things": words}},
+    }  # fmt: skip
+    assert verbalize(run_file(settings, regions=None)) == 0
+    for record in read_lines(world / "out/verbalized.jsonl"):
+        entries = record["region_locations"]
+        assert 1 <= len(entries) <= 3 and all(len(e["attributes"]) == 1 for e in entries)
+        assert {e["obj_guess"] for e in entries} <= {"red", "blue", "dog", "cat", "tree"}
+
+
+def job(arguments, output, *, size=1, die_at=0):
+    """Return processes as torchrun starts them, which may die before their unit `die_at`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    jobs = []
+    for rank in range(size):
+        launcher = {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
+        launcher |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        options = [*arguments, "--options", f"run.output_dir={output}"]
+        jobs.append([options, launcher if size > 1 else {}, die_at if rank == 0 else 0])
+    return jobs
+
+
+def test_killed_runs_and_two_processes_write_the_files_of_one(world, tiny, run_file):
+    settings = stages(world, tiny)
+    arguments = run_file({n: settings[n] for n in ("concepts", "captions", "sidecar")})
+    whole, killed, shared = (str(world / name) for name in ("whole", "killed", "shared"))
+    batches = [
+        job(arguments, whole),
+        job(arguments, killed, die_at=3),
+        job(arguments, killed, die_at=4),
+        job(arguments, killed),
+        job(arguments, shared, size=2),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER], input=json.dumps(batches), cwd=ROOT, text=True,
+        capture_output=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    codes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    kill = -signal.SIGKILL
+    assert codes == [[0], [kill], [kill], [0], [0, 0]], done.stderr[-3000:]
+    for name in OUTPUTS:
+        content = Path(whole, name).read_bytes()
+        assert Path(killed, name).read_bytes() == content, name
+        assert Path(shared, name).read_bytes() == content, name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"concepts": {"model": "x", "topk": 3}}, "topk: unknown key; did you mean 'top_k'"),
+        ({"tags": {}}, "tags.type: unknown verbalizer 'tags'"),
+        ({"pictures": {"type": "sidecar"}}, "pictures: a stage's name"),
+        ({"captions": {"writer": {}}}, "a local writer needs a model's id or folder"),
+        ({"captions": {"writer": {"type": "client"}}}, "client.backend: missing; one of openai"),
+        ({"concepts": {"model": "x", "templates": ["a"]}}, "has no {} for the word"),
+        ({}, "no stages"),
+        ({"sidecar": {"path": "nowhere.jsonl"}}, "stages.sidecar.path: no such file"),
+        (
+            {"d": {"type": "dynamic", "asker": {"model": "x"}, "answerer": {"model": "x"},
+                   "reads": ["captoins"]}},
+            "stages.d.reads: no earlier stage 'captoins'",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(run_file, capsys, change, message):
+    assert verbalize(run_file(change)) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["local", "endpoint", "sidecar"])
+def test_shipped_run_files_load(name, world, capsys):
+    path = ROOT / "lavis/projects/lskd/verbalize" / f"{name}.yaml"
+    options = ["--options", f"pictures.root={world}", "--print-config"]
+    assert verbalize(["--cfg-path", str(path), *options]) == 0
+    assert "output/verbalized" in capsys.readouterr().out
