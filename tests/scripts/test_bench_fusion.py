@@ -29,8 +29,10 @@ def test_answers_and_gradients_agree_with_the_baselines(tmp_path):
         ("piqa", "question"),
         ("imagenetvc", "prompt"),
         ("piqa", "prompt"),
+        ("all", "question"),
+        ("all", "prompt"),
     ]
     assert all(0 <= row["gap"] < 1e-4 and row["ratio"] > 0 for row in rows)
     step = report["training"]
     assert step["agree"] and set(step["ratios"]) == {"time", "memory", "cached"}
-    assert done.stdout.count("agree") == 5 and "DISAGREE" not in done.stdout
+    assert done.stdout.count("agree") == 7 and "DISAGREE" not in done.stdout

@@ -33,6 +33,8 @@ from lavis.models.late_fusion.families import (
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAMPLED = 4096  # values of a weight that its fingerprint reads
+SLICE_VALUES = 6_000_000  # logits at a time on a CPU: what the C library keeps, 32 MB, and no more
+SLICE_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,42 @@ class LanguageModel:
         dtype = weight.dtype if weight.is_floating_point() else hidden.dtype
         logits = scale_logits(head(hidden.to(dtype)).float(), self.config)
         return logits if token_ids is None else logits[..., token_ids]
+
+    @property
+    def has_plain_head(self) -> bool:
+        """Return whether the head is one matrix, of which a part gives a part of the logits."""
+        return isinstance(self.head, nn.Linear) and self.head.weight.is_floating_point()
+
+    def asked_log_probs(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
+        """Return log-probabilities `(n, C)` of some tokens, float32.
+
+        They are normalised over the vocabulary, which passes by in slices that all rows share: the
+        head's matrix, larger than the logits of a few rows, is read once, and no `(n, V)` tensor
+        exists. For a plain head only.
+
+        Args:
+            hidden: `(n, H)`.
+            token_ids: `(n, C)`.
+        """
+        assert isinstance(self.head, nn.Linear)
+        weight, bias = self.head.weight, self.head.bias
+        hidden = hidden.to(weight.dtype)
+        values = SLICE_VALUES if hidden.device.type == "cpu" else 16 * SLICE_VALUES
+        found = []
+        for rows, ids in zip(hidden.split(SLICE_ROWS), token_ids.split(SLICE_ROWS), strict=True):
+            size = max(1, values // max(1, len(rows)))
+            asked = torch.zeros(ids.shape, device=rows.device)
+            total = torch.full((len(rows), 1), -torch.inf, device=rows.device)
+            for start in range(0, len(weight), size):
+                end = start + size
+                raw = F.linear(rows, weight[start:end], None if bias is None else bias[start:end])
+                logits = scale_logits(raw.float(), self.config)
+                total = torch.logaddexp(total, logits.logsumexp(dim=-1, keepdim=True))
+                inside = (ids >= start) & (ids < end)
+                place = (ids - start).clamp(0, logits.shape[-1] - 1)
+                asked = torch.where(inside, logits.gather(-1, place), asked)
+            found.append(asked - total)
+        return torch.cat(found)
 
     def fingerprint(self) -> str:
         """Return a hash of config and weights; of each weight some thousand values are read."""

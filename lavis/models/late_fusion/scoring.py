@@ -145,19 +145,94 @@ def predict_columns(
         )
         for name, way in ways.items()
     }
+    asked_ways = {}
+    if ids is not None and model.language.has_plain_head:
+        asked_ways = {name: way for name, way in ways.items() if _needs_only_asked(model, way)}
+    flat: dict[str, Tensor] = {}
+    if ids is not None and asked_ways:
+        flat = _predict_asked(model, rows, asked_ways, shares, ids, details=details)
+    if len(asked_ways) < len(ways):
+        others = {name: way for name, way in ways.items() if name not in asked_ways}
+        more = details and not asked_ways
+        flat |= _predict_all(model, rows, others, shares, ids, details=more)
+    outputs = {}
+    for name, log_probs in flat.items():
+        whole = log_probs.unflatten(0, (batch, asked))
+        outputs[name] = whole.transpose(1, 2) if name == "image_log_probs" else whole
+    return outputs
+
+
+def _key(name: str) -> str:
+    return f"log_probs.{name}" if name else "log_probs"
+
+
+def _needs_only_asked(model: FusionBase, way: Mixing) -> bool:
+    """Return whether a way of mixing needs no other token's probability than those asked for."""
+    if way.weights in ("entropy", "max_confidence"):
+        return False
+    return way.kind == "probs" or not changes_logits(model.language.config)
+
+
+def _predict_asked(
+    model: FusionBase,
+    rows: Tensor,
+    ways: Mapping[str, Mixing],
+    shares: Mapping[str, tuple[Any, ...]],
+    ids: Tensor,
+    *,
+    details: bool,
+) -> dict[str, Tensor]:
+    """Return log-probabilities of asked tokens, by output name; the head runs once for all of them.
+
+    Args:
+        rows: `(n, K + 1, H)`.
+        ids: `(n, C)`.
+    """
+    mixed = {
+        # a plain head of mixed hidden states gives the mixed logits: one row instead of K + 1
+        name: _mix_rows(rows, shares[name][0])
+        for name, way in ways.items()
+        if way.kind == "logits"
+    }
+    alone = details or any(way.kind == "probs" for way in ways.values())
+    stacked = [rows] if alone else []
+    stacked += [row[:, None].to(rows.dtype) for row in mixed.values()]
+    hidden = torch.cat(stacked, dim=1)  # (n, S, H)
+    every = ids[:, None].expand(-1, hidden.shape[1], -1)
+    log_probs = model.language.asked_log_probs(hidden.flatten(0, 1), every.flatten(0, 1))
+    log_probs = log_probs.unflatten(0, hidden.shape[:2])
+    found: dict[str, Tensor] = {}
+    if alone:
+        images, text = log_probs[:, : rows.shape[1] - 1], log_probs[:, rows.shape[1] - 1]
+        if details:
+            found["text_log_probs"], found["image_log_probs"] = text, images
+        for name, way in ways.items():
+            if way.kind == "probs":
+                found[_key(name)] = mix_probs(images, text, shares[name][0])
+    for place, name in enumerate(mixed, start=hidden.shape[1] - len(mixed)):
+        found[_key(name)] = log_probs[:, place]
+    return found
+
+
+def _predict_all(
+    model: FusionBase,
+    rows: Tensor,
+    ways: Mapping[str, Mixing],
+    shares: Mapping[str, tuple[Any, ...]],
+    ids: Tensor | None,
+    *,
+    details: bool,
+) -> dict[str, Tensor]:
+    """Return log-probabilities by output name, from logits over the vocabulary."""
     parts: dict[str, list[Tensor]] = {}
-    size = max(1, model.config.loss_chunk // (count + 1))
+    size = max(1, model.config.loss_chunk // rows.shape[1])
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
         asked_ids = None if ids is None else ids[part]
         found = _predict_chunk(model, rows[part], ways, shares, part, asked_ids, details=details)
         for name, log_probs in found.items():
             parts.setdefault(name, []).append(log_probs)
-    outputs = {}
-    for name, pieces in parts.items():
-        whole = torch.cat(pieces).unflatten(0, (batch, asked))
-        outputs[name] = whole.transpose(1, 2) if name == "image_log_probs" else whole
-    return outputs
+    return {name: torch.cat(pieces) for name, pieces in parts.items()}
 
 
 def _predict_chunk(
@@ -173,15 +248,14 @@ def _predict_chunk(
     """Return log-probabilities of rows `(c, K + 1, H)`, by output name.
 
     Args:
-        ids: `(c, C)`, those that are asked for (None: all). Where mixing allows it, no other
-            token's probability is computed, only the sum of all.
+        ids: `(c, C)`, those that are asked for (None: all).
     """
     found: dict[str, Tensor] = {}
     logits: Tensor | None = None
     alone: Tensor | None = None  # (c, K + 1, C), what pictures and text predict by themselves
     for name, way in ways.items():
         share, present = shares[name]
-        key = f"log_probs.{name}" if name else "log_probs"
+        key = _key(name)
         if way.kind == "logits" and share is not None and not changes_logits(model.language.config):
             # A linear head of mixed hidden states gives the mixed logits: one row instead of K + 1.
             found[key] = _normalised(model.logits(_mix_rows(rows, share[part])), ids)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lavis.common.errors import ConfigError
+from lavis.models.late_fusion import language
 from lavis.models.late_fusion.config import LateFusionConfig
 from lavis.models.late_fusion.mixing import (
     Mixing,
@@ -140,3 +141,25 @@ def test_only_asked_tokens_come_back_normalised_over_all(make_model, texts, pict
     torch.testing.assert_close(one, found)
     details = model.predict({**sample, "token_ids": common}, details=True)
     assert details["image_log_probs"].shape == (3, 2, 2, 3)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma2"])
+def test_slices_of_the_vocabulary_give_what_the_whole_gives(
+    make_model, texts, pictures, kind, monkeypatch
+):
+    model, sample = make_model(kind), {**texts(), **pictures()}
+    ways = {
+        "probs": Mixing("probs"),
+        "logits": Mixing("logits"),
+        "none": Mixing("logits", num_images=0),
+        "sure": Mixing("probs", weights="entropy"),
+    }
+    sample["positions"] = torch.tensor([[0, 8], [2, 5], [1, 2]])
+    whole = model.predict(sample, ways, details=True)
+    monkeypatch.setattr(language, "SLICE_VALUES", 40)
+    monkeypatch.setattr(language, "SLICE_ROWS", 4)
+    ids = torch.tensor([3, 0, 11])
+    for chosen in (ways, {"logits": ways["logits"]}):
+        found = model.predict({**sample, "token_ids": ids}, chosen, details=len(chosen) > 1)
+        for name, log_probs in found.items():
+            torch.testing.assert_close(log_probs, whole[name][..., ids], rtol=1e-4, atol=1e-5)
