@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "fixtures" / "lskd" / "stage1"
 EVAL = ROOT / "lavis" / "projects" / "blip2" / "eval" / "unified_eval"
 TINY = [
-    "model.image_size=28", "model.num_query_token=8", "model.max_txt_len=64", "model.embed_dim=24",
+    "model.image_size=28", "model.num_query_token=8", "model.max_txt_len=64",
     "model.vit.embed_dim=64", "model.vit.depth=3", "model.vit.num_heads=4",
     "model.qformer.hidden_size=48", "model.qformer.num_hidden_layers=4",
     "model.qformer.num_attention_heads=4", "model.qformer.intermediate_size=96",
@@ -82,7 +82,7 @@ for jobs in json.load(sys.stdin):
 
 
 @pytest.fixture(scope="module")
-def world(session_samples, tmp_path_factory):
+def world(session_samples, language_models, tmp_path_factory):
     """Convert and evaluate everything once; returns folder, exit codes and what was said."""
     import torch
     from safetensors.torch import load
@@ -99,6 +99,8 @@ def world(session_samples, tmp_path_factory):
     def evaluate(name, output, *options, rank=None, size=1, port=0):
         arguments = ["--cfg-path", str(EVAL / f"{name}.yaml"), "--options", *TINY]
         arguments += [f"model.pretrained={folder / 'checkpoint_best.pth'}"]
+        if not any(option.startswith("model.arch") for option in options):
+            arguments.append("model.embed_dim=24")
         arguments += [f"run.output_dir={folder / output}", *options]
         launcher = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
         launcher |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -113,6 +115,10 @@ def world(session_samples, tmp_path_factory):
     jobs.append([evaluate("sherlock_comparison", "both", "run.score=both")])
     jobs.append([evaluate("sherlock_comparison", "unknown", "run.score=clip")])
     jobs.append([evaluate("vcr_qa", "likelihood", "run.score=likelihood")])
+    jobs.append([evaluate("vcr_qa", "critic", "model.arch=blip2_critic")])
+    llm = ["model.arch=blip2_llm", f"model.llm_model={language_models['gpt2']}"]
+    llm += ["model.load_pretrained=false", "run.score=likelihood"]
+    jobs.append([evaluate("vcr_qa", "written", *llm)])
     environment = {
         **os.environ,
         "UNIFIED_IMAGE_DIR": str(session_samples.images),
@@ -141,7 +147,7 @@ def test_everything_ran(world):
     # 1: some items are set aside (too few inferences to draw from, no agreed label)
     assert converted == [[0], [0], [0], [1], [0], [1], [0]]
     assert evaluated == [[0]] * 7
-    assert rest == [[0, 0], [0], [2], [2]]
+    assert rest == [[0, 0], [0], [2], [2], [0], [0]]
 
 
 @pytest.mark.parametrize(
@@ -200,6 +206,18 @@ def test_the_sum_of_both_scores_ranks_too(world):
     for one, both in zip(*rows, strict=True):
         added = [b - a for a, b in zip(one["match_scores"], both["match_scores"], strict=True)]
         assert all(-1 <= value <= 1 for value in added) and any(added)  # a cosine
+
+
+def test_a_critic_and_a_generative_student_rank_too(world):
+    folder, _, _ = world
+    found = {}
+    for name in ("vcr_qa", "critic", "written"):
+        rows = json.loads((folder / name / "result" / "test_epochbest.json").read_text())
+        assert summary_of(folder / name)["metrics"]["accuracy"]["records"] == 2
+        found[name] = [row["match_scores"] for row in rows]
+    for student, critic in zip(found["vcr_qa"], found["critic"], strict=True):
+        assert student == pytest.approx(critic, abs=1e-5)  # one matching head, the same weights
+    assert all(score < 0 for scores in found["written"] for score in scores)  # log-probabilities
 
 
 def test_wrong_scores_are_refused(world):
