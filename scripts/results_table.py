@@ -52,8 +52,12 @@ def parse_run(text: str) -> tuple[str, str, Path]:
 
 
 def read_run(folder: Path, metric: str) -> dict[str, Any]:
-    """Return the figures of a run's metric; raises `DataError` where it has none."""
-    files = sorted(folder.glob("*summary.json"))
+    """Return the figures of a run's metric; of several splits those of `test`.
+
+    Raises:
+        DataError: it has none.
+    """
+    files = sorted(folder.glob("summary.json")) or sorted(folder.glob("*_summary.json"))
     if len(files) != 1:
         raise DataError(f"{folder}: one summary.json was expected, found {len(files)}")
     summary = json.loads(files[0].read_text(encoding="utf-8"))

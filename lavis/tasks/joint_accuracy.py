@@ -16,13 +16,16 @@ from lavis.tasks.question_statistics import interval
 
 
 def result_file(path: Path) -> Path:
-    """Return the per-record file of a run: `path` itself, or the one in its `result` folder.
+    """Return the per-record file of a run: `path` itself, or that of `test`, or the only one.
 
     Raises:
         DataError: none, or several.
     """
     if path.is_file():
         return path
+    of_test = path / "result" / "test_epochbest.jsonl"
+    if of_test.is_file():
+        return of_test
     found = sorted((path / "result").glob("*_epochbest.jsonl"))
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"

@@ -41,6 +41,8 @@ def test_runs_that_cannot_be_joined(tmp_path):
     file.write_text(file.read_text() * 2)
     with pytest.raises(DataError, match="item a comes twice"):
         read_marks(file)
-    write_run(tmp_path, {"a": True}, name="test_epochbest")
-    with pytest.raises(DataError, match=r"found test_epochbest\.jsonl, val_epochbest\.jsonl"):
+    write_run(tmp_path, {"a": True}, name="held_out_epochbest")
+    with pytest.raises(DataError, match=r"found held_out_epochbest\.jsonl, val_epochbest\.jsonl"):
         read_marks(tmp_path)
+    write_run(tmp_path, {"b": True}, name="test_epochbest")
+    assert list(read_marks(tmp_path)) == ["b"]
