@@ -178,8 +178,8 @@ def _coco(path: str) -> Iterator[Line]:
     by_picture: dict[Any, list[Any]] = {}
     for item in annotations:
         if not item.get("iscrowd"):
-            found = (item.get("bbox"), categories.get(item.get("category_id"), ""))
-            by_picture.setdefault(item.get("image_id"), []).append(found)
+            named = (item.get("bbox"), categories.get(item.get("category_id"), ""))
+            by_picture.setdefault(item.get("image_id"), []).append(named)
     del content, annotations
     for number, name in pictures:
         found = by_picture.pop(number, [])

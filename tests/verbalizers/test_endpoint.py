@@ -5,17 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
+import verbalize as command
 from PIL import Image
 
 pytest.importorskip("openai")
-
-ROOT = Path(__file__).parents[2]
 
 
 class Server(ThreadingHTTPServer):
@@ -77,9 +74,6 @@ def server():
 
 
 def verbalize(arguments):
-    sys.path.insert(0, str(ROOT / "scripts"))
-    import verbalize as command
-
     return command.main(arguments)
 
 

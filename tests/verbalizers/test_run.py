@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import verbalize as command
 
 from lavis.datasets.regions import open_mapping
 
@@ -50,9 +51,6 @@ OUTPUTS = ("verbalized.jsonl", "rejects.jsonl", "summary.json")
 
 def verbalize(arguments):
     """Run the command in this process."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    import verbalize as command
-
     return command.main(arguments)
 
 
