@@ -110,11 +110,6 @@ class Backend(Protocol):
     keeps_replies: ClassVar[bool]
     window: int
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Return what replies depend on beside the request: model name, revision. No secrets."""
-        ...
-
     def submit(self, ask: Ask) -> None:
         """Take one request; returns soon."""
         ...

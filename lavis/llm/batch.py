@@ -52,11 +52,6 @@ class BatchBackend:
         self.window = config.batch.max_requests * config.batch.max_jobs
         self._take_over()
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Return the model's name; a reply is the same whichever way it came."""
-        return {"backend": "openai", "model": self._config.model}
-
     def submit(self, ask: Ask) -> None:
         """Write one request into the next file, unless a job of an earlier process has it."""
         self._wanted.add(ask.content_key)

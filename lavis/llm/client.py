@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ class ChatClient:
     Use it as a context manager. One thread calls it.
 
     Attributes:
+        identity: what replies depend on beside the request.
         cached: replies of this process that were taken from the store.
     """
 
-    def __init__(self, backend: Backend, desk: Desk) -> None:
+    def __init__(self, backend: Backend, desk: Desk, identity: Mapping[str, Any]) -> None:
         self._backend, self._desk = backend, desk
-        self.identity = backend.identity
+        self.identity = dict(identity)
         self.cached = 0
 
     def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
@@ -118,4 +119,4 @@ def build_client(config: LlmConfig, folder: str | Path) -> ChatClient:
     except BaseException:
         desk.ledger.close()
         raise
-    return ChatClient(backend, desk)
+    return ChatClient(backend, desk, config.identity)

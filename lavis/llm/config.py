@@ -6,6 +6,7 @@ dataclass checks the rest. `LlmSettings` is the type to use for such a field.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -128,6 +129,11 @@ class LlmConfig:
         """Return what a token costs against the table."""
         return 1.0
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what replies depend on beside the request; no secrets."""
+        return {"backend": self.backend, "model": self.model}
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OpenAIConfig(LlmConfig):
@@ -197,6 +203,11 @@ class OpenAIConfig(LlmConfig):
                 raise ConfigError(f"{name} is {getattr(self, name)}; null for no limit")
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """Return the model's name: the same model of another server gives the stored reply."""
+        return {"backend": "openai", "model": self.model}
+
+    @property
     def price_factor(self) -> float:
         """Return what a token costs against the table: batched ones cost less."""
         return self.batch.price_factor if self.mode == "batch" else 1.0
@@ -231,6 +242,21 @@ class TransformersConfig(LlmConfig):
         if self.batch_size < 1:
             raise ConfigError(f"batch_size is {self.batch_size}; it must be positive")
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return the model's name and revision; of a folder, also its files' sizes and times."""
+        known: dict[str, Any] = {"backend": "transformers", "model": self.model}
+        known |= {
+            "revision": self.revision,
+            "gguf_file": self.gguf_file,
+            "template": self.template,
+            "dtype": self.dtype,
+        }
+        if os.path.isdir(self.model):
+            files = sorted((e for e in os.scandir(self.model) if e.is_file()), key=lambda e: e.name)
+            known["files"] = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+        return known
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScriptedConfig(LlmConfig):
@@ -250,6 +276,11 @@ class ScriptedConfig(LlmConfig):
         super().__post_init__()
         if not re.fullmatch(r".+:[A-Za-z_]\w*", self.script):
             raise ConfigError(f"script is {self.script!r}; write package.module:function")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return the function's name and options."""
+        return {"backend": "scripted", "script": self.script, "options": dict(self.options or {})}
 
 
 def read_llm(node: Any) -> LlmConfig:

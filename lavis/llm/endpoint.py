@@ -57,11 +57,6 @@ class OpenAIBackend:
             return BatchBackend(config, desk)
         return cls(config, desk)
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Return the model's name: the same model of another server gives the same stored reply."""
-        return {"backend": "openai", "model": self._config.model}
-
     def submit(self, ask: Ask) -> None:
         """Queue one request."""
         self._futures.add(self._pool.submit(self._work, ask))

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lavis.common.errors import ConfigError
 from lavis.common.registry import llms
@@ -32,12 +32,6 @@ class ScriptedBackend:
     def build(cls, config: ScriptedConfig, desk: Desk) -> ScriptedBackend:
         """Return the backend."""
         return cls(config, desk)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Return the function's name and options."""
-        options = dict(self._config.options or {})
-        return {"backend": "scripted", "script": self._config.script, "options": options}
 
     def submit(self, ask: Ask) -> None:
         """Take one request."""

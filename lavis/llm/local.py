@@ -1,0 +1,168 @@
+"""Any causal language model of transformers on this machine, several prompts at a time.
+
+Each request has its own random stream, made from its content: its reply does not depend on which
+others share the batch, nor on a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+
+from lavis.common.registry import llms
+from lavis.llm.base import Ask, ChatReply, Message, count_images, message_texts
+from lavis.llm.budget import BudgetReached
+from lavis.llm.config import TransformersConfig
+from lavis.llm.desk import Desk
+
+logger = logging.getLogger(__name__)
+
+
+@llms.register("transformers")
+class TransformersBackend:
+    """Generates for `batch_size` prompts at once."""
+
+    keeps_replies: ClassVar[bool] = True
+    config_class: ClassVar[type[TransformersConfig]] = TransformersConfig
+
+    def __init__(self, config: TransformersConfig, desk: Desk) -> None:
+        self._config, self._desk = config, desk
+        files = {"revision": config.revision, "gguf_file": config.gguf_file}
+        where: dict[str, Any] = {k: v for k, v in files.items() if v is not None}
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(
+            config.model, padding_side="left", **where
+        )
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        device = config.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        model: Any = AutoModelForCausalLM.from_pretrained(config.model, dtype=config.dtype, **where)
+        self._model = model.to(device).eval()
+        self._asks: list[Ask] = []
+        self.window = config.batch_size
+
+    @classmethod
+    def build(cls, config: TransformersConfig, desk: Desk) -> TransformersBackend:
+        """Return the backend, its model loaded."""
+        return cls(config, desk)
+
+    def submit(self, ask: Ask) -> None:
+        """Take one request."""
+        self._asks.append(ask)
+
+    def collect(self) -> list[ChatReply]:
+        """Generate for everything that was taken."""
+        asks, self._asks = self._asks, []
+        replies, ready = [], []
+        for ask in asks:
+            if count_images(ask.request.messages):
+                reason = "the local language model reads no pictures"
+                replies.append(ChatReply(ask.content_key, error=reason, failure="refused"))
+                continue
+            try:
+                bound, most = self._desk.counter.bound(ask.request), ask.request.max_tokens
+                self._desk.ledger.reserve(ask.content_key, bound, most)
+                ready.append(ask)
+            except BudgetReached as error:
+                replies.append(ChatReply(ask.content_key, error=str(error), failure="budget"))
+        return replies + (self._generate(ready) if ready else [])
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    @torch.inference_mode()
+    def _generate(self, asks: list[Ask]) -> list[ChatReply]:
+        texts = [self._prompt(list(ask.request.messages)) for ask in asks]
+        templated = self._chats()
+        inputs = self._tokenizer(
+            texts, return_tensors="pt", padding=True, add_special_tokens=not templated
+        ).to(self._model.device)
+        inputs.pop("token_type_ids", None)
+        longest = max(ask.request.max_tokens for ask in asks)
+        output = self._model.generate(
+            **inputs,
+            max_new_tokens=longest,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=self._tokenizer.pad_token_id,
+            logits_processor=LogitsProcessorList([_OwnStreams(asks)]),
+        )
+        new = output[:, inputs["input_ids"].shape[1] :]
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        return [self._reply(*row) for row in zip(asks, new, lengths, strict=True)]
+
+    def _reply(self, ask: Ask, ids: Tensor, prompt_tokens: int) -> ChatReply:
+        kept = ids[: ask.request.max_tokens].tolist()
+        ends = self._ends()
+        stop = next((place for place, token in enumerate(kept) if token in ends), None)
+        finish = "length" if stop is None else "stop"
+        kept = kept if stop is None else kept[:stop]
+        text = self._tokenizer.decode(kept, skip_special_tokens=True)
+        reply = ChatReply(ask.content_key, text, finish, prompt_tokens, max(1, len(kept)))
+        return self._desk.finish(ask.content_key, reply, ask.request, ask.content_key)
+
+    def _ends(self) -> set[int]:
+        ids = self._model.generation_config.eos_token_id
+        found = set(ids) if isinstance(ids, list) else {ids}
+        return (found | {self._tokenizer.eos_token_id}) - {None}
+
+    def _chats(self) -> bool:
+        if self._config.template == "auto":
+            return self._tokenizer.chat_template is not None
+        return self._config.template == "chat"
+
+    def _prompt(self, messages: list[Message]) -> str:
+        """Return messages as the model's template writes them, or one after another."""
+        plain = "\n\n".join(message_texts(messages)) + "\n\n"
+        if not self._chats():
+            return plain
+        messages = [{"role": m["role"], "content": "\n".join(message_texts([m]))} for m in messages]
+        write = self._tokenizer.apply_chat_template
+        try:
+            return write(messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template that knows no system role raises its own error
+            if messages[0]["role"] != "system":
+                raise
+            logger.debug("chat template: %s; the system text joins the first turn", error)
+            joined = "\n\n".join(m["content"] for m in messages[:2])
+            merged = [{"role": "user", "content": joined}, *messages[2:]]
+            return write(merged, tokenize=False, add_generation_prompt=True)
+
+
+class _OwnStreams(LogitsProcessor):
+    """Adds Gumbel noise of each row's own stream: the largest is a sample of softmax(l / T)."""
+
+    def __init__(self, asks: list[Ask]) -> None:
+        self._requests = [ask.request for ask in asks]
+        self._streams = []
+        for ask in asks:
+            seed = int(ask.content_key.rpartition("-")[2][:15], 16)
+            self._streams.append(torch.Generator().manual_seed(seed))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # (B, L), (B, V) -> (B, V)
+        rows = []
+        for row, request, stream in zip(scores.float(), self._requests, self._streams, strict=True):
+            if request.temperature <= 0:
+                rows.append(row)
+                continue
+            row = _nucleus(row / request.temperature, request.top_p)
+            uniform = torch.rand(row.shape, generator=stream).clamp_min(1e-20).to(row.device)
+            rows.append(row - torch.log(-torch.log(uniform).clamp_min(1e-20)))
+        return torch.stack(rows)
+
+
+def _nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """Return logits `(V,)` with all but the likeliest tokens of share `top_p` at -inf."""
+    if top_p >= 1:
+        return logits
+    ordered, order = logits.sort(descending=True)
+    before = ordered.softmax(0).cumsum(0) - ordered.softmax(0)
+    dropped = order[before >= top_p]
+    return logits.index_fill(0, dropped, float("-inf"))

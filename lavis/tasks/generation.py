@@ -1,0 +1,269 @@
+"""Verbalized pictures to question / answer / rationale records, by a language model.
+
+The plan is a list of units, `row * prompts + prompt`: one request each, made from the data and the
+config alone. A unit is finished when its items are in the journal. Pictures are read when their
+turn comes; a table of 16 bytes a unit is all that grows with the data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lavis.common.errors import RecordError
+from lavis.common.journal import Journal
+from lavis.datasets.records import RecordStore
+from lavis.llm.base import ChatReply, ChatRequest, content_key
+from lavis.llm.budget import BudgetReached
+from lavis.llm.client import ChatClient
+from lavis.llm.config import LlmConfig
+from lavis.llm.parse import ReplyError, Wanted, make_record, read_reply, response_format
+from lavis.llm.prompts import Prompts
+from lavis.llm.scene import Scene, SceneLimits, read_scene
+from lavis.llm.store import ReplyStore
+from lavis.llm.tokens import TokenCounter
+from lavis.tasks.generation_config import GenerateConfig, PromptConfig
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 500  # characters of a reply in the list of rejects
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """A first reply that could not be read, while a better one is asked for."""
+
+    text: str
+    reason: str
+
+
+class Generation:
+    """What is asked about each picture, and what is made of the replies.
+
+    Args:
+        config: section `generate`.
+        store: rows of the verbalized mappings.
+    """
+
+    def __init__(self, config: GenerateConfig, store: RecordStore) -> None:
+        self.config, self.store = config, store
+        self.prompts = Prompts(config.prompt_dir)
+        self.units = len(store) * len(config.prompts)
+        self.repaired = self.failed = 0
+        self.stopped = ""  # the cap that was reached
+        self._format = response_format() if config.structured else None
+        self._broken: dict[int, _Broken] = {}
+        self._repairs: deque[ChatRequest] = deque()
+        self._instructions = {p.style: self.prompts.instructions(p.style) for p in config.prompts}
+
+    def fingerprint(self, llm: LlmConfig) -> dict[str, Any]:
+        """Return the identity of everything a unit depends on."""
+        from dataclasses import asdict
+
+        node = asdict(self.config)
+        for name in ("records", "prompt_dir", "dry_run_sample"):
+            del node[name]
+        return {
+            "generate": node,
+            "records": self.store.identity(),
+            "templates": self.prompts.identity(),
+            "llm": llm.identity,
+        }
+
+    def place(self, unit: int) -> tuple[int, PromptConfig]:
+        """Return the row and the prompt of a unit."""
+        row, prompt = divmod(unit, len(self.config.prompts))
+        return row, self.config.prompts[prompt]
+
+    def scene(self, unit: int) -> Scene:
+        """Return the scene a unit is about.
+
+        Raises:
+            RecordError: the record cannot be used, or has nothing to ask about.
+        """
+        row, prompt = self.place(unit)
+        config = self.config
+        limits = SceneLimits(
+            max_regions=config.max_regions,
+            max_captions=config.max_captions,
+            max_narratives=config.max_narratives,
+            max_concepts=config.max_concepts,
+            max_dialogue=config.max_dialogue,
+            people_first=prompt.people,
+        )
+        scene = read_scene(self.store.read(row), limits)
+        if prompt.regions == "any" and not scene.regions:
+            raise RecordError("not asked: the picture has no regions")
+        somebody = any(region.is_person for region in scene.regions)
+        if prompt.regions == "any" and prompt.people and not somebody:
+            raise RecordError("not asked: no region is a person")
+        if not (scene.regions or scene.captions or scene.narratives or scene.objects):
+            raise RecordError("not asked: nothing is known of the picture")
+        return scene
+
+    def request(self, unit: int, scene: Scene) -> ChatRequest:
+        """Return the request of a unit; its key is the unit's number."""
+        _, prompt = self.place(unit)
+        values = {
+            "scene": scene,
+            "regions": prompt.regions,
+            "people": prompt.people,
+            "num_items": prompt.num_items,
+        }
+        return self._ask(f"{unit}", self.prompts.messages(prompt.style, values))
+
+    def run(self, client: ChatClient, journal: Journal, progress: Any) -> None:
+        """Ask for every unit the journal does not have, and write what comes back.
+
+        A cap that is reached ends the run quietly: see `stopped`.
+        """
+        rest = (unit for unit in range(self.units) if not journal.done(unit))
+        try:
+            while True:
+                for reply in client.complete(self._requests(rest, journal, progress)):
+                    done = self._receive(int(reply.key.rstrip("r")), reply)
+                    if done is not None:
+                        journal.append(*done)
+                        progress.add(note=_note(client))
+                if not self._repairs:
+                    return
+        except BudgetReached as reached:
+            self.stopped = str(reached)
+            logger.warning("stopped: %s; start again with a higher cap to go on", reached)
+
+    def _requests(
+        self, rest: Iterator[int], journal: Journal, progress: Any
+    ) -> Iterator[ChatRequest]:
+        """Yield repairs as they come up, then units that are left."""
+        while True:
+            if self._repairs:
+                yield self._repairs.popleft()
+                continue
+            unit = next(rest, None)
+            if unit is None:
+                return
+            try:
+                request = self.request(unit, self.scene(unit))
+            except RecordError as error:
+                journal.append(unit, [(unit, {"rejects": [{"reason": error.reason}]})])
+                progress.add()
+                continue
+            yield request
+
+    def _receive(self, unit: int, reply: ChatReply) -> tuple[int, list[tuple[int, Any]]] | None:
+        """Return the unit's row for the journal, or None where it is not finished."""
+        broken = self._broken.pop(unit, None)
+        if reply.failure == "transient":
+            self.failed += 1
+            logger.warning("unit %d is left for the next start: %s", unit, reply.error)
+            return None
+        row: dict[str, Any] = {"tokens": [reply.prompt_tokens, reply.completion_tokens]}
+        if not reply.ok:
+            row["rejects"] = [{"reason": reply.error}]
+            return unit, [(unit, row)]
+        try:
+            items = read_reply(reply.text, reply.finish_reason)
+        except ReplyError as error:
+            if error.repairable and broken is None and self.config.repair:
+                self._broken[unit] = _Broken(reply.text, error.reason)
+                self._repairs.append(self._repair(unit, reply.text, error.reason))
+                return None
+            reject = {"reason": error.reason, "reply": reply.text[:SHOWN]}
+            if broken is not None:
+                reject["first_reason"] = broken.reason
+            row["rejects"] = [reject]
+            return unit, [(unit, row)]
+        if broken is not None:
+            self.repaired += 1
+            row["repaired"] = broken.reason
+        return unit, [(unit, row | self._judge(unit, items))]
+
+    def _judge(self, unit: int, items: list[Any]) -> dict[str, Any]:
+        """Return the records and rejects of a reply's items, each with its place in the reply."""
+        _, prompt = self.place(unit)
+        scene = self.scene(unit)
+        wanted = Wanted(prompt.style, prompt.regions, prompt.people, prompt.num_items)
+        records, rejects = [], []
+        for position, item in enumerate(items):
+            if position >= wanted.num_items:
+                made: dict[str, Any] | str = "more items than asked for"
+            else:
+                made = make_record(item, scene, wanted, self._instructions[prompt.style])
+            if isinstance(made, str):
+                rejects.append({"reason": made, "position": position, "item": item.model_dump()})
+            else:
+                records.append({"position": position, **made})
+        return {"records": records, "rejects": rejects}
+
+    def _repair(self, unit: int, text: str, problem: str) -> ChatRequest:
+        """Return the request that shows a reply beside what is wrong with it."""
+        first = self.request(unit, self.scene(unit))
+        said = {"role": "assistant", "content": text[: 4 * self.config.max_tokens] or "(nothing)"}
+        messages = [*first.messages, said, self.prompts.repair(problem)]
+        return self._ask(f"{unit}r", messages)
+
+    def _ask(self, key: str, messages: list[dict[str, Any]]) -> ChatRequest:
+        config = self.config
+        return ChatRequest(
+            key=key,
+            messages=messages,
+            max_tokens=config.max_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            seed=config.seed,
+            response_format=self._format,
+        )
+
+
+def _note(client: ChatClient) -> str:
+    totals = client.totals()
+    return f"{totals.tokens} tokens, {totals.cost:.2f} spent" if totals.cost else ""
+
+
+def estimate(generation: Generation, llm: LlmConfig) -> dict[str, Any]:
+    """Return what a run would ask and cost, without touching the network.
+
+    At most `dry_run_sample` pictures, evenly spaced, are read; the rest is taken to be like them.
+    Replies that are stored already are not counted as cost. Repairs and retries are not foreseen.
+    """
+    rows = len(generation.store)
+    step = max(1, -(-rows // generation.config.dry_run_sample))
+    sample = range(0, rows, step)
+    counter = TokenCounter(llm, exact=True)
+    store = ReplyStore(llm.cache_dir)
+    asked = stored = tokens = 0
+    reasons: dict[str, int] = {}
+    kinds = len(generation.config.prompts)
+    for unit in (row * kinds + kind for row in sample for kind in range(kinds)):
+        try:
+            request = generation.request(unit, generation.scene(unit))
+        except RecordError as error:
+            reason = error.reason.split(":")[0]
+            reasons[reason] = reasons.get(reason, 0) + 1
+            continue
+        asked += 1
+        if store.has(content_key(llm.identity, request)):
+            stored += 1
+        else:
+            tokens += counter.estimate(request)
+    scale = rows / max(1, len(sample))
+    to_send = round((asked - stored) * scale)
+    prompt_tokens, most = round(tokens * scale), to_send * generation.config.max_tokens
+    report: dict[str, Any] = {
+        "pictures": rows,
+        "requests": round(asked * scale),
+        "stored_replies": round(stored * scale),
+        "requests_to_send": to_send,
+        "not_asked": {reason: round(count * scale) for reason, count in reasons.items()},
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens_at_most": most,
+        "token_estimate": counter.method,
+        "pictures_read": len(sample),
+    }
+    if llm.price is not None:
+        cost = prompt_tokens * llm.price.input + most * llm.price.output
+        report["cost_at_most"] = round(cost * llm.price_factor / 1e6, 4)
+    return report
