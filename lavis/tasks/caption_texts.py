@@ -57,6 +57,25 @@ class CaptionTokenizer:
             raise ConfigError(f"run.tokenizer: cannot load '{name}': {error}") from None
         return cls(tokenizer, max_length, mlm_probability=mlm_probability)
 
+    def tokens_of_words(self, words: Sequence[str]) -> Tensor:
+        """Return the tokens of words inside a text, sorted, each once.
+
+        Raises:
+            ConfigError: a word is more than one token.
+        """
+        import torch
+
+        from lavis.tasks.candidates import token_path
+
+        paths = {word: token_path(self.tokenizer, word) for word in words}
+        long = [word for word, path in paths.items() if len(path) != 1]
+        if long:
+            raise ConfigError(
+                f"run.loss_vocabulary: '{long[0]}' is {len(paths[long[0]])} tokens of this "
+                "tokenizer; name words of one token, or write seen"
+            )
+        return torch.tensor(sorted({path[0] for path in paths.values()}), dtype=torch.long)
+
     @property
     def pad(self) -> int:
         """A token that may stand where none is."""

@@ -23,7 +23,8 @@ class LanguageModelingConfig:
         tokenizer: Hugging Face id or folder; run files say `${model.llm}`.
         max_length: longer texts are cut at their end (null: where the model has no more positions).
         loss_vocabulary: softmax over `all` tokens, or over those `seen` in the training texts,
-            which suits small worlds of captions and is much cheaper.
+            which suits small worlds of captions and is much cheaper; or a list of words: these are
+            told apart from each other, and no other word of a text counts.
         mlm_probability: share of tokens that a model which fills masks predicts (released: 0.2).
         blank_pictures: zeros in place of every picture: the control that learns without them.
         pictures: where pictures of texts without any come from (`wiki`).
@@ -33,7 +34,7 @@ class LanguageModelingConfig:
 
     tokenizer: str
     max_length: PositiveInt | None = None
-    loss_vocabulary: Literal["all", "seen"] = "all"
+    loss_vocabulary: Literal["all", "seen"] | list[str] = "all"
     mlm_probability: Annotated[float, Field(gt=0, lt=1)] = 0.2
     blank_pictures: bool = False
     pictures: PicturesConfig = field(
@@ -44,3 +45,7 @@ class LanguageModelingConfig:
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 2:
             raise ConfigError(f"max_length is {self.max_length}; use 2 or more")
+        if isinstance(self.loss_vocabulary, list) and len(self.loss_vocabulary) < 2:
+            raise ConfigError(
+                f"loss_vocabulary is {self.loss_vocabulary}; name two words or more, all or seen"
+            )

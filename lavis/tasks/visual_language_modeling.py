@@ -93,7 +93,9 @@ class VisualLanguageModelingTask(BaseTask):
         if self._filled >= {id(dataset) for dataset in datasets}:
             return
         self._cut_texts(model, datasets[0])
-        if self.config.loss_vocabulary == "seen":
+        if isinstance(self.config.loss_vocabulary, list):
+            self._vocabulary = self.texts.tokens_of_words(self.config.loss_vocabulary)
+        elif self.config.loss_vocabulary == "seen":
             self._vocabulary = self._seen(datasets, epoch, run.seed, world)
         if run.cache_features and not self.texts.masked:
             self._fill_states(model, datasets, epoch, run, world, folder, autocast)

@@ -198,6 +198,30 @@ def test_an_empty_text_is_no_target(models):
     assert torch.isfinite(task.train_step(model, data.batch([2]))["loss"])
 
 
+def test_named_words_are_told_apart_and_nothing_else_counts(models, tmp_path):
+    model, task = models("llama", loss_vocabulary=["red", "green"])
+    data = Captions(2)
+    prepare(task, model, [data], tmp_path)
+    tokens = task.texts.tokenizer.convert_ids_to_tokens(task._vocabulary)
+    assert set(tokens) == {"red", "green"}
+    batch = data.batch([1])
+    ids = task.texts.tokens(batch)[0]
+    (place,) = [n for n, i in enumerate(ids) if i in task._vocabulary.tolist()]
+    text, features = model.encode_text(torch.tensor([ids])), model.encode_images(batch["image"])
+    at = torch.tensor([[place - 1]])
+    hidden = model.fuse(text, features, torch.zeros(1, 1, dtype=int), at)[0, 0]
+    gold = torch.searchsorted(task._vocabulary, torch.tensor([ids[place]]))
+    expected = F.cross_entropy(model.logits(hidden)[:, task._vocabulary], gold)
+    loss = task.train_step(model, batch)["loss"]
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_named_word_of_two_tokens_is_refused(models, tmp_path):
+    model, task = models("llama", loss_vocabulary=["red", "red green"])
+    with pytest.raises(ConfigError, match="'red green' is 2 tokens"):
+        prepare(task, model, [Captions(2)], tmp_path)
+
+
 def test_seen_tokens_are_the_vocabulary(models, tmp_path):
     model, task = models("llama", loss_vocabulary="seen")
     data = Captions(2)  # "a box is red .", "a ball is green"
