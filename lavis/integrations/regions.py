@@ -1,0 +1,174 @@
+"""Ask a trained model about a picture and boxes: regions drawn and numbered as in training.
+
+    reader = RegionModel.from_run("output/student")
+    reader.answer(image, [(10, 20, 80, 120), (90, 5, 140, 60)], "What is [0] doing to [1]?")
+
+Box k of the list is `[k]` in texts and has colour k.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from lavis.common.checkpoint import read_state_dict
+from lavis.common.config import load_model_config
+from lavis.common.errors import ConfigError, DataError
+from lavis.common.registry import datasets, models
+from lavis.datasets.lck_record import check_inside, make_region
+from lavis.processors import load_processor
+from lavis.processors.region import DrawnRegion, Palette, draw_regions, outline_width
+
+Box = Sequence[float]  # x1, y1, x2, y2 in pixels of the full picture
+_NUMBER = re.compile(r"\[(\d+)\]")
+_ANSWER = "Answer:"
+
+
+class RegionModel:
+    """A model with the processors and the drawing of its training.
+
+    Args:
+        model: in evaluation mode: a generative student answers; stage 1 and critic rank.
+        vis_processor, text_processor: those of evaluation.
+        palette, line_width, max_regions: the data set's options.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        vis_processor: Any,
+        text_processor: Any,
+        *,
+        palette: Palette = "released",
+        line_width: int | Literal["auto"] = 2,
+        max_regions: int | None = None,
+    ) -> None:
+        self.model = model
+        self._vis_processor, self._text_processor = vis_processor, text_processor
+        self._palette: Palette = palette
+        self._line_width, self._max_regions = line_width, max_regions
+
+    @classmethod
+    def from_run(
+        cls, folder: str | Path, checkpoint: str = "checkpoint_best", device: str = "cpu"
+    ) -> RegionModel:
+        """Load a training run: its model section, a checkpoint, and its first data set's options.
+
+        Raises:
+            ConfigError: the folder is no training run's.
+        """
+        folder = Path(folder)
+        path, weights = folder / "config.yaml", folder / checkpoint / "model.safetensors"
+        for needed in (path, weights):
+            if not needed.is_file():
+                raise ConfigError(f"{folder}: no {needed.relative_to(folder)}; name a training run")
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        section = tree["model"]
+        config, _ = load_model_config(section["arch"], section["model_type"], section)
+        model = models.get(section["arch"]).from_config(config)
+        model.load_state(read_state_dict(weights), source=str(weights))
+        name, node = next(iter(tree["datasets"].items()))
+        return cls(model.eval().to(device), **dataset_options(name, node))
+
+    def draw(self, image: Image.Image, boxes: Sequence[Box]) -> Image.Image:
+        """Return the full-size picture as the model sees it.
+
+        Raises:
+            RecordError: a box that is inverted, not finite or outside the picture.
+        """
+        image = image.convert("RGB")
+        regions = [make_region(k, {"boxes": [list(box)]}) for k, box in enumerate(boxes)]
+        check_inside(regions, image.size)
+        drawn = [DrawnRegion(r.region_id, r.box) for r in regions[: self._max_regions]]
+        edge = int(getattr(self._vis_processor, "image_size", 384))
+        width = outline_width(image.size, self._line_width, edge)
+        return draw_regions(image, drawn, palette=self._palette, width=width)
+
+    def answer(
+        self, image: Image.Image, boxes: Sequence[Box], question: str, **options: Any
+    ) -> str:
+        """Return what a generative student answers.
+
+        Args:
+            image: of any size.
+            boxes: regions in pixels of `image`; box k is `[k]` in the question.
+            question: `What is [0] doing?`.
+            options: of the model's `generate`: `num_beams`, `max_length` ...
+
+        Raises:
+            ConfigError: the model writes nothing.
+            DataError: the question names a region without a box.
+        """
+        if not hasattr(self.model, "generate"):
+            raise ConfigError(f"{type(self.model).__name__} writes no text; use rank")
+        text = question if question.rstrip().endswith(_ANSWER) else f"{question} {_ANSWER}"
+        samples = self._samples(image, boxes, [text])
+        return self.model.generate(samples, **options)[0]
+
+    def rank(
+        self,
+        image: Image.Image,
+        boxes: Sequence[Box],
+        texts: Sequence[str],
+        *,
+        question: str | None = None,
+        by: Literal["itm", "itc"] = "itm",
+    ) -> list[tuple[str, float]]:
+        """Return texts with their scores, the best first; the picture is encoded once.
+
+        Args:
+            image, boxes: as in `answer`.
+            texts: whole texts, or answers where `question` is given.
+            by: `itm` is P(match), from 0 to 1; `itc` the cosine of stage 1, from -1 to 1.
+
+        Raises:
+            ConfigError: the model has no such score.
+            DataError: a text names a region without a box.
+        """
+        if not hasattr(self.model, "score" if by == "itc" else "predict"):
+            raise ConfigError(f"{type(self.model).__name__} has no score by {by}")
+        said = [t if question is None else f"{question} {_ANSWER} {t}" for t in texts]
+        samples = self._samples(image, boxes, said)
+        if by == "itc":
+            values = self.model.score(samples)["itc"]
+        else:
+            values = self.model.predict(samples)["prediction"][:, 1]
+        pairs = zip(texts, values.tolist(), strict=True)
+        return sorted(pairs, key=lambda pair: -pair[1])
+
+    def _samples(
+        self, image: Image.Image, boxes: Sequence[Box], texts: Sequence[str]
+    ) -> dict[str, Any]:
+        for text in texts:
+            missing = [n for n in map(int, _NUMBER.findall(text)) if n >= len(boxes)]
+            if missing:
+                raise DataError(
+                    f"{text!r} names [{missing[0]}], and there are {len(boxes)} boxes, from [0]"
+                )
+        drawn = self.draw(image, boxes)
+        places = [tuple(float(v) for v in box[:4]) for box in boxes[: self._max_regions]]
+        picture = self._vis_processor(drawn, boxes=places)
+        return {
+            "image": torch.as_tensor(picture)[None].to(self.model.device),
+            "text_input": [self._text_processor(text) for text in texts],
+            "image_index": [0] * len(texts),
+        }
+
+
+def dataset_options(name: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `RegionModel` that a data set's section gives."""
+    defaults = datasets.config_class(name).__dataclass_fields__
+    found: dict[str, Any] = {}
+    for key in ("palette", "line_width", "max_regions"):
+        if key in defaults:
+            found[key] = node.get(key, defaults[key].default)
+    for kind in ("vis", "text"):
+        options = (node.get(f"{kind}_processor") or {}).get("eval") or {"name": "base"}
+        found[f"{kind}_processor"] = load_processor(options["name"], options)
+    return found

@@ -1,0 +1,164 @@
+"""Export a trained student: LAVIS's names, or a folder that plain transformers loads.
+
+    python scripts/export_student.py output/student --form hf --output student_hf \\
+        --license cc-by-4.0 --critic critic_ft --threshold 0.8
+
+Reads the run's folder (`config.yaml`, `checkpoint_best`), writes weights, configs and a model card.
+`--form lavis` writes `model.safetensors` under LAVIS's names: what was trained, `--whole` all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jinja2
+from omegaconf import OmegaConf
+
+from lavis.common.checkpoint import read_state_dict, save_safetensors
+from lavis.common.config import CONFIG_ROOT, load_model_config
+from lavis.common.errors import ConfigError, DataError
+from lavis.common.files import write_atomically
+from lavis.common.registry import models
+
+GENERATIVE = ("blip2_t5", "blip2_opt", "blip2_llm")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the flags."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path, metavar="RUN", help="output folder of the training run")
+    parser.add_argument("--output", type=Path, required=True, help="folder that is written")
+    parser.add_argument("--form", choices=["hf", "lavis"], default="hf")
+    parser.add_argument(
+        "--checkpoint", default="checkpoint_best", help="folder inside RUN, or a file"
+    )
+    parser.add_argument("--whole", action="store_true", help="lavis: frozen weights as well")
+    parser.add_argument("--name", help="title of the card (default: the run folder's name)")
+    parser.add_argument("--license", default="other", help="of the exported weights")
+    parser.add_argument(
+        "--data", nargs="*", help="what it was trained on (default: the run's files)"
+    )
+    parser.add_argument("--data-license", help="of the training data")
+    parser.add_argument("--critic", help="name and version of the critic that filtered the data")
+    parser.add_argument("--threshold", type=float, help="the critic's score that the data reached")
+    parser.add_argument(
+        "--metric", nargs="*", default=[], metavar="NAME=VALUE", help="for the card"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Export; returns the exit code."""
+    args = parse_args(argv)
+    try:
+        export(args)
+    except (ConfigError, DataError) as error:
+        print(f"export_student.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def export(args: argparse.Namespace) -> None:
+    """Build the run's model with its trained weights and write it."""
+    path = args.run / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{args.run}: no config.yaml; name the output folder of a training run")
+    tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    model = build(tree["model"], weights_of(args.run, args.checkpoint))
+    args.output.mkdir(parents=True, exist_ok=True)
+    if args.form == "hf":
+        from lavis.models.blip2.hugging_face import export_student
+
+        export_student(model, args.output)
+    else:
+        weights = model.full_state_dict() if args.whole else model.trainable_state_dict()
+        save_safetensors(args.output / "model.safetensors", weights, {"format": "pt"})
+    write_atomically(args.output / "README.md", card(args, tree))
+    print(f"wrote {args.output}")
+
+
+def build(section: Mapping[str, Any], weights: Path) -> Any:
+    """Return the model of a run's section with trained weights over those it started from."""
+    config, _ = load_model_config(section["arch"], section["model_type"], section)
+    model = models.get(section["arch"]).from_config(config)
+    model.load_state(read_state_dict(weights), source=str(weights))
+    return model.eval()
+
+
+def weights_of(run: Path, checkpoint: str) -> Path:
+    """Return the weights file of a checkpoint folder inside a run, or of a path.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for path in (run / checkpoint / "model.safetensors", Path(checkpoint)):
+        if path.is_file():
+            return path
+    raise ConfigError(f"--checkpoint {checkpoint}: neither in {run} nor a file")
+
+
+def card(args: argparse.Namespace, tree: Mapping[str, Any]) -> str:
+    """Return the model card."""
+    section = tree["model"]
+    state = _read_json(args.run / args.checkpoint / "trainer_state.json")
+    environment = _read_json(args.run / "environment.json")
+    datasets = tree.get("datasets", {})
+    texts = [_prompt(node) for node in datasets.values()]
+    values = {
+        "name": args.name or args.run.resolve().name,
+        "form": args.form,
+        "whole": args.whole,
+        "license": args.license,
+        "arch": section["arch"],
+        "generative": section["arch"] in GENERATIVE,
+        "image_size": section["image_size"],
+        "language_model": next((section[k] for k in section if k.endswith("_model")
+                                and k in ("t5_model", "opt_model", "llm_model")), None),
+        "base": section.get("pretrained") if section.get("load_pretrained", True) else None,
+        "data": args.data if args.data is not None else _files(datasets),
+        "data_license": args.data_license,
+        "critic": args.critic,
+        "threshold": args.threshold,
+        "iterations": state.get("iteration"),
+        "validation": (state.get("best") or {}).get("metric"),
+        "commit": environment.get("commit"),
+        "metrics": [dict(zip(("name", "value"), m.split("=", 1), strict=True))
+                    for m in args.metric],
+        "prompt": texts[0] if texts else "",
+    }  # fmt: skip
+    loader = jinja2.FileSystemLoader(CONFIG_ROOT / "cards")
+    options: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True}
+    return (
+        jinja2.Environment(loader=loader, **options).get_template("student.md.jinja").render(values)
+    )
+
+
+def _files(datasets: Mapping[str, Any]) -> list[str]:
+    """Return the names of the training files."""
+    names = []
+    for node in datasets.values():
+        storage = (
+            node.get("build_info", {}).get("annotations", {}).get("train", {}).get("storage", [])
+        )
+        storage = [storage] if isinstance(storage, str) else storage
+        names += [f"`{Path(path).name}`" for path in storage]
+    return names
+
+
+def _prompt(node: Mapping[str, Any]) -> str:
+    return ((node.get("text_processor") or {}).get("eval") or {}).get("prompt") or ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
