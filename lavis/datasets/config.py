@@ -255,12 +255,16 @@ class LaionConfig(DatasetConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ContrastiveConfig(RegionOptions):
-    """Section `datasets.unified_vqa_chatgpt_contrastive`: image-text pairs for the student.
+    """Sections `datasets.unified_vqa_chatgpt_contrastive` and `datasets.unified_contrastive`.
+
+    Image-text pairs that train the student, and pictures with candidate texts that test it.
 
     Attributes:
         max_regions: None, all are drawn.
         region_prob: in training, probability of the regions in `region`; else of `region_all`.
             Both are shuffled.
+        shuffle_regions: false keeps their order, so that a picture is drawn, and its features
+            computed, once.
         rationale_prob: in training, probability that the rationale follows the answer.
         image_id: what `image_id` tells apart: `picture` gives records of one picture one id, in
             every file and data set; `row` is the row number.
@@ -268,6 +272,7 @@ class ContrastiveConfig(RegionOptions):
 
     max_regions: int | None = None
     region_prob: float = 0.5
+    shuffle_regions: bool = True
     rationale_prob: float = 0.5
     image_id: Literal["picture", "row"] = "picture"
 

@@ -32,6 +32,10 @@ from lavis.processors.region import RegionTag, tokens_to_text
 class ContrastiveDataset(RegionDataset):
     """LCK records give one text; records with `choices` (or `text_input`) give one for each.
 
+    A choice holds `text_output` (words and id lists) and, where known, `score` (people's rating, or
+    a list with one of each rater) or `truth` (0 or 1); `label` is the right choice, `group` what
+    results are also listed by.
+
     `image_id` is the same for all records of one picture, in every file and process. Regions are
     shuffled in training only; the released code shuffled them in evaluation as well, so that its
     numbers and colours changed from run to run.
@@ -61,7 +65,8 @@ class ContrastiveDataset(RegionDataset):
     def _pair_row(
         self, index: int, record: Mapping[str, Any], file: PictureFile, rng: random.Random | None
     ) -> Row:
-        ids = choose_regions(record, self.config.region_prob, rng)
+        shuffle = self.config.shuffle_regions
+        ids = choose_regions(record, self.config.region_prob, rng, shuffle=shuffle)
         with_rationale = rng is None or rng.random() < self.config.rationale_prob
         regions = self.find_regions(record, ids)
         tags = self._tags(regions)
