@@ -20,7 +20,8 @@ from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 from lavis.common.errors import ConfigError
 from lavis.common.registry import models
 from lavis.models.blip2.config import Stage1Config
-from lavis.models.blip2.matching import Blip2Matcher, host_index
+from lavis.models.blip2.grounded import GroundedMatcher
+from lavis.models.blip2.matching import host_index
 
 SMOOTHING = 0.1
 IGNORED = -100  # label of what takes no part in a cross entropy
@@ -59,9 +60,10 @@ class Negatives:
 
 
 @models.register("blip2")
-class Blip2Stage1(Blip2Matcher):
+class Blip2Stage1(GroundedMatcher):
     """Three losses of equal weight on one Q-Former; also scores pairs, by matching or contrast."""
 
+    uses_every_weight = True
     fresh_keys = ("lm_head.", "temp")  # Hugging Face folders have neither
     unused_keys = (
         "qa_head.",
@@ -81,6 +83,7 @@ class Blip2Stage1(Blip2Matcher):
         self.lm_head.transform = BertPredictionHeadTransform(self.qformer.model.config)
         words = len(self.qformer.embeddings.word_embeddings.weight)
         self.lm_head.bias = nn.Parameter(torch.zeros(words))
+        self.build_grounding()
 
     def forward(
         self, samples: Mapping[str, Any], negatives: Negatives | None = None
