@@ -17,6 +17,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,10 +200,11 @@ class Verbalization:
         world.barrier(f"{stage.name}: start")  # nobody writes before everybody has read
         mine = left[world.rank :: world.size]
         reason = ""
-        if mine:
-            load, describe = self._work(stage)
-            reason = self._do(stage, journal, mine, load, describe)
-        journal.close()
+        with ExitStack() as stack:
+            stack.callback(journal.close)
+            if mine:
+                load, describe = self._work(stage, stack)
+                reason = self._do(stage, journal, mine, load, describe)
         reasons = world.gather(reason, f"{stage.name}: every unit done")
         if any(reasons):
             told = next(reason for reason in reasons if reason)
@@ -252,12 +254,12 @@ class Verbalization:
                 first, its_rows, future = waiting.popleft()
                 yield first, its_rows, future.result()
 
-    def _work(self, stage: Stage) -> tuple[Load, Describe]:
+    def _work(self, stage: Stage, stack: ExitStack) -> tuple[Load, Describe]:
         """Return how the units of a stage are loaded, and how they are done."""
         if stage.cls is None:
             return (lambda rows: [self._opened(row) for row in rows]), list
         self.files_of(stage)  # opened before threads ask for them
-        verbalizer = stage.cls(stage.config, self._tools(stage))
+        verbalizer = stage.cls(stage.config, self._tools(stage, stack))
         return (lambda rows: [self._scene(stage, verbalizer, row) for row in rows]), (
             lambda loaded: _describe(verbalizer, loaded)
         )
@@ -266,13 +268,17 @@ class Verbalization:
         """Return the descriptors that a stage reads, the pictures' first."""
         return [self._descriptors(name) for name in stage.reads]
 
-    def _tools(self, stage: Stage) -> Tools:
+    def _tools(self, stage: Stage, stack: ExitStack) -> Tools:
         world = self.world
         clients = iter(range(1000))
 
         def writer(config: Any) -> Any:
             place = self.folder / "clients" / stage.name / f"rank{world.rank}-{next(clients)}"
-            return build_writer(config, place, device=str(world.device), world_size=world.size)
+            device = str(world.device)
+            made = build_writer(config, place, device=device, world_size=world.size)
+            if hasattr(made, "close"):
+                stack.callback(made.close)
+            return made
 
         return Tools(stage.name, self.run_config.seed, str(world.device), writer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from lavis.llm.budget import BudgetReached
 from lavis.llm.config import read_llm
 from lavis.verbalizers.base import RetryLater, WriteError, Writer, WriteRequest
 from lavis.verbalizers.config import WriterConfig
+
+logger = logging.getLogger(__name__)
 
 JPEG_QUALITY = 92
 
@@ -38,6 +41,11 @@ class ChatWriter:
         if later:
             raise RetryLater(f"{len(later)} of {len(keys)} requests got no reply: {later[0]}")
         return [_text(replies[key]) for key in keys]
+
+    def close(self) -> None:
+        """Say what was spent, and let go of the connection and the running totals."""
+        logger.info("%s: %s", self.config.client["backend"], self.client.totals())
+        self.client.close()
 
     def _chats(self, requests: Iterable[WriteRequest], keys: list[str]) -> Iterator[ChatRequest]:
         config = self.config

@@ -40,6 +40,8 @@ class DualEncoder:
         self.config = config
         kind = str(model.config.model_type)
         self.is_sigmoid = kind.startswith("siglip")
+        text_config = getattr(model.config, "text_config", model.config)
+        self.limit = getattr(text_config, "max_position_embeddings", None)  # tokens of a text
 
     @torch.inference_mode()
     def texts(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
@@ -54,7 +56,11 @@ class DualEncoder:
             for template in templates:
                 texts = [template.replace("{}", phrase) for phrase in part]
                 inputs = self.processor(
-                    text=texts, padding=padding, truncation=True, return_tensors="pt"
+                    text=texts,
+                    padding=padding,
+                    truncation=True,
+                    max_length=self.limit,
+                    return_tensors="pt",
                 ).to(self.model.device)
                 total = total + _unit(self.model.get_text_features(**inputs)).cpu()
             sums.append(F.normalize(total / len(templates), dim=-1))

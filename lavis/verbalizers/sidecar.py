@@ -20,7 +20,7 @@ REGION_KEYS = ("caption", "attributes")
 
 @verbalizers.register("sidecar")
 class SidecarReader(Verbalizer):
-    """What a JSONL file says of each picture; memory is 16 bytes a line.
+    """What a JSONL file says of each picture; memory is about 120 bytes a picture.
 
     A line is `{"image": ..., "captions": [...], "region_locations": [{"caption": ...}, ...]}` with
     any of the keys of a verbalized record; region entries are found by place in the list, by `name`

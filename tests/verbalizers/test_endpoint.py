@@ -12,6 +12,10 @@ import pytest
 import verbalize as command
 from PIL import Image
 
+from lavis.common.errors import ConfigError
+from lavis.tasks.verbalization_writers import build_writer
+from lavis.verbalizers.config import WriterConfig
+
 pytest.importorskip("openai")
 
 
@@ -130,3 +134,10 @@ def test_a_cap_stops_the_run(world, server, stages, run_file):
     stages["captions"]["writer"]["client"]["caps"] = {"max_requests": 2}
     assert verbalize(run_file(stages)) == 1
     assert len(server.seen) == 2
+
+
+def test_caps_hold_for_one_process(stages, tmp_path):
+    client = {**stages["captions"]["writer"]["client"], "caps": {"max_requests": 2}}
+    config = WriterConfig(type="client", client=client)
+    with pytest.raises(ConfigError, match="caps hold for one process, and there are 2"):
+        build_writer(config, tmp_path, device="cpu", world_size=2)
