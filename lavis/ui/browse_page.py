@@ -168,24 +168,21 @@ def build_page(desk: BrowseDesk, title: str) -> Any:
                 )
             ]
             find = gr.Button("Find", variant="primary", elem_id="find", min_width=110)
-            export = gr.Button("Export selection", elem_id="export", min_width=160)
+            export = gr.Button("Export", elem_id="export", min_width=110)
         line = gr.HTML(elem_id="line")
-        saved = gr.HTML(elem_id="saved")
         cards = gr.HTML(elem_id="cards")
         with gr.Row(elem_classes="lv-row"):
             before = gr.Button("‹ Previous", elem_id="previous")
             number = gr.Number(value=1, label="Page", precision=0, minimum=1, elem_id="number")
             after = gr.Button("Next ›", elem_id="next")
         asked = [text, sources, *bounds, order]
-        _connect(desk, page, asked, (number, line, cards), (find, before, after, export), saved)
+        _connect(desk, page, asked, (number, line, cards), (find, before, after, export))
     return page
 
 
-def _connect(
-    desk: BrowseDesk, page: Any, asked: list[Any], shown: Any, buttons: Any, saved: Any
-) -> None:
+def _connect(desk: BrowseDesk, page: Any, asked: list[Any], shown: Any, buttons: Any) -> None:
     """Tie events to the desk; a new question starts at page 1."""
-    number, (find, before, after, export) = shown[0], buttons
+    (number, line, _), (find, before, after, export) = shown, buttons
     outputs = list(shown)
 
     def first(*values: Any) -> tuple[int, str, str]:
@@ -203,4 +200,4 @@ def _connect(
         lambda *values: desk.step(-1, *values), [number, *asked], outputs, api_name="previous"
     )
     after.click(lambda *values: desk.step(1, *values), [number, *asked], outputs, api_name="next")
-    export.click(desk.export, asked, [saved], api_name="export")
+    export.click(desk.export, asked, [line], api_name="export")

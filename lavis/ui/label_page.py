@@ -51,8 +51,8 @@ def build_page(desk: LabelDesk) -> Any:
                 qa_score = gr.Radio(choices, label="Question and answer", elem_id="qa-score")
                 r_score = gr.Radio(choices, label="Rationale", elem_id="r-score")
                 with gr.Row():
-                    back = gr.Button("Back", elem_id="back", min_width=80)
-                    skip = gr.Button("Skip", elem_id="skip", min_width=80)
+                    back = gr.Button("Back", elem_id="back", min_width=60)
+                    skip = gr.Button("Skip", elem_id="skip", min_width=60)
                     save = gr.Button(
                         "Save and next", variant="primary", elem_id="save", min_width=150
                     )

@@ -1,0 +1,58 @@
+"""The two commands without their pages."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from lavis.ui.judgements import Judgement, JudgementStore
+from lavis.ui.label_queue import read_items
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script, *flags):
+    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_labels_are_exported_without_a_page(world):
+    records = [world.record(0), world.record(1), "{torn"]
+    dataset = world.open(records)
+    items = read_items(dataset).items
+    out = world.folder / "labels"
+    store = JudgementStore(out / "judgements", ["bo", "ann"])
+    for name, verdicts in {"bo": ["accept", "reject"], "ann": ["accept", "accept"]}.items():
+        for item, verdict in zip(items, verdicts, strict=True):
+            judgement = Judgement(key=item.key, annotator=name, verdict=verdict, qa_score=0.5)
+            store.file(name).append(judgement)
+    corpus = world.folder / "corpus.jsonl"
+    fixed = [corpus, "--image-root", world.root, "--out", out, "--export"]
+    done = run("label_qar.py", *fixed, "--majority")
+    assert done.returncode == 0, done.stderr
+    lines = (out / "critic_train.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [(r["label"], r["reject_label"], r["qa_score"]) for r in found] == [
+        (["accept", "accept"], 0, 0.5),
+        (["accept", "reject"], 1, 0.5),  # names found in the folder are sorted: ann, bo
+    ]
+    agreement = json.loads((out / "agreement.json").read_text())["agreement"]
+    assert agreement["pairs"][0]["same_verdict"] == 0.5
+    rejects = (out / "rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line)["line"] for line in rejects] == [3]
+    refused = run("label_qar.py", *fixed, "--annotators", "a,a")
+    assert (refused.returncode, refused.stderr[:9]) == (2, "error: --")
+
+
+def test_a_selection_is_exported_without_a_page(world):
+    corpus = world.write([world.record(i, prediction=i / 10) for i in range(6)] + ["{torn"])
+    target = world.folder / "high.jsonl"
+    fixed = [corpus, "--image-root", world.root, "--cache-dir", world.folder / "cache"]
+    asked = ["--words", "near -number4", "--score", "0.3", "1", "--order", "highest"]
+    done = run("browse.py", *fixed, "--export", target, *asked)
+    assert done.returncode == 0, done.stderr
+    assert "7 records, 1 of them bad {'malformed line': 1}" in done.stdout
+    found = [json.loads(line)["index"] for line in target.read_text().splitlines()]
+    assert found == ["test-5", "test-3"]
+    refused = run("browse.py", *fixed, "--export", target, "--score", "1", "0")
+    assert refused.returncode == 2 and "the first number is greater" in refused.stderr
