@@ -99,20 +99,25 @@ class LckDataset(RegionDataset):
 
 
 def choose_regions(
-    record: Mapping[str, Any], region_prob: float, rng: random.Random | None
+    record: Mapping[str, Any],
+    region_prob: float,
+    rng: random.Random | None,
+    *,
+    shuffle: bool = True,
 ) -> list[int]:
-    """Return the region ids a student sees: those of `region` in order, or, in training, shuffled.
+    """Return the region ids a student sees: those of `region` in order, or, in training, a choice.
 
     Args:
         region_prob: in training, probability of `region`; else of `region_all`.
         rng: None outside training.
+        shuffle: in training, in any order.
     """
     ids = read_region_ids(record, "region")
     if rng is None:
         return ids
     if rng.random() >= region_prob:
         ids = read_region_ids(record, "region_all") or ids
-    return rng.sample(ids, len(ids))
+    return rng.sample(ids, len(ids)) if shuffle else ids
 
 
 def instance_of(record: Mapping[str, Any], index: int) -> str:

@@ -164,23 +164,15 @@ class GroundingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CriticConfig(Blip2Config):
-    """Section `model` of a run with `arch: blip2_critic`.
+class MatcherConfig(Blip2Config):
+    """What the critic and stage 1 have.
 
     Attributes:
-        qa_weight, r_weight: weights of the two score losses beside the label loss.
-        rationale_target: what the rationale head learns. The released code trained it on
-            `qa_label`, surely by mistake; `r_label` is right.
-        freeze_word_embeddings: the released code freezes the word table, which is tied to a frozen
-            language-model head.
+        freeze_word_embeddings: keep the word table as it is.
         grounding: help for Q-Formers too small to learn by themselves where words point.
     """
 
-    arch: str = "blip2_critic"
-    qa_weight: Annotated[float, Field(ge=0)] = 0.5
-    r_weight: Annotated[float, Field(ge=0)] = 0.5
-    rationale_target: Literal["r_label", "qa_label"] = "r_label"
-    freeze_word_embeddings: bool = True
+    freeze_word_embeddings: bool = False
     grounding: GroundingConfig | None = None
 
     def __post_init__(self) -> None:
@@ -192,7 +184,26 @@ class CriticConfig(Blip2Config):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Stage1Config(Blip2Config):
+class CriticConfig(MatcherConfig):
+    """Section `model` of a run with `arch: blip2_critic`.
+
+    Attributes:
+        qa_weight, r_weight: weights of the two score losses beside the label loss.
+        rationale_target: what the rationale head learns. The released code trained it on
+            `qa_label`, surely by mistake; `r_label` is right.
+        freeze_word_embeddings: the released code freezes the word table, which is tied to a frozen
+            language-model head.
+    """
+
+    arch: str = "blip2_critic"
+    qa_weight: Annotated[float, Field(ge=0)] = 0.5
+    r_weight: Annotated[float, Field(ge=0)] = 0.5
+    rationale_target: Literal["r_label", "qa_label"] = "r_label"
+    freeze_word_embeddings: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Stage1Config(MatcherConfig):
     """Section `model` of a run with `arch: blip2`.
 
     Attributes:
@@ -207,6 +218,14 @@ class Stage1Config(Blip2Config):
     same_picture: Literal["positives", "masked", "negatives"] = "positives"
     embed_dim: PositiveInt = 256
     temperature_init: Annotated[float, Field(gt=0)] = 0.07
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grounding and self.grounding.alignment_only:
+            raise ConfigError(
+                "model.grounding.alignment_only: stage 1 does not align; train blip2_critic with "
+                "it first, and load those weights"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
