@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -64,6 +65,7 @@ def load_function(path: str) -> Callable[..., str]:
             spec = importlib.util.spec_from_file_location(Path(place).stem, place)
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
+            sys.modules.setdefault(spec.name, module)  # dataclasses look their module up there
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
