@@ -154,7 +154,8 @@ class _OwnStreams(LogitsProcessor):
                 continue
             row = _nucleus(row / request.temperature, request.top_p)
             uniform = torch.rand(row.shape, generator=stream).clamp_min(1e-20).to(row.device)
-            rows.append(row - torch.log(-torch.log(uniform).clamp_min(1e-20)))
+            gumbel = -torch.log((-torch.log(uniform)).clamp_min(1e-20))
+            rows.append(row + gumbel)
         return torch.stack(rows)
 
 

@@ -1,0 +1,94 @@
+"""A local causal model: random streams and limits by request, replies stored as any other."""
+
+import pytest
+import torch
+from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
+
+from lavis.llm.base import ChatRequest, image_part
+from lavis.llm.budget import read_totals
+from lavis.llm.client import build_client
+from lavis.llm.config import read_llm
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<model>"
+
+STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}" + TEMPLATE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    path = tmp_path_factory.mktemp("gemma")
+    letters = list(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<pad>", "<eos>", *sorted(letters)]
+    core = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>"
+    ).save_pretrained(path)
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=len(tokens), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=8, pad_token_id=0, eos_token_id=1,
+        bos_token_id=None,
+    )  # fmt: skip
+    Gemma3ForCausalLM(config).save_pretrained(path)
+    return path
+
+
+def ask(text, **more):
+    return ChatRequest(text, [{"role": "user", "content": text}], **{"max_tokens": 8, **more})
+
+
+def complete(folder, tmp_path, requests, **more):
+    node = {"backend": "transformers", "model": str(folder), "cache_dir": str(tmp_path / "cache")}
+    with build_client(read_llm(node | {"device": "cpu", **more}), tmp_path / "state") as client:
+        return {r.key: r for r in client.complete(requests)}, client.cached
+
+
+def test_a_reply_does_not_depend_on_its_batch(folder, tmp_path):
+    requests = [ask("a"), ask("a longer text", max_tokens=5), ask("b", temperature=0.0)]
+    together, _ = complete(folder, tmp_path / "1", requests, batch_size=3)
+    alone, _ = complete(folder, tmp_path / "2", requests, batch_size=1)
+    assert {k: r.text for k, r in together.items()} == {k: r.text for k, r in alone.items()}
+    assert any(len(r.text) > 2 for r in together.values())
+    assert together["a longer text"].completion_tokens <= 5
+    assert together["a"].prompt_tokens == 3  # the letter, and two ends of line
+    again, cached = complete(folder, tmp_path / "1", requests)
+    assert cached == 3 and again["a"].text == together["a"].text
+    assert read_totals(tmp_path / "1" / "state").requests == 3
+
+
+def test_seeds_make_other_samples_and_temperature_0_the_likeliest(folder, tmp_path):
+    requests = [
+        ChatRequest(f"{t}{s}", [{"role": "user", "content": "x"}], 8, temperature=t, seed=s)
+        for t in (0.0, 1.0)
+        for s in (1, 2, 3)
+    ]
+    replies, _ = complete(folder, tmp_path, requests, batch_size=6)
+    assert len({replies[f"0.0{s}"].text for s in (1, 2, 3)}) == 1
+    assert len({replies[f"1.0{s}"].text for s in (1, 2, 3)}) == 3
+
+
+def test_the_chat_template_is_used_where_there_is_one(folder, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name, template in (("plain", None), ("chat", TEMPLATE), ("strict", STRICT)):
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(folder)
+        messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+        request = ChatRequest("k", messages, max_tokens=1)
+        replies, _ = complete(folder, tmp_path / name, [request])
+        expected = {"plain": "S\n\nU\n\n", "chat": "<system>S<user>U<model>",
+                    "strict": "<user>S\n\nU<model>"}[name]  # fmt: skip
+        assert replies["k"].prompt_tokens == len(expected)
+    tokenizer.chat_template = None
+    (folder / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained(folder)
+
+
+def test_pictures_are_refused(folder, tmp_path):
+    content = [{"type": "text", "text": "what?"}, image_part(b"\x89PNG")]
+    request = ChatRequest("p", [{"role": "user", "content": content}])
+    replies, _ = complete(folder, tmp_path, [request])
+    assert replies["p"].failure == "refused" and "no pictures" in replies["p"].error
