@@ -65,6 +65,7 @@ setup(
         "t2i": ["diffusers>=0.35"],
         "eval": ["datasets>=4.0", HARNESS],
         "ui": [GRADIO],
+        "peft": ["peft>=0.17"],
         "track": TRACK,
         "quickstart": [*QUICKSTART, *LANGUAGE_MODEL],
         "dev": [
@@ -75,6 +76,7 @@ setup(
             "gguf>=0.17",
             "hypothesis>=6.100",
             "mypy>=1.13",
+            "peft>=0.17",
             "playwright>=1.49",
             "pytest>=8.3",
             "ruff>=0.8",

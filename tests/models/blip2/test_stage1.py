@@ -169,6 +169,31 @@ def test_a_row_without_negatives_takes_no_part():
     assert drawn.images[2] == 2 and drawn.texts[2] == 2
 
 
+def test_activations_computed_again_give_the_same_gradients(stage1_state, tiny_sizes, cases, image):
+    found = []
+    for again in (False, True):
+        config = Stage1Config(**tiny_sizes, embed_dim=24, use_grad_checkpoint=again)
+        model = Blip2Stage1(config).train()
+        model.load_state(stage1_state)
+        torch.manual_seed(3)  # dropout, and the negatives
+        losses = model({"image": image, "text_input": cases["texts"]})
+        losses["loss"].backward()
+        found.append([p.grad for p in model.parameters() if p.requires_grad])
+    for one, other in zip(*found, strict=True):
+        close(one, other, 1e-6)
+
+
+def test_losses_in_half_precision_are_near(model, cases, image):
+    samples = {"image": image, "text_input": cases["texts"]}
+    chosen = negatives(cases["cases"]["explicit"])
+    full = model(samples, chosen)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(samples, chosen)
+    for name in ("loss_itc", "loss_itm", "loss_lm"):
+        assert half[name].dtype == torch.float32
+        assert abs(half[name] - full[name]) < 0.05 * full[name]
+
+
 def test_one_pair_alone_is_a_batch(model, cases, image):
     losses = model({"image": image[:1], "text_input": cases["texts"][:1]})
     assert all(torch.isfinite(value) for value in losses.values())
