@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -328,6 +329,12 @@ class RunnerIter(Runner):
 
 def _accelerator(run: Any, world: dist.World, folder: Path, model: nn.Module) -> Accelerator:
     """Set accelerate up; a model says by `uses_every_weight` that no batch leaves a head unused."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
+        raise ConfigError(
+            "accelerate's FSDP is not supported: weights are read and saved whole. Launch without "
+            "it; frozen towers and language models take half precision, and only the rest is "
+            "trained"
+        )
     unused = not getattr(model, "uses_every_weight", False)
     dtype = training_dtype(run, world.device)
     AcceleratorState._reset_state(True)  # a second runner in one process may want another setting
