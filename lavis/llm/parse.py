@@ -6,6 +6,7 @@ item that is no use is dropped. Every reason starts with a fixed phrase, by whic
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -226,9 +227,16 @@ def echoes(text: str, instructions: str) -> bool:
     if text.strip(" .…") == "":
         return True
     mine = re.findall(r"\w+", text.lower())
-    theirs = " " + " ".join(re.findall(r"\w+|\|", instructions.lower())) + " "
+    theirs = _plain(instructions)
     runs = (mine[i : i + ECHO_WORDS] for i in range(len(mine) - ECHO_WORDS + 1))
     return any(f" {' '.join(run)} " in theirs for run in runs)
+
+
+@functools.lru_cache(maxsize=8)
+def _plain(instructions: str) -> str:
+    """Return the words of the instructions between single spaces; `|` parts what is not joined."""
+    found = re.findall(r"\w+|\|", instructions.lower())
+    return f" {' '.join(found)} "
 
 
 def same(one: Tokens, other: Tokens) -> bool:
