@@ -72,13 +72,13 @@ class Blip2Generative(Blip2Base):
         self.config: GenerativeConfig = config
         name, key = config.language_model, self.language_key
         self.llm_tokenizer = load_tokenizer(name, key=key)
-        language_model = load_language_model(name, config.llm_precision, key=key)
+        language_model: Any = load_language_model(name, config.llm_precision, key=key)
         self.is_decoder_only = not language_model.config.is_encoder_decoder
         width = language_model.get_input_embeddings().embedding_dim
         if config.lora is not None:
             decoder_only = self.is_decoder_only
             language_model = add_adapters(language_model, config.lora, decoder_only=decoder_only)
-        self.language_model = language_model
+        self.language_model: Any = language_model
         self.llm_proj = nn.Linear(config.qformer.hidden_size, width)
 
     def train(self, mode: bool = True) -> Blip2Generative:

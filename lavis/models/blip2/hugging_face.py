@@ -39,8 +39,12 @@ _NAMES = (  # (ours, transformers'), the first that starts a name
     ("text_proj.", "text_projection."),
     ("llm_proj.", "language_projection."),
 )
-_BLOCK = ((".attn.proj.", ".self_attn.projection."), (".attn.", ".self_attn."))
-_BLOCK += ((".norm1.", ".layer_norm1."), (".norm2.", ".layer_norm2."))
+_BLOCK = (
+    (".attn.proj.", ".self_attn.projection."),
+    (".attn.", ".self_attn."),
+    (".norm1.", ".layer_norm1."),
+    (".norm2.", ".layer_norm2."),
+)
 _DROPPED = ("lm_head.", "temp")  # transformers' retrieval class has no caption head
 
 
@@ -117,7 +121,7 @@ def _generation(model: Blip2Generative) -> tuple[Any, Blip2Processor]:
     if model.config.lora is not None:
         language_model = copy.deepcopy(language_model).merge_and_unload()
     processor = _processor(model, copy.deepcopy(model.llm_tokenizer))
-    config = Blip2Config(
+    config: Any = Blip2Config(
         vision_config=_vision_config(model),
         qformer_config=_qformer_config(model),
         text_config=language_model.config.to_dict(),
@@ -167,7 +171,7 @@ def _image_token(processor: Any) -> int:
 
 def _vision_config(model: Blip2Base) -> dict[str, Any]:
     tower: Any = model.visual_encoder
-    block = tower.blocks[0] if hasattr(tower, "blocks") else None
+    block: Any = tower.blocks[0] if hasattr(tower, "blocks") else None
     if not hasattr(getattr(block, "attn", None), "q_bias"):
         raise ConfigError(
             f"model.vit_model: transformers' BLIP-2 has no tower as {model.config.vit_model}; it "
