@@ -104,18 +104,20 @@ _CRITIC_TYPES = {
     "coco": "models/blip2/blip2_coco.yaml",
 }
 
+_QUICKSTART_TYPES = {**_CRITIC_TYPES, "quickstart": "models/blip2/blip2_quickstart.yaml"}
+
 models = Registry(
     "model",
     {
         "blip2_critic": Target(
             "lavis.models.blip2.critic:Blip2Critic",
             "lavis.models.blip2.config:CriticConfig",
-            {**_CRITIC_TYPES, "quickstart": "models/blip2/blip2_quickstart.yaml"},
+            _QUICKSTART_TYPES,
         ),
         "blip2": Target(
             "lavis.models.blip2.stage1:Blip2Stage1",
             "lavis.models.blip2.config:Stage1Config",
-            _CRITIC_TYPES,
+            _QUICKSTART_TYPES,
         ),
         "blip2_t5": Target(
             "lavis.models.blip2.generative:Blip2T5",
