@@ -44,6 +44,8 @@ FILES = (
     "train_critic.jsonl",
     "val_critic.jsonl",
     "test_critic.jsonl",
+    "train_critic_synthetic.jsonl",
+    "val_critic_synthetic.jsonl",
     "output/quickstart/tower.safetensors",
     *(
         f"output/{world}/world/{split}.jsonl"
@@ -51,6 +53,7 @@ FILES = (
         for split in ("train", "val", "test", "control")
     ),
     "output/quickstart/critic/checkpoint_best/model.safetensors",
+    *(f"output/quickstart/loop/{name}.jsonl" for name in ("filtered", "val", "test")),
 )
 
 
