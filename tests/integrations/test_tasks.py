@@ -45,7 +45,7 @@ def data(tmp_path):
     for name in ("color", "shape", "larger", "smaller"):
         (vicomte / f"{name}.jsonl").write_text(json.dumps({"sub": "milk", "obj": "white"}) + "\n")
     turns = [
-        {"id": f"q{n}", "question": "Who?", "orig_answer": TURN, "scorer": "released", "answers": [TURN]} for n in (0, 1)
+        {"id": f"q{n}", "question": "Who?", "orig_answer": TURN, "answers": [TURN]} for n in (0, 1)
     ]
     paragraph = {"id": "d", "context": "Ada wrote. CANNOTANSWER", "qas": turns}
     article = {
