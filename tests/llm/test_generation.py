@@ -236,9 +236,10 @@ def test_a_hundred_thousand_pictures_are_estimated_in_seconds(serve, job, settin
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda p: p.name)
 def test_every_run_file_loads(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    records = tmp_path / "output/words/verbalized.jsonl"
-    records.parent.mkdir(parents=True)
-    records.write_text(json.dumps(picture(0)) + "\n")
+    for folder in ("output/words", "output/quickstart/loop/words"):
+        records = tmp_path / folder / "verbalized.jsonl"
+        records.parent.mkdir(parents=True)
+        records.write_text(json.dumps(picture(0)) + "\n")
     sections = load_sections(path, [], SECTIONS)
     generation = Generation(sections["generate"], RecordStore(sections["generate"].records))
     assert estimate(generation, sections["llm"])["requests"] == len(generation.config.prompts)

@@ -76,6 +76,8 @@ def test_run_files(path, tower, tmp_path):
                 f"model.pretrained={SET / 'model.safetensors'}", f"model.num_images={count}",
                 f"datasets.benchmark.data_dir={data}", f"run.output_dir={output}",
                 f"datasets.benchmark.protocol={protocol}",
+                "model.vision.out_indices=null", "model.vision.grid=null",
+                "model.vision.input_size=null", "model.fusion.intermediate_size=null",
             ]  # fmt: skip
             assert (
                 cli.run_front_end("", "evaluate", ["--cfg-path", str(path), "--options", *options])
