@@ -110,7 +110,7 @@ def load_model_config(
     named = {**(overrides or {}), "arch": arch, "model_type": model_type}
     node = OmegaConf.merge(default.get("model", {}), OmegaConf.create(named))
     tree = OmegaConf.create({"model": node})
-    section = _resolve(tree)["model"]
+    section = resolve(tree)["model"]
     _drop_retired({"model": section})
     checked = _check(registry.models.config_class(arch), section, "model", lambda key: arch)
     preprocess = OmegaConf.to_container(default.get("preprocess", OmegaConf.create()), resolve=True)
@@ -122,8 +122,8 @@ class _Loader:
 
     def __init__(self, cfg_path: str | Path, options: Sequence[str]) -> None:
         self.path = Path(cfg_path)
-        self.options = _parse_options(options)
-        self.file = _read_yaml(self.path)
+        self.options = parse_options(options)
+        self.file = read_yaml(self.path)
         self.user: Any = OmegaConf.merge(self.file, self.options)
 
     def load(self, mode: Mode) -> Config:
@@ -133,7 +133,7 @@ class _Loader:
         tree = OmegaConf.create({"model": self._model(), "datasets": self._datasets()})
         tree["run"] = self.user.run
         self._keep_used_splits(tree, mode)
-        resolved = _resolve(tree)
+        resolved = resolve(tree)
         _drop_retired(resolved)
         return self._checked(resolved)
 
@@ -234,9 +234,9 @@ class _Loader:
 
     def source(self, key: str) -> str:
         """Return where a key's value was written: `--options`, the run file or a default YAML."""
-        if _contains(self.options, key):
+        if contains(self.options, key):
             return "--options"
-        if _contains(self.file, key):
+        if contains(self.file, key):
             return self.path.name
         return "default YAML" if not key.startswith("run") else self.path.name
 
@@ -259,7 +259,8 @@ def _check(cls: Any, node: Any, key: str, source: Any) -> Any:
         raise ConfigError(explain(error, cls, node, key, source=source, names=extra)) from None
 
 
-def _read_yaml(path: Path) -> DictConfig:
+def read_yaml(path: Path) -> DictConfig:
+    """Return a file's mapping; raises `ConfigError` where there is no file or no mapping."""
     if not path.is_file():
         raise ConfigError(f"no such config file: {path}")
     try:
@@ -278,10 +279,10 @@ def _default_yaml(
     if str(chosen) not in defaults:
         hint = nearest(str(chosen), defaults)
         raise ConfigError(f"{where}: '{chosen}' is not a {what} of {kind.kind} '{name}'{hint}")
-    return _read_yaml(CONFIG_ROOT / defaults[str(chosen)])
+    return read_yaml(CONFIG_ROOT / defaults[str(chosen)])
 
 
-def _parse_options(options: Sequence[str]) -> DictConfig:
+def parse_options(options: Sequence[str]) -> DictConfig:
     """Read `a.b=c ...` or alternating keys and values, values typed as in YAML."""
     if not options:
         return OmegaConf.create({})
@@ -299,7 +300,7 @@ def _parse_options(options: Sequence[str]) -> DictConfig:
         raise ConfigError(f"--options: {' '.join(str(error).split())}") from None
 
 
-def _resolve(tree: DictConfig) -> dict[str, Any]:
+def resolve(tree: DictConfig) -> dict[str, Any]:
     """Return plain containers; an interpolation that cannot be resolved is named by its key."""
     for key, raw in _interpolations(tree, ""):
         try:
@@ -347,7 +348,8 @@ def _drop_retired(tree: dict[str, Any]) -> None:
         logger.warning("ignored, nothing reads them: %s", "; ".join(dropped))
 
 
-def _contains(node: DictConfig, key: str) -> bool:
+def contains(node: DictConfig, key: str) -> bool:
+    """Return whether a dotted key has a value in a tree."""
     current: Any = node
     for part in key.split("."):
         if not isinstance(current, DictConfig) or part not in current:

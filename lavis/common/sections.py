@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from lavis.common.config import _contains, _parse_options, _read_yaml, _resolve
+from lavis.common.config import contains, parse_options, read_yaml, resolve
 from lavis.common.config_errors import explain
 from lavis.common.errors import ConfigError, nearest
 
@@ -55,18 +55,18 @@ def load_sections(
         ConfigError: a line for each problem, naming file, full key and what is valid.
     """
     path = Path(cfg_path)
-    file, given = _read_yaml(path), _parse_options(list(options or []))
+    file, given = read_yaml(path), parse_options(list(options or []))
     merged = OmegaConf.merge(file, given)
     assert isinstance(merged, DictConfig)
 
     def source(key: str) -> str:
-        return "--options" if _contains(given, key) else path.name
+        return "--options" if contains(given, key) else path.name
 
     for name in map(str, merged):
         if name not in classes:
             hint = nearest(name, classes)
             raise ConfigError(f"{source(name)}, {name}: unknown section{hint}")
-    tree = {name: node or {} for name, node in _resolve(merged).items()}
+    tree = {name: node or {} for name, node in resolve(merged).items()}
     checked: dict[str, Any] = {}
     problems = []
     for name, cls in classes.items():

@@ -51,13 +51,8 @@ def write_results(
                     continue
                 seen.add(key)
                 number = row * prompt.num_items + position
-                line = {
-                    "image": record["image"],
-                    "source": prompt.name,
-                    "split": generation.config.split,
-                    "index": f"{prompt.name}-{number}",
-                    **{k: v for k, v in record.items() if k != "image"},
-                }
+                place = {"split": generation.config.split, "index": f"{prompt.name}-{number}"}
+                line = {"image": record.pop("image"), "source": prompt.name, **place, **record}
                 corpus.write(json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n")
                 by_source[prompt.name] += 1
                 if not has_any:
@@ -79,16 +74,20 @@ def write_results(
         "rejected": rejected,
         "rejected_by_reason": dict(by_reason.most_common()),
         "repaired_by_reason": dict(repaired.most_common()),
-        "spent": {
-            "requests_sent": totals.requests,
-            "prompt_tokens": totals.prompt_tokens,
-            "completion_tokens": totals.completion_tokens,
-            "cost": round(totals.cost, 6),
-            "requests_of_unknown_cost": totals.unknown,
-        },
+        "spent": _spent(totals),
     }
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _spent(totals: Totals) -> dict[str, Any]:
+    return {
+        "requests_sent": totals.requests,
+        "prompt_tokens": totals.prompt_tokens,
+        "completion_tokens": totals.completion_tokens,
+        "cost": round(totals.cost, 6),
+        "requests_of_unknown_cost": totals.unknown,
+    }
 
 
 def _phrase(reason: str) -> str:
