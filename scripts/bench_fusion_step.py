@@ -9,16 +9,16 @@ Three ways, each in a process of its own, as memory is a process's:
     ours     the model's own loss
     cached   ours, with vision features and text states read from the caches of a run
 
-A step is forward, backward and AdamW. Memory is the peak of resident memory over the step, above
-what the process holds with the model and the data in place. Loss and gradients must agree to 1e-4,
-gradients relative to the largest one of their weight; else the exit status is 1.
+A step is forward, backward and AdamW; the fastest counts, as other work on the machine only adds.
+Memory is the peak of resident memory over the step, above what the process holds with the model and
+the data in place. Loss and gradients must agree to 1e-4, gradients relative to the largest one of
+their weight; else the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -146,7 +146,7 @@ def measure(way: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         seconds.append(time.perf_counter() - start)
         losses.append(loss.item())
     return {
-        "seconds": statistics.median(seconds[1:] or seconds),
+        "seconds": min(seconds[1:] or seconds),
         "idle_mb": idle,
         "memory_mb": megabytes("VmHWM") - idle,
         "loss": losses[0],
@@ -184,12 +184,14 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         report: dict[str, Any] = {}
-        for way in WAYS:
+        for way in WAYS * args.rounds:
             command = [sys.executable, __file__, "--way", way, "--folder", temporary]
             command += ["--steps", str(args.steps), "--threads", str(args.threads)]
             command += ["--quick"] if args.quick else []
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            report[way] = json.loads(done.stdout.splitlines()[-1])
+            one = json.loads(done.stdout.splitlines()[-1])
+            if way not in report or one["seconds"] < report[way]["seconds"]:
+                report[way] = one
         plain = torch.load(folder / "plain.pt", weights_only=True)
         gaps = {way: largest_gap(folder, way, plain) for way in WAYS[1:]}
     losses = {way: abs(report[way]["loss"] - report["plain"]["loss"]) for way in WAYS[1:]}
@@ -220,7 +222,8 @@ def print_report(report: dict[str, Any]) -> None:
 def main() -> None:
     """Measure all ways, or the one this process was started for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=5, help="timed ones, after one to warm up")
+    parser.add_argument("--steps", type=int, default=2, help="timed ones, after one to warm up")
+    parser.add_argument("--rounds", type=int, default=2, help="of all ways, one after another")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="tiny models, for the agreement only")
     parser.add_argument("--json", type=Path, help="also write the figures here")

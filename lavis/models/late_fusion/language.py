@@ -24,17 +24,21 @@ from lavis.common.errors import ConfigError
 from lavis.models.base import freeze
 from lavis.models.late_fusion.config import LateFusionConfig
 from lavis.models.late_fusion.families import (
+    changes_logits,
     family_of,
     first_position,
     is_masked_lm,
     scale_logits,
     submodule,
 )
+from lavis.models.late_fusion.losses import PlainHead
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAMPLED = 4096  # values of a weight that its fingerprint reads
 SLICE_VALUES = 6_000_000  # logits at a time on a CPU: what the C library keeps, 32 MB, and no more
 SLICE_ROWS = 2048
+# Hidden values of a pass on a CPU: an MLP is four times as wide, and at 32 MB memory is always new.
+PART_VALUES = 2**21
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,12 @@ class LanguageModel:
             mask: `(B, L)` over `past` and `input_ids`.
             past: a cache that is read and added to.
         """
-        length = input_ids.shape[1]
+        texts, length = input_ids.shape
+        per_part = max(1, PART_VALUES // (length * self.width))
+        if past is None and texts > per_part and input_ids.device.type == "cpu":
+            count = -(-texts // per_part)
+            pairs = zip(input_ids.chunk(count), mask.chunk(count), strict=True)
+            return torch.cat([self.hidden(*pair) for pair in pairs])
         given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": mask.long()}
         if self._takes_positions:
             given["position_ids"] = self.positions(mask)[:, -length:]
@@ -240,6 +249,20 @@ class LanguageModel:
         dtype = weight.dtype if weight.is_floating_point() else hidden.dtype
         logits = scale_logits(head(hidden.to(dtype)).float(), self.config)
         return logits if token_ids is None else logits[..., token_ids]
+
+    def plain_head(self, token_ids: Tensor | None = None) -> PlainHead | None:
+        """Return matrix and bias of the head, or their rows of some tokens; None where logits are
+        more than their product with the hidden state."""
+        head = self.head
+        if not self.has_plain_head or changes_logits(self.config):
+            return None
+        assert isinstance(head, nn.Linear)
+        one = head.weight.new_ones(())
+        if scale_logits(one, self.config) != one:
+            return None
+        if token_ids is None:
+            return head.weight, head.bias
+        return head.weight[token_ids], None if head.bias is None else head.bias[token_ids]
 
     @property
     def has_plain_head(self) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from lavis.common.errors import ConfigError
 from lavis.models.late_fusion.families import changes_logits
 from lavis.models.late_fusion.language import TextStates, pick
-from lavis.models.late_fusion.losses import chunked_loss
+from lavis.models.late_fusion.losses import chunked_loss, linear_cross_entropy
 from lavis.models.late_fusion.mixing import Mixing, mix, mix_probs
 
 if TYPE_CHECKING:
@@ -43,28 +43,55 @@ def fusion_loss(
     used[0] |= ~used.any()  # the library's layers want a row
     source, valid, labels = source[:, used], valid[:, used], labels[:, used]
     present = image_index >= 0
+    if pictures is None:
+        rows = pick(text.hidden, source)[valid]
+        return _own_loss(model, rows, labels[valid], vocabulary)
+    fused = model.fuse(text, pictures, image_index, source)  # (B, K, R, H)
+    if not mixes:
+        each = valid[:, None] & present[..., None]  # (B, K, R)
+        return _own_loss(model, fused[each], labels[:, None].expand(each.shape)[each], vocabulary)
+    plain = pick(text.hidden, source)[:, None].to(fused.dtype)
+    stacked = torch.cat([fused, plain], dim=1).transpose(1, 2)[valid]  # (n, K + 1, H)
+    of_row = torch.arange(len(labels), device=labels.device)[:, None].expand(valid.shape)[valid]
+    return _mixed_loss(model, stacked, labels[valid], vocabulary, (scores, present), of_row)
+
+
+def _own_loss(
+    model: FusionBase, rows: Tensor, targets: Tensor, vocabulary: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the mean loss of rows `(n, H)`, and n."""
     chunk = model.config.loss_chunk
+    head = model.language.plain_head(vocabulary)
+    if head is not None:
+        return _mean(linear_cross_entropy(rows, head, targets, chunk), len(rows))
 
     def own_loss(rows: Tensor, part: slice) -> Tensor:
         logits = model.logits(rows, vocabulary)
         return F.cross_entropy(logits, targets[part], reduction="none")
 
-    if pictures is None:
-        targets = labels[valid]
-        rows = pick(text.hidden, source)[valid]
-        return _mean(chunked_loss(rows, own_loss, chunk), len(rows))
-    fused = model.fuse(text, pictures, image_index, source)  # (B, K, R, H)
-    if not mixes:
-        each = valid[:, None] & present[..., None]  # (B, K, R)
-        targets = labels[:, None].expand(each.shape)[each]
-        rows = fused[each]
-        return _mean(chunked_loss(rows, own_loss, chunk), len(rows))
+    return _mean(chunked_loss(rows, own_loss, chunk), len(rows))
+
+
+def _mixed_loss(
+    model: FusionBase,
+    stacked: Tensor,
+    targets: Tensor,
+    vocabulary: Tensor | None,
+    pictures: tuple[Tensor | None, Tensor],
+    of_row: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return the mean loss of mixed predictions, and their number.
+
+    Args:
+        stacked: `(n, K + 1, H)`, of the pictures and the text alone.
+        pictures: their scores and which there are, `(B, K)`.
+        of_row: `(n,)`, the text of each row.
+    """
     mixing = Mixing.of(model.config)
-    shares, present = mixing.shares(scores, present)
-    plain = pick(text.hidden, source)[:, None].to(fused.dtype)
-    stacked = torch.cat([fused, plain], dim=1).transpose(1, 2)[valid]  # (n, K + 1, H)
-    targets = labels[valid]
-    of_row = torch.arange(len(labels), device=labels.device)[:, None].expand(valid.shape)[valid]
+    shares, present = mixing.shares(*pictures)
+    linear = mixing.kind == "logits" and not changes_logits(model.language.config)
+    if linear and shares is not None:  # a linear head of mixed rows gives the mixed logits
+        return _own_loss(model, _mix_rows(stacked, shares[of_row]), targets, vocabulary)
 
     def mixed_loss(rows: Tensor, part: slice) -> Tensor:
         logits = model.logits(rows, vocabulary)
@@ -79,7 +106,7 @@ def fusion_loss(
         )
         return F.nll_loss(log_probs, targets[part], reduction="none")
 
-    size = max(1, chunk // stacked.shape[1])
+    size = max(1, model.config.loss_chunk // stacked.shape[1])
     return _mean(chunked_loss(stacked, mixed_loss, size), len(stacked))
 
 

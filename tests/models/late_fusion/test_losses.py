@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from lavis.common.errors import ConfigError
-from lavis.models.late_fusion.losses import chunked_loss
+from lavis.models.late_fusion.losses import chunked_loss, linear_cross_entropy
 
 
 def plain_loss(model, sample, index):
@@ -186,6 +186,55 @@ def test_chunks_hand_out_the_gradient_of_the_sum():
     (2 * total).backward()
     torch.testing.assert_close(total, rows.detach().square().sum())
     torch.testing.assert_close(rows.grad, 4 * rows.detach())
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_written_out_gradient_is_autograds(biased, dtype):
+    weight, rows = torch.randn(11, 5).to(dtype), (3 * torch.randn(7, 5)).requires_grad_()
+    bias = torch.randn(11).to(dtype) if biased else None
+    targets = torch.arange(7)
+    logits = F.linear(rows.to(dtype), weight, bias).float()
+    expected = F.cross_entropy(logits, targets, reduction="sum")
+    (slope,) = torch.autograd.grad(expected, rows)
+    found = linear_cross_entropy(rows, (weight, bias), targets, 3)
+    (2 * found).backward()
+    close = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.2, "rtol": 0.05}
+    torch.testing.assert_close(found, expected, **close)
+    torch.testing.assert_close(rows.grad, 2 * slope, **close)
+    with torch.no_grad():
+        assert linear_cross_entropy(rows, (weight, bias), targets, 3) == found
+
+
+def test_autocast_decides_the_type_of_the_products():
+    weight, rows, targets = torch.randn(300, 64), torch.randn(9, 64), torch.arange(9)
+    half = linear_cross_entropy(rows.bfloat16(), (weight.bfloat16(), None), targets, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = linear_cross_entropy(rows, (weight, None), targets, 4)
+    assert found == half != linear_cross_entropy(rows, (weight, None), targets, 4)
+
+
+def test_a_head_that_scales_its_logits_is_not_plain(make_model, texts, pictures):
+    model, sample = make_model("llama"), {**texts((5, 5, 5)), **pictures(count=1)}
+    sample.pop("scores")
+    assert model.language.plain_head() is not None
+    whole = model(sample)["loss"].item()
+    model.language.config.final_logit_softcapping = 0.5
+    assert model.language.plain_head() is None
+    assert model(sample)["loss"].item() != pytest.approx(whole)
+
+
+def test_texts_pass_in_parts_without_a_trace(make_model, texts, monkeypatch, causal):
+    model, sample = make_model(causal), texts()
+    expected = model.encode_text(**sample).hidden
+    seen = []
+    forward = model.llm.base_model.forward
+    monkeypatch.setattr(
+        model.llm.base_model, "forward", lambda **given: seen.append(1) or forward(**given)
+    )
+    monkeypatch.setattr("lavis.models.late_fusion.language.PART_VALUES", 1)
+    torch.testing.assert_close(model.encode_text(**sample).hidden, expected, atol=1e-5, rtol=1e-5)
+    assert len(seen) == len(sample["input_ids"]) > 1
 
 
 @pytest.mark.parametrize("init", ("random", "identity"))
