@@ -18,13 +18,13 @@ from lavis.common.errors import ConfigError
 CPU_PICTURES = 4
 
 
-def in_parts(tower: Callable[[Tensor], Tensor], image: Tensor, most: int = CPU_PICTURES) -> Tensor:
-    """Return what a frozen tower makes of pictures `(N, 3, S, S)`, on a CPU `most` at a time."""
-    parts: Iterable[Tensor] = [image]
-    if image.device.type == "cpu" and not torch.is_grad_enabled():
-        parts = image.split(most)
-    tokens = [tower(part) for part in parts]
-    return tokens[0] if len(tokens) == 1 else torch.cat(tokens)
+def in_parts(frozen: Callable[..., Tensor], *inputs: Tensor, most: int = CPU_PICTURES) -> Tensor:
+    """Return what a frozen model makes of inputs `(N, ...)`, on a CPU `most` at a time."""
+    parts: Iterable[tuple[Tensor, ...]] = [inputs]
+    if inputs[0].device.type == "cpu" and not torch.is_grad_enabled():
+        parts = zip(*(one.split(most) for one in inputs), strict=True)
+    made = [frozen(*part) for part in parts]
+    return made[0] if len(made) == 1 else torch.cat(made)
 
 
 class BaseModel(nn.Module):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import (
 )
 
 from lavis.common.errors import ConfigError
-from lavis.models.base import freeze
+from lavis.models.base import freeze, in_parts
 from lavis.models.late_fusion.config import LateFusionConfig
 from lavis.models.late_fusion.families import (
     changes_logits,
@@ -209,12 +210,14 @@ class LanguageModel:
             mask: `(B, L)` over `past` and `input_ids`.
             past: a cache that is read and added to.
         """
+        if past is not None:
+            return self._hidden(input_ids, mask, past)
         texts, length = input_ids.shape
-        per_part = max(1, PART_VALUES // (length * self.width))
-        if past is None and texts > per_part and input_ids.device.type == "cpu":
-            count = -(-texts // per_part)
-            pairs = zip(input_ids.chunk(count), mask.chunk(count), strict=True)
-            return torch.cat([self.hidden(*pair) for pair in pairs])
+        parts = math.ceil(texts * length * self.width / PART_VALUES)
+        return in_parts(self._hidden, input_ids, mask, most=math.ceil(texts / max(1, parts)) or 1)
+
+    def _hidden(self, input_ids: Tensor, mask: Tensor, past: Any = None) -> Tensor:
+        length = input_ids.shape[1]
         given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": mask.long()}
         if self._takes_positions:
             given["position_ids"] = self.positions(mask)[:, -length:]

@@ -47,7 +47,7 @@ class VisionTower(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the tokens, float32."""
         convolves = isinstance(self.tower, FeatureMapTower)
-        return in_parts(self._tokens, image, CPU_PICTURES if convolves else CPU_VIT_PICTURES)
+        return in_parts(self._tokens, image, most=CPU_PICTURES if convolves else CPU_VIT_PICTURES)
 
     def _tokens(self, image: Tensor) -> Tensor:
         config = self.config
