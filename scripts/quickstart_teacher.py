@@ -1,9 +1,11 @@
 """The quickstart's teacher: reads the notes on a scene in the prompt, never the picture, and errs.
 
 `scripts/generate_qar.py` calls `write_items` in place of a language model (`llm.script`). Its
-mistakes are those of teachers that cannot see, and they are systematic:
+mistakes are those of teachers that cannot see, and they are systematic: nobody learns better by
+hearing more of them.
 
-- it mixes up two regions, and says of one what the notes say of the other;
+- it counts regions from one: in some pictures it says of every region what the notes say of the one
+  before;
 - it says what is usual: a banana is yellow, whatever colour the notes give;
 - it takes a thing for its look-alike, always the same one: a banana for a lemon.
 """
@@ -38,14 +40,20 @@ class Noted:
 
 
 def write_items(
-    messages: Sequence[Mapping[str, Any]], request: Any, *, mistakes: float = 0.0, seed: int = 0
+    messages: Sequence[Mapping[str, Any]],
+    request: Any,
+    *,
+    miscounted: float = 0.0,
+    habits: float = 0.0,
+    seed: int = 0,
 ) -> str:
     """Return a reply of the asked form: different items on objects, kinds and colours.
 
     Args:
         messages: the prompt; its last message holds the notes.
         request: not read.
-        mistakes: share of items that are wrong on purpose.
+        miscounted: share of pictures whose regions are counted from one.
+        habits: share of items that say what is usual, or name the look-alike.
         seed: with the prompt's text it settles every choice.
     """
     prompt = str(messages[-1]["content"])
@@ -54,13 +62,14 @@ def write_items(
     count = int(found[1]) if found else 1
     digest = hashlib.blake2b(f"{seed} {prompt}".encode(), digest_size=8).digest()
     rng = random.Random(int.from_bytes(digest, "big"))
-    topics = [(region, kind) for region in regions for kind in region.facts]
+    off = int(rng.random() < miscounted)
+    topics = [(place, kind) for place, region in enumerate(regions) for kind in region.facts]
     items = []
-    for region, kind in rng.sample(topics, min(count, len(topics))):
-        said = region.facts[kind]
-        if rng.random() < mistakes:
-            said = mistake(rng, region, kind, regions)
-        items.append(write_item(region.number, kind, said))
+    for place, kind in rng.sample(topics, min(count, len(topics))):
+        facts = regions[place].facts
+        said = usual(facts, kind) if rng.random() < habits else facts[kind]
+        number = regions[(place + off) % len(regions)].number
+        items.append(write_item(number, kind, said))
     return json.dumps({"items": items})
 
 
@@ -75,19 +84,16 @@ def read_notes(prompt: str) -> list[Noted]:
     return regions
 
 
-def mistake(rng: random.Random, region: Noted, kind: str, regions: Sequence[Noted]) -> str:
-    """Return a wrong fact of this kind: another region's, or what the teacher takes for it."""
-    true = region.facts[kind]
-    others = [r.facts[kind] for r in regions if r.facts.get(kind, true) != true]
-    if others and rng.random() < 0.5:
-        return rng.choice(others)
+def usual(facts: Mapping[str, str], kind: str) -> str:
+    """Return what the teacher takes for granted in place of a fact, always the same, never true."""
+    true = facts[kind]
     if kind == "object":
         return look_alike(true)
     if kind == "kind":
         kinds = list(openmoji.KINDS)
         return kinds[(kinds.index(true) + 1) % len(kinds)]
-    usual = usual_colour(region.facts["object"])
-    return usual if usual not in (None, true) else COLOURS[COLOURS.index(true) - 1]
+    colour = usual_colour(facts["object"])
+    return colour if colour not in (None, true) else COLOURS[COLOURS.index(true) - 1]
 
 
 def look_alike(word: str) -> str:

@@ -1,7 +1,6 @@
 """The python parts of the loop: the teacher, the questions, the corpora, the table."""
 
 import json
-import random
 import sys
 from pathlib import Path
 
@@ -69,14 +68,25 @@ def test_the_teacher_reads_the_prompt_that_is_sent(tmp_path):
 
 def test_mistakes_are_systematic(tmp_path):
     messages = prompt_of(tmp_path)
-    reply = quickstart_teacher.write_items(messages, None, mistakes=1.0)
-    assert reply == quickstart_teacher.write_items(messages, None, mistakes=1.0)
-    answers = {item["question"]: item["answer"] for item in json.loads(reply)["items"]}
-    assert answers["What is [1]?"] in ("a car.", "a lemon.")  # mixed up, or its look-alike
-    assert answers["What colour is [0]?"] != "blue."
-    banana = quickstart_teacher.Noted(0, {"object": "banana", "kind": "fruit", "colour": "red"})
-    said = quickstart_teacher.mistake(random.Random(0), banana, "colour", [banana])
-    assert said == "yellow"  # what is usual, whatever the notes say
+
+    def answers(**shares):
+        reply = quickstart_teacher.write_items(messages, None, **shares)
+        assert reply == quickstart_teacher.write_items(messages, None, **shares)
+        return {item["question"]: item["answer"] for item in json.loads(reply)["items"]}
+
+    counted_from_one = answers(miscounted=1.0)
+    assert counted_from_one == {
+        "What is [0]?": "a banana.",
+        "What kind of thing is [0]?": "a fruit.",
+        "What is [1]?": "a car.",
+        "What kind of thing is [1]?": "a vehicle.",
+        "What colour is [1]?": "blue.",
+    }
+    habits = answers(habits=1.0)
+    assert habits["What is [1]?"] == "a lemon." and habits["What colour is [0]?"] != "blue."
+    facts = {"object": "banana", "kind": "fruit", "colour": "red"}
+    assert quickstart_teacher.usual(facts, "colour") == "yellow"  # whatever the notes say
+    assert all(quickstart_teacher.usual(facts, kind) != said for kind, said in facts.items())
 
 
 def test_facts_number_things_as_they_are_highlighted(world, tmp_path):
