@@ -22,6 +22,8 @@ from lavis.models.blip2.qformer import TextPlan
 class GroundedMatcher(Blip2Matcher):
     """Without `model.grounding` this is `Blip2Matcher`."""
 
+    region_ids: Tensor  # (R,), with grounding
+
     def __init__(self, config: MatcherConfig) -> None:
         super().__init__(config)
         self.config: MatcherConfig = config
@@ -76,6 +78,7 @@ class GroundedMatcher(Blip2Matcher):
             ConfigError: a word is none.
         """
         ids = self.tokenizer.convert_tokens_to_ids(words)
+        assert isinstance(ids, list)  # as `words`
         unknown = [w for w, i in zip(words, ids, strict=True) if i == self.tokenizer.unk_token_id]
         if unknown:
             raise ConfigError(

@@ -38,6 +38,8 @@ class Grounding(nn.Module):
         ConfigError: the tokens are no square grid.
     """
 
+    centres: Tensor
+
     def __init__(
         self, image_width: int, hidden_size: int, num_tokens: int, *, num_regions: int
     ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,11 @@ def build_tokenizer(config: QFormerConfig) -> BertTokenizer:
     if vocabulary["[PAD]"] != 0:
         raise ConfigError(f"model.qformer.vocab: [PAD] must be the first line of {path}")
     mask = "[MASK]" if "[MASK]" in vocabulary else None  # the library would add a row for it
-    tokenizer = BertTokenizer(vocab=dict(vocabulary), do_lower_case=True, mask_token=mask)
+    tokenizer = BertTokenizer(
+        vocab=dict(vocabulary),
+        do_lower_case=True,
+        mask_token=mask,  # type: ignore[arg-type]  # annotated as str; None is none
+    )
     tokenizer.add_special_tokens({"bos_token": "[DEC]"})
     if config.vocab_size is not None and config.vocab_size < len(tokenizer):
         raise ConfigError(
@@ -114,7 +119,7 @@ class PictureCrossAttention(Blip2QFormerAttention):
         encoder_attention_mask: Tensor | None = None,
         *,
         picture_groups: Groups | None = None,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> Tensor:
         """Attend from `(N, Q, d)` to `encoder_hidden_states` `(P, T, D)`; returns `(N, Q, d)`."""
         assert encoder_hidden_states is not None

@@ -59,6 +59,24 @@ class Negatives:
     has_text: Tensor
 
 
+class CaptionHead(nn.Module):
+    """Next-token logits, float32: `(B, L, d)` and the table of words, its decoder -> `(B, L, V)`.
+
+    Args:
+        config: the Q-Former's, as transformers has it.
+        num_words: V.
+    """
+
+    def __init__(self, config: Any, num_words: int) -> None:
+        super().__init__()
+        self.transform = BertPredictionHeadTransform(config)
+        self.bias = nn.Parameter(torch.zeros(num_words))
+
+    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """See the class."""
+        return F.linear(self.transform(hidden), table, self.bias).float()
+
+
 @models.register("blip2")
 class Blip2Stage1(GroundedMatcher):
     """Three losses of equal weight on one Q-Former; also scores pairs, by matching or contrast."""
@@ -79,10 +97,8 @@ class Blip2Stage1(GroundedMatcher):
         self.vision_proj = nn.Linear(width, config.embed_dim)
         self.text_proj = nn.Linear(width, config.embed_dim)
         self.temp = nn.Parameter(torch.tensor(config.temperature_init))
-        self.lm_head = nn.Module()
-        self.lm_head.transform = BertPredictionHeadTransform(self.qformer.model.config)
         words = len(self.qformer.embeddings.word_embeddings.weight)
-        self.lm_head.bias = nn.Parameter(torch.zeros(words))
+        self.lm_head = CaptionHead(self.qformer.model.config, words)
         self.build_grounding()
 
     def forward(
@@ -219,9 +235,7 @@ class Blip2Stage1(GroundedMatcher):
 
     def caption_logits(self, text_hidden: Tensor) -> Tensor:
         """Return next-token logits `(B, L, words)`, float32; the table of words is the decoder."""
-        hidden = self.lm_head.transform(text_hidden)
-        table = self.qformer.embeddings.word_embeddings.weight
-        return F.linear(hidden, table, self.lm_head.bias).float()
+        return self.lm_head(text_hidden, self.qformer.embeddings.word_embeddings.weight)
 
     def caption_loss(self, text_hidden: Tensor, decoder_ids: Tensor, mask: Tensor) -> Tensor:
         """Smoothed cross entropy of the next token, averaged over tokens that are there."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
@@ -46,6 +47,20 @@ TOWERS = {
 }
 
 
+class VisionTower(nn.Module):
+    """Type of a tower, `(P, 3, S, S) -> (P, T, D)`; timm's own have these attributes as well.
+
+    Attributes:
+        num_features: D.
+        depth: blocks.
+        num_prefix_tokens: leading rows of the position table that are no part of the picture.
+    """
+
+    num_features: int
+    depth: int
+    num_prefix_tokens: int
+
+
 def build_vision_tower(
     name: str,
     image_size: int,
@@ -53,7 +68,7 @@ def build_vision_tower(
     *,
     drop_path_rate: float = 0.0,
     use_grad_checkpoint: bool = False,
-) -> nn.Module:
+) -> VisionTower:
     """Build a tower with random weights.
 
     Args:
@@ -62,7 +77,7 @@ def build_vision_tower(
         vit: sizes that differ from the named tower's; `out_indices` asks for a feature-map tower.
 
     Returns:
-        A module `(P, 3, S, S) -> (P, T, D)` with `num_features` = D and `depth` = blocks.
+        A network of timm, or a `FeatureMapTower`.
 
     Raises:
         ConfigError: timm has no such model, or sizes do not fit it.
@@ -80,7 +95,7 @@ def build_vision_tower(
     sizes["depth"] = vit.depth or (named.depth if named else None)
     given = {key: value for key, value in sizes.items() if value is not None}
     try:
-        tower = timm.create_model(
+        tower: Any = timm.create_model(
             timm_name,
             num_classes=0,
             global_pool="",
@@ -105,12 +120,16 @@ def build_vision_tower(
     return tower
 
 
-class FeatureMapTower(nn.Module):
+class FeatureMapTower(VisionTower):
     """Feature maps of a convolutional network as tokens: `(P, 3, S, S) -> (P, grid * grid, D)`.
 
     Every chosen map is averaged to `grid x grid`; D is the sum of their channels. Pictures arrive
     normalised with CLIP's mean and deviation and are converted to the network's own.
     """
+
+    body: Any  # a network of timm
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, timm_name: str, vit: VitConfig) -> None:
         super().__init__()
