@@ -3,12 +3,12 @@
 import logging
 import os
 import re
-import socket
 import subprocess
 import sys
 
 import pytest
 
+from launching import launcher_environments
 from lavis.common import dist
 from lavis.common.errors import ConfigError
 
@@ -37,24 +37,16 @@ except dist.HungRankError as error:
 """
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 def launch(code, size):
     """Start `size` python processes as torchrun would."""
-    port = str(free_port())
-    base = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return [
         subprocess.Popen(
             [sys.executable, "-c", code],
-            env={**base, "RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": str(size)},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **place},
             **pipes,
         )
-        for r in range(size)
+        for place in launcher_environments(size)
     ]
 
 

@@ -3,12 +3,13 @@
 import importlib.util
 import logging
 import multiprocessing
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from launching import launcher_environments
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 
@@ -65,16 +66,11 @@ def launch(forks, tiny, tmp_path):
     started = []
 
     def start(folder, size, **options):
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = str(sock.getsockname()[1])
-        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size)}
         argv = [str(folder), *(f"{key}={value}" for key, value in options.items())]
         ranks = []
-        for rank in range(size):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} | env if size > 1 else {}
+        for place in launcher_environments(size):
             log = tmp_path / f"log-{len(started)}"
-            process = forks.Process(target=tiny.run_rank, args=(argv, own, str(log)))
+            process = forks.Process(target=tiny.run_rank, args=(argv, place, str(log)))
             process.start()
             ranks.append(Rank(process, log))
             started.append(process)

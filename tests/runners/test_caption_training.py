@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from launching import launcher_environments
 from lavis.common import cli
 from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
@@ -94,13 +94,9 @@ def accelerate(argv, **env):
 
 def two_ranks(forks, made, argv, folder):
     """Run `train.py` in two processes, as torchrun would start them."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = str(sock.getsockname()[1])
     ranks = []
-    for rank in map(str, range(2)):
-        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-        env |= {"RANK": rank, "LOCAL_RANK": rank, "HF_HUB_OFFLINE": "1"}
+    for rank, place in enumerate(launcher_environments(2)):
+        env = {**place, "HF_HUB_OFFLINE": "1"}
         log = folder / f"log-{rank}"
         ranks.append(forks.Process(target=made.run_rank, args=(argv, env, str(log))))
         ranks[-1].start()

@@ -4,13 +4,13 @@ import importlib.util
 import json
 import logging
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from launching import launcher_environments
 from lavis.common import cli, registry
 from lavis.common.cache import Cache
 from lavis.common.config import load_config
@@ -100,21 +100,15 @@ def test_wrong_flags_are_named(script, flags, tmp_path, capsys):
 def test_two_processes_share_the_work(flags, tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("A dog ran. A cat sat.\nA banana\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    ranks = []
-    for rank in range(2):
-        launcher = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-        launcher |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        ranks.append(
-            subprocess.Popen(
-                [sys.executable, str(SCRIPT), str(texts), *flags],
-                env=os.environ | launcher | {"PYTHONPATH": str(ROOT)},
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(texts), *flags],
+            env={**os.environ, **place, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
         )
+        for place in launcher_environments(2)
+    ]
     outputs = [process.communicate(timeout=120)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0]
     assert "6 pictures asked for, 6 distinct: 0 were stored, 6 made now" in outputs[0]

@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import verbalize as command
 
+from launching import KILLED, jobs_of, run_steps
 from lavis.datasets.regions import open_mapping
 
 ROOT = Path(__file__).parents[2]
-DRIVER = """
-import json, os, signal, sys
-sys.path.insert(0, "scripts")
-import verbalize
-from lavis.common import journal
-import lavis.tasks.verbalization, lavis.verbalizers.writing, lavis.verbalizers.encoder
-from transformers import AutoProcessor, AutoModelForImageTextToText, CLIPModel, CLIPProcessor
-
-append = journal.Journal.append
-
-def run(arguments, launcher, die_at):
-    def counted(self, unit, rows):
-        counted.units += 1
-        if counted.units == die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        append(self, unit, rows)
-    counted.units = 0
-    journal.Journal.append = counted
-    os.environ.update(launcher)
-    return verbalize.main(arguments)
-
-for jobs in json.load(sys.stdin):
-    started = []
-    for job in jobs:
-        child = os.fork()
-        if not child:
-            os._exit(run(*job))
-        started.append(child)
-    print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in started], flush=True)
-"""
+IMPORTS = (
+    "lavis.tasks.verbalization",
+    "lavis.verbalizers.writing",
+    "lavis.verbalizers.encoder",
+    "transformers:AutoProcessor",
+    "transformers:AutoModelForImageTextToText",
+    "transformers:CLIPModel",
+    "transformers:CLIPProcessor",
+)
 OUTPUTS = ("verbalized.jsonl", "rejects.jsonl", "summary.json")
 
 
@@ -157,18 +132,10 @@ def test_detected_regions_are_described_by_later_stages(world, tiny, run_file):
         assert {e["obj_guess"] for e in entries} <= {"red", "blue", "dog", "cat", "tree"}
 
 
-def job(arguments, output, *, size=1, die_at=0):
-    """Return processes as torchrun starts them, which may die before their unit `die_at`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    jobs = []
-    for rank in range(size):
-        launcher = {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
-        launcher |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        options = [*arguments, "--options", f"run.output_dir={output}"]
-        jobs.append([options, launcher if size > 1 else {}, die_at if rank == 0 else 0])
-    return jobs
+def job(arguments, output, **how):
+    """Return the jobs of a run into another folder; see `jobs_of`."""
+    options = [*arguments, "--options", f"run.output_dir={output}"]
+    return jobs_of("scripts/verbalize.py", options, **how)
 
 
 def test_killed_runs_and_two_processes_write_the_files_of_one(world, tiny, run_file):
@@ -182,13 +149,8 @@ def test_killed_runs_and_two_processes_write_the_files_of_one(world, tiny, run_f
         job(arguments, killed),
         job(arguments, shared, size=2),
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER], input=json.dumps(batches), cwd=ROOT, text=True,
-        capture_output=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    codes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    kill = -signal.SIGKILL
-    assert codes == [[0], [kill], [kill], [0], [0, 0]], done.stderr[-3000:]
+    statuses, said = run_steps(batches, IMPORTS)
+    assert statuses == [[0], [KILLED], [KILLED], [0], [0, 0]], said[-3000:]
     for name in OUTPUTS:
         content = Path(whole, name).read_bytes()
         assert Path(killed, name).read_bytes() == content, name

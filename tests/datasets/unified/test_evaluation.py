@@ -2,13 +2,13 @@
 
 import json
 import lzma
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from launching import jobs_of, run_steps
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "fixtures" / "lskd" / "stage1"
@@ -39,46 +39,12 @@ BENCHMARKS = {
     "snli_ve": ("snli_ve", ["{snli_ve}"], "snli_ve/unified_snli_ve_test.jsonl"),
     "v7w_telling": ("visual7w", ["{v7w}"], "v7w/unified_v7w_telling_test.jsonl"),
 }  # fmt: skip
-# Imports once, then a process for each job; jobs of one list run side by side.
-DRIVER = """
-import json, os, runpy, sys
-import torch
-from lavis.common import cli
-import lavis.models.blip2.stage1, lavis.runners.runner, lavis.tasks.comparison
-import lavis.datasets.contrastive
-
-torch.set_num_threads(1)
-
-def run(arguments, environment):
-    os.environ.update(environment)
-    if arguments[0].endswith(".py"):
-        sys.argv = arguments
-        runpy.run_path(arguments[0], run_name="__main__")
-    return cli.run_front_end("", "evaluate", arguments)
-
-def child(arguments, environment):
-    try:
-        return run(arguments, environment)
-    except SystemExit as stop:
-        return stop.code or 0
-    except BaseException:
-        import traceback
-        traceback.print_exc()
-        return 9
-
-for jobs in json.load(sys.stdin):
-    started = []
-    for job in jobs:
-        pid = os.fork()
-        if not pid:
-            code = child(*job)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        started.append(pid)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in started]
-    print("codes", codes, flush=True)
-"""
+IMPORTS = (
+    "lavis.models.blip2.stage1",
+    "lavis.runners.runner",
+    "lavis.tasks.comparison",
+    "lavis.datasets.contrastive",
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,48 +59,32 @@ def world(session_samples, language_models, tmp_path_factory):
     jobs = []
     for script, arguments, records in BENCHMARKS.values():
         given = [argument.format(**vars(session_samples)) for argument in arguments]
-        path = str(ROOT / "scripts" / f"convert_{script}.py")
-        jobs.append([([path, *given, "--output", str(folder / "input" / records)], {})])
+        given += ["--output", str(folder / "input" / records)]
+        jobs.append(jobs_of(f"scripts/convert_{script}.py", given))
 
-    def evaluate(name, output, *options, rank=None, size=1, port=0):
+    def evaluate(name, output, *options, size=1):
         arguments = ["--cfg-path", str(EVAL / f"{name}.yaml"), "--options", *TINY]
         arguments += [f"model.pretrained={folder / 'checkpoint_best.pth'}"]
         if not any(option.startswith("model.arch") for option in options):
             arguments.append("model.embed_dim=24")
         arguments += [f"run.output_dir={folder / output}", *options]
-        launcher = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
-        launcher |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        return arguments, {} if rank is None else launcher
+        return jobs_of("evaluate.py", arguments, size=size)
 
-    jobs += [[evaluate(name, name)] for name in BENCHMARKS]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    two = {"size": 2, "port": port}
-    jobs.append([evaluate("sherlock_comparison", "two", rank=rank, **two) for rank in range(2)])
-    jobs.append([evaluate("sherlock_comparison", "both", "run.score=both")])
-    jobs.append([evaluate("sherlock_comparison", "unknown", "run.score=clip")])
-    jobs.append([evaluate("vcr_qa", "likelihood", "run.score=likelihood")])
-    jobs.append([evaluate("vcr_qa", "critic", "model.arch=blip2_critic")])
+    jobs += [evaluate(name, name) for name in BENCHMARKS]
+    jobs.append(evaluate("sherlock_comparison", "two", size=2))
+    jobs.append(evaluate("sherlock_comparison", "both", "run.score=both"))
+    jobs.append(evaluate("sherlock_comparison", "unknown", "run.score=clip"))
+    jobs.append(evaluate("vcr_qa", "likelihood", "run.score=likelihood"))
+    jobs.append(evaluate("vcr_qa", "critic", "model.arch=blip2_critic"))
     llm = ["model.arch=blip2_llm", f"model.llm_model={language_models['gpt2']}"]
     llm += ["model.load_pretrained=false", "run.score=likelihood"]
-    jobs.append([evaluate("vcr_qa", "written", *llm)])
+    jobs.append(evaluate("vcr_qa", "written", *llm))
     environment = {
-        **os.environ,
         "UNIFIED_IMAGE_DIR": str(session_samples.images),
         "UNIFIED_INPUT": str(folder / "input"),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
     }
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        environment.pop(name, None)
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER], input=json.dumps(jobs), cwd=folder, env=environment,
-        capture_output=True, text=True, timeout=540,
-    )  # fmt: skip
-    codes = [json.loads(line[6:]) for line in done.stdout.splitlines() if line[:5] == "codes"]
-    print(done.stdout, done.stderr[-6000:])
-    return folder, codes, done.stderr
+    codes, said = run_steps(jobs, IMPORTS, folder=folder, environment=environment)
+    return folder, codes, said
 
 
 def summary_of(folder):
