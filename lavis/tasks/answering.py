@@ -5,23 +5,18 @@ N texts of one unit; row n wants `text_output` n.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections import Counter
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common.errors import ConfigError
-from lavis.common.files import AtomicFile
 from lavis.common.registry import tasks
 from lavis.tasks.base import RowReader, UnitBatch
 from lavis.tasks.config import AnsweringConfig, PretrainConfig
-from lavis.tasks.filtering import check_complete, reject_line, split_prefix
+from lavis.tasks.row_files import Tally, scored_rows
 from lavis.tasks.scoring import ScoringTask
-from lavis.tasks.sinks import JsonArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,11 +28,9 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 
 
 @dataclass
-class Written:
-    """Sums over the rows: counts, rejects by reason, loss and tokens, and right answers."""
+class Written(Tally):
+    """Also sums over the rows: loss and tokens, and right answers."""
 
-    counts: Counter[str] = field(default_factory=lambda: Counter(rows=0, scored=0, rejected=0))
-    reasons: Counter[str] = field(default_factory=Counter)
     loss: float = 0.0
     tokens: int = 0
     exact: int = 0
@@ -93,31 +86,16 @@ class ImageTextPretrainTask(ScoringTask):
     ) -> Written:
         """Write `result/<name>.json` and `rejects.jsonl`."""
         table = Written()
-        with ExitStack() as stack:
-            array = JsonArray(stack.enter_context(AtomicFile(output_dir / f"result/{name}.json")))
-            path = output_dir / f"{split_prefix(name)}rejects.jsonl"
-            rejects = stack.enter_context(AtomicFile(path))
-            for row, raw in reader.iterate_raw():
-                payload = json.loads(raw)
-                table.counts["rows"] += 1
-                if "reject" in payload:
-                    table.counts["rejected"] += 1
-                    table.reasons[payload["reject"].split(":")[0]] += 1
-                    rejects.write(reject_line(row, payload, dataset))
-                    continue
-                table.counts["scored"] += 1
-                array.write([raw])
-                _add(table, payload)
-            check_complete(name, table.counts["rows"], dataset)
-            array.close()
+        rows = scored_rows(reader, dataset, output_dir, name, endings=[".json"], tally=table)
+        for _, payload in rows:
+            _add(table, payload)
         return table
 
     def summarize(
         self, table: Written, dataset: RecordDataset, output_dir: Path, name: str
     ) -> dict[str, Any]:
         """Return counts, and under `metrics` the loss per token, perplexity and right answers."""
-        reasons = dict(sorted(table.reasons.items()))
-        summary: dict[str, Any] = {"name": name, **table.counts, "rejected_by_reason": reasons}
+        summary: dict[str, Any] = {"name": name, **table.describe()}
         if self.config.report_metric and table.tokens:
             loss = table.loss / table.tokens
             found = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "tokens": table.tokens}

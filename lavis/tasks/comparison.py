@@ -6,26 +6,21 @@ A row is one picture with C candidates; a unit has N candidates in all.
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common.errors import ConfigError
-from lavis.common.files import AtomicFile
 from lavis.common.registry import tasks
 from lavis.tasks.base import RowReader, UnitBatch
 from lavis.tasks.comparison_report import TITLES, kind_of, render_page
 from lavis.tasks.config import ComparisonConfig
-from lavis.tasks.filtering import check_complete, reject_line, split_prefix
 from lavis.tasks.gallery import Gallery
 from lavis.tasks.ranking import NEEDS, Judgements, golds, ranks
+from lavis.tasks.row_files import Tally, scored_rows
 from lavis.tasks.scoring import ScoringTask
-from lavis.tasks.sinks import JsonArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,19 +31,16 @@ if TYPE_CHECKING:
 METHODS = {"itm": "predict", "itc": "score", "both": "score", "likelihood": "answer_losses"}
 
 
-@dataclass
-class Comparisons:
+@dataclass(kw_only=True)
+class Comparisons(Tally):
     """What the rows of a data set say about the model.
 
     Attributes:
-        counts: `rows`, `scored`, `rejected`. reasons: of rejects, up to the first colon.
         metrics: metric -> its figures. groups: group -> the same of its records.
         gallery: rows for the page.
     """
 
     gallery: Gallery
-    counts: Counter[str] = field(default_factory=lambda: Counter(rows=0, scored=0, rejected=0))
-    reasons: Counter[str] = field(default_factory=Counter)
     metrics: dict[str, Judgements] = field(default_factory=dict)
     groups: dict[str, dict[str, Judgements]] = field(default_factory=dict)
 
@@ -137,29 +129,13 @@ class ComparisonTask(ScoringTask):
     ) -> Comparisons:
         """Write `result/<name>.json` and `.jsonl`, and `rejects.jsonl`."""
         config = self.config
-        table = Comparisons(Gallery(config.report_examples if full else 0, TITLES, kind_of))
-        with ExitStack() as stack:
-            result = output_dir / "result"
-            array_file = stack.enter_context(AtomicFile(result / f"{name}.json"))
-            lines = stack.enter_context(AtomicFile(result / f"{name}.jsonl"))
-            path = output_dir / f"{split_prefix(name)}rejects.jsonl"
-            rejects = stack.enter_context(AtomicFile(path))
-            array = JsonArray(array_file)
-            for row, raw in reader.iterate_raw():
-                payload = json.loads(raw)
-                table.counts["rows"] += 1
-                if "reject" in payload:
-                    table.counts["rejected"] += 1
-                    table.reasons[payload["reject"].split(":")[0]] += 1
-                    rejects.write(reject_line(row, payload, dataset))
-                    continue
-                table.counts["scored"] += 1
-                array.write([raw])
-                lines.write(raw + b"\n")
-                margins = table.judge(payload, config.tie_seed) if config.report_metric else {}
-                table.gallery.offer(row, {**payload, "margins": margins})
-            check_complete(name, table.counts["rows"], dataset)
-            array.close()
+        shown = Gallery(config.report_examples if full else 0, TITLES, kind_of)
+        table = Comparisons(gallery=shown)
+        endings = (".json", ".jsonl")
+        rows = scored_rows(reader, dataset, output_dir, name, endings=endings, tally=table)
+        for row, payload in rows:
+            margins = table.judge(payload, config.tie_seed) if config.report_metric else {}
+            table.gallery.offer(row, {**payload, "margins": margins})
         return table
 
     def summarize(
@@ -169,8 +145,7 @@ class ComparisonTask(ScoringTask):
         summary: dict[str, Any] = {
             "name": name,
             "score": self.config.score,
-            **table.counts,
-            "rejected_by_reason": dict(sorted(table.reasons.items())),
+            **table.describe(),
         }
         options = {"resamples": self.config.resamples, "seed": self.config.tie_seed}
         if table.metrics:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lavis.common.errors import DataError
 from lavis.common.files import AtomicFile
 from lavis.tasks.metrics import Calibrator
+from lavis.tasks.row_files import check_complete, reject_line, split_prefix
 from lavis.tasks.sinks import JsonArray, ParquetTable
 
 if TYPE_CHECKING:
@@ -191,31 +191,9 @@ class _Corpora:
             table.kept[threshold] += len(kept)
 
 
-def reject_line(row: int, payload: Mapping[str, Any], dataset: RecordDataset) -> bytes:
-    """Return a line of `rejects.jsonl`; files without lines (Parquet, tar) give the row there."""
-    place = payload if "file" in payload else dataset.source(row)
-    line = {"row": row, "file": place.get("file"), "line": place.get("line", place.get("row"))}
-    return json.dumps({**line, "reason": payload["reject"]}).encode() + b"\n"
-
-
-def check_complete(name: str, found: int, dataset: RecordDataset) -> None:
-    """Raise `DataError` unless every row of the data set was found."""
-    if found != len(dataset):
-        raise DataError(
-            f"{name}: {len(dataset) - found} of {len(dataset)} rows were never scored; run "
-            f"the same command again with the same run.output_dir to score them"
-        )
-
-
 def kept_path(output_dir: Path, name: str, threshold: float) -> Path:
     """Return where the records kept at a threshold are written."""
     return output_dir / "kept" / f"{name}_filtered_threshold_{threshold}.jsonl"
-
-
-def split_prefix(name: str) -> str:
-    """Return what precedes the fixed file names: nothing for the split `test`, else `<split>_`."""
-    split = name.split("_epoch")[0]
-    return "" if split == "test" else f"{split}_"
 
 
 def _split(

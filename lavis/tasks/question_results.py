@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lavis.common.files import AtomicFile, write_atomically
+from lavis.common.files import write_atomically
 from lavis.tasks.base import RowReader
-from lavis.tasks.filtering import check_complete, reject_line, split_prefix
 from lavis.tasks.gallery import Gallery
 from lavis.tasks.question_config import VisualQuestionsConfig
 from lavis.tasks.question_report import TITLES, effect, write_page
 from lavis.tasks.question_statistics import compare, describe, majority
 from lavis.tasks.released_files import ReleasedFiles
+from lavis.tasks.row_files import Tally, scored_rows, split_prefix
 
 if TYPE_CHECKING:
     from lavis.datasets.benchmarks.dataset import BenchmarkDataset
@@ -90,29 +89,19 @@ def write_results(
     """Write all files of a split; see `VisualQuestionsTask.finish`."""
     prefix = split_prefix(name)
     groups: dict[str, Group] = {}
-    counts = Counter(rows=0, scored=0, rejected=0)
+    tally = Tally()
+    counts = tally.counts
     if config.pictures.num_images and config.pictures.skip_when_certain is not None:
         counts["without_pictures"] = 0
     gallery = Gallery(config.report_examples, TITLES, effect)
     released = ReleasedFiles(dataset.config.benchmark, config.tokenizer, config.pictures.num_images)
-    with ExitStack() as stack:
-        lines = stack.enter_context(AtomicFile(output_dir / "result" / f"{name}.jsonl"))
-        rejects = stack.enter_context(AtomicFile(output_dir / f"{prefix}rejects.jsonl"))
-        for row, raw in reader.iterate_raw():
-            payload = json.loads(raw)
-            counts["rows"] += 1
-            if "reject" in payload:
-                counts["rejected"] += 1
-                rejects.write(reject_line(row, payload, dataset))
-                continue
-            counts["scored"] += 1
-            if payload.get("pictures") == []:
-                counts["without_pictures"] += 1
-            lines.write(raw + b"\n")
-            groups.setdefault(payload["group"], Group()).add(payload)
-            gallery.offer(row, payload)
-            released.add(payload)
-        check_complete(name, counts["rows"], dataset)
+    rows = scored_rows(reader, dataset, output_dir, name, endings=[".jsonl"], tally=tally)
+    for row, payload in rows:
+        if payload.get("pictures") == []:
+            counts["without_pictures"] += 1
+        groups.setdefault(payload["group"], Group()).add(payload)
+        gallery.offer(row, payload)
+        released.add(payload)
     results = summarize(groups, dataset, config, counts)
     text = json.dumps({"name": name, **results}, indent=1)
     write_atomically(output_dir / f"{prefix}results.json", text + "\n")

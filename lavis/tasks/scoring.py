@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lavis.common.files import write_atomically
 from lavis.tasks.base import BaseTask, RowReader
-from lavis.tasks.filtering import split_prefix
+from lavis.tasks.row_files import split_prefix
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset, Row
