@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.errors import DataError, RecordError
 from lavis.datasets.arrow_files import TABLES, open_table, tables_in
 from lavis.datasets.built_files import built_once, cache_folder, digest_of, file_identity
 from lavis.datasets.formats import open_file
@@ -201,21 +201,6 @@ def tokenizer_identity(tokenizer: Any) -> str:
     probe = tokenizer("A b.", add_special_tokens=True)["input_ids"]
     text = json.dumps([state, list(probe)])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def load_tokenizer(name: str, key: str) -> Any:
-    """Load a tokenizer by Hugging Face id or folder.
-
-    Raises:
-        ConfigError: it is not there; `key` stands in the message.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(os.path.expanduser(name))
-    except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise ConfigError(f"{key}: cannot load '{name}': {reason}") from None
 
 
 def _tokenize_with(tokenizer: Any) -> Tokenize:

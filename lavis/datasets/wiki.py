@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.registry import datasets
 from lavis.common.sentences import random_sentence
+from lavis.common.tokenizer import load_tokenizer
 from lavis.datasets.base import RecordDataset, Row, row_random
 from lavis.datasets.captions import chosen_rows
 from lavis.datasets.captions_config import WikiConfig
 from lavis.datasets.hub import hub_files
 from lavis.datasets.records import RecordStore
-from lavis.datasets.token_blocks import find_corpus, load_tokenizer, token_blocks
+from lavis.datasets.token_blocks import find_corpus, token_blocks
 from lavis.processors import load_processor
 
 if TYPE_CHECKING:

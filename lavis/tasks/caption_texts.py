@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import ConfigError
+from lavis.common.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -49,12 +50,7 @@ class CaptionTokenizer:
         Raises:
             ConfigError: it is not there.
         """
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"run.tokenizer: cannot load '{name}': {error}") from None
+        tokenizer = load_tokenizer(name, "run.tokenizer")
         return cls(tokenizer, max_length, mlm_probability=mlm_probability)
 
     def tokens_of_words(self, words: Sequence[str]) -> Tensor:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lavis.common.errors import ConfigError, RecordError
+from lavis.common.tokenizer import load_tokenizer
 from lavis.tasks.candidates import CandidateTokens, Path
 from lavis.tasks.text_sharing import reads_of_a_row, shared_beginnings
 
@@ -87,12 +88,7 @@ class QuestionTokenizer:
         Raises:
             ConfigError: it is not there, or has no offsets.
         """
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"run.tokenizer: cannot load '{name}': {error}") from None
+        tokenizer = load_tokenizer(name, "run.tokenizer")
         if not tokenizer.is_fast:
             raise ConfigError(f"run.tokenizer: '{name}' is not a fast tokenizer, which is needed")
         return cls(tokenizer, max_tokens, cut=cut, first_only=first_only)
