@@ -12,7 +12,6 @@ Exit code: 0 done, 2 something cannot be used.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
@@ -21,26 +20,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
-from lavis.common.errors import ConfigError, DataError
 from lavis.datasets.lck import LckDataset
+from lavis.ui.command import exit_status, named_corpus, page_parser
 from lavis.ui.corpus_index import CorpusIndex, ScoreFile, open_index, read_scores
 from lavis.ui.corpus_query import CorpusQuery, Filter, export_rows
-from lavis.ui.shown import RecordViewer, open_corpus
+from lavis.ui.shown import RecordViewer
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the flags."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("corpus", nargs="+", metavar="CORPUS", help="jsonl, .gz, .zst, parquet")
-    parser.add_argument("--image-root", required=True, help="folder that `image` is relative to")
-    parser.add_argument("--region-mapping", help="JSONL of {image, region_locations}")
+    parser = page_parser((__doc__ or "").split("\n")[0])
     parser.add_argument("--score-key", default="prediction", help="field that holds the score")
     parser.add_argument("--scores", help="results of a filtering run of this very corpus")
     parser.add_argument("--out", type=Path, default=Path("output/browse"), help="page's exports")
     parser.add_argument("--page-size", type=int, default=12)
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="indexing")
-    parser.add_argument("--cache-dir", help="where the index is kept")
     chosen = parser.add_argument_group("export without a page")
     chosen.add_argument("--export", type=Path, metavar="FILE", help="write the selection here")
     chosen.add_argument("--words", default="", help='all of them; "a phrase", begin*, -without')
@@ -75,12 +69,7 @@ def find_index(
 
 def run(args: argparse.Namespace) -> None:
     """Serve the page, or export."""
-    dataset = open_corpus(
-        args.corpus,
-        args.image_root,
-        region_mapping=args.region_mapping,
-        cache_dir=args.cache_dir,
-    )
+    dataset = named_corpus(args)
     index, scores = find_index(args, dataset)
     query = CorpusQuery(index)
     if args.export:
@@ -106,13 +95,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Browse the corpus that the flags name."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        run(parse_args(argv))
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: run(parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,22 +21,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
-from lavis.common.errors import ConfigError, DataError
 from lavis.datasets.lck import LckDataset
 from lavis.ui.agreement import agreement_report
+from lavis.ui.command import exit_status, named_corpus, page_parser
 from lavis.ui.judgements import JudgementStore
 from lavis.ui.label_queue import Items, LabelQueue, read_items
 from lavis.ui.labelling import LabelDesk, scale_of
-from lavis.ui.shown import RecordViewer, open_corpus
+from lavis.ui.shown import RecordViewer
 from lavis.ui.training_export import export_training
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the flags."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("corpus", nargs="+", metavar="CORPUS", help="jsonl, .gz, .zst, parquet")
-    parser.add_argument("--image-root", required=True, help="folder that `image` is relative to")
-    parser.add_argument("--region-mapping", help="JSONL of {image, region_locations}")
+    parser = page_parser((__doc__ or "").split("\n")[0])
     parser.add_argument("--out", required=True, type=Path, help="folder of judgements and exports")
     parser.add_argument(
         "--annotators", help="names, as ann,bo,cy (default: those who judged, else 'annotator')"
@@ -48,7 +44,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the draw and the order")
     parser.add_argument("--steps", type=int, default=3, help="scores from 0 to 1: 2 to 5 steps")
     parser.add_argument("--no-scores", action="store_true", help="scores may be left out")
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--export", action="store_true", help="write the results, open no page")
     parser.add_argument(
         "--majority", action="store_true", help="export: also write reject_label by majority"
@@ -56,7 +51,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--min-annotators", type=int, default=1, help="export: leave out records with fewer"
     )
-    parser.add_argument("--cache-dir", help="where compressed files are unpacked")
     return parser.parse_args(argv)
 
 
@@ -107,12 +101,7 @@ def run(args: argparse.Namespace) -> None:
     names = find_annotators(args, folder)
     scale = scale_of(args.steps)
     store = JudgementStore(folder, names)
-    dataset = open_corpus(
-        args.corpus,
-        args.image_root,
-        region_mapping=args.region_mapping,
-        cache_dir=args.cache_dir,
-    )
+    dataset = named_corpus(args)
     items = find_items(args, dataset)
     if args.export:
         export(args, dataset, items, store)
@@ -131,13 +120,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Label, or export what was labelled."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        run(parse_args(argv))
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: run(parse_args(argv)))
 
 
 if __name__ == "__main__":
