@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -252,8 +252,10 @@ class GenerativeConfig(Blip2Config):
         prompt: read where `generate` gets no text.
         llm_precision: what the language model computes in on a GPU; on a CPU it is float32.
         lora: adapters that are trained; None leaves the language model as it is.
+        language_key: the key that names the language model.
     """
 
+    language_key: ClassVar[str]
     max_txt_len: Annotated[int, Field(ge=2)] = 128
     max_output_txt_len: Annotated[int, Field(ge=2)] = 128
     prompt: str = ""
@@ -263,7 +265,7 @@ class GenerativeConfig(Blip2Config):
     @property
     def language_model(self) -> str:
         """Name or folder of the language model."""
-        raise AssertionError("subclasses name it")
+        return getattr(self, self.language_key)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -275,12 +277,8 @@ class T5Config(GenerativeConfig):
     """
 
     arch: str = "blip2_t5"
+    language_key: ClassVar[str] = "t5_model"
     t5_model: str = "google/flan-t5-xl"
-
-    @property
-    def language_model(self) -> str:
-        """Name or folder of the language model."""
-        return self.t5_model
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -292,12 +290,8 @@ class OPTConfig(GenerativeConfig):
     """
 
     arch: str = "blip2_opt"
+    language_key: ClassVar[str] = "opt_model"
     opt_model: str = "facebook/opt-2.7b"
-
-    @property
-    def language_model(self) -> str:
-        """Name or folder of the language model."""
-        return self.opt_model
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -309,12 +303,8 @@ class LLMConfig(GenerativeConfig):
     """
 
     arch: str = "blip2_llm"
+    language_key: ClassVar[str] = "llm_model"
     llm_model: str
-
-    @property
-    def language_model(self) -> str:
-        """Name or folder of the language model."""
-        return self.llm_model
 
 
 def _check_checkpoint(key: str, path: str | None, switch: str) -> None:

@@ -47,7 +47,6 @@ class Blip2Generative(Blip2Base):
 
     Attributes:
         projection, llm_name: what LAVIS calls the linear layer and the language model.
-        language_key: config key that names the language model.
     """
 
     qformer_reads_text = False
@@ -65,12 +64,11 @@ class Blip2Generative(Blip2Base):
     )
     projection: ClassVar[str]
     llm_name: ClassVar[str]
-    language_key: ClassVar[str]
 
     def __init__(self, config: GenerativeConfig) -> None:
         super().__init__(config)
         self.config: GenerativeConfig = config
-        name, key = config.language_model, self.language_key
+        name, key = config.language_model, config.language_key
         self.llm_tokenizer = load_tokenizer(name, key=key)
         language_model: Any = load_language_model(name, config.llm_precision, key=key)
         self.is_decoder_only = not language_model.config.is_encoder_decoder
@@ -377,18 +375,18 @@ def _cut(text: str) -> tuple[str, str]:
 class Blip2T5(Blip2Generative):
     """With an encoder-decoder as Flan-T5."""
 
-    projection, llm_name, language_key = "t5_proj", "t5_model", "t5_model"
+    projection, llm_name = "t5_proj", "t5_model"
 
 
 @models.register("blip2_opt")
 class Blip2OPT(Blip2Generative):
     """With OPT."""
 
-    projection, llm_name, language_key = "opt_proj", "opt_model", "opt_model"
+    projection, llm_name = "opt_proj", "opt_model"
 
 
 @models.register("blip2_llm")
 class Blip2LLM(Blip2Generative):
     """With any decoder: Vicuna, Llama, Gemma."""
 
-    projection, llm_name, language_key = "llm_proj", "llm_model", "llm_model"
+    projection, llm_name = "llm_proj", "llm_model"
