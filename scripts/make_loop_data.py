@@ -7,7 +7,8 @@
 
 `facts` writes what a world's scenes show as regions and sidecar descriptors for
 `scripts/verbalize.py`. `show` lets every record draw all regions of its picture, so that a picture
-is drawn and encoded once. `choices` asks "which is true of [1]?" with four answers. `corpora`
+is drawn and encoded once. `choices` asks "which is true of [1]?" with four answers, among the wrong
+ones what is true of another region and what the teacher, who does not look, often says. `corpora`
 writes `filtered.jsonl` (what the critic kept) and `unfiltered.jsonl` (a random sample, as many).
 """
 
@@ -23,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from quickstart_teacher import COLOURS, usual
+
 from lavis.generators import openmoji
 
 Record = dict[str, Any]
-COLOURS = ("red", "yellow", "green", "blue", "purple", "brown", "grey")
 CHOICES = 4
 KINDS = {"What is": "object", "What kind": "kind", "What colour": "colour"}
 
@@ -64,9 +66,9 @@ def facts_of(thing: Record) -> dict[str, str]:
     return found | ({"colour": thing["colour"]} if thing.get("colour") else {})
 
 
-def make_facts(world: Path, out: Path) -> None:
-    """Write `regions.jsonl` and `facts.jsonl` of a world file's scenes."""
-    found = scenes(read_lines(world))
+def make_facts(world: Path, out: Path, *, count: int | None = None) -> None:
+    """Write `regions.jsonl` and `facts.jsonl` of a world file's first scenes (None: of all)."""
+    found = scenes(read_lines(world))[:count]
     regions, facts = [], []
     for scene in found:
         things = shown_things(scene)
@@ -107,13 +109,18 @@ def make_choices(world: Path, out: Path, *, seed: int, per_scene: int) -> None:
 
 
 def choice_record(rng: random.Random, scene: Record, about: int, kind: str) -> Record:
-    """Return one question; wrong answers are true of other things here before they are of none."""
+    """Return one question; its wrong answers tempt those who do not look, or look elsewhere.
+
+    One is true of another thing here, if there is one; one is what goes for usual; others are true
+    of other things here before they are of none.
+    """
     things = shown_things(scene)
-    true = facts_of(things[about])[kind]
-    here = {facts_of(thing).get(kind) for thing in scene["references"]} - {None, true}
-    wrong = rng.sample(sorted(here), min(CHOICES - 1, len(here)))
-    rest = sorted(set(all_values(kind)) - {true} - here)
-    wrong += rng.sample(rest, CHOICES - 1 - len(wrong))
+    facts = facts_of(things[about])
+    true, habit = facts[kind], usual(facts, kind)
+    here = sorted({facts_of(t).get(kind, true) for t in scene["references"]} - {true, habit})
+    elsewhere = rng.sample(here, len(here))
+    rest = sorted(set(all_values(kind)) - {true, habit, *here})
+    wrong = [*elsewhere[:1], habit, *elsewhere[1:], *rng.sample(rest, len(rest))][: CHOICES - 1]
     answers = rng.sample([true, *wrong], CHOICES)
     return {
         "image": scene["image"],
@@ -174,6 +181,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     facts = commands.add_parser("facts")
     facts.add_argument("world", type=Path)
+    facts.add_argument("--scenes", type=int, help="the first so many (default all)")
     show = commands.add_parser("show")
     show.add_argument("corpus", type=Path)
     choices = commands.add_parser("choices")
@@ -188,7 +196,7 @@ def main() -> None:
     corpora.add_argument("--world", type=Path, required=True, help="the scenes' facts")
     args = parser.parse_args()
     if args.command == "facts":
-        make_facts(args.world, args.out)
+        make_facts(args.world, args.out, count=args.scenes)
     elif args.command == "show":
         show_all(args.corpus, args.out)
     elif args.command == "choices":

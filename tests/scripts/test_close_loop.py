@@ -98,6 +98,16 @@ def test_facts_number_things_as_they_are_highlighted(world, tmp_path):
     assert attributes == [["vehicle", "blue"], ["fruit", "red"]]
 
 
+def test_notes_may_be_of_the_first_scenes_alone(world, tmp_path):
+    record = json.loads(world.read_text().splitlines()[0])
+    with world.open("a") as file:
+        file.write(json.dumps({**record, "image": "images/b.png"}) + "\n")
+    for count, images in ((1, ["images/a.png"]), (None, ["images/a.png", "images/b.png"])):
+        make_loop_data.make_facts(world, tmp_path / "out", count=count)
+        lines = make_loop_data.read_lines(tmp_path / "out" / "facts.jsonl")
+        assert [line["image"] for line in lines] == images
+
+
 def test_one_choice_is_true_and_the_others_tempt(world, tmp_path):
     out = tmp_path / "choices.jsonl"
     make_loop_data.make_choices(world, out, seed=0, per_scene=6)
@@ -112,6 +122,9 @@ def test_one_choice_is_true_and_the_others_tempt(world, tmp_path):
         assert any(word in said[record["label"]] for word in true)
         other = {"object": "saw", "kind": "tool", "colour": ("red", "blue")[about]}
         assert any(other[record["group"]] in text for text in said)  # true of another thing
+        facts = dict(zip(("object", "kind", "colour"), true, strict=True))
+        habit = quickstart_teacher.usual(facts, record["group"])
+        assert any(habit in text for text in said)
 
 
 def test_corpora_have_one_size_and_are_counted(world, tmp_path):
