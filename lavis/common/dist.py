@@ -306,6 +306,8 @@ def start(device: str = "auto", timeout_minutes: float = 30.0) -> World:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if not torch_dist.is_initialized():
+        # transformers would read weights on one process only; under FSDP each cuts its own part
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         backend = "cuda:nccl,cpu:gloo" if chosen.type == "cuda" else "gloo"
         torch_dist.init_process_group(backend, timeout=timedelta(seconds=limit))
     me, size = torch_dist.get_rank(), torch_dist.get_world_size()

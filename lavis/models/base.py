@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from lavis.common.checkpoint import LoadReport, read_state_dict, shorten
 from lavis.common.errors import ConfigError
+from lavis.common.sharded import is_sharded, like, repeated_layers
 
 # On a CPU, activations over 32 MB get fresh pages from the system at every call: 128 pictures at
 # once spent 60 % of the time on that (EfficientNet-Lite0, 192 pixels), 16 spent 12 % (ViT-B, 224),
@@ -18,10 +19,18 @@ from lavis.common.errors import ConfigError
 CPU_PICTURES = 4
 
 
-def in_parts(frozen: Callable[..., Tensor], *inputs: Tensor, most: int = CPU_PICTURES) -> Tensor:
-    """Return what a frozen model makes of inputs `(N, ...)`, on a CPU `most` at a time."""
+def in_parts(
+    frozen: Callable[..., Tensor], *inputs: Tensor, module: nn.Module, most: int = CPU_PICTURES
+) -> Tensor:
+    """Return what a frozen model makes of inputs `(N, ...)`, on a CPU `most` at a time.
+
+    Args:
+        module: what `frozen` calls. One that FSDP splits takes all at once: ranks with inputs of
+            different lengths would call it differently often.
+    """
     parts: Iterable[tuple[Tensor, ...]] = [inputs]
-    if inputs[0].device.type == "cpu" and not torch.is_grad_enabled():
+    on_cpu = inputs[0].device.type == "cpu"
+    if on_cpu and not torch.is_grad_enabled() and not is_sharded(module):
         parts = zip(*(one.split(most) for one in inputs), strict=True)
     made = [frozen(*part) for part in parts]
     return made[0] if len(made) == 1 else torch.cat(made)
@@ -95,7 +104,8 @@ class BaseModel(nn.Module):
         report = self._report(native, own, resized, source)
         report.log()
         self._check_missing(report, strict_trainable, strict_frozen)
-        self.load_state_dict({k: v for k, v in native.items() if k in own}, strict=False)
+        fitted = {name: like(value, own[name]) for name, value in native.items() if name in own}
+        self.load_state_dict(fitted, strict=False)
         return report
 
     def _report(
@@ -161,6 +171,16 @@ class BaseModel(nn.Module):
     def full_state_dict(self) -> dict[str, Tensor]:
         """Return all weights."""
         return self.state_dict()
+
+    def layers_to_shard(self, device: torch.device) -> list[nn.Module]:
+        """Return the layers whose weights FSDP splits, ready for it; called once, before training.
+
+        All other weights are whole during a step, wherever `forward` reads them.
+
+        Args:
+            device: where the model will run; it may still be on the CPU.
+        """
+        return repeated_layers(self)
 
     def get_optimizer_params(
         self, weight_decay: float, lr_layer_decay: float = 1.0

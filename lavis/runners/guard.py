@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lavis.common.dist import World
+from lavis.common.sharded import own_part
 
 ADVICE = (
     "lower run.init_lr, set run.max_grad_norm=1, use run.amp_dtype=bf16 in place of fp16, or look "
@@ -54,11 +55,11 @@ class FiniteGuard:
                 f"iteration {min(bad)}: the loss or its gradient is not a finite number; {ADVICE}"
             )
 
-    @staticmethod
-    def check_weights(weights: Iterable[Tensor], iteration: int) -> None:
-        """Raise if a weight is not finite; weights are the same on every rank, so all raise."""
-        sums = [weight.detach().float().sum() for weight in weights]
-        if sums and not bool(torch.isfinite(torch.stack(sums)).all()):
+    def check_weights(self, weights: Iterable[Tensor], iteration: int) -> None:
+        """Raise on every rank if a weight is not finite; FSDP gives each rank a part of them."""
+        sums = [own_part(weight.detach()).float().sum() for weight in weights]
+        finite = not sums or bool(torch.isfinite(torch.stack(sums)).all())
+        if not all(self._world.gather(finite, "finite weights")):
             raise DivergedError(
                 f"iteration {iteration - 1}: a weight is not a finite number after it; {ADVICE}"
             )

@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from lavis.common.sharded import as_bytes, named_weights
 
 # Keys of `run` that change neither weights nor scores.
 _FREE = {
@@ -84,10 +85,9 @@ class WeightDigest:
         trainable = {id(p) for p in self._model.parameters() if p.requires_grad}
         kept: dict[str, Tensor] = {}
         moving: dict[str, Tensor] = {}
-        for name, value in self._model.state_dict(keep_vars=True).items():
-            if isinstance(value, Tensor):
-                frozen = isinstance(value, nn.Parameter) and id(value) not in trainable
-                (kept if frozen else moving)[name] = value
+        for name, value in named_weights(self._model):
+            frozen = isinstance(value, nn.Parameter) and id(value) not in trainable
+            (kept if frozen else moving)[name] = value
         if self._frozen is None:
             self._frozen = digest(kept)
         return hashlib.blake2b((self._frozen + digest(moving)).encode(), digest_size=16).hexdigest()
@@ -97,9 +97,9 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     """Return a hash of names, types, shapes and values."""
     state = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
-        tensor = tensors[name].detach().to("cpu").contiguous()
+        tensor = tensors[name]
         state.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        state.update(as_bytes(tensor))
     return state.hexdigest()
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from lavis.common.errors import ConfigError, nearest
 from lavis.common.logger import RunLog, setup_logging
 from lavis.common.provenance import describe_environment, write_provenance
 from lavis.common.registry import runners
+from lavis.common.sharded import is_wanted
 from lavis.runners.counting import ByEpochs, ByIterations, Counting
 from lavis.runners.evaluation import Evaluator
 from lavis.runners.features import FeatureBuilder
@@ -41,6 +41,7 @@ from lavis.runners.resume import (
     set_rng_state,
 )
 from lavis.runners.sampler import BatchSampler
+from lavis.runners.sharding import Sharding, check_launch, shard
 from lavis.runners.tracking import check_trackers, start_trackers, stop_trackers, track
 from lavis.runners.training import Trainer
 
@@ -76,12 +77,15 @@ class Runner:
         if world is None:
             world = dist.start(run.device, run.timeout_minutes)
             atexit.register(world.leave)
+        check_launch()
         self.cfg, self.run, self.task, self.datasets = cfg, run, task, datasets
         self.world, self.folder = world, Path(run.output_dir).expanduser()
         self.folder.mkdir(parents=True, exist_ok=True)
         setup_logging(world.rank, file=self.folder / "run.log")
         self.accelerator = _accelerator(run, world, self.folder, model)
-        self.model = model.to(world.device)
+        # FSDP moves a layer at a time: all of a large model need not fit
+        self.model = model if is_wanted() else model.to(world.device)
+        self._sharding = Sharding()
         self.run_log = RunLog(self.folder if world.is_main else None)
         self._evaluator = Evaluator(
             task=task, model=self.model, world=world, run=run, tree=cfg.tree, folder=self.folder
@@ -126,6 +130,7 @@ class Runner:
         Returns:
             split -> metrics, on every rank; results are named `<split>_epochbest`.
         """
+        self.model.to(self.world.device)
         if self.run.resume_ckpt_path:
             path = Path(self.run.resume_ckpt_path).expanduser()
             self.model.load_state(read_state_dict(path))  # type: ignore[operator]
@@ -154,9 +159,11 @@ class Runner:
             ratios=self._ratios([name for name, _ in named]),
         )
         counting: Counting = type(self).counting(run, sampler)
+        self._sharding = shard(self.model, world)
         features = None
         if run.cache_features:
-            features = self._feature_builder(training_dtype(run, world.device))
+            with self._sharding.whole():
+                features = self._feature_builder(training_dtype(run, world.device))
         return Trainer(
             task=self.task,
             model=self.model,
@@ -170,6 +177,7 @@ class Runner:
             folder=self.folder,
             identity=training_identity(self.cfg.tree),
             features=features,
+            sharding=self._sharding,
         )
 
     def _ratios(self, names: list[str]) -> list[float] | None:
@@ -269,9 +277,10 @@ class Runner:
                 self.task.prepare_pictures(dataset, self.world)
                 if fresh and self.world.is_main:
                     shutil.rmtree(self.folder / "journal" / result, ignore_errors=True)
-                results[key] = self._evaluator.run(
-                    self._with_features(dataset), result, report=report, replace=replace_other
-                )
+                with self._sharding.whole():  # ranks score units of different sizes
+                    results[key] = self._evaluator.run(
+                        self._with_features(dataset), result, report=report, replace=replace_other
+                    )
                 self._report(key, token, results[key])
         return results
 
@@ -329,12 +338,6 @@ class RunnerIter(Runner):
 
 def _accelerator(run: Any, world: dist.World, folder: Path, model: nn.Module) -> Accelerator:
     """Set accelerate up; a model says by `uses_every_weight` that no batch leaves a head unused."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
-        raise ConfigError(
-            "accelerate's FSDP is not supported: weights are read and saved whole. Launch without "
-            "it; frozen towers and language models take half precision, and only the rest is "
-            "trained"
-        )
     unused = not getattr(model, "uses_every_weight", False)
     dtype = training_dtype(run, world.device)
     AcceleratorState._reset_state(True)  # a second runner in one process may want another setting

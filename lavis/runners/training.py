@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lavis.common.dist import World, seed_everything
 from lavis.common.logger import Meters, Progress, RunLog, Totals, means, merge_totals
 from lavis.common.optim import build_optimizer, build_schedule, set_lr
+from lavis.common.sharded import gather, whole
 from lavis.datasets.base import TrainingView
 from lavis.runners.counting import Counting
 from lavis.runners.features import FeatureBuilder, cache_root
@@ -30,6 +31,7 @@ from lavis.runners.resume import (
     write_folder,
 )
 from lavis.runners.sampler import BatchRequest
+from lavis.runners.sharding import Sharding, gather_optimizer, load_optimizer
 from lavis.runners.tracking import track
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Trainer:
         datasets: one for each training data set.
         identity: what a checkpoint must have been written with to be resumed.
         features: None to run the vision tower at each step.
+        sharding: what FSDP did to the model.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Trainer:
         folder: Path,
         identity: Mapping[str, Any],
         features: FeatureBuilder | None = None,
+        sharding: Sharding | None = None,
     ) -> None:
         self._task, self._model, self._world, self._run = task, model, world, run
         self._datasets, self.counting, self.state = list(datasets), counting, state
@@ -75,7 +79,8 @@ class Trainer:
         optimizer = build_optimizer(groups, lr=run.init_lr, beta2=run.beta2)
         self._weights = [p for group in optimizer.param_groups for p in group["params"]]
         self._optimizer = accelerator.prepare_optimizer(optimizer)
-        self._wrapped = _wrap(accelerator, model)
+        self._sharding = sharding or Sharding()
+        self._wrapped = model if self._sharding else _wrap(accelerator, model)
         cache = features.features if features is not None else None
         self._batches = TrainBatches([TrainingView(d, run.seed, cache) for d in self._datasets])
         self._meters, self._interval = Meters(), Totals()
@@ -86,7 +91,7 @@ class Trainer:
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint: weights, optimizer, scaler, position and random states."""
         self._model.load_state(checkpoint.weights)  # type: ignore[operator]
-        self._optimizer.load_state_dict(checkpoint.tensors["optimizer"])
+        load_optimizer(self._optimizer, checkpoint.tensors["optimizer"])
         scaler, saved = self._accelerator.scaler, checkpoint.tensors["scaler"]
         if scaler is not None and saved is not None:
             scaler.load_state_dict(saved)
@@ -136,18 +141,20 @@ class Trainer:
         """Make what a pass over the data needs, once: the task's part, then vision features."""
         if epoch == self._prepared:
             return
-        self._task.prepare_training(
-            self._model,
-            self._datasets,
-            epoch=epoch,
-            run=self._run,
-            world=self._world,
-            folder=cache_root(self._folder),
-            autocast=lambda: autocast(self._world.device, self._dtype),
-        )
-        if self._features is not None:
-            for dataset in self._datasets:
-                self._features.for_training(dataset, epoch)
+        # Ranks encode shares of different lengths; what is not cached they encode in step.
+        with self._sharding.whole(layers=self._run.cache_features):
+            self._task.prepare_training(
+                self._model,
+                self._datasets,
+                epoch=epoch,
+                run=self._run,
+                world=self._world,
+                folder=cache_root(self._folder),
+                autocast=lambda: autocast(self._world.device, self._dtype),
+            )
+            if self._features is not None:
+                for dataset in self._datasets:
+                    self._features.for_training(dataset, epoch)
         self._prepared = epoch
 
     def _requests(self) -> Iterator[BatchRequest]:
@@ -191,6 +198,7 @@ class Trainer:
         if run.max_grad_norm is not None:
             norm = self._accelerator.clip_grad_norm_(self._weights, run.max_grad_norm)
             assert isinstance(norm, Tensor)
+            norm = whole(norm)
             self._meters.update({"grad_norm": norm})
             if self._dtype != torch.float16:  # there the scaler skips such a step
                 self._guard.update(state.iteration - 1, norm)
@@ -241,21 +249,22 @@ class Trainer:
         if self.state.step:  # an epoch's end has collected already
             self._collect()
         rng = self._world.gather(rng_state(), "random states")
+        optimizer = gather_optimizer(self._optimizer, keep=self._world.is_main)
+        weights = self._saved()
         if self._world.is_main:
             scaler = self._accelerator.scaler
             tensors = {
-                "optimizer": self._optimizer.state_dict(),
+                "optimizer": optimizer,
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "rng": rng,
             }
-            write_folder(
-                self.last, weights=self._saved(), state=self._state_text(), tensors=tensors
-            )
+            write_folder(self.last, weights=weights, state=self._state_text(), tensors=tensors)
 
     def save_best(self) -> None:
         """Write `checkpoint_best`: weights, and when they were reached."""
+        weights = self._saved()
         if self._world.is_main:
-            write_folder(self.best, weights=self._saved(), state=self._state_text())
+            write_folder(self.best, weights=weights, state=self._state_text())
 
     def note_validated(self) -> None:
         """Record in `checkpoint_last` that its epoch's validation is complete."""
@@ -264,8 +273,10 @@ class Trainer:
             replace_state(self.last, self._state_text())
 
     def _saved(self) -> dict[str, Tensor]:
-        whole = self._run.save_frozen
-        return self._model.full_state_dict() if whole else self._model.trainable_state_dict()  # type: ignore
+        """Return the weights of a checkpoint; every rank must call this, rank 0 gets them."""
+        model: Any = self._model
+        state = model.full_state_dict() if self._run.save_frozen else model.trainable_state_dict()
+        return gather(state, keep=self._world.is_main)
 
     def _state_text(self) -> str:
         return self.state.to_json(identity=self._identity, run_id=self._world.run_id)

@@ -155,9 +155,3 @@ def test_what_a_run_leaves_tells_how_it_was_made(tiny, tmp_path):
     assert "init_lr: 0.05" in (tmp_path / "config.yaml").read_text()
     kinds = [line["kind"] for line in lines(tmp_path / "metrics.jsonl")]
     assert kinds == ["train"] * 3 + ["train_epoch"]
-
-
-def test_a_launch_with_sharded_weights_is_refused(tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ConfigError, match="FSDP is not supported: weights are read and saved"):
-        tiny.make_runner(tmp_path, model=tiny.TinyModel(0.0))

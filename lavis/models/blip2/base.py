@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis.common.checkpoint import read_state_dict
+from lavis.common.sharded import as_bytes, named_weights
 from lavis.models.base import BaseModel, ZeroInit, freeze, group_parameters, in_parts
 from lavis.models.blip2 import keys
 from lavis.models.blip2.config import Blip2Config
@@ -97,10 +98,9 @@ class Blip2Base(BaseModel):
             digest = hashlib.sha256()
             sizes = (self.config.vit_model, self.config.image_size, self._compute_dtype())
             digest.update(repr((sizes, self.visual_encoder)).encode())
-            for name, value in self.visual_encoder.state_dict().items():
+            for name, value in named_weights(self.visual_encoder):
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                data = value.detach().to("cpu").contiguous().flatten().view(torch.uint8)
-                digest.update(data.numpy())  # type: ignore[arg-type]
+                digest.update(as_bytes(value))
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
@@ -137,7 +137,8 @@ class Blip2Base(BaseModel):
         if dtype is not None:
             context = torch.autocast(self.device.type, dtype=dtype)
         with context:
-            return in_parts(lambda part: self.visual_encoder(part).float(), image)
+            tower = self.visual_encoder
+            return in_parts(lambda part: tower(part).float(), image, module=tower)
 
     def _compute_dtype(self) -> torch.dtype | None:
         """Half precision is for GPUs; on a CPU it is slow, and in part not there."""
@@ -279,6 +280,12 @@ class Blip2Base(BaseModel):
 
     def _lavis(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return keys.to_lavis(state, clip_tower=self.config.vit_model == "clip_L")
+
+    def layers_to_shard(self, device: torch.device) -> list[nn.Module]:
+        """See `BaseModel`; a frozen tower takes its precision before its weights are split."""
+        self.to(device)
+        self._settle_precision()
+        return super().layers_to_shard(device)
 
     def get_optimizer_params(
         self, weight_decay: float, lr_layer_decay: float = 1.0

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis.common.errors import ConfigError
+from lavis.common.sharded import is_sharded
 from lavis.models.blip2.base import Blip2Base
 from lavis.models.blip2.config import Blip2Config
 from lavis.models.blip2.qformer import TextPlan, plan_texts
@@ -65,7 +66,10 @@ class Blip2Matcher(Blip2Base):
             `(N, Q, d)`, in the texts' order.
         """
         input_ids, mask = input_ids.cpu(), mask.cpu()
-        passes = plan_texts(image_index, self.config.max_texts_per_pass)
+        most = self.config.max_texts_per_pass
+        if torch.is_grad_enabled() and is_sharded(self):
+            most = len(image_index)  # as many passes on every rank
+        passes = plan_texts(image_index, most)
         outputs = [self._fuse_pass(plan, image_embeds, input_ids, mask) for plan in passes]
         joined = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
         order = [text for plan in passes for text in plan.texts]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lavis.common.checkpoint import save_safetensors
 from lavis.common.errors import ConfigError
+from lavis.common.sharded import is_sharded
 from lavis.models.late_fusion.config import LateFusionConfig
 
 if TYPE_CHECKING:
@@ -122,6 +123,11 @@ def check_exportable(model: LateFusion) -> None:
         )
     if model.config.quantize:
         raise ConfigError("a quantised language model cannot be exported; set model.quantize=null")
+    if is_sharded(model):
+        raise ConfigError(
+            "FSDP splits the weights, so a .bin cannot be written in training; set "
+            "run.export_vlmig=null and export the checkpoint"
+        )
 
 
 def export_vlmig_bin(model: LateFusion, path: str | Path) -> None:

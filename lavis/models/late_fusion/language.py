@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from lavis.common.errors import ConfigError
+from lavis.common.sharded import as_bytes, named_weights, whole
 from lavis.models.base import freeze, in_parts
 from lavis.models.late_fusion.config import LateFusionConfig
 from lavis.models.late_fusion.families import (
@@ -214,7 +215,8 @@ class LanguageModel:
             return self._hidden(input_ids, mask, past)
         texts, length = input_ids.shape
         parts = math.ceil(texts * length * self.width / PART_VALUES)
-        return in_parts(self._hidden, input_ids, mask, most=math.ceil(texts / max(1, parts)) or 1)
+        most = math.ceil(texts / max(1, parts)) or 1
+        return in_parts(self._hidden, input_ids, mask, module=self._llm, most=most)
 
     def _hidden(self, input_ids: Tensor, mask: Tensor, past: Any = None) -> Tensor:
         length = input_ids.shape[1]
@@ -306,10 +308,9 @@ class LanguageModel:
     def fingerprint(self) -> str:
         """Return a hash of config and weights; of each weight some thousand values are read."""
         digest = hashlib.sha256(self.config.to_json_string(use_diff=False).encode())
-        for name, value in self._llm.state_dict().items():
+        for name, value in named_weights(self._llm):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            flat = value.detach().reshape(-1)
+            flat = whole(value.detach()).reshape(-1)
             step = max(1, flat.numel() // SAMPLED)
-            data = flat[::step].to("cpu").contiguous().view(torch.uint8)
-            digest.update(data.numpy())  # type: ignore[arg-type]
+            digest.update(as_bytes(flat[::step]))
         return digest.hexdigest()

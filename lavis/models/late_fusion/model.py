@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lavis.common.checkpoint import LoadReport, read_state_dict
 from lavis.common.errors import ConfigError
 from lavis.common.registry import models
+from lavis.common.sharded import as_bytes, named_weights, repeated_layers
 from lavis.models.base import group_parameters
 from lavis.models.late_fusion import keys as names
 from lavis.models.late_fusion.config import LateFusionConfig
@@ -147,11 +148,9 @@ class LateFusion(FusionBase):
             vision = self.config.vision
             read = (vision.layer, vision.drop_class_token, vision.grid, vision.input_size)
             digest = hashlib.sha256(repr((read, self.mm_model)).encode())
-            weights = self.mm_model.state_dict() if self.mm_model is not None else {}
-            for name, value in weights.items():
+            for name, value in named_weights(self.mm_model or nn.Module()):
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                data = value.detach().to("cpu").contiguous().flatten().view(torch.uint8)
-                digest.update(data.numpy())  # type: ignore[arg-type]
+                digest.update(as_bytes(value))
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
@@ -202,6 +201,11 @@ class LateFusion(FusionBase):
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> LateFusion:
         """Read a Hugging Face folder; see `lavis.models.late_fusion.export`."""
         return cls.from_config(read_config(source, overrides))
+
+    def layers_to_shard(self, device: torch.device) -> list[nn.Module]:
+        """See `BaseModel`; the trained block is left in the middle of its layer, so it is whole."""
+        tower = repeated_layers(self.mm_model) if self.mm_model is not None else []
+        return [*repeated_layers(self.llm), *tower]
 
     def get_optimizer_params(
         self, weight_decay: float, lr_layer_decay: float = 1.0

@@ -47,7 +47,8 @@ class VisionTower(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the tokens, float32."""
         convolves = isinstance(self.tower, FeatureMapTower)
-        return in_parts(self._tokens, image, most=CPU_PICTURES if convolves else CPU_VIT_PICTURES)
+        most = CPU_PICTURES if convolves else CPU_VIT_PICTURES
+        return in_parts(self._tokens, image, module=self.tower, most=most)
 
     def _tokens(self, image: Tensor) -> Tensor:
         config = self.config
