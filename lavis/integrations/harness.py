@@ -52,6 +52,14 @@ class _Ask:
     text: str
 
 
+def _is_there(device: str | None) -> bool:
+    """Return whether a device is named and usable; the harness asks for cuda:0 on any machine."""
+    if device is None or str(device) == "cuda":
+        return False
+    kind = torch.device(str(device)).type
+    return kind == "cpu" or getattr(torch, kind).is_available()
+
+
 class LateFusionLM(TemplateLM):
     """Scores and continues texts with the pictures of their contexts.
 
@@ -100,8 +108,9 @@ class LateFusionLM(TemplateLM):
         chosen = Options.of(llm, pretrained, generator, k, picture_size, options)
         self._world = dist.start("cpu" if device == "cpu" else "auto")
         self._rank, self._world_size = self._world.rank, self._world.size
-        named = device not in (None, "cpu", "cuda") and self._world.size == 1
-        self._device = torch.device(str(device)) if named else self._world.device
+        self._device = self._world.device
+        if self._world.size == 1 and _is_there(device):
+            self._device = torch.device(str(device))
         self.model = chosen.build().to(self._device).eval()
         if self.model.language.is_masked:
             raise ConfigError(f"llm: '{chosen.model.llm}' fills masks; lm_eval needs a causal one")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("lm_eval")
 
@@ -56,6 +57,12 @@ GOALS = [
 
 def requests(kind, arguments):
     return [Instance(request_type=kind, doc={}, arguments=one, idx=0) for one in arguments]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_harness_default_device_means_the_cpu(tiny):
+    lm = LateFusionLM(llm=str(tiny.llm), device="cuda:0")
+    assert next(lm.model.parameters()).device == torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +277,6 @@ def test_random_answers_are_refused(text_only):
 
 
 def test_one_process_gathers_what_it_has(text_only):
-    import torch
 
     assert text_only.all_gather(torch.tensor(3)).tolist() == [3]
     assert text_only.gather_object("a") == ["a"]
