@@ -28,7 +28,7 @@ from lavis.tasks.base import BaseTask
 plain, steps = BaseTask.train_step, []
 def train_step(self, model, samples):
     steps.append(1)
-    if len(steps) == 4:  # in the second of three epochs, between two optimizer steps
+    if len(steps) == 4:  # in the second of two epochs, between two optimizer steps
         os.kill(os.getpid(), signal.SIGKILL)
     return plain(self, model, samples)
 BaseTask.train_step = train_step
@@ -88,7 +88,8 @@ def train(forks, made, tmp_path):
 def student_run(corpus, folder, *options):
     """Arguments and environment of the shipped run file in tiny sizes."""
     environment = {**corpus, "LAVIS_OUTPUT_DIR": str(folder)}
-    keys = [*student.TINY, "run.max_grad_norm=1", "run.accum_grad_iters=2", "run.log_freq=1"]
+    few = ["run.max_iters=4", "run.accum_grad_iters=2", "run.max_grad_norm=1", "run.log_freq=1"]
+    keys = [*student.TINY, *few]
     argv = ["--cfg-path", student.RUN_FILE, "--options", *keys, *options]
     return argv, environment
 
