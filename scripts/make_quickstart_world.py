@@ -368,7 +368,7 @@ def make_split(
     path = out / f"{split}.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     wrong = sum(json.loads(line)["reject_label"] for line in lines)
-    print(f"{path}: {scenes} scenes, {len(lines)} records, {wrong / len(lines):.1%} wrong")
+    print(f"{path}: {scenes} scenes, {len(lines)} records, {wrong / max(1, len(lines)):.1%} wrong")
 
 
 def exchange_pictures(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
