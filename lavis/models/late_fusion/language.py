@@ -33,7 +33,7 @@ from lavis.models.late_fusion.families import (
     scale_logits,
     submodule,
 )
-from lavis.models.late_fusion.losses import PlainHead
+from lavis.models.late_fusion.losses import LinearHead
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAMPLED = 4096  # values of a weight that its fingerprint reads
@@ -255,7 +255,7 @@ class LanguageModel:
         logits = scale_logits(head(hidden.to(dtype)).float(), self.config)
         return logits if token_ids is None else logits[..., token_ids]
 
-    def plain_head(self, token_ids: Tensor | None = None) -> PlainHead | None:
+    def linear_head(self, token_ids: Tensor | None = None) -> LinearHead | None:
         """Return matrix and bias of the head, or their rows of some tokens; None where logits are
         more than their product with the hidden state."""
         head = self.head

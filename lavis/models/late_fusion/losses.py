@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 ChunkLoss = Callable[[Tensor, slice], Tensor]
-PlainHead = tuple[Tensor, Tensor | None]  # weight (V, H) and bias (V,)
+LinearHead = tuple[Tensor, Tensor | None]  # weight (V, H) and bias (V,)
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -45,7 +45,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Sum of cross entropies behind a frozen matrix; backward hands out the kept gradient."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, head: PlainHead, targets: Tensor, chunk: int) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, head: LinearHead, targets: Tensor, chunk: int) -> Tensor:
         gradient = torch.empty_like(rows)
         total = _cross_entropy(rows, head, targets, chunk, gradient)
         ctx.save_for_backward(gradient)
@@ -57,7 +57,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return gradient * grads[0].to(gradient.dtype), None, None, None
 
 
-def linear_cross_entropy(rows: Tensor, head: PlainHead, targets: Tensor, chunk: int) -> Tensor:
+def linear_cross_entropy(rows: Tensor, head: LinearHead, targets: Tensor, chunk: int) -> Tensor:
     """Return the sum of `cross_entropy(rows @ weight.T + bias, targets)`, a float32 scalar.
 
     Args:
@@ -79,7 +79,7 @@ def linear_cross_entropy(rows: Tensor, head: PlainHead, targets: Tensor, chunk: 
 
 
 def _cross_entropy(
-    rows: Tensor, head: PlainHead, targets: Tensor, chunk: int, gradient: Tensor | None
+    rows: Tensor, head: LinearHead, targets: Tensor, chunk: int, gradient: Tensor | None
 ) -> Tensor:
     """Return the sum; fill `gradient` `(n, H)`: softmax of the logits times the matrix, less the
     target's row of it."""

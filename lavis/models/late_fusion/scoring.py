@@ -61,7 +61,7 @@ def _own_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return the mean loss of rows `(n, H)`, and n."""
     chunk = model.config.loss_chunk
-    head = model.language.plain_head(vocabulary)
+    head = model.language.linear_head(vocabulary)
     if head is not None:
         return _mean(linear_cross_entropy(rows, head, targets, chunk), len(rows))
 

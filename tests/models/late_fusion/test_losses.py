@@ -217,10 +217,10 @@ def test_autocast_decides_the_type_of_the_products():
 def test_a_head_that_scales_its_logits_is_not_plain(make_model, texts, pictures):
     model, sample = make_model("llama"), {**texts((5, 5, 5)), **pictures(count=1)}
     sample.pop("scores")
-    assert model.language.plain_head() is not None
+    assert model.language.linear_head() is not None
     whole = model(sample)["loss"].item()
     model.language.config.final_logit_softcapping = 0.5
-    assert model.language.plain_head() is None
+    assert model.language.linear_head() is None
     assert model(sample)["loss"].item() != pytest.approx(whole)
 
 
