@@ -1,9 +1,9 @@
 """The quickstart's loop, the data between its steps: facts, choices, corpora of equal size.
 
-    python scripts/make_loop_data.py facts world/test.jsonl OUT
+    python scripts/make_loop_data.py facts world/test.jsonl OUT --scenes 100
     python scripts/make_loop_data.py show corpus.jsonl OUT/corpus.jsonl
     python scripts/make_loop_data.py choices world/val.jsonl OUT/val.jsonl --seed 0
-    python scripts/make_loop_data.py corpora corpus.jsonl kept.jsonl OUT --facts facts.jsonl
+    python scripts/make_loop_data.py corpora corpus.jsonl kept.jsonl OUT --world world/test.jsonl
 
 `facts` writes what a world's scenes show as regions and sidecar descriptors for
 `scripts/verbalize.py`. `show` lets every record draw all regions of its picture, so that a picture

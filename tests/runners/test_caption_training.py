@@ -43,11 +43,9 @@ def made():
     sys.path.remove(str(TASKS))
 
 
-@pytest.fixture(scope="module")
-def world(made, tmp_path_factory):
-    """A folder with a language model, a tower, and Visual Genome."""
-    folder = tmp_path_factory.mktemp("world")
-    made.make_llm(folder / "Llama-3")
+def make_world(made, folder, **llm):
+    """Fill a folder with a language model, a tower, Visual Genome and captions; return it."""
+    made.make_llm(folder / "Llama-3", **llm)
     made.make_tower(folder / "tower")
     made.make_visual_genome(folder / "vg", 12)
     lines = [
@@ -56,6 +54,11 @@ def world(made, tmp_path_factory):
     ]
     (folder / "captions.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def world(made, tmp_path_factory):
+    return make_world(made, tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(autouse=True)

@@ -169,14 +169,7 @@ def test_late_fusion_splits_the_frozen_model_and_trains_as_under_ddp(
     train, made, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(student.ROOT)
-    made.make_llm(tmp_path / "Llama-3", tie_word_embeddings=True)
-    made.make_tower(tmp_path / "tower")
-    made.make_visual_genome(tmp_path / "vg", 12)
-    lines = [
-        json.dumps({"image": f"{n // 2 * 2}.jpg", "text": text})
-        for n, text in enumerate(made.captions(8))
-    ]
-    (tmp_path / "captions.jsonl").write_text("\n".join(lines) + "\n")
+    captions.make_world(made, tmp_path, tie_word_embeddings=True)
     for name, fsdp, more in (
         ("ddp", False, []),
         ("cached", True, []),
