@@ -131,7 +131,7 @@ def summarize(
         them apart; where some questions have no answer, `has_answer` and `no_answer` do.
     """
     done = {name: _group(group, config) for name, group in groups.items()}
-    plain = [name for name in done if not name.endswith("_swapped")]
+    plain = [name for name in done if not is_control(name)]
     rules = list(next(iter(done.values()))["rules"]) if done else []
     whole = _joined(list(groups.values()))
     results: dict[str, Any] = {
@@ -167,6 +167,11 @@ def summarize(
         results["has_answer"] = _group(_part(whole, whole.answered, True), config)
         results["no_answer"] = _group(_part(whole, whole.answered, False), config)
     return results
+
+
+def is_control(group: str) -> bool:
+    """Tell whether a group asks the questions of another one the other way round."""
+    return group.endswith("_swapped")
 
 
 def _note(rule: str, dataset: BenchmarkDataset) -> tuple[str, str]:
@@ -246,7 +251,8 @@ def _metrics(results: dict[str, Any], counts: Counter[str]) -> dict[str, Any]:
     if "mean_of_groups" in results:
         figures = results["mean_of_groups"][rule]
     else:
-        (group, *_) = results["groups"].values()
+        groups = results["groups"]
+        group = groups[min(groups, key=is_control)]
         figures = {column: values["mean"] for column, values in group["rules"][rule].items()}
     main = figures.get("pictures", figures["text"]) / 100
     return {"agg_metrics": main, **{f"{c}_accuracy": v for c, v in figures.items()}, **counts}

@@ -5,9 +5,12 @@ Shapes: Q questions, P prompts of a question; marks lie in [0, 1].
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
+
+DECIMALS = 9  # of a mark that count: what is beyond is rounding
 
 
 def describe(marks: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
@@ -42,7 +45,8 @@ def compare(marks: np.ndarray, reference: np.ndarray, resamples: int, seed: int)
         `better`, `worse`: questions with a higher, a lower mean mark; `p_value`: two-sided sign
         test of these two counts (null where both are 0).
     """
-    difference = marks.mean(axis=1) - reference.mean(axis=1)
+    # Rounded: equal means of fractions (F1) may differ in the last bit, which is no difference.
+    difference = np.round(marks.mean(axis=1) - reference.mean(axis=1), DECIMALS)
     better, worse = int((difference > 0).sum()), int((difference < 0).sum())
     return {
         "difference": float(100 * difference.mean()),
@@ -54,12 +58,22 @@ def compare(marks: np.ndarray, reference: np.ndarray, resamples: int, seed: int)
 
 
 def interval(values: np.ndarray, resamples: int, seed: int) -> list[float] | None:
-    """Return the 95 % percentile bootstrap interval of the mean, in percent; None for one value."""
+    """Return the 95 % percentile bootstrap interval of the mean, in percent.
+
+    Values are drawn with replacement, as many as there are. With few of them it is too narrow, and
+    it has no width where all are equal.
+
+    Args:
+        values: `(N,)`.
+
+    Returns:
+        [low, high]; None for fewer than two values.
+    """
     count = len(values)
     if count < 2:
         return None
     rng = np.random.default_rng(seed)
-    levels, sizes = np.unique(np.round(values, 9), return_counts=True)
+    levels, sizes = np.unique(np.round(values, DECIMALS), return_counts=True)
     means = rng.multinomial(count, sizes / count, size=resamples) @ levels / count
     low, high = np.quantile(means, [0.025, 0.975])
     return [float(100 * low), float(100 * high)]
@@ -78,4 +92,4 @@ def majority(golds: list[str]) -> float | None:
     """Return the share of the most frequent answer, in percent."""
     if not golds:
         return None
-    return 100 * max(golds.count(gold) for gold in set(golds)) / len(golds)
+    return 100 * max(Counter(golds).values()) / len(golds)

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -168,8 +169,9 @@ def test_the_table_holds_means_over_seeds_and_their_difference(tmp_path):
     assert report["students"]["filtered"]["value"] == 87.5
     assert report["students"]["filtered"]["seeds"]["1"]["value"] == 75
     assert report["filtered minus unfiltered"]["value"] == 37.5
-    low, high = report["filtered minus unfiltered"]["interval"]
-    assert 0 <= low < 37.5 < high <= 100
+    # 4 draws of (1, 1, 1, 1/2): P(all are 1/2) = .004, P(three or more are) = .051
+    assert report["students"]["filtered"]["interval"] == [62.5, 100.0]
+    assert report["students"]["filtered"]["seeds"]["1"]["interval"] == [25.0, 100.0]
     rows = quickstart_loop_report.table(report)
     assert [row[1] for row in rows] == [
         "right, %",
@@ -181,3 +183,24 @@ def test_the_table_holds_means_over_seeds_and_their_difference(tmp_path):
         "75.0",
         "37.5",
     ]
+
+
+def test_intervals_are_over_scenes():
+    """Sixteen scenes, eight of them right: Binomial(16, 1/2), P(<= 3) = .011, P(<= 4) = .038."""
+    for per_scene in (1, 5):  # questions of a scene are drawn together: more of them tell no more
+        names = [f"scene-{n}-{q}-kind" for n in range(16) for q in range(per_scene)]
+        rights = np.array([n % 2 for n in range(16) for _ in range(per_scene)], dtype=float)
+        weights = quickstart_loop_report.resample(names)
+        assert weights.shape == (quickstart_loop_report.RESAMPLES, len(names))
+        found = quickstart_loop_report.with_interval(rights, weights)
+        assert found == {"value": 50.0, "interval": [25.0, 75.0]}
+    assert (quickstart_loop_report.resample(names) == weights).all()
+    assert (quickstart_loop_report.resample(names, seed=1) != weights).any()
+
+
+def test_scenes_with_more_questions_weigh_more():
+    names = ["a-0-kind", "a-1-kind", "a-2-kind", "b-0-kind"]
+    weights = np.array([[2, 2, 2, 0], [1, 1, 1, 1], [0, 0, 0, 2]])
+    assert set(map(tuple, quickstart_loop_report.resample(names))) == set(map(tuple, weights))
+    found = quickstart_loop_report.with_interval(np.array([1.0, 1.0, 1.0, 0.0]), weights[[1, 1]])
+    assert found == {"value": 75.0, "interval": [75.0, 75.0]}

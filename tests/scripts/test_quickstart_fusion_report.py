@@ -15,7 +15,7 @@ MARKS = {
     "text": [[0, 0], [1, 0], [0, 0], [0, 0]],
     "single": [[1, 1], [1, 0], [1, 1], [0, 0]],
     "pictures": [[1, 1], [1, 1], [1, 1], [1, 0]],
-    "shuffled": [[0, 0], [0, 0], [1, 0], [0, 0]],
+    "shuffled": [[0, 0], [0, 0], [1, 1], [0, 0]],
 }
 BLANK = [[1, 1], [0, 0], [1, 1], [0, 0]]
 
@@ -56,11 +56,22 @@ def test_the_table_holds_every_column_and_how_far_pictures_lead(output):
     means = {name: column["mean"] for name, column in columns.items()}
     assert means == {
         "majority": 50.0, "text": 12.5, "blank": 50.0, "single": 62.5, "pictures": 87.5,
-        "shuffled": 12.5,
+        "shuffled": 25.0,
     }  # fmt: skip
     assert columns["majority"]["name"] == "always 'yellow'"
     lead = columns["blank"]["pictures_lead"]
     assert (lead["difference"], lead["better"], lead["worse"]) == (37.5, 2, 0)
+    leads = {
+        name: (column["pictures_lead"]["difference"], column["pictures_lead"]["better"])
+        for name, column in columns.items()
+        if name != "pictures"
+    }
+    assert leads == {
+        "majority": (37.5, 2), "text": (75.0, 4), "blank": (37.5, 2), "single": (25.0, 2),
+        "shuffled": (62.5, 3),
+    }  # fmt: skip
+    # 4 draws of (1, 1, 1, 1/2): P(all are 1/2) = .004, P(three or more are) = .051
+    assert columns["pictures"]["interval"] == [62.5, 100.0]
     assert "pictures_lead" not in columns["pictures"]
     for text in ("always 'yellow'", "fusion, 4 pictures   ", "87.5", "+37.5", "Gemma Terms of Use"):
         assert text in done.stdout

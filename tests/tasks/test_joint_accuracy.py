@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from lavis.common.errors import DataError
@@ -27,8 +28,30 @@ def test_an_item_counts_where_both_are_right(tmp_path):
     assert (found["items"], found["left_out"]) == (4, 2)
     assert [found[name]["value"] for name in ("first", "second", "both")] == [75.0, 75.0, 50.0]
     assert [found[name]["chance"] for name in ("first", "second", "both")] == [25.0, 25.0, 6.25]
-    low, high = found["both"]["interval"]
-    assert 0 <= low < 50 < high <= 100
+    assert (first_interval := found["first"]["interval"]) == found["second"]["interval"]
+    # four draws of (1, 1, 0, 1): P(0 right) = .004, P(<= 1) = .051
+    assert first_interval == [25.0, 100.0]
+
+
+def test_intervals_are_of_95_percent_and_of_the_seed(tmp_path):
+    names = [f"{n}" for n in range(16)]
+    first = {name: (int(name) < 12, 0.25) for name in names}
+    second = {name: (int(name) >= 4, 0.25) for name in names}
+    found = joint_accuracy(first, second, resamples=20_000)
+    assert [found[name]["value"] for name in ("first", "second", "both")] == [75.0, 75.0, 50.0]
+    # both: Binomial(16, 1/2), P(<= 3) = .0106 and P(<= 4) = .0384
+    assert found["both"]["interval"] == [25.0, 75.0]
+    # each: Binomial(16, 3/4), P(<= 7) = .0075, P(<= 8) = .0271; P(<= 14) = .937, P(<= 15) = .990
+    assert found["first"]["interval"] == [50.0, 93.75]
+    draw = np.random.default_rng(0)
+    first, second = ({f"{n}": (bool(draw.random() < 0.5), 0.5) for n in range(300)} for _ in "ab")
+
+    def intervals(**options):
+        found = joint_accuracy(first, second, resamples=50, **options)
+        return [found[name]["interval"] for name in ("first", "second", "both")]
+
+    assert intervals(seed=1) == intervals(seed=1) != intervals(seed=2)
+    assert intervals() == intervals(seed=0)
 
 
 def test_runs_that_cannot_be_joined(tmp_path):

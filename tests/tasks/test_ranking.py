@@ -79,8 +79,23 @@ def test_accuracy_with_chance_position_and_lengths():
     assert figures["baselines"] == pytest.approx(
         {"position": 100 * 2 / 3, "longest": 100 * 2 / 3, "shortest": 100 / 3}
     )
-    low, high = figures["interval"]
-    assert 0 <= low < figures["value"] < high <= 100
+    # three draws of (1, 1, 0): P(0 right) = 1/27 and P(3 right) = 8/27
+    assert figures["interval"] == [0.0, 100.0]
+
+
+def test_intervals_are_of_95_percent_and_of_the_seed():
+    found = Judgements()
+    for number in range(16):
+        (gold,) = golds({"label": number % 2}, 2)
+        found.add(gold, ("a", "b"), ranks([1.0, 0.0], 0, number), seed=0, key=number)
+    figures = found.describe(resamples=20_000, seed=0)
+    assert figures["value"] == 50.0
+    # Binomial(16, 1/2): P(<= 3) = .0106, P(<= 4) = .0384; 50 % would be 43.75 to 56.25
+    assert figures["interval"] == [25.0, 75.0]
+    draw = np.random.default_rng(0)
+    found.values = draw.random(40).tolist()
+    of = {seed: found.describe(resamples=30, seed=seed)["interval"] for seed in (1, 2)}
+    assert found.describe(resamples=30, seed=1)["interval"] == of[1] != of[2]
 
 
 def test_people_against_each_other_and_the_best_possible_order():

@@ -1,12 +1,10 @@
-"""Token rules, reading metrics and statistics; values by hand."""
+"""Token rules and reading metrics; values by hand."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lavis.tasks.candidates import (
@@ -16,7 +14,6 @@ from lavis.tasks.candidates import (
     by_likelihood,
     option_scores,
 )
-from lavis.tasks.question_statistics import compare, describe, interval, majority, sign_test
 from lavis.tasks.reading_metrics import (
     declines,
     first_line,
@@ -93,27 +90,3 @@ def test_unanswerable_questions_want_a_refusal():
     assert declines("") and not declines("in background")
     assert first_line("\n Rome \n\nQ: next") == "Rome"
     assert is_finished(" Rome\n") and not is_finished("\nRome")
-
-
-def test_accuracies_by_prompt_and_their_spread():
-    marks = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
-    found = describe(marks, 200, 0)
-    assert found["per_prompt"] == [75.0, 25.0]
-    assert found["mean"] == 50.0
-    assert found["std"] == pytest.approx(math.sqrt(2 * 25**2))  # (n - 1) in the denominator
-    low, high = found["interval"]
-    assert 0 <= low < 50 < high <= 100
-    assert describe(marks[:, :1], 10, 0)["std"] is None
-
-
-def test_two_columns_are_compared_question_by_question():
-    text = np.array([[0.0], [0.0], [0.0], [1.0], [1.0]])
-    fused = np.array([[1.0], [1.0], [1.0], [0.0], [1.0]])
-    found = compare(fused, text, 500, 0)
-    assert (found["better"], found["worse"]) == (3, 1)
-    assert found["difference"] == pytest.approx(40.0)
-    assert found["p_value"] == pytest.approx(10 / 16)  # P(0, 1, 3 or 4 of 4)
-    assert sign_test(0, 0) is None
-    assert sign_test(5, 0) == pytest.approx(2 / 32)
-    assert interval(np.ones(9), 100, 0) == [100.0, 100.0]
-    assert majority(["a", "b", "a"]) == pytest.approx(200 / 3)

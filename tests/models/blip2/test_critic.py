@@ -69,6 +69,18 @@ def test_rationale_head_learns_the_rationale_score_by_default(make_critic, golde
     close(losses["loss_r"], golden.outputs["loss_r_against_r_label"], 1e-5)
 
 
+def test_each_head_has_a_weight_of_its_own(make_critic, golden, samples):
+    critic = make_critic(qa_weight=0.25, r_weight=3.0)
+    label, qa = golden.outputs["loss_label"], golden.outputs["loss_qa"]
+    r = golden.outputs["loss_r_against_r_label"]
+    assert abs(qa - r) > 1e-3  # else the weights could change places
+    close(critic(samples)["loss"], label + 0.25 * qa + 3.0 * r, 1e-5)
+    without_r = {name: value for name, value in samples.items() if name != "r_label"}
+    losses = critic(without_r)
+    assert "loss_r" not in losses
+    close(losses["loss"], label + 0.25 * qa, 1e-5)
+
+
 def test_labels_alone_give_the_label_loss_and_zero_gradients_elsewhere(critic, golden, samples):
     losses = critic({k: samples[k] for k in ("image", "text_input", "label")})
     assert set(losses) == {"loss", "loss_label", "logits"}
