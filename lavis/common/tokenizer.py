@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from lavis.common.errors import ConfigError
+from lavis.common.pretrained import load_pretrained
 
 
 def load_tokenizer(name: str, key: str) -> Any:
@@ -16,8 +15,4 @@ def load_tokenizer(name: str, key: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(os.path.expanduser(name))
-    except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise ConfigError(f"{key}: cannot load '{name}': {reason}") from None
+    return load_pretrained(AutoTokenizer, name, refusal=f"{key}: cannot load '{name}'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lavis.common.errors import DataError
+from lavis.common.pretrained import load_table
 
 
 def hub_files(name: str, config: str | None, split: str, *, section: str, local: str) -> list[str]:
@@ -19,13 +20,11 @@ def hub_files(name: str, config: str | None, split: str, *, section: str, local:
     """
     advice = f"put {local} into a folder and set datasets.{section}.data_dir to it"
     try:
-        from datasets import load_dataset
+        table = load_table(name, config, split)
     except ImportError:
         raise DataError(
             f"'{name}': the package datasets is missing; install it, or {advice}"
         ) from None
-    try:
-        table = load_dataset(name, config, split=split)
     except Exception as error:  # network, hub and format errors come as several unrelated types
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"'{name}' cannot be fetched ({reason}); {advice}") from None

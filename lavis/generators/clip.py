@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lavis.common.clip_pixels import clip_pixels
 from lavis.common.dist import pick_device
 from lavis.common.errors import ConfigError
+from lavis.common.pretrained import load_pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -128,14 +129,9 @@ class ClipEncoder:
         """
         from transformers import CLIPModel, CLIPTokenizer
 
-        try:
-            model: Any = CLIPModel.from_pretrained(name, dtype=torch.float32)
-            tokenizer: Any = CLIPTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            reason = str(error).split("\n")[0]
-            raise ConfigError(
-                f"clip_model: cannot load '{name}' as a CLIP model: {reason}"
-            ) from None
+        refusal = f"clip_model: cannot load '{name}' as a CLIP model"
+        model: Any = load_pretrained(CLIPModel, name, refusal=refusal, dtype=torch.float32)
+        tokenizer: Any = load_pretrained(CLIPTokenizer, name, refusal=refusal)
 
         def tokenize(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
             rows = tokenizer(list(texts), verbose=False)["input_ids"]

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 
+from lavis.common import pretrained
 from lavis.common.dist import pick_device
 from lavis.common.errors import ConfigError
 from lavis.common.registry import generators
@@ -107,14 +108,14 @@ def load_pipeline(config: DiffusionConfig) -> Any:
         ) from None
     device = pick_device(config.device)
     dtype = config.dtype or ("fp16" if device.type == "cuda" else "fp32")
-    name = str(Path(config.model).expanduser()) if config.model.startswith("~") else config.model
-    try:
-        pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-            name, revision=config.revision, variant=config.variant, torch_dtype=_DTYPES[dtype]
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise ConfigError(f"model: cannot load the pipeline '{config.model}': {reason}") from None
+    pipeline = pretrained.load_pipeline(
+        diffusers.AutoPipelineForText2Image,
+        config.model,
+        refusal=f"model: cannot load the pipeline '{config.model}'",
+        revision=config.revision,
+        variant=config.variant,
+        torch_dtype=_DTYPES[dtype],
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

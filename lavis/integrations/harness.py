@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lavis.common import dist
 from lavis.common.errors import ConfigError
 from lavis.common.logger import Progress
+from lavis.common.tokenizer import load_tokenizer
 from lavis.integrations.harness_options import GenerationOptions, Options
 from lavis.integrations.harness_pictures import TextPictures
 from lavis.integrations.plugin import register
@@ -101,8 +102,6 @@ class LateFusionLM(TemplateLM):
         **options: Any,
     ) -> None:
         super().__init__()
-        from transformers import AutoTokenizer
-
         if pictures_of not in ("context", "all"):
             raise ConfigError(f"pictures_of is '{pictures_of}'; use context or all")
         chosen = Options.of(llm, pretrained, generator, k, picture_size, options)
@@ -114,7 +113,7 @@ class LateFusionLM(TemplateLM):
         self.model = chosen.build().to(self._device).eval()
         if self.model.language.is_masked:
             raise ConfigError(f"llm: '{chosen.model.llm}' fills masks; lm_eval needs a causal one")
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer or chosen.model.llm)
+        self.tokenizer: Any = load_tokenizer(tokenizer or chosen.model.llm, "tokenizer")
         self.batch_size = _batch_size(batch_size, max_batch_size)
         self.add_bos_token, self.max_gen_toks = add_bos_token, max_gen_toks
         self._whole = pictures_of == "all"

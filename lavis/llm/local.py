@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
+from lavis.common.dist import pick_device
+from lavis.common.pretrained import load_pretrained
 from lavis.common.registry import llms
 from lavis.llm.base import Ask, ChatReply, Message, count_images, message_texts
 from lavis.llm.budget import BudgetReached
@@ -33,16 +35,16 @@ class TransformersBackend:
         self._config, self._desk = config, desk
         files = {"revision": config.revision, "gguf_file": config.gguf_file}
         where: dict[str, Any] = {k: v for k, v in files.items() if v is not None}
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(
-            config.model, padding_side="left", **where
+        refusal = f"model: cannot load '{config.model}'"
+        self._tokenizer: Any = load_pretrained(
+            AutoTokenizer, config.model, refusal=refusal, padding_side="left", **where
         )
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        device = config.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        model: Any = AutoModelForCausalLM.from_pretrained(config.model, dtype=config.dtype, **where)
-        self._model = model.to(device).eval()
+        model: Any = load_pretrained(
+            AutoModelForCausalLM, config.model, refusal=refusal, dtype=config.dtype, **where
+        )
+        self._model = model.to(pick_device(config.device)).eval()
         self._asks: list[Ask] = []
         self.window = config.batch_size
 

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from lavis.common.pretrained import load_pretrained
 from lavis.llm.base import ChatRequest, count_images, message_texts
 from lavis.llm.config import LlmConfig
 
@@ -28,7 +29,11 @@ class TokenCounter:
         if exact and config.tokenizer is not None:
             from transformers import AutoTokenizer
 
-            self._tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+            self._tokenizer = load_pretrained(
+                AutoTokenizer,
+                config.tokenizer,
+                refusal=f"tokenizer: cannot load '{config.tokenizer}'",
+            )
             self.method = f"tokenizer {config.tokenizer}"
 
     def estimate(self, request: ChatRequest) -> int:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lavis.common.errors import ConfigError
+from lavis.common.pretrained import load_pretrained
 from lavis.common.registry import verbalizers
 from lavis.verbalizers.base import (
     Descriptors,
@@ -41,17 +41,17 @@ class Detector(Verbalizer):
         from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
         super().__init__(config, tools)
-        where = {"revision": config.revision}
-        try:
-            model: Any = AutoModelForZeroShotObjectDetection.from_pretrained(
-                config.model, dtype=getattr(torch, config.dtype), **where
-            )
-            self.processor: Any = AutoProcessor.from_pretrained(config.model, **where)
-        except (OSError, ValueError) as error:
-            reason = str(error).split("\n")[0]
-            raise ConfigError(
-                f"cannot load '{config.model}' as a zero-shot detector: {reason}"
-            ) from None
+        refusal = f"cannot load '{config.model}' as a zero-shot detector"
+        model: Any = load_pretrained(
+            AutoModelForZeroShotObjectDetection,
+            config.model,
+            refusal=refusal,
+            revision=config.revision,
+            dtype=getattr(torch, config.dtype),
+        )
+        self.processor: Any = load_pretrained(
+            AutoProcessor, config.model, refusal=refusal, revision=config.revision
+        )
         self.model = model.to(tools.device).eval().requires_grad_(False)
         self.names = vocabulary(config.vocabulary)
         read = self.processor.post_process_grounded_object_detection

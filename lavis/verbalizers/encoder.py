@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavis.common.errors import ConfigError
+from lavis.common.pretrained import load_pretrained
 from lavis.verbalizers.config import EncoderOptions
 
 
@@ -23,15 +24,17 @@ class DualEncoder:
     def __init__(self, config: EncoderOptions, device: str) -> None:
         from transformers import AutoModel, AutoProcessor
 
-        where = {"revision": config.revision}
-        try:
-            model: Any = AutoModel.from_pretrained(
-                config.model, dtype=getattr(torch, config.dtype), **where
-            )
-            self.processor: Any = AutoProcessor.from_pretrained(config.model, **where)
-        except (OSError, ValueError) as error:
-            reason = str(error).split("\n")[0]
-            raise ConfigError(f"cannot load '{config.model}' as a dual encoder: {reason}") from None
+        refusal = f"cannot load '{config.model}' as a dual encoder"
+        model: Any = load_pretrained(
+            AutoModel,
+            config.model,
+            refusal=refusal,
+            revision=config.revision,
+            dtype=getattr(torch, config.dtype),
+        )
+        self.processor: Any = load_pretrained(
+            AutoProcessor, config.model, refusal=refusal, revision=config.revision
+        )
         if not hasattr(model, "get_text_features") or not hasattr(model, "logit_scale"):
             raise ConfigError(
                 f"'{config.model}' is a {type(model).__name__}, not a dual encoder such as CLIP"

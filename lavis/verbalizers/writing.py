@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from lavis.common.errors import ConfigError
+from lavis.common.pretrained import load_pretrained
 from lavis.verbalizers.base import WriteError, WriteRequest
 from lavis.verbalizers.config import WriterConfig
 
@@ -58,17 +59,17 @@ class LocalWriter:
     def __init__(self, config: WriterConfig, device: str) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        where = {"revision": config.revision}
-        try:
-            self.processor: Any = AutoProcessor.from_pretrained(config.model, **where)
-            model: Any = AutoModelForImageTextToText.from_pretrained(
-                config.model, dtype=getattr(torch, config.dtype), **where
-            )
-        except (OSError, ValueError) as error:
-            reason = str(error).split("\n")[0]
-            raise ConfigError(
-                f"cannot load '{config.model}' as an image-text-to-text model: {reason}"
-            ) from None
+        refusal = f"cannot load '{config.model}' as an image-text-to-text model"
+        model: Any = load_pretrained(
+            AutoModelForImageTextToText,
+            config.model,
+            refusal=refusal,
+            revision=config.revision,
+            dtype=getattr(torch, config.dtype),
+        )
+        self.processor: Any = load_pretrained(
+            AutoProcessor, config.model, refusal=refusal, revision=config.revision
+        )
         self.model = model.to(device).eval().requires_grad_(False)
         self.config = config
         self.tokenizer = self.processor.tokenizer

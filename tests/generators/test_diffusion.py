@@ -57,7 +57,12 @@ def test_the_pipeline_gets_turbo_defaults(fake):
     assert [p.size for p in pictures] == [(8, 8)] * 3
     (pipeline,) = fake
     assert pipeline.name == "stabilityai/sdxl-turbo" and pipeline.quiet
-    assert pipeline.options == {"revision": None, "variant": None, "torch_dtype": torch.float32}
+    assert pipeline.options == {
+        "revision": None,
+        "variant": None,
+        "torch_dtype": torch.float32,
+        "trust_remote_code": False,
+    }
     common = {"num_inference_steps": 1, "guidance_scale": 0.0, "output_type": "pil"}
     assert pipeline.calls == [
         {"prompt": ["a cat", "a dog"], "size": (8, 8), **common},

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.pretrained import load_table
 from lavis.datasets.records import parse_object
 
 
@@ -102,16 +103,14 @@ def read_hub(source: Source) -> list[Record]:
         DataError: it cannot be fetched.
     """
     assert source.hub is not None, "checked by BenchmarkConfig.check_source"
+    name, config, split = source.hub
     try:
-        from datasets import load_dataset  # type: ignore[import-not-found]
+        table = load_table(name, config, split)
     except ImportError:
         raise ConfigError(
             "datasets.benchmark.data_dir: missing; give a local folder, or pip install datasets "
             f"to fetch '{source.hub[0]}'"
         ) from None
-    name, config, split = source.hub
-    try:
-        table = load_dataset(name, config, split=split)
     except Exception as error:  # network, hub and format errors come as several unrelated types
         raise DataError(f"{name}: cannot be fetched: {error}; give data_dir") from None
     return [Record(dict(row), name, number + 1) for number, row in enumerate(table)]

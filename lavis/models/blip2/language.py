@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from lavis.common.errors import ConfigError
+from lavis.common.pretrained import load_pretrained
 from lavis.models.base import freeze
 from lavis.models.blip2.config import LoraOptions
 
@@ -40,14 +41,12 @@ def load_language_model(name: str, precision: str, *, key: str) -> nn.Module:
         ConfigError: it cannot be read.
     """
     dtype = DTYPES[precision] if torch.cuda.is_available() else torch.float32
-    try:
-        config = AutoConfig.from_pretrained(name)
-        if isinstance(config, T5Config) and config.is_gated_act:
-            config.dense_act_fn = "gelu"
-        auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = auto.from_pretrained(name, config=config, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.{key}: cannot build '{name}': {error}") from None
+    refusal = f"model.{key}: cannot build '{name}'"
+    config = load_pretrained(AutoConfig, name, refusal=refusal)
+    if isinstance(config, T5Config) and config.is_gated_act:
+        config.dense_act_fn = "gelu"
+    auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = load_pretrained(auto, name, refusal=refusal, config=config, dtype=dtype)
     freeze(model)
     return model
 
@@ -58,10 +57,8 @@ def load_tokenizer(name: str, *, key: str) -> Any:
     Raises:
         ConfigError: it cannot be read, or has no end token.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.{key}: cannot read the tokenizer of '{name}': {error}") from None
+    refusal = f"model.{key}: cannot read the tokenizer of '{name}'"
+    tokenizer = load_pretrained(AutoTokenizer, name, refusal=refusal)
     if tokenizer.eos_token is None:
         raise ConfigError(f"model.{key}: the tokenizer of '{name}' has no end token")
     if tokenizer.pad_token is None:

@@ -22,6 +22,7 @@ from transformers import AutoModel
 from transformers.cache_utils import Cache
 
 from lavis.common.errors import ConfigError
+from lavis.common.pretrained import build_from_config
 from lavis.models.late_fusion.families import family_of, first_position
 
 
@@ -70,9 +71,11 @@ def build_block(
 
 def _from_config(config: Any) -> nn.Module:
     try:
-        return AutoModel.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        return build_from_config(AutoModel, config, dtype=torch.float32, attn_implementation="sdpa")
     except (ValueError, ImportError):  # gemma 2 caps attention, which sdpa cannot
-        return AutoModel.from_config(config, dtype=torch.float32, attn_implementation="eager")
+        return build_from_config(
+            AutoModel, config, dtype=torch.float32, attn_implementation="eager"
+        )
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from lavis.common.errors import ConfigError
+from lavis.common.pretrained import build_from_config, load_pretrained
 from lavis.common.sharded import as_bytes, named_weights, whole
 from lavis.models.base import freeze, in_parts
 from lavis.models.late_fusion.config import LateFusionConfig
@@ -110,19 +111,21 @@ def load_language_model(config: LateFusionConfig) -> nn.Module:
     Raises:
         ConfigError: no such model, or a package for `quantize` is missing.
     """
-    try:
-        llm_config = AutoConfig.from_pretrained(config.llm)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.llm: cannot read the config of '{config.llm}': {error}") from None
+    llm_config = load_pretrained(
+        AutoConfig, config.llm, refusal=f"model.llm: cannot read the config of '{config.llm}'"
+    )
     text_config = llm_config.get_text_config(decoder=True)
     auto = AutoModelForMaskedLM if is_masked_lm(text_config) else AutoModelForCausalLM
     try:
         if config.llm_weights == "config":
-            llm = auto.from_config(llm_config, dtype=DTYPES[config.llm_dtype or "fp32"])
+            llm = build_from_config(auto, llm_config, dtype=DTYPES[config.llm_dtype or "fp32"])
         else:
             options = quantization(config)
             dtype = DTYPES[config.llm_dtype] if config.llm_dtype else "auto"
-            llm = auto.from_pretrained(config.llm, dtype=dtype, **options)
+            refusal = f"model.llm: cannot build '{config.llm}'"
+            llm = load_pretrained(auto, config.llm, refusal=refusal, dtype=dtype, **options)
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"model.llm: cannot build '{config.llm}': {error}") from None
     freeze(llm)

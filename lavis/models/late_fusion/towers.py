@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel
 
 from lavis.common.checkpoint import read_state_dict
 from lavis.common.errors import ConfigError, nearest
+from lavis.common.pretrained import build_from_config, load_pretrained
 from lavis.models.base import CPU_PICTURES, freeze, in_parts
 from lavis.models.blip2.config import VitConfig
 from lavis.models.blip2.vision import FeatureMapTower
@@ -176,14 +177,17 @@ def pool_tokens(tokens: Tensor, grid: int) -> Tensor:
 
 def _build_library(config: VisionConfig) -> tuple[nn.Module, int]:
     assert config.name is not None
+    refusal = f"model.vision.name: cannot build '{config.name}'"
+    whole = load_pretrained(AutoConfig, config.name, refusal=refusal)
     try:
-        whole = AutoConfig.from_pretrained(config.name)
         sizes = getattr(whole, "vision_config", whole)
         if config.weights == "pretrained":
             cls: Any = AutoModel._model_mapping[type(sizes)]
-            tower = cls.from_pretrained(config.name, config=sizes)
+            tower = load_pretrained(cls, config.name, refusal=refusal, config=sizes)
         else:
-            tower = AutoModel.from_config(sizes)
+            tower = build_from_config(AutoModel, sizes)
+    except ConfigError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"model.vision.name: cannot build '{config.name}': {error}") from None
     width = getattr(sizes, "hidden_size", None) or sizes.hidden_sizes[config.layer]

@@ -1,0 +1,153 @@
+"""Loading of models, tokenizers, processors, pipelines and tables by name or folder.
+
+Code that a model folder or a repository brings along is never run. Everything that this package
+loads by name is loaded here, so that the libraries neither ask on the terminal nor run it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lavis.common.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_ADVICE = (
+    "which is never run here; use a model of a family that the installed transformers knows, or a "
+    "copy that was converted to it"
+)
+
+
+def load_pretrained(cls: Any, name: str, *, refusal: str, **options: Any) -> Any:
+    """Return `cls.from_pretrained(name)` of a class of transformers, without code of the folder.
+
+    A folder with code of its own (`auto_map`) loads where transformers has the class itself, as for
+    most models whose code moved into the library; the folder's code is not looked at then.
+
+    Args:
+        cls: `AutoConfig`, `AutoModel...`, `AutoTokenizer`, `AutoProcessor`, or one class.
+        name: Hugging Face id, or a folder.
+        refusal: beginning of the message, such as `model.llm: cannot load 'x'`.
+        options: handed on.
+
+    Raises:
+        ConfigError: it cannot be loaded, or only with code of its own.
+    """
+    name = os.path.expanduser(name)
+    own = _foreign_model(name, cls.__name__, options)
+    if own:
+        raise ConfigError(f"{refusal}: it needs code of its own ({own}), {_ADVICE}")
+    try:
+        return cls.from_pretrained(name, trust_remote_code=False, **options)
+    except Exception as error:  # damaged files raise whatever their parsers raise
+        if _asks_for_trust(error):
+            raise ConfigError(f"{refusal}: it needs code of its own, {_ADVICE}") from None
+        raise ConfigError(f"{refusal}: {_reason(error)}") from None
+
+
+def build_from_config(cls: Any, config: Any, **options: Any) -> Any:
+    """Return `cls.from_config(config)` of an Auto class, without code of the config's folder.
+
+    Raises:
+        ValueError: transformers has no class for the config.
+    """
+    return cls.from_config(config, trust_remote_code=False, **options)
+
+
+def load_pipeline(cls: Any, name: str, *, refusal: str, **options: Any) -> Any:
+    """Return `cls.from_pretrained(name)` of a pipeline class of diffusers, without foreign code.
+
+    Raises:
+        ConfigError: it cannot be loaded, or only with code of its own.
+    """
+    name = os.path.expanduser(name)
+    own = _pipeline_code(Path(name))
+    if own:
+        raise ConfigError(
+            f"{refusal}: it needs code of its own ({own}), which is never run here; use a pipeline "
+            "of the installed diffusers"
+        )
+    try:
+        return cls.from_pretrained(name, trust_remote_code=False, **options)
+    except Exception as error:  # damaged files raise whatever their parsers raise
+        if _asks_for_trust(error):
+            raise ConfigError(
+                f"{refusal}: it needs code of its own, which is never run here; use a pipeline of "
+                "the installed diffusers"
+            ) from None
+        raise ConfigError(f"{refusal}: {_reason(error)}") from None
+
+
+def load_table(name: str, config: str | None, split: str) -> Any:
+    """Return a split of a table through the package `datasets`; loading scripts are never run.
+
+    Raises:
+        ImportError: the package is missing.
+        Exception: network, hub and format errors, of several unrelated types.
+    """
+    from datasets import load_dataset  # type: ignore[import-not-found,unused-ignore]
+
+    return load_dataset(name, config, split=split, trust_remote_code=False)
+
+
+def _foreign_model(name: str, auto: str, options: Mapping[str, Any]) -> str:
+    """Return what code a model needs that transformers lacks though its config is known, or ''.
+
+    Such a folder calls itself, say, `bert`, and its code computes something else (ALiBi in place of
+    positions); the library's class would load it without a word.
+    """
+    if not auto.startswith(("AutoConfig", "AutoModel")) and not auto.endswith("Model"):
+        return ""
+    import transformers
+
+    where = {k: v for k, v in options.items() if k == "revision" and v is not None}
+    try:
+        found, _ = transformers.PretrainedConfig.get_config_dict(name, **where)
+    except Exception:  # loading says why
+        return ""
+    references = found.get("auto_map")
+    if not isinstance(references, Mapping):
+        return ""
+    classes = found.get("architectures") or [
+        str(reference).rpartition(".")[2]
+        for kind, reference in references.items()
+        if kind.startswith("AutoModel")
+    ]
+    known = {known.lower() for known in dir(transformers)}
+    if classes and not any(str(cls).lower() in known for cls in classes):
+        return f"auto_map: {', '.join(map(str, classes))}"
+    logger.info("%s brings code of its own, which is not run: transformers has its class", name)
+    return ""
+
+
+def _pipeline_code(folder: Path) -> str:
+    """Return the code that a local pipeline folder's index names, or ''."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""  # on the hub, or broken: loading says so
+    if not isinstance(index, dict):
+        return ""
+    if isinstance(index.get("_class_name"), list):
+        return ".".join(map(str, index["_class_name"]))
+    for part, place in index.items():
+        module = place[0] if isinstance(place, list) and place else None
+        if isinstance(module, str) and (folder / part / f"{module}.py").is_file():
+            return f"{part}/{module}.py"
+    return ""
+
+
+def _asks_for_trust(error: Exception) -> bool:
+    return isinstance(error, ValueError) and "trust_remote_code" in str(error)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else "no reason was given"
+    plain = isinstance(error, OSError | ValueError) and not isinstance(error, UnicodeError)
+    return first if plain else f"{type(error).__name__}: {first}"
