@@ -23,6 +23,7 @@ from transformers.cache_utils import Cache
 
 from lavis.common.errors import ConfigError
 from lavis.common.pretrained import build_from_config
+from lavis.models.late_fusion.cache import cache_argument
 from lavis.models.late_fusion.families import family_of, first_position
 
 
@@ -161,12 +162,16 @@ def _run(
     if block.config._attn_implementation == "eager":  # type: ignore[union-attr]
         hidden = torch.zeros((), dtype=rows.dtype, device=rows.device)
         mask = torch.where(mask, hidden, torch.finfo(rows.dtype).min)
+    name = cache_argument(block)
+    if name is None:
+        kind = block.config.model_type  # type: ignore[union-attr]
+        raise ConfigError(
+            f"model.llm: the layer of a '{kind}' takes no cache of keys and values, through which "
+            "pictures are shown to it"
+        )
+    given: dict[str, Any] = {name: exchange, "use_cache": False}
     return block(
-        inputs_embeds=rows,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=exchange,
-        use_cache=False,
+        inputs_embeds=rows, attention_mask=mask, position_ids=positions, **given
     ).last_hidden_state
 
 

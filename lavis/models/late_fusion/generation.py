@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from lavis.common.errors import ConfigError
 from lavis.models.late_fusion.block import Keys, keys_of
@@ -47,7 +46,8 @@ class GenerationState:
 
     Attributes:
         ids, mask, keys: `(B, T)` tokens, where tokens are, and which the block may look at.
-        past: the language model's cache; None to run everything anew at each step.
+        past: the language model's cache; None to run everything anew at each step, as families
+            without one do.
         text_keys: the block's keys of the text.
         pictures, image_index: pictures of each row, `(B, K)`; None for the text alone.
         shares, present: of the pictures, `(B, K)`.
@@ -72,7 +72,7 @@ class GenerationState:
             value = getattr(self, name)
             setattr(self, name, None if value is None else value[index])
         if self.past is not None:
-            self.past.batch_select_indices(index)
+            self.past.reorder_cache(index)
         if self.text_keys is not None:
             self.text_keys = self.text_keys.select(index)
 
@@ -110,7 +110,7 @@ def start(model: FusionBase, input_ids: Tensor, options: Generation) -> Generati
     mixing = options.mixing or Mixing.of(model.config)
     shares, present = mixing.shares(options.scores if pictures is not None else None, index >= 0)
     states = model.text_states(ids, mask, torch.empty(0, device=device))
-    past = DynamicCache(config=model.language.config) if options.use_cache else None
+    past = model.language.new_cache() if options.use_cache else None
     return GenerationState(
         ids, mask, states.keys, past, None, pictures, index, shares, present, mixing
     )

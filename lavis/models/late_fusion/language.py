@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +19,13 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
-    DynamicCache,
 )
 
 from lavis.common.errors import ConfigError
 from lavis.common.pretrained import build_from_config, load_pretrained
 from lavis.common.sharded import as_bytes, named_weights, whole
 from lavis.models.base import freeze, in_parts
+from lavis.models.late_fusion.cache import cache_argument, new_cache, read_tokens, why_no_branches
 from lavis.models.late_fusion.config import LateFusionConfig
 from lavis.models.late_fusion.families import (
     changes_logits,
@@ -35,6 +36,8 @@ from lavis.models.late_fusion.families import (
     submodule,
 )
 from lavis.models.late_fusion.losses import LinearHead
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAMPLED = 4096  # values of a weight that its fingerprint reads
@@ -170,7 +173,8 @@ class LanguageModel:
         config: the text part of its config.
         is_masked: it fills masks (bert) and looks both ways.
         width: H, of the vectors its head reads (opt-350m: not `hidden_size`).
-        branches: texts may go on from one cache of keys (not where layers keep a running state).
+        branches: texts may go on from one cache of a beginning they share; where a causal model
+            cannot, a line of the log says why.
     """
 
     def __init__(self, llm: nn.Module) -> None:
@@ -184,11 +188,27 @@ class LanguageModel:
         self.vocab_size, self.width = table.weight.shape
         accepted = inspect.signature(self.base.forward).parameters
         self._takes_positions = "position_ids" in accepted
-        kinds = getattr(self.config, "layer_types", None) or ["attention"]
-        remembers = "past_key_values" in accepted and all("attention" in kind for kind in kinds)
-        self.branches = (
-            remembers and not self.is_masked and not any("linear" in kind for kind in kinds)
-        )
+        self._cache_argument = None if self.is_masked else cache_argument(self.base)
+        reason = self._why_no_branches()
+        self.branches = reason is None
+        if reason and not self.is_masked:
+            logger.warning(
+                "model.llm: beginnings that texts share run once for each text, as this '%s' "
+                "cannot share them: %s",
+                self.config.model_type,
+                reason,
+            )
+
+    def _why_no_branches(self) -> str | None:
+        if self.is_masked:
+            return "it looks both ways"
+        if self._cache_argument is None:
+            return "it has no cache of keys and values (no config.use_cache)"
+        return why_no_branches(self.config)
+
+    def new_cache(self) -> Any:
+        """Return an empty cache, or None where the family has none."""
+        return None if self._cache_argument is None else new_cache(self.config)
 
     @property
     def base(self) -> nn.Module:
@@ -226,11 +246,20 @@ class LanguageModel:
         given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": mask.long()}
         if self._takes_positions:
             given["position_ids"] = self.positions(mask)[:, -length:]
-        if past is not None:
-            given["past_key_values"] = past
-        if not self.is_masked:
+        if self._cache_argument is not None:
             given["use_cache"] = past is not None
-        return self.base(**given).last_hidden_state
+        if past is None:
+            return self.base(**given).last_hidden_state
+        assert self._cache_argument is not None
+        given[self._cache_argument] = past
+        hidden = self.base(**given).last_hidden_state
+        if not read_tokens(past):
+            raise ConfigError(
+                f"model.llm: a '{self.config.model_type}' left its cache empty, so that what comes "
+                "next would be computed without what was before: it cannot be used with this "
+                "version of transformers"
+            )
+        return hidden
 
     def hidden_of_branches(self, input_ids: Tensor, mask: Tensor, starts: SharedStarts) -> Tensor:
         """Return `hidden` `(B, L, H)` of texts that share beginnings, each of which runs once.
@@ -239,9 +268,9 @@ class LanguageModel:
             input_ids, mask: `(B, L)`, laid out as `starts` says.
         """
         length, first, of = starts.length, starts.first.to(mask.device), starts.of.to(mask.device)
-        past = DynamicCache(config=self.config)
+        past = self.new_cache()
         begun = self.hidden(input_ids[first, :length], mask[first, :length], past)
-        past.batch_select_indices(of)
+        past.reorder_cache(of)
         rest = self.hidden(input_ids[:, length:], mask, past)
         return torch.cat([begun[of], rest], dim=1)
 
