@@ -62,6 +62,7 @@ EVALUATE_FLAGS = {
     "max_new_tokens": Flag(("run.max_new_tokens",)),
 }
 TESTSETS = {"hs": "hellaswag"}  # released names of a run file
+RELEASED_DATA = {"imagenetvc": "evaluation_data/imagenetvc"}  # what the released clones hold
 
 _NO_TABLES = "data are read from their own files, not kept tokenized"
 # Flags of vLMIG's and LaMI's training script.
@@ -135,7 +136,8 @@ def evaluation_run(given: dict[str, Any]) -> tuple[str, list[str]]:
     """Return the run file and the options of an evaluation.
 
     Pictures are used only with `generate_images`, as released; results go to
-    `<output_dir>/results/<run_name>/<benchmark>`, where each model has its own `run_name`.
+    `<output_dir>/results/<run_name>/<benchmark>`, where each model has its own `run_name`. Data
+    that the released clones hold are taken from there when the working directory is one.
 
     Raises:
         ConfigError: `--task` or `--testset` names no run file.
@@ -155,6 +157,9 @@ def evaluation_run(given: dict[str, Any]) -> tuple[str, list[str]]:
         options.append("model.num_images=0")
     elif "k" in given:
         options.append(f"model.num_images={given['k']}")
+    data = RELEASED_DATA.get(name)
+    if data and not given.get("data_dir") and not given.get("imagenetvc_dir"):
+        options += [f"datasets.benchmark.data_dir={data}"] if Path(data).is_dir() else []
     if given.get("no_clip_rescaling"):
         options += ["model.weights=mean", "model.weight_multiplier=0.5"]
     run = _file_name(given.get("run_name") or given.get("model_name") or "run")
