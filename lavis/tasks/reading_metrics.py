@@ -3,7 +3,8 @@
 `released`: the released scripts', which is SQuAD's first scorer. `squad_v2`: SQuAD v2's, where a
 prediction that declines counts as the empty one; no threshold is tuned on the test questions
 (official `exact` and `f1`, not `best_exact` and `best_f1`). `quac`: QuAC's, where F1 is the mean
-over annotators of the best F1 against all but that one, as their own agreement is measured.
+over annotators of the best F1 against all but that one, as their own agreement is measured; a
+prediction that declines counts as `CANNOTANSWER`, an empty one does not.
 """
 
 from __future__ import annotations
@@ -38,10 +39,15 @@ def is_finished(text: str) -> bool:
     return "\n" in text.lstrip()
 
 
-def declines(prediction: str) -> bool:
-    """Tell whether a prediction says that the passage gives no answer, as the prompt asks it to."""
+def declines(prediction: str, scorer: Scorer = "squad_v2") -> bool:
+    """Tell whether a prediction says that the passage gives no answer, as the prompt asks it to.
+
+    SQuAD v2's scorer takes a prediction without words for that, too; QuAC's does not.
+    """
     said = normalize_answer(prediction)
-    return not said or said in {normalize_answer(text) for text in NOT_ANSWERED}
+    if not said:
+        return scorer != "quac"
+    return said in {normalize_answer(text) for text in NOT_ANSWERED}
 
 
 def score_answer(
@@ -51,16 +57,20 @@ def score_answer(
 
     Args:
         answers: accepted ones; none where the question cannot be answered: then both are 1 for a
-            prediction that declines, else 0.
+            prediction that declines, else 0. A prediction in words that decline is compared as
+            those words where an accepted answer is just that ("No answer").
         scorer: see the module.
     """
     if scorer == "squad_v2":
         answers = [answer for answer in answers if normalize_answer(answer)]
-    if not answers or (scorer != "released" and declines(prediction)):
-        right = float(not answers and declines(prediction))
+    if not answers:
+        right = float(declines(prediction, scorer))
         return {"exact_match": right, "f1": right}
+    exact = exact_match(prediction, answers)
+    if scorer != "released" and not exact and declines(prediction, scorer):
+        return {"exact_match": 0.0, "f1": 0.0}
     f1 = token_f1(prediction, answers)
     if scorer == "quac" and len(answers) > 1:
         left_out = [[*answers[:n], *answers[n + 1 :]] for n in range(len(answers))]
         f1 = sum(token_f1(prediction, others) for others in left_out) / len(answers)
-    return {"exact_match": exact_match(prediction, answers), "f1": f1}
+    return {"exact_match": exact, "f1": f1}

@@ -66,7 +66,9 @@ AUTO_MAP = {
 @pytest.mark.parametrize("cls", [AutoConfig, AutoModel, AutoModelForCausalLM])
 def test_a_family_that_only_the_folder_knows_is_refused(folder, cls):
     change(folder / "config.json", model_type="own", architectures=None, auto_map=AUTO_MAP)
-    with pytest.raises(ConfigError, match=r"^model.llm: cannot load: it needs code of its own") as e:
+    with pytest.raises(
+        ConfigError, match=r"^model.llm: cannot load: it needs code of its own"
+    ) as e:
         load_pretrained(cls, str(folder), refusal="model.llm: cannot load")
     assert "\n" not in str(e.value) and "never run" in str(e.value)
 

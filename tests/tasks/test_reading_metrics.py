@@ -27,6 +27,20 @@ CASES = [
     ("quac", "CANNOTANSWER", [], 1.0, 1.0),
     ("quac", "Ada", [], 0.0, 0.0),
     ("quac", "Ada", ["Ada"], 1.0, 1.0),
+    # nothing is not CANNOTANSWER to QuAC's scorer, but is the empty prediction to SQuAD's
+    ("quac", "", [], 0.0, 0.0),
+    ("quac", "The.", [], 0.0, 0.0),
+    ("quac", "Not in background.", [], 1.0, 1.0),
+    ("squad_v2", "The.", [], 1.0, 1.0),
+    ("released", "", ["Rome"], 0.0, 0.0),
+    ("quac", "", ["Ada"], 0.0, 0.0),
+    # an answer may be these words: "What did he reply?" "No answer."
+    ("squad_v2", "no answer", ["No answer."], 1.0, 1.0),
+    ("squad_v2", "no answer", ["He gave no answer"], 0.0, 0.0),
+    ("released", "no answer", ["He gave no answer"], 0.0, 2 / 3),
+    ("quac", "No answer", ["no answer"], 1.0, 1.0),
+    ("quac", "No answer", ["no answer", "he gave no answer"], 1.0, (2 / 3 + 1) / 2),
+    ("quac", "Unanswerable.", ["no answer"], 0.0, 0.0),
 ]
 
 
@@ -41,3 +55,8 @@ def test_annotators_of_quac():
     assert quac_references(["Ada", "CANNOTANSWER", "Byron"]) == ("Ada", "Byron")
     assert agreement(["Ada"]) == agreement(()) == 1.0
     assert agreement(["Ada", "Ada Lovelace", "Byron"]) == pytest.approx(4 / 9)
+    # two of three found no answer: QuAC's scorer then knows CANNOTANSWER only
+    assert quac_references(["Ada", "CANNOTANSWER", "CANNOTANSWER"]) == ()
+    # each annotator's best: 2 * 1 / (1 + 4), 2 * 3 / (3 + 4), 2 * 3 / (3 + 4)
+    words = ["ate", "ate red fresh apples", "red fresh apples"]
+    assert agreement(words) == pytest.approx((2 / 5 + 6 / 7 + 6 / 7) / 3)

@@ -158,14 +158,20 @@ def _question(asked: _Asked, example: _Asked | None, source: Source, scorer: Sco
 def _squad_asked(records: Sequence[Record]) -> Iterator[_Asked | Record]:
     """Read the hub's flat rows, or articles of paragraphs as published."""
     for number, record in enumerate(records):
-        fields = record.fields
+        fields, name = record.fields, f"squad-{number + 1}"
         if fields is None or "paragraphs" not in fields:
-            yield _squad_one(record, fields, f"squad-{number + 1}")
+            yield _squad_one(record, fields, name)
             continue
-        for paragraph in fields["paragraphs"]:
-            for entry in paragraph.get("qas", []):
+        for paragraph in _parts(fields, "paragraphs", record):
+            if isinstance(paragraph, Record):
+                yield paragraph
+                continue
+            for entry in _parts(paragraph, "qas", record):
+                if isinstance(entry, Record):
+                    yield entry
+                    continue
                 flat = {"title": fields.get("title"), "context": paragraph.get("context"), **entry}
-                yield _squad_one(record, flat, f"squad-{number + 1}")
+                yield _squad_one(record, flat, name)
 
 
 def _squad_one(record: Record, fields: dict[str, Any] | None, name: str) -> _Asked | Record:
@@ -174,11 +180,11 @@ def _squad_one(record: Record, fields: dict[str, Any] | None, name: str) -> _Ask
             raise RecordError(record.reason)
         answers = fields.get("answers")
         if isinstance(answers, dict):
-            answers = [{"text": text} for text in answers.get("text") or []]
+            answers = [{"text": text} for text in _plain_list(answers.get("text") or [], "answers")]
         if not isinstance(answers, list):
             raise RecordError("missing field: answers")
         title, context = text_of(fields, "title"), text_of(fields, "context")
-        accepted = () if fields.get("is_impossible") else tuple(text_of(a, "text") for a in answers)
+        accepted = () if fields.get("is_impossible") else tuple(map(_answer, answers))
         return _Asked(
             name=str(fields.get("id", name)),
             article=title,
@@ -189,81 +195,165 @@ def _squad_one(record: Record, fields: dict[str, Any] | None, name: str) -> _Ask
             answers=accepted,
         )
     except RecordError as error:
-        return Record(None, record.file, record.line, error.reason)
+        return _bad(record, error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A question of a dialogue as its file holds it, unchecked.
+
+    Attributes:
+        dialogue: the name of its dialogue.
+        name: its id.
+        shared: title, section, background and context, which its dialogue's turns share.
+        own: the answer in the dialogue.
+        every: all annotators' answers.
+    """
+
+    dialogue: str
+    name: str
+    shared: dict[str, Any]
+    question: Any
+    own: Any
+    every: Any
 
 
 def _quac_asked(records: Sequence[Record], protocol: str) -> Iterator[_Asked | Record]:
     """Read the hub's dialogues, or articles of paragraphs as published."""
-    for record in records:
-        try:
-            if record.fields is None:
-                raise RecordError(record.reason)
-            for dialogue in _dialogues(record.fields):
-                yield from _turns(dialogue, protocol)
-        except RecordError as error:
-            yield Record(None, record.file, record.line, error.reason)
+    for number, record in enumerate(records):
+        if record.fields is None:
+            yield _bad(record, RecordError(record.reason))
+            continue
+        published = "paragraphs" in record.fields
+        turns = _published_turns if published else _hub_turns
+        for turn in turns(record.fields, record, f"quac-{number + 1}"):
+            if isinstance(turn, Record):
+                yield turn
+            else:
+                yield from _quac_turn(turn, record, corrected=protocol == "corrected")
 
 
-@dataclass(frozen=True, slots=True)
-class _Dialogue:
-    name: str
-    title: str
-    section: str
-    background: str
-    context: str
-    turns: list[tuple[str, str, str, tuple[str, ...]]]  # id, question, answer, all answers
+def _quac_turn(turn: _Turn, record: Record, *, corrected: bool) -> Iterator[_Asked | Record]:
+    """Yield a turn as a question, or why it cannot be asked.
+
+    A turn that cannot be asked still stands before the next one where its question and the answer
+    it got in the dialogue can be read: what later turns are shown does not change. Else the next
+    one is shown the last turn that can, as after a turn without an answer.
+    """
+    shown: _Asked | None = None
+    try:
+        title, section = text_of(turn.shared, "title"), text_of(turn.shared, "section")
+        background = text_of(turn.shared, "context" if corrected else "background")
+        question = text_of({"question": turn.question}, "question")
+        fields: dict[str, Any] = {
+            "name": turn.name,
+            "article": title,
+            "passage": turn.dialogue,
+            "heading": f"Title: {title}\nParagraph: {section}",
+            "background": _without_mark(background) if corrected else background,
+            "question": question,
+        }
+        own: tuple[str, ...] = ()
+        if isinstance(turn.own, str) and turn.own.strip() and turn.own != NO_ANSWER:
+            own = (turn.own,)
+        shown = _Asked(**fields, answers=own, asked=False)
+        if not corrected:
+            answer = text_of({"orig_answer": turn.own}, "orig_answer")
+            yield _Asked(**fields, answers=() if answer == NO_ANSWER else (answer,))
+            return
+        every = [_answer(one) for one in list_of({"answers": turn.every}, "answers")]
+        accepted = quac_references(every)
+        asked = agreement(accepted) >= MIN_AGREEMENT
+        yield _Asked(**fields, answers=accepted, asked=asked)
+    except RecordError as error:
+        yield _bad(record, error)
+        if shown is not None:
+            yield shown
 
 
-def _turns(dialogue: _Dialogue, protocol: str) -> Iterator[_Asked]:
-    corrected = protocol == "corrected"
-    for name, question, answer, answers in dialogue.turns:
-        released = () if answer == NO_ANSWER else (answer,)
-        accepted = quac_references(answers) if corrected else released
-        yield _Asked(
-            name=name,
-            article=dialogue.title,
-            passage=dialogue.name,
-            heading=f"Title: {dialogue.title}\nParagraph: {dialogue.section}",
-            background=dialogue.context if corrected else dialogue.background,
-            question=question,
-            answers=accepted,
-            asked=not corrected or agreement(accepted) >= MIN_AGREEMENT,
-        )
-
-
-def _dialogues(fields: dict[str, Any]) -> Iterator[_Dialogue]:
-    if "paragraphs" in fields:  # as published: an article's section and its dialogues
-        for paragraph in list_of(fields, "paragraphs"):
-            turns = []
-            for entry in list_of(paragraph, "qas"):
-                own = text_of(entry.get("orig_answer") or {}, "text")
-                every = tuple(text_of(a, "text") for a in list_of(entry, "answers"))
-                turns.append((text_of(entry, "id"), text_of(entry, "question"), own, every))
-            yield _Dialogue(
-                name=text_of(paragraph, "id"),
-                title=text_of(fields, "title"),
-                section=text_of(fields, "section_title"),
-                background=text_of(fields, "background"),
-                context=_without_mark(text_of(paragraph, "context")),
-                turns=turns,
+def _published_turns(fields: dict[str, Any], record: Record, name: str) -> Iterator[_Turn | Record]:
+    """Yield the turns of an article's section: paragraphs are its dialogues."""
+    for number, paragraph in enumerate(_parts(fields, "paragraphs", record)):
+        if isinstance(paragraph, Record):
+            yield paragraph
+            continue
+        dialogue = str(paragraph.get("id") or f"{name}-{number + 1}")
+        shared = {
+            "title": fields.get("title"),
+            "section": fields.get("section_title"),
+            "background": fields.get("background"),
+            "context": paragraph.get("context"),
+        }
+        for place, entry in enumerate(_parts(paragraph, "qas", record)):
+            if isinstance(entry, Record):
+                yield entry
+                continue
+            own = entry.get("orig_answer")
+            yield _Turn(
+                dialogue=dialogue,
+                name=str(entry.get("id") or f"{dialogue}_q#{place}"),
+                shared=shared,
+                question=entry.get("question"),
+                own=own.get("text") if isinstance(own, dict) else own,
+                every=entry.get("answers"),
             )
+
+
+def _hub_turns(fields: dict[str, Any], record: Record, name: str) -> Iterator[_Turn | Record]:
+    """Yield the turns of a row of the hub's table, a dialogue in columns."""
+    dialogue = str(fields.get("dialogue_id") or name)
+    columns: list[list[Any]] = []
+    for key, inner in (("questions", None), ("orig_answers", "texts"), ("answers", "texts")):
+        value = fields.get(key)
+        value = value.get(inner) if inner and isinstance(value, dict) else value
+        if not isinstance(value, list) or not value:
+            yield _bad(record, RecordError(f"missing or empty list: {key}"))
+            return
+        columns.append(value)
+    if len({len(column) for column in columns}) > 1:  # whose answer is whose, nobody can tell
+        reason = RecordError("questions, answers and orig_answers differ in number")
+        yield from (_bad(record, reason) for _ in columns[0])
         return
-    name = text_of(fields, "dialogue_id")
-    owns = list_of(fields.get("orig_answers") or {}, "texts")
-    everyone = list_of(fields.get("answers") or {}, "texts")
-    questions = list_of(fields, "questions")
-    if not len(owns) == len(everyone) == len(questions):
-        raise RecordError("questions, answers and orig_answers differ in number")
-    ids = fields.get("turn_ids") or [f"{name}_q#{n}" for n in range(len(questions))]
-    rows = zip(ids, questions, owns, everyone, strict=True)
-    yield _Dialogue(
-        name=name,
-        title=text_of(fields, "wikipedia_page_title"),
-        section=text_of(fields, "section_title"),
-        background=text_of(fields, "background"),
-        context=_without_mark(text_of(fields, "context")),
-        turns=[(str(i), str(q), str(o), tuple(map(str, e))) for i, q, o, e in rows],
-    )
+    ids = fields.get("turn_ids")
+    known = isinstance(ids, list) and len(ids) == len(columns[0])
+    shared = {
+        "title": fields.get("wikipedia_page_title"),
+        "section": fields.get("section_title"),
+        "background": fields.get("background"),
+        "context": fields.get("context"),
+    }
+    for place, (question, own, every) in enumerate(zip(*columns, strict=True)):
+        turn = str(ids[place]) if known and ids is not None else f"{dialogue}_q#{place}"
+        yield _Turn(dialogue, turn, shared, question, own, every)
+
+
+def _parts(fields: dict[str, Any], name: str, record: Record) -> Iterator[dict[str, Any] | Record]:
+    """Yield the objects of a list, which may be empty; in place of what is none, why."""
+    value = fields.get(name)
+    if not isinstance(value, list):
+        yield _bad(record, RecordError(f"missing field: {name}, a list"))
+        return
+    for part in value:
+        if isinstance(part, dict):
+            yield part
+        else:
+            reason = f"wrong type: an entry of {name} is {type(part).__name__}, expected an object"
+            yield _bad(record, RecordError(reason))
+
+
+def _answer(answer: Any) -> str:
+    """Return the text of an answer, which may stand alone or in an object."""
+    return text_of(answer if isinstance(answer, dict) else {"text": answer}, "text")
+
+
+def _plain_list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise RecordError(f"wrong type: {name} is {type(value).__name__}, expected a list")
+    return value
+
+
+def _bad(record: Record, error: RecordError) -> Record:
+    return Record(None, record.file, record.line, error.reason)
 
 
 def _without_mark(context: str) -> str:

@@ -384,3 +384,101 @@ def test_questions_about_one_thing_share_a_unit(tmp_path):
     before = dataset.fingerprint()
     (tmp_path / "others.csv").write_text(lines.replace("old", "new"))
     assert make("imagenetvc", tmp_path, subsets=["others"]).fingerprint() != before
+
+
+def told(dataset):
+    """Return the questions by title, and why the other records hold none."""
+    asked, reasons = {}, []
+    for index in range(len(dataset)):
+        try:
+            question = dataset.question(index)
+            asked[question.title] = question
+        except RecordError as error:
+            reasons.append(error.reason)
+    return asked, reasons
+
+
+MONEY = "for money"
+BROKEN = [
+    # what becomes of the second turn, why it is set aside, the answer that the third is shown
+    ({"question": None}, "missing field: question", "Ada"),
+    ({"question": 7}, "wrong type: question is int", "Ada"),
+    (None, "wrong type: an entry of qas is NoneType", "Ada"),
+    ({"orig_answer": None, "answers": None}, "missing", "Ada"),
+    # question and answer of the dialogue are there: later turns are still shown them
+    ({"answers": [{"text": None}]}, "missing field: text", MONEY),
+    ({"answers": []}, "missing or empty list: answers", MONEY),
+    ({"orig_answer": "CANNOTANSWER", "answers": [3]}, "wrong type: text is int", "Ada"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason", "shown"), BROKEN)
+@pytest.mark.parametrize("protocol", ["released", "corrected"])
+def test_a_broken_turn_of_quac_costs_no_other_turn(tmp_path, change, reason, shown, protocol):
+    article = quac_article()
+    (dialogue,) = article["paragraphs"]
+    first, second, _ = dialogue["qas"]
+    second["orig_answer"]["text"], second["answers"] = MONEY, [{"text": MONEY}]
+    third, fourth = ({**first, "id": q, "question": q} for q in ("Where?", "How?"))
+    second = None if change is None else {**second, **change}
+    dialogue["qas"] = [first, second, third, fourth]
+    articles = [article, "no article", {**article, "title": None}]
+    (tmp_path / "val_v0.2.json").write_text(json.dumps({"data": articles}))
+    asked, reasons = told(make("quac", tmp_path, protocol=protocol))
+    assert (
+        f"\n\nQ: {'Who?' if shown == 'Ada' else 'Why?'}\n\nA: {shown}\n\nQ: Where?"
+        in (asked["Where?"].prompts[0])
+    )
+    assert "A: Ada\n\nQ: How?" in asked["How?"].prompts[0]
+    needs_it = protocol == "corrected" or "orig_answer" in (change or {}) or shown == "Ada"
+    declined = change is not None and change.get("orig_answer") == "CANNOTANSWER"
+    is_asked = protocol == "released" and (not needs_it or declined)
+    assert any(reason in one for one in reasons) != is_asked
+    assert sum("missing field: title" in one for one in reasons) == 4 - (change is None)
+
+
+def test_a_hub_row_of_quac_is_set_aside_turn_by_turn(tmp_path):
+    row = {
+        "dialogue_id": "d1",
+        "wikipedia_page_title": "Ada",
+        "section_title": "Notes",
+        "background": "She was born.",
+        "context": "Ada wrote.",
+        "questions": ["Who?", "Why?"],
+        "answers": {"texts": [["Ada"], ["money"]]},
+        "orig_answers": {"texts": ["Ada", "money"]},
+    }
+    changes = [
+        {"questions": [None, "How?"]},
+        {"questions": ["When?", "Where?"], "answers": {"texts": ["Ada", ["money"]]}},
+        {"questions": None},
+        {"answers": {"texts": [["a"]]}},  # whose answer it is, nobody can tell
+    ]
+    write_lines(tmp_path / "validation.jsonl", [row, *({**row, **change} for change in changes)])
+    asked, reasons = told(make("quac", tmp_path, protocol="corrected"))
+    assert list(asked) == ["Who?", "Why?", "How?", "Where?"]
+    assert "Q: When?\n\nA: Ada\n\nQ: Where?" in asked["Where?"].prompts[0]
+    assert reasons == [
+        "missing field: question",
+        "missing or empty list: answers",
+        "missing or empty list: questions",
+        *["questions, answers and orig_answers differ in number"] * 2,
+    ]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [None, "text", {"answers": "Rome"}, {"answers": {"text": "Rome"}}, {"answers": ["", 1]}],
+)
+def test_a_broken_question_of_squad_costs_no_other(tmp_path, entry):
+    def good(n):
+        return {"id": str(n), "question": f"Who {n}?", "answers": [{"text": "Rome"}]}
+
+    bad = {"id": "x", "question": "Who?", **entry} if isinstance(entry, dict) else entry
+    paragraphs = [{"context": "Rome is old.", "qas": [good(1), bad, good(2)]}, None]
+    data = [{"title": "Rome", "paragraphs": paragraphs}, {"title": "R", "paragraphs": 3}]
+    (tmp_path / "dev-v2.0.json").write_text(json.dumps({"version": "v2.0", "data": data}))
+    asked, reasons = told(make("squad", tmp_path, protocol="corrected"))
+    assert list(asked) == ["Who 1?", "Who 2?"]
+    assert "A: Rome\n\nQ: Who 2?" in asked["Who 2?"].prompts[0]
+    assert len(reasons) == 3
