@@ -15,23 +15,30 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as torch_dist
 
-from lavis.common.errors import ConfigError
+from lavis.common.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 NOTE_SECONDS = 60.0  # how often a waiting rank says for whom it waits
 
 
 class HungRankError(RuntimeError):
     """A rank has ended, or gave no sign of progress for `run.timeout_minutes`."""
+
+
+class StrayRankError(RuntimeError):
+    """Two ranks meet for different things; the run's state is not what each of them believes."""
 
 
 def rank() -> int:
@@ -129,19 +136,37 @@ class World:
 
         Raises:
             HungRankError: a rank that is not here made no progress within the limit.
+            StrayRankError: a rank meets for something else.
         """
-        self._meet(what, None, read=False)
+        self._meet(what, None)
 
     def gather(self, value: Any, what: str = "gather") -> list[Any]:
         """Return the picklable values of all ranks, by rank, on every rank."""
-        return self._meet(what, value) if self.pulse is not None else [value]
+        return self._meet(what, value)
 
     def broadcast(self, value: Any, what: str = "broadcast") -> Any:
         """Return rank 0's picklable value on every rank."""
-        if self.pulse is None:
-            return value
-        self._meet(what, value if self.is_main else None, read=False)
-        return value if self.is_main else self.pulse.read(self._meetings - 1, 0)
+        return self._meet(what, value if self.is_main else None)[0]
+
+    def on_main(self, make: Callable[[], T], what: str) -> T:
+        """Return what `make` returns on rank 0, the only one that calls it, on every rank.
+
+        For what must not differ between ranks, such as which work is left, and for what only one
+        of them may write. An error that is for the user is raised on every rank.
+
+        Raises:
+            ConfigError, DataError: as `make` on rank 0.
+        """
+        value, refusal = None, None
+        if self.is_main:
+            try:
+                value = make()
+            except (ConfigError, DataError) as error:
+                refusal = error
+        value, refusal = self.broadcast((value, refusal), what)
+        if refusal is not None:
+            raise refusal
+        return value  # type: ignore[return-value]  # without a refusal there is a value
 
     def explain(self, error: Exception, where: str) -> Exception:
         """Return `error`, or a `HungRankError` naming the ranks behind a failed collective."""
@@ -164,14 +189,14 @@ class World:
             self.leave()
             torch_dist.destroy_process_group()
 
-    def _meet(self, what: str, value: Any, *, read: bool = True) -> list[Any]:
+    def _meet(self, what: str, value: Any) -> list[Any]:
         if self.pulse is None:
             return [value]
         self.pulse.beat(f"waiting at '{what}'")
         number, self._meetings = self._meetings, self._meetings + 1
-        self.pulse.meet(number, value, what)
+        found = self.pulse.meet(number, value, what)
         self.pulse.beat(f"past '{what}'")
-        return [self.pulse.read(number, other) for other in range(self.size)] if read else []
+        return found
 
 
 class Pulse:
@@ -196,22 +221,33 @@ class Pulse:
         """Note progress."""
         self._count, self._where = self._count + 1, where
 
-    def meet(self, number: int, value: Any, what: str) -> None:
-        """Leave a value at a meeting point and wait until every rank has left one."""
+    def meet(self, number: int, value: Any, what: str) -> list[Any]:
+        """Leave a value at a meeting point, wait for every rank, and return what each has left.
+
+        Raises:
+            StrayRankError: a rank came for something else than `what`.
+        """
         try:
-            self._store.set(f"meet/{number}/{self._rank}", pickle.dumps(value))
+            self._store.set(f"meet/{number}/{self._rank}", pickle.dumps((what, value)))
             self._wait([f"meet/{number}/{other}" for other in range(self._size)], what)
             if number > 0:  # every rank is past the meeting before this one
                 self._store.delete_key(f"meet/{number - 1}/{self._rank}")
+            found = [
+                pickle.loads(self._store.get(f"meet/{number}/{other}"))
+                for other in range(self._size)
+            ]
         except torch_dist.DistError as error:
             raise HungRankError(
                 f"{what}: rank {self._rank} lost the store that rank 0 or the launcher keeps, so "
                 f"that process has ended; see its log ({error})"
             ) from error
-
-    def read(self, number: int, other: int) -> Any:
-        """Return what a rank left at a meeting point."""
-        return pickle.loads(self._store.get(f"meet/{number}/{other}"))
+        strays = [f"rank {other} at '{its}'" for other, (its, _) in enumerate(found) if its != what]
+        if strays:
+            raise StrayRankError(
+                f"rank {self._rank} is at '{what}' while {', '.join(strays[:8])}: the processes do "
+                "not do the same work; they must start the same command on the same files"
+            )
+        return [its_value for _, its_value in found]
 
     def behind(self) -> str:
         """Name the ranks that have noted less progress than this one, or ''."""

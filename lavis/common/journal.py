@@ -2,14 +2,19 @@
 
 A journal is a folder of append-only JSON-lines segments, one per process and start:
 
-    {"journal": 1, "rank": 0, "fingerprint": {...}}      header
+    {"journal": 2, "rank": 0, "start": 1, "places": [...], "fingerprint": {...}}      header
     [17, {"text": "...", "score": 0.25}]                 row number, payload
     [3, {"text": "...", "score": 0.75}]
+    {"inputs": [[0, "a.jpg", [size, mtime, ctime], digest]]}   what the files of the unit were
     {"unit": 5, "rows": 2, "crc32": 3735928559}          commit: the two rows above are finished
 
 A row counts once its commit line stands whole on disk and its checksum agrees, so a process killed
 at any byte leaves finished units and a tail that nobody reads. Segments are never appended to by a
-later start. Nothing here knows what a row means; arrays belong in the cache, their keys in rows.
+later start. A unit that is done again counts as it was last finished, whatever the hosts' clocks
+say: starts are numbered. The fingerprint is what all rows depend on, `inputs` (see
+`lavis.common.inputs`) are the files that only this unit's rows depend on, and `"again": true` in a
+commit says that the unit must be done again by the next start. Nothing here knows what a row means;
+arrays belong in the cache, their keys in rows.
 """
 
 from __future__ import annotations
@@ -21,51 +26,84 @@ import secrets
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from lavis.common.difference import difference
 from lavis.common.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 FSYNC_SECONDS = 5.0  # a power cut loses at most this much; a killed process loses nothing written
 MAX_OPEN_SEGMENTS = 128  # well under the usual limit of 1024 open files
 
 
 class CommittedUnit(NamedTuple):
-    """One finished unit: its number, and where the lines of its rows begin and end."""
+    """One finished unit of a segment.
+
+    Attributes:
+        unit: its number in the plan.
+        rows: their numbers.
+        offsets: bytes from the start of the segment to each row's line, and to the end of the last.
+        inputs: where the line of its inputs begins, and its bytes; (0, 0) where it has none.
+        again: the next start must do it again.
+    """
 
     unit: int
     rows: list[int]
-    offsets: list[int]  # bytes from the start of the segment, one more than rows
+    offsets: list[int]
+    inputs: tuple[int, int] = (0, 0)
+    again: bool = False
+
+
+class Segment(NamedTuple):
+    """A segment whose header is whole and of this job."""
+
+    path: Path
+    start: int
+    places: list[str]
 
 
 class Journal:
     """Writer of one process, and the list of what every process has finished before it started.
 
     Args:
-        folder: made when it does not exist; shared by all ranks and all starts of one job.
+        folder: made at the first unit; shared by all ranks and all starts of one job.
         fingerprint: JSON-able identity of everything the rows depend on.
         rank: only part of the segment's name.
+        start: number of this start, from `finished`, which rank 0 hands to the others; None reads
+            what is finished here.
+        places: folders that names of inputs are relative to.
 
     Raises:
         ConfigError: the folder holds segments of another fingerprint.
     """
 
-    def __init__(self, folder: str | Path, fingerprint: Mapping[str, Any], rank: int = 0) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        fingerprint: Mapping[str, Any],
+        rank: int = 0,
+        *,
+        start: int | None = None,
+        places: Sequence[str] = (),
+    ) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._fingerprint = dict(fingerprint)
-        self._rank = rank
+        self._rank, self._places = rank, list(places)
         self._file: BinaryIO | None = None
         self._last_sync = time.monotonic()
         self._done: set[int] = set()
-        for path in open_segments(self.folder, self._fingerprint):
-            self._done.update(unit.unit for unit in scan_segment(path))
+        if start is None:
+            before = finished(self.folder, self._fingerprint)
+            self._done = set(before.units)
+            start = before.next_start
+        self._start = start
 
     def done(self, unit: int) -> bool:
         """Return whether the unit was finished before this start, or by this process since."""
@@ -75,16 +113,32 @@ class Journal:
         """Return the numbers of all finished units, sorted, int64."""
         return np.array(sorted(self._done), dtype=np.int64)
 
-    def append(self, unit: int, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+    def append(
+        self,
+        unit: int,
+        rows: Sequence[tuple[int, Mapping[str, Any]]],
+        inputs: Sequence[Any] = (),
+        again: bool = False,
+    ) -> None:
         """Write one finished unit; on return it survives a SIGKILL of this process.
 
         Args:
             unit: number of the unit in the plan.
             rows: (row number, JSON-able payload) of every row of the unit.
+            inputs: notes of `lavis.common.inputs` on the files that the unit was made from.
+            again: the next start must do the unit again, whatever its inputs are then.
         """
         lines = "".join(f"[{int(row)}, {json.dumps(payload)}]\n" for row, payload in rows)
+        if inputs:
+            lines += json.dumps({"inputs": list(inputs)}) + "\n"
         data = lines.encode("ascii")
-        commit = {"unit": int(unit), "rows": len(rows), "crc32": zlib.crc32(data)}
+        commit: dict[str, Any] = {
+            "unit": int(unit),
+            "rows": len(rows),
+            "crc32": zlib.crc32(data),
+        }
+        if again:
+            commit["again"] = True
         file = self._segment()
         file.write(data + json.dumps(commit).encode("ascii") + b"\n")
         file.flush()
@@ -108,9 +162,17 @@ class Journal:
     def _segment(self) -> BinaryIO:
         """Return this start's segment, made at the first unit so that idle starts leave nothing."""
         if self._file is None:
-            name = f"{time.time_ns():020d}-rank{self._rank:05d}-{secrets.token_hex(4)}.jsonl"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            when = f"{self._start:06d}-{time.time_ns():020d}"  # sorted as they were begun
+            name = f"{when}-rank{self._rank:05d}-{secrets.token_hex(4)}.jsonl"
             self._file = open(self.folder / name, "xb")
-            header = {"journal": FORMAT, "rank": self._rank, "fingerprint": self._fingerprint}
+            header = {
+                "journal": FORMAT,
+                "rank": self._rank,
+                "start": self._start,
+                "places": self._places,
+                "fingerprint": self._fingerprint,
+            }
             self._file.write(json.dumps(header).encode("ascii") + b"\n")
         return self._file
 
@@ -121,26 +183,79 @@ class Journal:
         self._last_sync = time.monotonic()
 
 
+class Noted(NamedTuple):
+    """What a finished unit says of its inputs: notes of `lavis.common.inputs`, and their places."""
+
+    unit: int
+    notes: list[Any]
+    places: list[str]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Units that earlier starts have finished, each as it was last.
+
+    Attributes:
+        units: number -> (segment, first byte and size of its inputs' line, must be done again).
+        next_start: number of the start that reads this.
+    """
+
+    segments: list[Segment]
+    units: dict[int, tuple[int, int, int, bool]]
+    next_start: int
+
+    def noted(self) -> Iterator[Noted]:
+        """Yield what was noted of the units that need not be done again, segment by segment."""
+        by_segment: dict[int, list[tuple[int, int, int]]] = {}
+        for unit, (number, offset, size, again) in self.units.items():
+            if size and not again:
+                by_segment.setdefault(number, []).append((offset, size, unit))
+        for number, found in sorted(by_segment.items()):
+            path, _, places = self.segments[number]
+            with open(path, "rb") as file:
+                for offset, size, unit in sorted(found):
+                    file.seek(offset)
+                    yield Noted(unit, json.loads(file.read(size))["inputs"], places)
+
+    def again(self) -> list[int]:
+        """Return the units that must be done again."""
+        return sorted(unit for unit, (*_, again) in self.units.items() if again)
+
+
+def finished(folder: str | Path, fingerprint: Mapping[str, Any]) -> Finished:
+    """Return what earlier starts have finished; writes nothing.
+
+    Raises:
+        ConfigError: the folder holds segments of another fingerprint.
+    """
+    segments = open_segments(Path(folder), fingerprint)
+    units: dict[int, tuple[int, int, int, bool]] = {}
+    for number, segment in enumerate(segments):
+        for unit in scan_segment(segment.path):
+            units[unit.unit] = (number, *unit.inputs, unit.again)
+    return Finished(segments, units, 1 + max((one.start for one in segments), default=0))
+
+
 class JournalReader:
     """Rows of all segments of a journal, each once, in data-set order.
 
     Scanning is linear in the bytes on disk and keeps 16 bytes a row: segment, length and offset.
-    A unit that was finished twice counts as it was first finished (segments by time of start).
+    A unit that was finished twice counts as it was last finished (segments by number and time of
+    their start), all its rows together.
 
     Raises:
         ConfigError: the folder holds segments of another fingerprint.
     """
 
     def __init__(self, folder: str | Path, fingerprint: Mapping[str, Any]) -> None:
-        self._paths = open_segments(Path(folder), dict(fingerprint))
+        self._paths = [segment.path for segment in open_segments(Path(folder), fingerprint)]
         self._table = _OffsetTable()
         self._files: OrderedDict[int, BinaryIO] = OrderedDict()
         seen: set[int] = set()
         for number, path in enumerate(self._paths):
             for unit in scan_segment(path):
-                if unit.unit not in seen:
-                    seen.add(unit.unit)
-                    self._table.add(number, unit)
+                seen.add(unit.unit)
+                self._table.add(number, unit)
         self.units = len(seen)
 
     def __len__(self) -> int:
@@ -208,11 +323,9 @@ class _OffsetTable:
         self._grow(max(unit.rows) + 1)
         rows = np.array(unit.rows, dtype=np.int64)
         bounds = np.array(unit.offsets, dtype=np.int64)
-        new = self.lengths[rows] == 0
-        rows = rows[new]
-        self.segments[rows] = segment
-        self.offsets[rows] = bounds[:-1][new]
-        self.lengths[rows] = np.diff(bounds)[new]
+        self.segments[rows] = segment  # what an earlier start wrote of these rows is superseded
+        self.offsets[rows] = bounds[:-1]
+        self.lengths[rows] = np.diff(bounds)
 
     def _grow(self, size: int) -> None:
         if size > len(self.lengths):
@@ -233,6 +346,7 @@ def scan_segment(path: Path) -> Iterator[CommittedUnit]:
         offset = len(file.readline())  # the header, checked by `open_segments`
         rows: list[int] = []
         offsets: list[int] = []
+        inputs = (0, 0)
         crc = 0
         for line in file:
             if not line.endswith(b"\n"):
@@ -243,52 +357,66 @@ def scan_segment(path: Path) -> Iterator[CommittedUnit]:
                     rows.append(int(line[1:comma]))
                     offsets.append(offset)
                 crc = zlib.crc32(line, crc)
+            elif line.startswith(b'{"inputs"'):
+                inputs = (offset, len(line))
+                crc = zlib.crc32(line, crc)
             else:
-                unit = _commit(line, len(rows), crc)
-                if unit is not None:
-                    yield CommittedUnit(unit, rows, [*offsets, offset])
+                commit = _commit(line, len(rows), crc)
+                if commit is not None:
+                    end = inputs[0] or offset
+                    yield CommittedUnit(commit[0], rows, [*offsets, end], inputs, commit[1])
                 else:
                     logger.warning("%s: passed over a damaged unit before byte %d", path, offset)
-                rows, offsets, crc = [], [], 0
+                rows, offsets, inputs, crc = [], [], (0, 0), 0
             offset += len(line)
 
 
-def open_segments(folder: Path, fingerprint: Mapping[str, Any]) -> list[Path]:
-    """Return the folder's segments by time of start, after checking whose they are.
+def open_segments(folder: Path, fingerprint: Mapping[str, Any]) -> list[Segment]:
+    """Return the folder's segments by start, after checking whose they are; writes nothing.
 
     Raises:
         ConfigError: a segment carries another fingerprint; the message names what differs.
     """
     ours = json.loads(json.dumps(dict(fingerprint)))
-    paths = []
+    segments = []
     for path in sorted(folder.glob("*.jsonl")):
         with open(path, "rb") as file:
             line = file.readline()
         if not line.endswith(b"\n"):
             continue  # killed while writing its header: holds nothing
-        theirs = _header(line)
-        if theirs != ours:
-            found = "it has no readable header" if theirs is None else _difference(theirs, ours)
+        header, problem = _header(line)
+        if not problem and header["fingerprint"] != ours:
+            problem = difference(header["fingerprint"], ours)
+        if problem:
             raise ConfigError(
-                f"{folder}: this journal belongs to another job ({found}); choose another "
+                f"{folder}: this journal belongs to another job ({problem}); choose another "
                 f"run.output_dir or delete {folder}"
             )
-        paths.append(path)
-    return paths
+        segments.append(Segment(path, header["start"], header["places"]))
+    return sorted(segments, key=lambda segment: segment.start)  # stable: then by name
 
 
-def _header(line: bytes) -> dict[str, Any] | None:
+def _header(line: bytes) -> tuple[dict[str, Any], str]:
+    """Return a segment's header, and why it cannot be used or ''."""
     try:
         header = json.loads(line)
     except ValueError:
-        return None
-    if not isinstance(header, dict) or header.get("journal") != FORMAT:
-        return None
-    return header.get("fingerprint")
+        header = None
+    if not isinstance(header, dict) or "journal" not in header:
+        return {}, "no readable header"
+    if header["journal"] != FORMAT:
+        return {}, (
+            f"written in form {header['journal']} by another version of this code, which does not "
+            f"note what form {FORMAT} compares"
+        )
+    kinds = {"start": int, "places": list, "fingerprint": dict}
+    if not all(isinstance(header.get(key), kind) for key, kind in kinds.items()):
+        return {}, "no readable header"
+    return header, ""
 
 
-def _commit(line: bytes, rows: int, crc: int) -> int | None:
-    """Return the unit's number where the commit line agrees with the rows before it."""
+def _commit(line: bytes, rows: int, crc: int) -> tuple[int, bool] | None:
+    """Return unit and `again` where the commit line agrees with the lines before it."""
     try:
         commit = json.loads(line)
     except ValueError:
@@ -296,26 +424,4 @@ def _commit(line: bytes, rows: int, crc: int) -> int | None:
     if not isinstance(commit, dict) or commit.get("rows") != rows or commit.get("crc32") != crc:
         return None
     unit = commit.get("unit")
-    return unit if isinstance(unit, int) else None
-
-
-def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any], most: int = 5) -> str:
-    """Say which keys differ, with both values: `run.seed is 1 there and 2 here`."""
-    old, new = dict(_flatten(theirs)), dict(_flatten(ours))
-    missing = object()
-    parts = []
-    for key in sorted({*old, *new}):
-        there, here = old.get(key, missing), new.get(key, missing)
-        if there != here:
-            texts = ["absent" if v is missing else json.dumps(v)[:100] for v in (there, here)]
-            parts.append(f"{key} is {texts[0]} there and {texts[1]} here")
-    more = f", and {len(parts) - most} more" if len(parts) > most else ""
-    return ", ".join(parts[:most]) + more
-
-
-def _flatten(tree: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(tree, Mapping) and tree:
-        for key, value in tree.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, tree
+    return (unit, commit.get("again") is True) if isinstance(unit, int) else None

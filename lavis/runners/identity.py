@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,18 +55,6 @@ def scoring_identity(
     return _jsonable({**parts, **({"task": task} if task else {})})
 
 
-def difference(there: Mapping[str, Any], here: Mapping[str, Any], most: int = 5) -> str:
-    """Say which keys differ, with both values: `run.seed is 1 there and 2 here`; '' if none."""
-    old, new = dict(_flat(there)), dict(_flat(here))
-    parts = [
-        f"{key} is {_short(old, key)} there and {_short(new, key)} here"
-        for key in sorted({*old, *new})
-        if key not in old or key not in new or old[key] != new[key]
-    ]
-    rest = f", and {len(parts) - most} more" if len(parts) > most else ""
-    return ", ".join(parts[:most]) + rest
-
-
 class WeightDigest:
     """Hash of a model's weights and buffers; what is frozen is read only once.
 
@@ -105,15 +93,3 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _jsonable(tree: Any) -> Any:
     return json.loads(json.dumps(tree, default=str, sort_keys=True))
-
-
-def _short(flat: Mapping[str, Any], key: str) -> str:
-    return json.dumps(flat[key])[:100] if key in flat else "absent"
-
-
-def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, Mapping) and tree:
-        for key, value in tree.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, tree

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from lavis.common.checkpoint import read_state_dict, save_safetensors
+from lavis.common.difference import difference
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.logger import Totals
 from lavis.common.provenance import replace_text
-from lavis.runners.identity import difference
 from lavis.runners.sampler import Cursor
 
 logger = logging.getLogger(__name__)

@@ -111,3 +111,36 @@ def test_a_rank_that_has_ended_is_not_waited_for():
     with pytest.raises(dist.HungRankError, match="the plan: rank 1 has ended before; see its log"):
         pulse.meet(0, None, "the plan")
     pulse._stop.set()
+
+
+STRAY = """
+from lavis.common import dist
+from lavis.common.errors import DataError
+world = dist.start("cpu", timeout_minutes=0.5)
+print("MAIN", world.on_main(lambda: f"made by {world.rank}", "what is left"), flush=True)
+def refuse():
+    raise DataError("no such file: a.jsonl")
+try:
+    world.on_main(refuse, "what is left")
+except DataError as error:
+    print("REFUSED", error, flush=True)
+try:
+    if world.is_main:
+        world.gather([0.5], "scores")
+    else:
+        world.gather(["missing image"], "rejects")
+except dist.StrayRankError as error:
+    print("STRAY", error, flush=True)
+world.leave()
+"""
+
+
+def test_ranks_that_meet_for_different_things_are_told_so_and_exchange_nothing():
+    first, second = launch(STRAY, 2)
+    texts = [process.communicate(timeout=60) for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], texts
+    for out, _ in texts:
+        assert "MAIN made by 0" in out
+        assert "REFUSED no such file: a.jsonl" in out  # on both: neither waits for the other
+    assert "STRAY rank 0 is at 'scores' while rank 1 at 'rejects'" in texts[0][0]
+    assert "STRAY rank 1 is at 'rejects' while rank 0 at 'scores'" in texts[1][0]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lavis.common.errors import ConfigError
-from lavis.common.journal import Journal, JournalReader, scan_segment
+from lavis.common.journal import Journal, JournalReader, finished, scan_segment
 
 SEED = {"run": {"seed": 1}}
 
@@ -106,11 +106,45 @@ def test_a_changed_byte_loses_its_unit_only(tmp_path):
     assert [row for row, _ in JournalReader(tmp_path, SEED).iterate()] == [2, 3]
 
 
-def test_a_unit_finished_twice_keeps_the_first(tmp_path):
+def test_a_unit_done_again_counts_as_it_was_last_whatever_the_clocks_say(tmp_path, monkeypatch):
+    clock = iter([2_000_000_000, 1_000_000_000])  # the second host's clock is behind
+    monkeypatch.setattr("lavis.common.journal.time.time_ns", lambda: next(clock))
     for score in (0.25, 0.75):
         with Journal(tmp_path, SEED, rank=1) as journal:
-            journal.append(0, [(0, {"score": score})])
-    assert list(JournalReader(tmp_path, SEED).iterate()) == [(0, {"score": 0.25})]
+            journal.append(0, [(0, {"score": score}), (1, {"score": score})])
+    assert list(JournalReader(tmp_path, SEED).iterate()) == [
+        (0, {"score": 0.75}),
+        (1, {"score": 0.75}),
+    ]
+
+
+def test_inputs_of_a_unit_are_read_back_as_it_was_done_last(tmp_path):
+    for state in (1, 2):
+        with Journal(tmp_path, SEED, places=[f"/pictures/{state}"]) as journal:
+            journal.append(0, [(0, {})], [[0, "a.jpg", [state], None]])
+            journal.append(state, [(state, {})])
+            journal.append(5, [(5, {"reject": "busy"})], [[0, "b.jpg", False, None]], state == 2)
+    before = finished(tmp_path, SEED)
+    assert sorted(before.units) == [0, 1, 2, 5] and before.again() == [5]
+    assert before.next_start == 3
+    assert list(before.noted()) == [(0, [[0, "a.jpg", [2], None]], ["/pictures/2"])]
+    rows = list(JournalReader(tmp_path, SEED).iterate())
+    assert [row for row, _ in rows] == [0, 1, 2, 5]
+
+
+def test_a_changed_byte_in_the_inputs_loses_their_unit(tmp_path):
+    with Journal(tmp_path, SEED) as journal:
+        for unit in range(2):
+            journal.append(unit, [(unit, {})], [[0, f"{unit}.jpg", [1, 2, 3], None]])
+    (segment,) = tmp_path.glob("*.jsonl")
+    segment.write_bytes(segment.read_bytes().replace(b"0.jpg", b"7.jpg"))
+    assert list(finished(tmp_path, SEED).units) == [1]
+
+
+def test_a_journal_of_another_form_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "old.jsonl").write_text('{"journal": 1, "rank": 0, "fingerprint": {}}\n')
+    with pytest.raises(ConfigError, match=r"written in form 1 by another version.*choose another"):
+        finished(tmp_path, SEED)
 
 
 def test_rows_are_readable_before_the_writer_closes(tmp_path):

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
+from lavis.common.difference import difference
 from lavis.common.errors import ConfigError
-from lavis.runners.identity import WeightDigest, difference, scoring_identity, training_identity
+from lavis.runners.identity import WeightDigest, scoring_identity, training_identity
 
 
 class Interrupt(Exception):
