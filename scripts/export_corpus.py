@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from lavis.common.config import CONFIG_ROOT
 from lavis.common.errors import DataError, RecordError
-from lavis.common.files import AtomicFile, write_atomically
+from lavis.common.storage import AtomicFile, AtomicPath, write_text
 from lavis.datasets.lck_record import check_tokens, read_region_ids, read_score
 from lavis.datasets.records import RecordStore
 
@@ -62,14 +62,15 @@ class Shards:
         self.folder, self.split, self.shard_rows = folder, split, shard_rows
         self.rows = 0
         self._group: list[dict[str, Any]] = []
-        self._parts: list[Path] = []
+        self._parts: list[AtomicPath] = []
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row."""
         if self._writer is None:
-            self._parts.append(self.folder / f".{self.split}-{len(self._parts):05d}.part")
-            self._writer = pq.ParquetWriter(self._parts[-1], SCHEMA, compression="zstd")
+            self._parts.append(AtomicPath(self.folder / f"{self.split}-{len(self._parts):05d}"))
+            path = self._parts[-1].__enter__()
+            self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
         self._group.append(row)
         self.rows += 1
         full = self.rows % self.shard_rows == 0
@@ -84,7 +85,8 @@ class Shards:
         self._close()
         for number, part in enumerate(self._parts):
             name = f"{self.split}-{number:05d}-of-{len(self._parts):05d}.parquet"
-            part.replace(self.folder / name)
+            part.path = self.folder / name
+            part.__exit__(None, None, None)
         return len(self._parts)
 
     def _flush(self) -> None:
@@ -154,9 +156,6 @@ def export(args: argparse.Namespace) -> int:
     store = RecordStore(args.files, cache_dir=args.cache_dir)
     folder = args.output / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        if old.suffix in (".parquet", ".part"):
-            old.unlink()  # of an earlier export into the same folder
     splits: dict[str, Shards] = {}
     counts: dict[str, Counter[str]] = {k: Counter() for k in ("Source", "Style", "Regions")}
     pictures: set[int] = set()
@@ -181,10 +180,10 @@ def export(args: argparse.Namespace) -> int:
             counts["Regions"][str(len(row["region"]))] += 1
     if not splits:
         raise DataError(f"{', '.join(args.files)}: none of {len(store)} records can be exported")
+    for old in folder.glob("*.parquet"):
+        old.unlink()  # of an earlier export into the same folder
     written = [{"name": n, "rows": s.rows, "files": s.finish()} for n, s in sorted(splits.items())]
-    write_atomically(
-        args.output / "README.md", card(args, written, counts, len(pictures), rejected)
-    )
+    write_text(args.output / "README.md", card(args, written, counts, len(pictures), rejected))
     rows = sum(split["rows"] for split in written)
     print(f"{args.output}: {rows} rows of {len(pictures)} pictures, {rejected} records rejected")
     return rejected

@@ -24,8 +24,8 @@ from omegaconf import OmegaConf
 from lavis.common.checkpoint import read_state_dict, save_safetensors
 from lavis.common.config import CONFIG_ROOT, load_model_config
 from lavis.common.errors import ConfigError, DataError
-from lavis.common.files import write_atomically
 from lavis.common.registry import models
+from lavis.common.storage import write_text
 
 GENERATIVE = ("blip2_t5", "blip2_opt", "blip2_llm")
 
@@ -80,7 +80,7 @@ def export(args: argparse.Namespace) -> None:
     else:
         weights = model.full_state_dict() if args.whole else model.trainable_state_dict()
         save_safetensors(args.output / "model.safetensors", weights, {"format": "pt"})
-    write_atomically(args.output / "README.md", card(args, tree))
+    write_text(args.output / "README.md", card(args, tree))
     print(f"wrote {args.output}")
 
 

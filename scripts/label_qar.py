@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from tqdm import tqdm
 
+from lavis.common.storage import write_json, write_text
 from lavis.datasets.lck import LckDataset
 from lavis.ui.agreement import agreement_report
 from lavis.ui.command import exit_status, named_corpus, page_parser
@@ -66,10 +66,9 @@ def find_items(args: argparse.Namespace, dataset: LckDataset) -> Items:
     total = len(dataset) if args.limit is None else min(args.limit, len(dataset))
     with tqdm(total=total, unit="row", desc="checking", mininterval=1, disable=None) as bar:
         items = read_items(dataset, limit=args.limit, seed=args.seed, tick=lambda: bar.update())
-    args.out.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in items.rejects]
     rejects = args.out / "rejects.jsonl"
-    rejects.write_text("".join(lines), encoding="utf-8")
+    write_text(rejects, "".join(lines))
     print(
         f"{len(items.items)} records to judge, {items.duplicates} duplicates left out, "
         f"{len(items.rejects)} bad ones listed in {rejects}"
@@ -91,7 +90,7 @@ def export(
         min_annotators=args.min_annotators,
     )
     report = {"export": summary, "agreement": agreement_report(judged)}
-    (args.out / "agreement.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(args.out / "agreement.json", report)
     print(json.dumps(report, indent=1))
 
 

@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.storage import write_text
 from lavis.datasets.benchmarks.imagenetvc import CANDIDATES
 from lavis.generators import openmoji
 from lavis.generators.config import OpenmojiConfig
@@ -166,7 +167,7 @@ def make_training(out: Path, things: list[Thing], seed: int) -> int:
             lines.append(json.dumps(record))
             blank.append(json.dumps({**record, "image": "blank/blank.png"}))
     for name, rows in (("train", lines), ("train_blank", blank)):
-        (out / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        write_text(out / f"{name}.jsonl", "\n".join(rows) + "\n")
     return len(lines)
 
 
@@ -188,7 +189,7 @@ def make_blank(out: Path, things: list[Thing]) -> None:
         json.dumps({"prompt": QUESTION.format(name=thing.name), "images": ["blank.png"]})
         for thing in things
     ]
-    (out / "blank" / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(out / "blank" / "prompts.jsonl", "\n".join(lines) + "\n")
 
 
 def main() -> None:

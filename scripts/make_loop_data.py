@@ -26,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from quickstart_teacher import COLOURS, usual
 
+from lavis.common.storage import write_text
 from lavis.generators import openmoji
 
 Record = dict[str, Any]
@@ -42,7 +43,7 @@ def write_lines(path: Path, records: Iterable[Record]) -> int:
     """Write JSON objects, one a line; return how many."""
     lines = [json.dumps(record) for record in records]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
     return len(lines)
 
 
@@ -172,7 +173,7 @@ def make_corpora(corpus: Path, kept: Path, out: Path, *, world: Path, seed: int)
         print(f"{name:10} {len(records):6} records, {true / max(1, len(records)):.1%} true")
     write_lines(out / "filtered.jsonl", filtered)
     write_lines(out / "unfiltered.jsonl", sample)
-    (out / "corpora.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_text(out / "corpora.json", json.dumps(report, indent=2) + "\n")
 
 
 def main() -> None:

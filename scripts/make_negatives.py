@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.errors import DataError, RecordError
-from lavis.common.files import AtomicFile
+from lavis.common.storage import AtomicFile
 from lavis.datasets.negatives import KINDS, NegativeMaker, note_all, positive, to_line
 from lavis.datasets.records import RecordStore
 

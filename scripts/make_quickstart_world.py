@@ -30,6 +30,7 @@ from typing import Any
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.storage import write_text
 from lavis.generators import openmoji
 
 Tokens = list[str | list[int]]
@@ -366,7 +367,7 @@ def make_split(
     make = partial(make_one, out=out, split=split, **options)
     lines = list(chain.from_iterable(pool.map(make, range(scenes), chunksize=50)))
     path = out / f"{split}.jsonl"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
     wrong = sum(json.loads(line)["reject_label"] for line in lines)
     print(f"{path}: {scenes} scenes, {len(lines)} records, {wrong / max(1, len(lines)):.1%} wrong")
 
@@ -424,7 +425,7 @@ def main() -> None:
     if not args.statements:
         lines = (args.out / "test.jsonl").read_text(encoding="utf-8").splitlines()
         control = [json.dumps(entry) for entry in exchange_pictures([*map(json.loads, lines)])]
-        (args.out / "control.jsonl").write_text("\n".join(control) + "\n", encoding="utf-8")
+        write_text(args.out / "control.jsonl", "\n".join(control) + "\n")
     print(openmoji.ATTRIBUTION)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.storage import write_text
 from lavis.generators import openmoji
 from lavis.generators.base import PictureRequest
 from lavis.generators.config import OpenmojiConfig
@@ -154,7 +155,7 @@ def add_section(page: Path, text: str) -> None:
     if START in old:
         old = old[: old.index(START)] + old[old.index(END) + len(END) :]
     place = old.rfind("</body>")
-    page.write_text(old[:place] + text + old[place:], encoding="utf-8")
+    write_text(page, old[:place] + text + old[place:])
 
 
 def main() -> None:
@@ -167,7 +168,7 @@ def main() -> None:
     summary = summarize(rows, blank, args.seed)
     path = args.output / "fusion.json"
     text = json.dumps({**summary, "credit": [openmoji.ATTRIBUTION, GEMMA]}, indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
     add_section(args.output / "report.html", section(summary, rows, blank))
     print(f"\nColours of {summary['questions']} objects never trained on")
     for name, mean, interval, lead in table_lines(summary):

@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.storage import write_text
+
 RESAMPLES = 2000
 TITLES = {
     "chance": "chance",
@@ -142,8 +145,8 @@ def main() -> None:
     loop = parser.parse_args().loop
     report = summarize(loop)
     rows = table(report)
-    (loop / "loop.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (loop / "loop.html").write_text(page(rows, report), encoding="utf-8")
+    write_text(loop / "loop.json", json.dumps(report, indent=2) + "\n")
+    write_text(loop / "loop.html", page(rows, report))
     print(f"\nWhich is true of [1]? {report['questions']} questions about held-out scenes")
     print(corpora_text(report))
     for row in rows:

@@ -19,6 +19,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.storage import write_text
 from lavis.generators import openmoji
 
 KINDS = ("object", "kind", "colour", "relation")
@@ -96,7 +97,7 @@ def credit(page: Path) -> None:
     place = text.rfind("</body>")
     if place >= 0 and openmoji.ATTRIBUTION not in text:
         line = f"<p style='margin: 0 auto 40px; max-width: 1140px'>{openmoji.ATTRIBUTION}</p>\n"
-        page.write_text(text[:place] + line + text[place:], encoding="utf-8")
+        write_text(page, text[:place] + line + text[place:])
 
 
 def main() -> None:
@@ -118,7 +119,7 @@ def main() -> None:
         "credit": openmoji.ATTRIBUTION,
     }
     path = args.output / "quickstart.json"
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(report, indent=2) + "\n")
     credit(args.output / "report.html")
     print_tables(report)
     print(f"\n{args.output / 'report.html'} shows what was kept and why; figures in {path}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.registry import datasets
+from lavis.common.storage import AtomicFile, write_json
 
 CHUNK = 1000  # rows a worker takes at a time
 
@@ -143,20 +143,19 @@ def run(args: argparse.Namespace) -> int:
 
     dataset = open_dataset(args)
     summary = CorpusSummary()
-    os.makedirs(os.path.dirname(args.rejects) or ".", exist_ok=True)
     with (
-        open(args.rejects, "w", encoding="utf-8") as out,
+        AtomicFile(args.rejects) as out,
         tqdm(total=len(dataset), unit="row", desc="checking", mininterval=1) as progress,
     ):
         for part, rejects in checked(dataset, args):
             summary.merge(part)
             for reject in rejects:
-                out.write(json.dumps(reject, ensure_ascii=False) + "\n")
+                out.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
             progress.update(part.rows)
     report = {**summary.report(), "images_checked": args.check_images}
     print_report(report)
     if args.summary:
-        Path(args.summary).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(args.summary, report)
     if report["rejected"]:
         print(f"rejected records are listed in {args.rejects}")
     return 1 if report["rejected"] else 0

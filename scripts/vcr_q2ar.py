@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.errors import DataError
-from lavis.common.files import write_atomically
+from lavis.common.storage import write_text
 from lavis.tasks.joint_accuracy import joint_accuracy, read_marks
 
 TITLES = {"first": "Q -> A", "second": "QA -> R", "both": "Q -> AR"}
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         spread = "[{:.2f}, {:.2f}]".format(*part["interval"]) if part["interval"] else ""
         print(f"{title:8s} {part['value']:6.2f} {spread}  chance {part['chance']:.2f}")
     if args.output:
-        write_atomically(args.output, json.dumps(found, indent=1) + "\n")
+        write_text(args.output, json.dumps(found, indent=1) + "\n")
     return 0
 
 

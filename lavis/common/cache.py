@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lavis.common.storage import AtomicFile
 
 MAGIC = b"lavis-cache-1\n"
 _DIGEST = 16  # bytes of BLAKE2b over the content
@@ -65,17 +65,9 @@ class Cache:
 
     def put(self, key: str, content: bytes) -> None:
         """Write an entry; a reader in any process sees the old one or the whole new one."""
-        path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            with open(temporary, "xb") as file:
-                file.write(MAGIC + _digest(content))
-                file.write(content)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with AtomicFile(self.path(key), sync=False) as file:  # what a power cut tears is a miss
+            file.write(MAGIC + _digest(content))
+            file.write(content)
 
     def get_array(self, key: str) -> np.ndarray | None:
         """Return an array written by `put_array`, or None as `get` does."""

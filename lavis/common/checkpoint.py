@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lavis.common.errors import DataError
+from lavis.common.storage import AtomicFile, AtomicPath
 
 logger = logging.getLogger(__name__)
 
@@ -186,19 +187,11 @@ def download(url: str) -> Path:
 
 
 def _fetch(url: str, target: Path) -> None:
-    temporary = target.with_name(f"{target.name}.part-{os.getpid()}")
-    try:
-        with urllib.request.urlopen(url, timeout=60) as reply, temporary.open("wb") as file:
-            expected = reply.headers.get("Content-Length")
-            shutil.copyfileobj(reply, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-        size = temporary.stat().st_size
-        if expected is not None and size != int(expected):
-            raise OSError(f"got {size} of {expected} bytes")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with urllib.request.urlopen(url, timeout=60) as reply, AtomicFile(target) as file:
+        expected = reply.headers.get("Content-Length")
+        shutil.copyfileobj(reply, file, 1 << 20)
+        if expected is not None and file.tell() != int(expected):
+            raise OSError(f"got {file.tell()} of {expected} bytes")
 
 
 @contextlib.contextmanager
@@ -224,9 +217,6 @@ def save_safetensors(
         tensors: any device; tensors that share memory are written each in full.
         metadata: short texts kept in the header.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
     whole = {k: v.detach().to("cpu").contiguous() for k, v in tensors.items()}
     seen: set[int] = set()
     for name, tensor in whole.items():
@@ -234,10 +224,23 @@ def save_safetensors(
         if pointer in seen:
             whole[name] = tensor.clone()
         seen.add(pointer)
-    try:
-        save_file(whole, temporary, metadata=dict(metadata or {}))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with AtomicPath(path) as temporary:
+        try:
+            save_file(whole, temporary, metadata=dict(metadata or {}))
+        except SafetensorError as error:  # holds the system's error as text
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            code = int(number[1])
+            raise OSError(code, os.strerror(code), str(path)) from None
+
+
+def save_torch(path: str | Path, value: Any) -> None:
+    """Write what `torch.save` takes so that the file is the old one or the whole new one."""
+    with AtomicFile(path) as file:
+        try:
+            torch.save(value, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch hides the system's error behind it
+                raise error.__context__ from None
+            raise

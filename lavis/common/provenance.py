@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -10,6 +9,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from lavis.common.storage import remove_leftovers, write_json, write_text
 
 PACKAGES = ("torch", "torchvision", "transformers", "timm", "accelerate", "numpy", "pillow")
 
@@ -34,17 +35,13 @@ def describe_environment(*, seed: int, run_id: str, world_size: int) -> dict[str
 
 
 def write_provenance(folder: Path, config_yaml: str, environment: dict[str, Any]) -> None:
-    """Write `config.yaml` and `environment.json` into `folder`, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(folder / "config.yaml", config_yaml)
-    replace_text(folder / "environment.json", json.dumps(environment, indent=1) + "\n")
+    """Write `config.yaml` and `environment.json`, once a run into `folder` is accepted.
 
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    What a killed run left of files it was writing there is removed.
+    """
+    remove_leftovers(folder, depth=2)
+    write_text(folder / "config.yaml", config_yaml)
+    write_json(folder / "environment.json", environment)
 
 
 def _commit() -> str | None:

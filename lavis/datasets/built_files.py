@@ -7,11 +7,12 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from lavis.common.storage import AtomicPath
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +73,6 @@ def built_once(target: Path, build: Callable[[Path], None]) -> Path:
     with _lock(target):
         if target.exists():
             return target
-        for left in target.parent.glob(f"{target.name}.*.tmp"):  # whoever wrote it is dead
-            left.unlink(missing_ok=True)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-        try:
+        with AtomicPath(target) as temporary:
             build(temporary)
-            os.replace(temporary, target)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
     return target

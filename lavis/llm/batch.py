@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lavis.common.storage import write_text
 from lavis.llm.base import Ask, ChatReply, ChatRequest
 from lavis.llm.batch_job import Job, JobFile, request_line, unfinished_jobs
 from lavis.llm.budget import KEPT, BudgetReached
@@ -269,7 +270,7 @@ class BatchBackend:
         text = path.read_text(encoding="utf-8", errors="replace")
         clean = self._connection.hide(text)
         if clean != text:
-            path.write_text(clean, encoding="utf-8")
+            write_text(path, clean)
 
 
 def _request_of(key: str, body: dict[str, Any], token_field: str) -> ChatRequest:

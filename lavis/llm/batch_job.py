@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from lavis.common.storage import sync_folder, write_json
+
 State = Literal["sealed", "uploaded", "created", "done"]
 
 
@@ -54,13 +56,7 @@ class Job:
         for name, value in changes.items():
             setattr(self, name, value)
         content = {k: v for k, v in asdict(self).items() if k not in ("folder", "unsure")}
-        temporary = self.folder / f".job.{os.getpid()}"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / "job.json")
-        sync_folder(self.folder)
+        write_json(self.folder / "job.json", content, indent=None)
 
     def offsets(self) -> dict[str, int]:
         """Return content key -> byte where its line of the input begins."""
@@ -129,17 +125,3 @@ def unfinished_jobs(root: Path) -> Iterator[Job]:
         job = Job(path.parent, **json.loads(path.read_text(encoding="utf-8")), unsure=True)
         if job.state != "done":
             yield job
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to the disk, where the system can."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:  # some file systems cannot
-        return
-    finally:
-        os.close(handle)

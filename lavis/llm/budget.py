@@ -21,6 +21,7 @@ from typing import Any, Literal, TextIO
 from filelock import FileLock, Timeout
 
 from lavis.common.errors import ConfigError
+from lavis.common.storage import write_text
 from lavis.llm.config import CapsConfig, LlmConfig
 
 logger = logging.getLogger(__name__)
@@ -224,13 +225,8 @@ class Ledger:
         """Write totals and open reservations as a new file, and leave it open to append."""
         lines: list[dict[str, Any]] = [{"close": "", "totals": asdict(self._spent)}]
         lines += [{"reserve": k, "totals": asdict(v)} for k, v in self._open.items()]
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        file = open(temporary, "w", encoding="utf-8")
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-        os.replace(temporary, self._path)
-        return file
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
+        return open(self._path, "a", encoding="utf-8")
 
 
 def read_totals(folder: Path) -> Totals:

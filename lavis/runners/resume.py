@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import random
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lavis.common.checkpoint import read_state_dict, save_safetensors
+from lavis.common.checkpoint import read_state_dict, save_safetensors, save_torch
 from lavis.common.difference import difference
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.logger import Totals
-from lavis.common.provenance import replace_text
+from lavis.common.storage import AtomicFolder, recover_folder, write_text
 from lavis.runners.sampler import Cursor
 
 logger = logging.getLogger(__name__)
@@ -89,43 +87,16 @@ def write_folder(
         state: text of `trainer_state.json`.
         tensors: optimizer, scaler and RNG states; None leaves the file out.
     """
-    recover(folder)
-    part, new, old = _siblings(folder)
-    for leftover in (part, new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_safetensors(part / MODEL, weights, {"format": "pt"})
-    if tensors is not None:
-        with open(part / TENSORS, "wb") as file:
-            torch.save(dict(tensors), file)
-            file.flush()
-            os.fsync(file.fileno())
-    replace_text(part / STATE, state)
-    os.rename(part, new)  # from here on `recover` finds the new one
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover(folder: Path) -> None:
-    """Finish the renames of a `write_folder` that was killed between them."""
-    _, new, old = _siblings(folder)
-    if not folder.exists():
-        for whole in (new, old):
-            if whole.exists():
-                os.rename(whole, folder)
-                logger.info("recovered %s from an interrupted save", folder)
-                return
-
-
-def _siblings(folder: Path) -> tuple[Path, Path, Path]:
-    return tuple(folder.with_name(f".{folder.name}.{end}") for end in ("part", "new", "old"))  # type: ignore
+    with AtomicFolder(folder) as part:
+        save_safetensors(part / MODEL, weights, {"format": "pt"})
+        if tensors is not None:
+            save_torch(part / TENSORS, dict(tensors))
+        write_text(part / STATE, state)
 
 
 def replace_state(folder: Path, state: str) -> None:
     """Replace `trainer_state.json` alone, once a validation is done."""
-    replace_text(folder / STATE, state)
+    write_text(folder / STATE, state)
 
 
 @dataclass(frozen=True)
@@ -145,7 +116,7 @@ def read_folder(folder: Path) -> Checkpoint:
     Raises:
         DataError: a file is missing or cannot be read.
     """
-    recover(folder)
+    recover_folder(folder)
     if folder.is_file() or not (folder / TENSORS).is_file():
         raise DataError(
             f"{folder}: not a folder to resume from, it has no {TENSORS}; name a checkpoint_last "

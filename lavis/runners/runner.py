@@ -25,6 +25,7 @@ from lavis.common.logger import RunLog, setup_logging
 from lavis.common.provenance import describe_environment, write_provenance
 from lavis.common.registry import runners
 from lavis.common.sharded import is_wanted
+from lavis.common.storage import recover_folder
 from lavis.runners.counting import ByEpochs, ByIterations, Counting
 from lavis.runners.evaluation import Evaluator
 from lavis.runners.features import FeatureBuilder
@@ -36,7 +37,6 @@ from lavis.runners.resume import (
     TrainerState,
     check_identity,
     read_folder,
-    recover,
     rng_state,
     set_rng_state,
 )
@@ -199,7 +199,7 @@ class Runner:
         if asked and (folder / "checkpoint_last").is_dir():
             folder = folder / "checkpoint_last"
         if self.world.is_main:
-            recover(folder)
+            recover_folder(folder)
         self.world.barrier("look for a checkpoint")
         if not asked and (run.resume == "never" or not folder.exists()):
             return None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lavis.common.files import AtomicFile
+from lavis.common.storage import AtomicFile
 from lavis.tasks.metrics import Calibrator
 from lavis.tasks.row_files import check_complete, reject_line, split_prefix
 from lavis.tasks.sinks import JsonArray, ParquetTable

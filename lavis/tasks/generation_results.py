@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lavis.common.files import AtomicFile, write_atomically
 from lavis.common.journal import JournalReader
+from lavis.common.storage import AtomicFile, write_text
 from lavis.llm.budget import Totals
 from lavis.llm.parse import normalized
 from lavis.tasks.generation import Generation
@@ -76,7 +76,7 @@ def write_results(
         "repaired_by_reason": dict(repaired.most_common()),
         "spent": _spent(totals),
     }
-    write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 

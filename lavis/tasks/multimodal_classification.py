@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lavis.common.errors import DataError
-from lavis.common.files import write_atomically
 from lavis.common.registry import tasks
+from lavis.common.storage import write_text
 from lavis.tasks.base import RowReader, UnitBatch
 from lavis.tasks.config import ClassificationConfig
 from lavis.tasks.filtering import RowTable, write_rows
@@ -158,7 +158,7 @@ class MultimodalClassificationTask(ScoringTask):
         except ValueError as error:
             raise DataError(f"{name}: {error}; name another split in run.calibrate_on") from None
         form = {"fitted_on": name, "labelled": len(rows), "calibrator": fitted.to_json()}
-        write_atomically(output_dir / CALIBRATION, json.dumps(form, indent=1) + "\n")
+        write_text(output_dir / CALIBRATION, json.dumps(form, indent=1) + "\n")
         calibrated = np.full(len(table.scores), np.nan)
         calibrated[rows] = fitted(table.scores[rows])
         about = {"method": method, "fitted_on": name, "applied": False}

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import secrets
 import time
 import zipfile
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lavis.common.errors import RecordError
+from lavis.common.storage import AtomicFile
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset
@@ -148,9 +147,6 @@ def _load(path: Path, identity: str, batch_size: int) -> Plan | None:
 
 
 def _save(path: Path, identity: str, plan: Plan) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     arrays: dict[str, Any] = {"order": plan.order, "offsets": plan.offsets}
-    with open(temporary, "wb") as file:
+    with AtomicFile(path) as file:
         np.savez(file, identity=np.array(identity), **arrays)
-    os.replace(temporary, path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import DataError
-from lavis.common.files import write_atomically
+from lavis.common.storage import write_text
 from lavis.tasks.gallery import Gallery
 from lavis.tasks.report import picture_uri, report_environment
 
@@ -64,7 +64,7 @@ def write_page(
             credit=credit,
         )
     )
-    write_atomically(path, page)
+    write_text(path, page)
 
 
 def _uri(picture: Mapping[str, Any], store: PictureStore | None) -> str | None:

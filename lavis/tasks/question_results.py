@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lavis.common.files import write_atomically
+from lavis.common.storage import write_text
 from lavis.tasks.base import RowReader
 from lavis.tasks.gallery import Gallery
 from lavis.tasks.question_config import VisualQuestionsConfig
@@ -104,7 +104,7 @@ def write_results(
         released.add(payload)
     results = summarize(groups, dataset, config, counts)
     text = json.dumps({"name": name, **results}, indent=1)
-    write_atomically(output_dir / f"{prefix}results.json", text + "\n")
+    write_text(output_dir / f"{prefix}results.json", text + "\n")
     released.write(output_dir / prefix.rstrip("_"), results)
     if report:
         path = output_dir / f"{prefix}report.html"

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lavis.common.files import write_atomically
+from lavis.common.storage import write_text
 
 Answers = dict[str, list[tuple[int, list[str]]]]  # group -> (number of a question, by prompt)
 
@@ -43,13 +43,13 @@ class ReleasedFiles:
         if rule is None:
             return
         if self._benchmark != "imagenetvc":
-            write_atomically(folder / "results.txt", self._lines(results))
+            write_text(folder / "results.txt", self._lines(results))
             return
         for group, answers in self._answers.items():
             place = folder / re.sub(r"[^\w.-]+", "_", group)
             for prompt in range(len(answers[0][1])):
                 listed = [{"question_id": n, "answer": said[prompt]} for n, said in answers]
-                write_atomically(place / f"prompt{prompt}.json", json.dumps(listed))
+                write_text(place / f"prompt{prompt}.json", json.dumps(listed))
             columns = results["groups"][group]["rules"]["first_token"]
             found = columns.get("pictures", columns["text"])
             lines = [
@@ -57,7 +57,7 @@ class ReleasedFiles:
                 for n, accuracy in enumerate(found["per_prompt"])
             ]
             lines.append(f"Mean result: {found['mean']}, Std result: {found['std']}")
-            write_atomically(place / "results.txt", "\n".join(lines) + "\n")
+            write_text(place / "results.txt", "\n".join(lines) + "\n")
 
     def _lines(self, results: dict[str, Any]) -> str:
         whole = results.get("all") or next(iter(results["groups"].values()))

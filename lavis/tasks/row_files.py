@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lavis.common.errors import DataError
-from lavis.common.files import AtomicFile
+from lavis.common.storage import AtomicFile
 from lavis.tasks.sinks import JsonArray
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lavis.common.files import write_atomically
+from lavis.common.storage import write_bytes
 from lavis.tasks.base import BaseTask, RowReader
 from lavis.tasks.row_files import split_prefix
 
@@ -58,7 +58,8 @@ class ScoringTask(BaseTask):
             files: dict[str, bytes | str] = {"summary.json": text}
             files |= self.pages(table, summary, dataset)
             for file, content in files.items():
-                write_atomically(output_dir / f"{split_prefix(name)}{file}", content)
+                data = content.encode() if isinstance(content, str) else content
+                write_bytes(output_dir / f"{split_prefix(name)}{file}", data)
         metrics = self.overall(summary)
         if "metrics" in summary:
             with open(output_dir / "evaluate.txt", "a", encoding="utf-8") as lines:

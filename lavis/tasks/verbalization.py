@@ -25,9 +25,9 @@ from typing import Any
 from lavis.common import registry
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError, RecordError
-from lavis.common.files import AtomicFile
 from lavis.common.journal import Journal, JournalReader
 from lavis.common.logger import Progress
+from lavis.common.storage import AtomicFile
 from lavis.datasets.picture_sources import picture_lines
 from lavis.datasets.pictures import PictureRoot
 from lavis.datasets.records import JsonLinesFile
@@ -132,14 +132,14 @@ class Verbalization:
         if self.world.is_main:
             digest = hashlib.blake2b(digest_size=16)
             folder = self.folder / "stages" / PICTURES
-            with AtomicFile(folder / "new.jsonl") as file:
+            writer = AtomicFile(folder / "source.jsonl")
+            with writer as file:
                 for line in picture_lines(self.pictures):
                     data = json.dumps(line).encode("ascii") + b"\n"
                     digest.update(data)
                     file.write(data)
-            path = folder / f"source-{digest.hexdigest()[:12]}.jsonl"
-            (folder / "new.jsonl").replace(path)
-            named = (str(path), digest.hexdigest())
+                writer.path = folder / f"source-{digest.hexdigest()[:12]}.jsonl"
+            named = (str(writer.path), digest.hexdigest())
         path_text, content = self.world.broadcast(named, "pictures listed")
         return JsonLinesFile(path_text), content
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import DataError
-from lavis.common.files import AtomicFile, write_atomically
+from lavis.common.storage import AtomicFile, write_text
 from lavis.datasets.records import JsonLinesFile
 from lavis.datasets.scenes import region_entries
 
@@ -76,7 +76,7 @@ def write_results(folder: Path, names: Sequence[str], files: Sequence[JsonLinesF
         "reasons": dict(sorted(reasons.items())),
         "stages": {name: dict(sorted(by_stage[name].items())) for name in names},
     }
-    write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     if not counts["written"]:
         raise DataError(f"{folder}: every picture was rejected; see rejects.jsonl")
     return summary

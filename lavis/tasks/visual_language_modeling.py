@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common import dist
 from lavis.common.errors import DataError, RecordError
-from lavis.common.files import AtomicFile
 from lavis.common.registry import tasks
+from lavis.common.storage import AtomicFile
 from lavis.tasks.base import BaseTask, RowReader, UnitBatch
 from lavis.tasks.caption_texts import IGNORED, CaptionTokenizer, Tokens
 from lavis.tasks.language_config import LanguageModelingConfig

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.storage import AtomicFile
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.records import JsonLinesFile
 from lavis.ui.corpus_index import BAD, CorpusIndex, ScoreFile
@@ -173,22 +174,14 @@ def export_rows(
     """
     if any(os.path.realpath(target) == os.path.realpath(f.path) for f in dataset.store.files):
         raise DataError(f"{target}: is part of the corpus; choose another name")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     written = 0
-    try:
-        with open(temporary, "wb") as output:
-            for row in rows:
-                tick()
-                line = _line(dataset, int(row), scores)
-                if line is not None:
-                    output.write(line + b"\n")
-                    written += 1
-            output.flush()
-            os.fsync(output.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with AtomicFile(target) as output:
+        for row in rows:
+            tick()
+            line = _line(dataset, int(row), scores)
+            if line is not None:
+                output.write(line + b"\n")
+                written += 1
     return Exported(target, written, len(rows) - written)
 
 

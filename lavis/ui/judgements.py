@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lavis.common.errors import ConfigError, RecordError
+from lavis.common.storage import sync_folder
 from lavis.datasets.lck_record import read_region_ids, read_score
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class JudgementFile:
             file.flush()
             os.fsync(file.fileno())
         if is_new:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
 
     def latest(self) -> dict[str, Judgement]:
         """Return the last judgement of each record, by key; reads what was written since."""
@@ -160,18 +161,6 @@ class JudgementFile:
                 "%s: passed over a damaged line before byte %d", self.path, self._read_to
             )
             return None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a new file's name to the disk, where folders can be opened."""
-    try:
-        number = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 class JudgementStore:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis.common.storage import AtomicFile
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.lck_record import read_label
 from lavis.ui.judgements import Judgement
@@ -54,7 +54,7 @@ def export_training(
 ) -> dict[str, Any]:
     """Write the judged records in corpus order, as JSON lines; returns counts.
 
-    The file is whole or not there: it is written under another name first.
+    The file is whole or not there.
 
     Args:
         dataset: the corpus.
@@ -62,23 +62,18 @@ def export_training(
         judged: annotator -> key -> judgement, without skipped records.
         min_annotators: records that fewer people judged are left out and counted.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.tmp")
     counts = {"written": 0, "accepted": 0, "with_reject_label": 0, "too_few_judgements": 0}
-    with open(temporary, "w", encoding="utf-8") as output:
+    with AtomicFile(target) as output:
         for item in sorted(items, key=lambda item: item.index):
             said = [j[item.key] for j in judged.values() if item.key in j]
             if len(said) < max(1, min_annotators):
                 counts["too_few_judgements"] += bool(said)
                 continue
             record = training_record(dataset.record(item.index), said, majority=majority)
-            output.write(json.dumps(record, ensure_ascii=False) + "\n")
+            output.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
             counts["written"] += 1
             counts["accepted"] += read_label(record) == 1
             counts["with_reject_label"] += "reject_label" in record
-        output.flush()
-        os.fsync(output.fileno())
-    os.replace(temporary, target)
     known = {item.key for item in items}
     elsewhere = {key for judgements in judged.values() for key in judgements} - known
     return {"file": str(target), **counts, "judged_but_not_in_corpus": len(elsewhere)}

@@ -142,7 +142,7 @@ def test_a_crash_at_any_moment_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             for owner, name in (
-                (os, "rename"), (os, "fsync"), (resume, "replace_text"),
+                (os, "rename"), (os, "fsync"), (resume, "write_text"),
                 (resume, "save_safetensors"), (torch, "save"), (shutil, "rmtree"),
             ):  # fmt: skip
                 patch.setattr(owner, name, crashing(getattr(owner, name)))

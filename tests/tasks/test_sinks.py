@@ -8,7 +8,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from lavis.common.files import AtomicFile
+from lavis.common.storage import AtomicFile
 from lavis.tasks.sinks import JsonArray, ParquetTable
 
 

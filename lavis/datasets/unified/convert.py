@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import RecordError
-from lavis.common.files import AtomicFile
+from lavis.common.storage import AtomicFile
 from lavis.datasets.lck_record import check_inside, make_region
 from lavis.datasets.unified.files import Item
 

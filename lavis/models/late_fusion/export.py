@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from lavis.common.checkpoint import save_safetensors
+from lavis.common.checkpoint import save_safetensors, save_torch
 from lavis.common.errors import ConfigError
 from lavis.common.sharded import is_sharded
+from lavis.common.storage import write_text
 from lavis.models.late_fusion.config import LateFusionConfig
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def save_pretrained(
     kept = {name: value for name, value in fields.items() if name not in _PLACES}
     tree = {"architectures": [type(model).__name__], **kept}
     text = json.dumps(tree, indent=2, sort_keys=True) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    write_text(folder / "config.json", text)
     trained = model.trainable_state_dict().values()
     affine = model.fusion_input.is_affine
     card = _CARD.format(
@@ -82,7 +82,7 @@ def save_pretrained(
         start="identity, the language model's own predictions" if affine else "random, as released",
         notes=notes,
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_text(folder / "README.md", card)
 
 
 def read_config(source: str | Path, overrides: Mapping[str, Any]) -> LateFusionConfig:
@@ -137,14 +137,7 @@ def export_vlmig_bin(model: LateFusion, path: str | Path) -> None:
         ConfigError: see `check_exportable`.
     """
     check_exportable(model)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
-    try:
-        torch.save(with_released_biases(model), temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_torch(path, with_released_biases(model))
 
 
 def with_released_biases(model: LateFusion) -> dict[str, Tensor]:
