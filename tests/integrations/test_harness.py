@@ -174,15 +174,14 @@ def our_rows(tiny, benchmark, data, options):
 def harness_rows(folder, tmp_path, args):
     """Run the command on a folder of tasks; returns its samples by task."""
     code = (
-        "import site, sys; sys.argv = sys.argv[1:];"
-        f"site.addsitedir({str(ROOT / 'lavis' / 'integrations')!r});"  # as the installation does
+        "import sys; sys.argv = sys.argv[1:];"
         "import functools, lm_eval.tasks as tasks;"  # its 14,000 own files take a minute to list
         "tasks.TaskManager = functools.partial(tasks.TaskManager, include_defaults=False);"
-        "from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
+        "from lavis.integrations.lm_eval_command import main; sys.exit(main())"
     )
     given_args = ",".join(f"{key}={value}" for key, value in args.items())
     command = [
-        *(sys.executable, "-c", code, "lm_eval", "--model", "late_fusion"),
+        *(sys.executable, "-c", code, "lavis-lm-eval", "--model", "late_fusion"),
         *("--model_args", given_args, "--tasks", str(tmp_path / "tasks"), "--device", "cpu"),
         *("--batch_size", "4", "--metadata", f"data_dir={folder}"),
         *("--log_samples", "--output_path", str(tmp_path / "out")),
