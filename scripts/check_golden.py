@@ -4,10 +4,11 @@
     python scripts/check_golden.py tests/fixtures/vlmig
 
 One line a comparison: name, largest absolute difference, tolerance, pass or FAIL; the exit status
-is 1 where any failed. Sizes and names come from the folder's files. Pixels, text, ids and tokens
-must be equal. LSKD: hidden states, logits and gradients agree to 1e-4, probabilities and losses to
-1e-5. vLMIG: hidden states and logits to 5e-4, losses to 1e-4, probabilities to 1e-5; answers and
-accuracies must be equal.
+is 1 where any failed. An error fails the rest of its part in one line, and the next part goes on.
+Sizes and names come from the folder's files. Pixels, text, ids and tokens must be equal. LSKD:
+hidden states, logits and gradients agree to 1e-4, probabilities and losses to 1e-5. vLMIG: hidden
+states and logits to 5e-4, losses to 1e-4, probabilities to 1e-5; answers and accuracies must be
+equal.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from golden.checks import Check, read_json
+from golden.checks import Check, contained, read_json
 from golden.clip import clip_checks
 from golden.critic import critic_checks, resized_checks
 from golden.filtering import filter_checks
@@ -42,16 +43,20 @@ PARTS: dict[str, Callable[[Path, dict[str, Any]], Iterator[Check]]] = {
 def comparisons(folder: Path) -> Iterator[Check]:
     """Run every comparison that the folder of a set holds, whichever format it is in."""
     if (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
-        for part, run in PARTS.items():
-            if (folder / part).is_dir():
-                yield from run(folder, config)
+        yield from contained("config", _lskd_checks(folder))
     for family in families(folder):
-        yield from family_checks(family)
+        yield from contained(family.name, family_checks(family))
     if (folder / "clip" / "golden.safetensors").is_file():
-        yield from clip_checks(folder / "clip")
+        yield from contained("clip", clip_checks(folder / "clip"))
     if (folder / "eval" / "model.safetensors").is_file():
-        yield from question_checks(folder / "eval")
+        yield from contained("eval", question_checks(folder / "eval"))
+
+
+def _lskd_checks(folder: Path) -> Iterator[Check]:
+    config = read_json(folder / "config.json")
+    for part, run in PARTS.items():
+        if (folder / part).is_dir():
+            yield from contained(part, run(folder, config))
 
 
 def main() -> int:

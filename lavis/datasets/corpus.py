@@ -17,6 +17,7 @@ import numpy as np
 
 from lavis.common.errors import RecordError
 from lavis.datasets.base import RecordDataset, Row
+from lavis.datasets.lck import has_empty_rationale
 from lavis.datasets.lck_record import check_inside
 from lavis.datasets.pictures import decode_picture, picture_size
 
@@ -40,11 +41,13 @@ class CorpusSummary:
         labels: `accept`, `reject` or `none` -> rows.
         words: number of blank-separated pieces before the text processor cuts -> rows.
         cut: rows whose text the processor cuts.
+        empty_rationales: good rows whose rationale says nothing.
         instances, contents, pictures: 8-byte hashes, one a good row.
     """
 
     rows: int = 0
     cut: int = 0
+    empty_rationales: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     regions: Counter[int] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
@@ -61,6 +64,7 @@ class CorpusSummary:
         words = max(text.count(" ") + 1 for text in row.all_texts)
         self.rows += 1
         self.cut += limit is not None and words > limit
+        self.empty_rationales += has_empty_rationale(record)
         self.regions[len(drawing.regions)] += 1
         self.sources[str(record.get("source", "(none)"))] += 1
         label = row.targets.get("label")
@@ -80,6 +84,7 @@ class CorpusSummary:
         """Add the counts of other rows."""
         self.rows += other.rows
         self.cut += other.cut
+        self.empty_rationales += other.empty_rationales
         for name in ("reasons", "regions", "sources", "labels", "words"):
             getattr(self, name).update(getattr(other, name))
         for name in ("instances", "contents", "pictures"):
@@ -99,6 +104,7 @@ class CorpusSummary:
             "labels": dict(self.labels.most_common()),
             "words": _quantiles(self.words),
             "cut_by_text_processor": self.cut,
+            "empty_rationale": self.empty_rationales,
             "duplicate_index": len(self.instances) - _distinct(self.instances),
             "duplicate_content": len(self.contents) - _distinct(self.contents),
         }

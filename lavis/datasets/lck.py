@@ -134,8 +134,10 @@ def qar_text(
 ) -> str:
     """Return a record's whole text, its regions named, before the text processor.
 
-    Records with `question` give `question Answer: answer`, and `Rationale: rationale` where there
-    is one; others give `full_text_input`, or `text_input` and `text_output`.
+    Records with `question` give `question Answer: answer`, and `Rationale: rationale` where the
+    record has the key. A rationale that says nothing leaves the word `Rationale:` at the end, as in
+    the released code, which scores such records. Others give `full_text_input`, or `text_input` and
+    `text_output`.
 
     Args:
         record: the record.
@@ -143,7 +145,7 @@ def qar_text(
         write: token list -> text.
 
     Raises:
-        RecordError: a part is missing, is no token list, or says nothing.
+        RecordError: a part is missing, is no token list, or, but for the rationale, says nothing.
     """
 
     def part(key: str) -> str:
@@ -155,8 +157,29 @@ def qar_text(
     if "question" in record or not ("full_text_input" in record or "text_input" in record):
         text = f"{part('question')} Answer: {part('answer')}"
         if include_rationale and record.get("rationale") is not None:
-            text += f" Rationale: {part('rationale')}"
+            rationale = write(read_tokens(record, "rationale"))
+            text += f" Rationale: {rationale}" if rationale.strip() else " Rationale:"
         return text
     if "full_text_input" in record:
         return part("full_text_input")
     return f"{part('text_input')} {part('text_output')}"
+
+
+def has_empty_rationale(record: Mapping[str, Any]) -> bool:
+    """Say whether a record has a rationale without a word or a region of its `region`."""
+    tokens = record.get("rationale")
+    if "question" not in record or not isinstance(tokens, list):
+        return False
+    if any(not isinstance(token, list) and str(token).strip() for token in tokens):
+        return False
+    try:
+        known = set(read_region_ids(record, "region"))
+        named = [
+            i
+            for token in read_tokens(record, "rationale")
+            if isinstance(token, list)
+            for i in token
+        ]
+    except RecordError:
+        return False
+    return known.isdisjoint(named)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lavis.common.storage import AtomicFile
+from lavis.datasets.lck import has_empty_rationale
 from lavis.tasks.metrics import Calibrator
 from lavis.tasks.row_files import check_complete, reject_line, split_prefix
 from lavis.tasks.sinks import JsonArray, ParquetTable
@@ -66,6 +67,7 @@ class RowTable:
         groups: `source`, `regions` (how many the record names) and `kind` of every row.
         reasons: how many rows were rejected, by reason up to its first colon.
         kept: how many rows each threshold kept.
+        empty_rationales: how many scored rows have a rationale that says nothing.
     """
 
     def __init__(self, count: int) -> None:
@@ -76,6 +78,7 @@ class RowTable:
         self.groups = {name: Groups(count) for name in ("source", "regions", "kind")}
         self.reasons: Counter[str] = Counter()
         self.kept: dict[float, int] = {}
+        self.empty_rationales = 0
 
     def scored(self) -> np.ndarray:
         """Return the numbers of the rows that have a score."""
@@ -179,6 +182,7 @@ class _Corpora:
         groups["source"].set(rows, [_text(record.get("source")) for record in records])
         groups["regions"].set(rows, [_length(record.get("region")) for record in records])
         groups["kind"].set(rows, [_text(record.get("kind")) for record in records])
+        table.empty_rationales += sum(map(has_empty_rationale, records))
         scores = table.final[rows].astype(np.float64)  # thresholds are float64 too
         lowest = min(self._kept, default=2.0)
         lines = [

@@ -30,9 +30,10 @@ def summarize(
     """Return the content of `summary.json`.
 
     Returns:
-        `rows`, `scored`, `rejected`, `rejected_by_reason`, `score` (mean, std, quantiles),
-        `kept` by threshold, `by_source`, `by_regions` and `by_kind` where records carry it;
-        with labels also `metrics` and, in each slice, `accept_share`, `accuracy`, `auc`.
+        `rows`, `scored`, `rejected`, `rejected_by_reason`, `empty_rationale` (scored rows whose
+        rationale says nothing), `score` (mean, std, quantiles), `kept` by threshold, `by_source`,
+        `by_regions` and `by_kind` where records carry it; with labels also `metrics` and, in each
+        slice, `accept_share`, `accuracy`, `auc`.
     """
     scored = table.scored()
     labelled = table.labelled() if with_metrics else scored[:0]
@@ -42,6 +43,7 @@ def summarize(
         "scored": len(scored),
         "rejected": len(table.scores) - len(scored),
         "rejected_by_reason": dict(sorted(table.reasons.items())),
+        "empty_rationale": table.empty_rationales,
         "score": _statistics(table.final[scored]),
         "kept": {
             str(t): {

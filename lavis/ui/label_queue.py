@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.datasets.base import RecordDataset
+from lavis.datasets.lck import has_empty_rationale
 from lavis.datasets.lck_record import check_inside
 from lavis.datasets.pictures import picture_size
 from lavis.ui.judgements import Judgement, content_key
@@ -84,7 +85,9 @@ def read_items(
             found.duplicates += 1
             continue
         seen.add(key)
-        has_rationale = "question" not in record or record.get("rationale") is not None
+        has_rationale = "question" not in record or (
+            record.get("rationale") is not None and not has_empty_rationale(record)
+        )
         instance = str(row.fields["instance"])
         found.items.append(Item(index, key, instance, has_rationale))
     if not found.items:

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from lavis.common.errors import ConfigError, RecordError
 from lavis.datasets.base import Row
 from lavis.datasets.config import LckConfig
-from lavis.datasets.lck import LckDataset, instance_of
+from lavis.datasets.lck import LckDataset, has_empty_rationale, instance_of
 from lavis.datasets.lck_record import Region, Tokens, read_region_ids, read_tokens
 from lavis.processors.region import region_colors
 
@@ -173,7 +173,7 @@ def _parts(
     return tuple(
         ShownPart(title, pieces(read_tokens(record, key), numbers))
         for key, title in keys
-        if record.get(key) is not None
+        if record.get(key) is not None and not (key == "rationale" and has_empty_rationale(record))
     )
 
 

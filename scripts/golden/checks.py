@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import lzma
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,17 @@ def compare(name: str, found: Tensor, expected: Tensor, tolerance: float) -> Che
         return Check(f"{name} {tuple(found.shape)} != {tuple(expected.shape)}", np.inf, tolerance)
     gap = (found.double() - expected.double()).abs().max().item() if found.numel() else 0.0
     return Check(name, gap, tolerance)
+
+
+def contained(name: str, checks: Iterator[Check]) -> Iterator[Check]:
+    """Pass comparisons on; an error becomes one that fails, and ends these comparisons only."""
+    try:
+        yield from checks
+    except Exception as error:  # whatever a wrong set or a broken part raises
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        yield Check(f"{name}: {reason} ({where})", np.inf, EXACT)
 
 
 def unequal(name: str, pairs: list[tuple[Any, Any]]) -> Check:

@@ -10,7 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from golden.checks import CHANCES, STATES, Check, compare, read_json, read_weights, unequal
+from golden.checks import (
+    CHANCES,
+    STATES,
+    Check,
+    compare,
+    contained,
+    read_json,
+    read_weights,
+    unequal,
+)
 from golden.sizes import build, model_fields
 from lavis.models.blip2.config import CriticConfig
 from lavis.models.blip2.keys import lavis_name
@@ -32,15 +41,15 @@ def critic_checks(folder: Path, config: dict[str, Any]) -> Iterator[Check]:
     weights = read_weights(at / "state_dict.safetensors.xz")
     fields = model_fields(config, config["critic_max_txt_len"])
     model = build("blip2_critic", CriticConfig, fields, weights, rationale_target="qa_label")
-    yield from critic_forward_checks(model, inputs, texts, want)
-    yield from critic_loss_checks(model, inputs, texts, want, at)
+    yield from contained("critic.forward", critic_forward_checks(model, inputs, texts, want))
+    yield from contained("critic.losses", critic_loss_checks(model, inputs, texts, want, at))
     mended = build("blip2_critic", CriticConfig, fields, weights, rationale_target="r_label")
     with torch.no_grad():
         losses = mended({**inputs, "text_input": texts})
     yield compare(
         "critic.loss_r_against_r_label", losses["loss_r"], want["loss_r_against_r_label"], CHANCES
     )
-    yield from parameter_checks(model, at)
+    yield from contained("critic.parameters", parameter_checks(model, at))
 
 
 def critic_forward_checks(
@@ -97,7 +106,10 @@ def critic_loss_checks(
     label_only = {k: v for k, v in samples.items() if not k.endswith("_label")}
     with torch.no_grad():
         yield compare("critic.loss_eval", model(label_only)["loss"], want["loss_eval"], CHANCES)
-    yield from gradient_checks("critic", model, losses["loss"], at / "gradients.safetensors")
+    yield from contained(
+        "critic.gradients",
+        gradient_checks("critic", model, losses["loss"], at / "gradients.safetensors"),
+    )
 
 
 def gradient_checks(name: str, model: Any, loss: Tensor, path: Path) -> Iterator[Check]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from golden.checks import CHANCES, EXACT, Check, compare, read_json, unequal
+from golden.checks import CHANCES, EXACT, Check, compare, contained, read_json, unequal
 from golden.given import (
     Answers,
     Chosen,
@@ -88,7 +88,11 @@ def question_checks(at: Path) -> Iterator[Check]:
         exam = Exam(at, Path(temporary), build(at), images["pool.pixel_values"])
         for name, checks in PARTS.items():
             if (at / f"{name}.json").is_file():
-                yield from checks(exam, read_json(at / f"{name}.json"))
+                yield from contained(name, _part_checks(checks, exam, at / f"{name}.json"))
+
+
+def _part_checks(checks: Callable[..., Iterator[Check]], exam: Exam, path: Path) -> Iterator[Check]:
+    yield from checks(exam, read_json(path))
 
 
 def _imagenetvc_checks(exam: Exam, golden: dict[str, Any]) -> Iterator[Check]:

@@ -10,7 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from golden.checks import CHANCES, STATES, Check, compare, read_json, read_weights, unequal
+from golden.checks import (
+    CHANCES,
+    STATES,
+    Check,
+    compare,
+    contained,
+    read_json,
+    read_weights,
+    unequal,
+)
 from golden.critic import gradient_checks
 from golden.sizes import build, model_fields
 from lavis.models.blip2.config import Stage1Config
@@ -27,15 +36,17 @@ def stage1_checks(folder: Path, config: dict[str, Any]) -> Iterator[Check]:
     width = config["dims"]["embed_dim"]
     model = build("blip2", Stage1Config, fields, weights, embed_dim=width)
     for name, case in cases["cases"].items():
-        yield from loss_checks(model, name, case, cases["texts"], image, want)
+        yield from contained(
+            f"stage1.{name}", loss_checks(model, name, case, cases["texts"], image, want)
+        )
     case = cases["cases"]["explicit"]
     losses = model({"image": image, "text_input": cases["texts"]}, named_negatives(case))
     yield from gradient_checks(
         "stage1", model, losses["loss"], at / "gradients_explicit.safetensors"
     )
     with torch.no_grad():
-        yield from pair_checks(model, case, cases["texts"], image, want)
-        yield from feature_checks(model, cases["texts"], image, at)
+        yield from contained("stage1.pairs", pair_checks(model, case, cases["texts"], image, want))
+        yield from contained("stage1.features", feature_checks(model, cases["texts"], image, at))
 
 
 def named_negatives(case: dict[str, Any]) -> Negatives:

@@ -150,3 +150,8 @@ def test_bad_judgements_are_reported(opened, values, reason):
     choices = [good, {**good, **values}]
     with pytest.raises(RecordError, match=reason):
         opened([choice_record(choices=choices)]).row(0)
+
+
+def test_an_empty_rationale_leaves_its_word(opened, lck):
+    dataset = opened([lck.record(rationale=[])])
+    assert dataset.row(0).text == "question: what is [0] ? answer: near [1] . rationale:"

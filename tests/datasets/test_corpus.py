@@ -86,3 +86,14 @@ def test_the_script_works_without_pictures_and_names_a_missing_file(pictures, co
     done = run_script("none.jsonl", cwd=pictures)
     assert done.returncode == 2
     assert "no such file or folder: none.jsonl" in done.stderr
+
+
+def test_rows_whose_rationale_says_nothing_are_counted(lck, pictures):
+    records = [lck.record(0, rationale=[]), lck.record(1), lck.record(2, answer=[])]
+    dataset = lck.open(pictures, lck.write(pictures / "r.jsonl", records))
+    first, _ = CorpusChecker(dataset).check(range(2))
+    second, bad = CorpusChecker(dataset).check(range(2, 3))
+    first.merge(second)
+    report = first.report()
+    assert (report["good"], report["empty_rationale"]) == (2, 1)
+    assert bad[0]["reason"] == "empty text: answer"

@@ -91,3 +91,8 @@ def test_a_batch_has_inputs_and_outputs_of_each_picture(opened, lck):
     assert samples["image_index"].tolist() == [0, 0]
     assert [text.split()[0] for text in samples["text_output"]] == ["near", "far"]
     assert samples["text_input"] == ["question: what is [0] ? answer:"] * 2
+
+
+def test_an_empty_rationale_leaves_its_word(opened, lck):
+    row = opened([lck.record(rationale=[])]).row(0)
+    assert row.targets["text_output"] == "near [1] . rationale:"

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from lavis.common.errors import ConfigError, RecordError
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
+from lavis.datasets.lck import has_empty_rationale
 from lavis.datasets.lck_record import read_label
 
 GOLDEN = Path(__file__).resolve().parents[1] / "fixtures" / "lskd"
@@ -294,3 +295,20 @@ def test_records_can_be_read_without_torch(lck, pictures):
     )
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+@pytest.mark.parametrize(
+    ("rationale", "text", "is_empty"),
+    [
+        ([], "what is [0] ? answer: near [1] . rationale:", True),
+        ([""], "what is [0] ? answer: near [1] . rationale:", True),
+        ([[2], " "], "what is [0] ? answer: near [1] . rationale:", True),  # 2 is not in `region`
+        ([[2], "x"], "what is [0] ? answer: near [1] . rationale:  x", False),
+        (None, "what is [0] ? answer: near [1] .", False),
+    ],
+)
+def test_an_empty_rationale_is_scored_as_released(lck, pictures, rationale, text, is_empty):
+    record = lck.record(rationale=rationale)
+    dataset = lck.open(pictures, lck.write(pictures / "r.jsonl", [record]))
+    assert dataset.row(0).text == text
+    assert has_empty_rationale(record) is is_empty

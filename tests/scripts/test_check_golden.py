@@ -82,3 +82,29 @@ def test_wrong_answers_of_an_evaluation_fail(tmp_path):
     done = check(tmp_path)
     assert done.returncode == 1
     assert failed(done) == ["commonsense.piqa.text.predicted", "boolq.text.p_yes_no"]
+
+
+def test_an_error_fails_its_part_and_the_others_go_on(tmp_path):
+    for part in ("lr", "text", "drawing"):
+        shutil.copytree(FIXTURES / "lskd" / part, tmp_path / part)
+    shutil.copy(FIXTURES / "lskd" / "config.json", tmp_path)
+    cases = json.loads((tmp_path / "text" / "region_tags.json").read_text())
+    del cases[1]["tokens"]
+    (tmp_path / "text" / "region_tags.json").write_text(json.dumps(cases))
+    (tmp_path / "drawing" / "cases.json").write_text("{")
+    done = check(tmp_path)
+    assert done.returncode == 1 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("FAIL")] == ["drawing:", "text:"]
+    assert any(line.startswith("text: KeyError: 'tokens' (inputs.py:") for line in lines)
+    assert lines[-1].endswith("passed, 2 failed")
+    assert sum(line.startswith("lr.") and line.endswith("pass") for line in lines) > 5
+
+
+def test_a_broken_family_fails_and_the_others_go_on(tmp_path):
+    for family in ("opt", "bert"):
+        shutil.copytree(FIXTURES / "vlmig" / family, tmp_path / family)
+    (tmp_path / "bert" / "golden.json").write_text("no JSON")
+    done = check(tmp_path)
+    assert done.returncode == 1 and failed(done) == ["bert:"]
+    assert "opt.b2.fused_loss" in done.stdout

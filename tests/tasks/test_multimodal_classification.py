@@ -224,3 +224,14 @@ def test_a_missing_row_is_an_error_that_says_what_to_do(list_dataset, tmp_path):
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         ClassificationConfig(**options)
+
+
+def test_scored_rows_whose_rationale_says_nothing_are_counted(
+    list_dataset, rule_model, run, tmp_path
+):
+    records = [{"question": ["q"], "rationale": r, "region": [1]} for r in ([], [[1]], [[2]])]
+    dataset = list_dataset([(f"p{n}", "0.9 x") for n in range(3)], records)
+    run(Task(ClassificationConfig()), dataset, rule_model, tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["empty_rationale"] == 2
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    assert "<b>2</b><span>scored without a rationale's words" in page

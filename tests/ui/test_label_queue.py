@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from lavis.common.errors import ConfigError, DataError
 from lavis.ui.judgements import Judgement
 from lavis.ui.label_queue import Item, LabelQueue, read_items
+from lavis.ui.shown import RecordViewer
 
 ITEMS = [Item(i, f"k{i}", f"id{i}", True) for i in range(6)]
 
@@ -92,3 +93,10 @@ def test_a_limit_draws_the_same_rows_for_a_seed(world):
     drawn = [[i.index for i in read_items(dataset, limit=5, seed=s).items] for s in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert all(len(d) == 5 and d == sorted(d) for d in drawn)
+
+
+def test_nothing_is_to_rate_or_show_of_an_empty_rationale(world):
+    dataset = world.open([world.record(0, rationale=[])])
+    assert not read_items(dataset).items[0].has_rationale
+    titles = [part.title for part in RecordViewer(dataset).show(0).parts]
+    assert titles == ["Question", "Answer"]
