@@ -65,13 +65,16 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             done = store.fill(requests, rank=world.rank, world_size=world.size, verify=args.verify)
             made = sum(world.gather(done.made, "pictures stored"))
+            withheld = sum(world.gather(done.withheld, "pictures withheld"))
             scored = score_share(store, requests, config, world)
             scored = sum(world.gather(scored, "scores stored"))
             if world.is_main:
                 distinct = len(set(requests))
+                kept = f", {withheld} withheld by a safety checker" if withheld else ""
                 print(
-                    f"{len(requests)} pictures asked for, {distinct} distinct: {distinct - made} "
-                    f"were stored, {made} made now; {scored} scores"
+                    f"{len(requests)} pictures asked for, {distinct} distinct: "
+                    f"{distinct - made - withheld} were stored, {made} made now{kept}; "
+                    f"{scored} scores"
                 )
     except (ConfigError, DataError) as error:
         print(error, file=sys.stderr)

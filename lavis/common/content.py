@@ -72,6 +72,20 @@ def content_digest(path: str | os.PathLike[str]) -> str:
     raise DataError(f"{path}: it changes while it is read; start again when it is finished")
 
 
+def folder_digest(folder: str | os.PathLike[str]) -> str:
+    """Return a digest of all files of a folder and below: their names there and their content.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    root = Path(folder)
+    state = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        name = os.fsencode(path.relative_to(root)).hex()
+        state.update(f"{name} {content_digest(path)}\n".encode())
+    return state.hexdigest()
+
+
 def _read(path: str | os.PathLike[str]) -> str:
     state = hashlib.blake2b(digest_size=16)
     with open(path, "rb", buffering=0) as file:

@@ -49,6 +49,16 @@ def picture_requests(prompts: Iterable[str], seed: int = 0) -> list[PictureReque
     return requests
 
 
+class Withheld(NamedTuple):
+    """Stands for a picture that its generator drew and does not hand out.
+
+    Attributes:
+        reason: who withholds it, such as `the pipeline's safety checker`.
+    """
+
+    reason: str
+
+
 class Generator(ABC):
     """Something that the picture store can keep the output of.
 
@@ -73,6 +83,10 @@ class Generator(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that the output depends on besides the request; JSON-able."""
 
+    def release(self) -> None:
+        """Let go of what only drawing needs, such as a model on the GPU; drawing loads it again."""
+        return
+
     def shows(self, prompt: str) -> bool | None:
         """Return whether something of a prompt is drawn, or None where nobody can tell."""
         return None
@@ -82,8 +96,10 @@ class PictureGenerator(Generator):
     """Prompts to pictures."""
 
     @abstractmethod
-    def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
+    def generate(self, requests: Sequence[PictureRequest]) -> Sequence[Image.Image | Withheld]:
         """Return one RGB picture for each request, whatever the others in the list are.
+
+        A picture that must not be shown is `Withheld`, always for the same request.
 
         Raises:
             DataError: a picture cannot be had; the message names the prompt.

@@ -23,6 +23,7 @@ class CaptionedPictures:
     """
 
     def __init__(self, config: RetrievalConfig) -> None:
+        self.config = config
         self.path = Path(config.records).expanduser()
         self.image_field, self.caption_field = config.image_field, config.caption_field
         if not self.path.is_file():
@@ -61,6 +62,28 @@ class CaptionedPictures:
         if not isinstance(value, str):
             raise DataError(f"{self.path}, row {row}: no picture in '{self.image_field}'")
         return decode(inside(self.root, value).read_bytes(), value)
+
+    def file_names(self) -> list[str]:
+        """Return the pictures that lie beside the records; those inside a parquet are not named."""
+        if self._parquet is None:
+            return sorted(set(self._names))
+        found: set[str] = set()
+        for group in range(len(self._group_starts) - 1):
+            kind = self._parquet.schema_arrow.field(self.image_field).type
+            column = self.image_field
+            if str(kind).startswith("struct"):  # the form of Hugging Face data sets
+                names = [kind.field(n).name for n in range(kind.num_fields)]
+                if "path" not in names or "bytes" in names:
+                    continue
+                column = f"{self.image_field}.path"
+            elif "string" not in str(kind):
+                continue
+            table = self._parquet.read_row_group(group, columns=[column])
+            for value in table.column(0).to_pylist():
+                name = value.get("path") if isinstance(value, dict) else value
+                if isinstance(name, str):
+                    found.add(name)
+        return sorted(found)
 
     def _open_lines(self) -> list[list[str]]:
         captions = []

@@ -6,6 +6,7 @@ Shapes: N texts or pictures, L tokens (at most 77), S edge in pixels, E width of
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from lavis.common.pretrained import load_pretrained
 
 logger = logging.getLogger(__name__)
 
+# Parts of a config that change no vector.
+_SAYS_NO_NUMBER = {"_name_or_path", "architectures", "dtype", "transformers_version"}
 Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
 
@@ -100,6 +103,7 @@ class ClipEncoder:
         preprocessing: of pictures.
         compat: `released` repeats two faults of the published scores: the last 77 columns are
             kept instead of the first, and the ids stand as the mask (`released_mask`).
+        text_identity: of the tokenizer.
     """
 
     def __init__(
@@ -109,12 +113,15 @@ class ClipEncoder:
         preprocessing: Preprocessing,
         *,
         compat: Literal["released"] | None = None,
+        text_identity: str | None = None,
     ) -> None:
         whole: Any = model.float().eval().requires_grad_(False)
         self.model = whole
         self.tokenize = tokenize
         self.preprocessing = preprocessing
         self.compat = compat
+        self._text_identity = text_identity
+        self._home: torch.device = whole.logit_scale.device
         self.limit = int(whole.config.text_config.max_position_embeddings)
         self.width = int(whole.config.projection_dim)
 
@@ -143,19 +150,34 @@ class ClipEncoder:
 
         size = int(model.config.vision_config.image_size)
         return cls(
-            model.to(pick_device(device)), tokenize, _processing_of(name, size), compat=compat
+            model.to(pick_device(device)),
+            tokenize,
+            _processing_of(name, size),
+            compat=compat,
+            text_identity=_tokenizer_hash(tokenizer),
         )
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return self.model.logit_scale.device
+        """Where the model runs."""
+        return self._home
+
+    def release(self) -> None:
+        """Take the model off its device; the next call takes it there again."""
+        self.model.to("cpu")
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what embeddings depend on: a hash of the weights, pictures, compat rules."""
+        """Return what embeddings depend on.
+
+        A hash of the weights, the model's settings, tokenizer, pictures, kind of device (a GPU
+        rounds convolutions otherwise), compat rules.
+        """
         how = self.preprocessing
         return {
             "weights": _weights_hash(self.model),
+            "config": _config_hash(self.model.config),
+            "tokenizer": self._text_identity,
+            "device": self._home.type,
             "pictures": [how.shortest_edge, how.crop, list(how.mean), list(how.std)],
             "compat": self.compat,
         }
@@ -176,7 +198,7 @@ class ClipEncoder:
             mask = released_mask(input_ids)
         else:
             input_ids, mask = truncate(input_ids, attention_mask, self.limit)
-        states = self.model.text_model(
+        states = self.model.to(self._home).text_model(
             input_ids=input_ids.to(self.device), attention_mask=mask.to(self.device)
         )
         return F.normalize(self.model.text_projection(states.pooler_output), dim=-1)
@@ -184,7 +206,7 @@ class ClipEncoder:
     @torch.inference_mode()
     def embed_pixels(self, pixel_values: Tensor) -> Tensor:
         """Return unit vectors `(N, E)` of pixel values `(N, 3, S, S)`."""
-        states = self.model.vision_model(pixel_values=pixel_values.to(self.device))
+        states = self.model.to(self._home).vision_model(pixel_values=pixel_values.to(self.device))
         return F.normalize(self.model.visual_projection(states.pooler_output), dim=-1)
 
 
@@ -205,6 +227,21 @@ def _processing_of(name: str, size: int) -> Preprocessing:
         mean=tuple(found.get("image_mean", Preprocessing.mean)),
         std=tuple(found.get("image_std", Preprocessing.std)),
     )
+
+
+def _config_hash(config: Any) -> str:
+    """Return a hash of a model's settings, without what only says where it is from."""
+    said = {k: v for k, v in config.to_dict().items() if k not in _SAYS_NO_NUMBER}
+    return hashlib.blake2b(
+        json.dumps(said, sort_keys=True, default=str).encode(), digest_size=16
+    ).hexdigest()
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    """Return a hash of all that turns texts into tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    said = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab())
+    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 def _weights_hash(model: nn.Module) -> str:

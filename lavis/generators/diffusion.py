@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import gc
+import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from PIL import Image
 
 from lavis.common import pretrained
+from lavis.common.content import folder_digest
 from lavis.common.dist import pick_device
 from lavis.common.errors import ConfigError
 from lavis.common.registry import generators
-from lavis.generators.base import PictureGenerator, PictureRequest
+from lavis.generators.base import PictureGenerator, PictureRequest, Withheld
 from lavis.generators.config import DiffusionConfig
 
+logger = logging.getLogger(__name__)
+
+_NO_PIXELS = {"batch_size", "device"}  # options on which no pixel depends
+_CHECKED = ("nsfw_content_detected", "nsfw_detected")  # what pipelines call their checker's flags
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -43,34 +50,48 @@ class DiffusionGenerator(PictureGenerator):
         return cls(config)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return model, revision, steps, guidance, size, and a local folder's weight files."""
-        config = self.config
-        folder = Path(config.model).expanduser()
+        """Return the options, what the weights are computed in, and a local folder's content.
+
+        Scheduler and safety checker are part of the folder, or of the revision on the hub.
+        """
+        options = {k: v for k, v in asdict(self.config).items() if k not in _NO_PIXELS}
+        folder = Path(self.config.model).expanduser()
+        if folder.is_dir():
+            options["model"] = folder.name
         return {
+            **options,
             "name": self.name,
-            "model": folder.name if folder.is_dir() else config.model,
-            "files": _files_hash(folder) if folder.is_dir() else None,
-            "revision": config.revision,
-            "variant": config.variant,
-            "dtype": config.dtype,
-            "steps": config.steps,
-            "guidance_scale": config.guidance_scale,
-            "negative_prompt": config.negative_prompt,
-            "image_size": config.image_size,
+            "files": folder_digest(folder) if folder.is_dir() else None,
+            "dtype": weights_dtype(self.config),
         }
 
-    def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the pipeline behind: another process that draws loads its own."""
+        return {**self.__dict__, "_pipeline": None}
+
+    def release(self) -> None:
+        """Let go of the pipeline and of its memory on the GPU."""
+        if self._pipeline is not None:
+            self._pipeline = None
+            gc.collect()  # modules and their hooks refer to each other
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
+    def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image | Withheld]:
         """Return square RGB pictures, in batches of `batch_size`.
+
+        What the pipeline's safety checker blanks is withheld: the same prompt, index and seed give
+        the same noise again, so drawing it again would change nothing.
 
         Raises:
             ConfigError: diffusers is missing, or the model cannot be loaded.
         """
-        pictures: list[Image.Image] = []
+        pictures: list[Image.Image | Withheld] = []
         for start in range(0, len(requests), self.batch_size):
             pictures += self._draw(requests[start : start + self.batch_size])
         return pictures
 
-    def _draw(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
+    def _draw(self, requests: Sequence[PictureRequest]) -> list[Image.Image | Withheld]:
         config = self.config
         options: dict[str, Any] = {}
         if config.negative_prompt is not None:
@@ -85,7 +106,11 @@ class DiffusionGenerator(PictureGenerator):
             output_type="pil",
             **options,
         )
-        return [picture.convert("RGB") for picture in drawn.images]
+        flags = _flags(drawn, len(requests))
+        return [
+            Withheld("the pipeline's safety checker") if flag else _checked(picture, request)
+            for picture, flag, request in zip(drawn.images, flags, requests, strict=True)
+        ]
 
     def _loaded(self) -> Any:
         if self._pipeline is None:
@@ -107,24 +132,45 @@ def load_pipeline(config: DiffusionConfig) -> Any:
             "pip install 'lavis-commonsense[t2i]'"
         ) from None
     device = pick_device(config.device)
-    dtype = config.dtype or ("fp16" if device.type == "cuda" else "fp32")
     pipeline = pretrained.load_pipeline(
         diffusers.AutoPipelineForText2Image,
         config.model,
         refusal=f"model: cannot load the pipeline '{config.model}'",
         revision=config.revision,
         variant=config.variant,
-        torch_dtype=_DTYPES[dtype],
+        torch_dtype=_DTYPES[weights_dtype(config)],
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
 
-def _files_hash(folder: Path) -> str:
-    """Return a hash of a pipeline folder's file names and sizes, and of its settings."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(json.dumps([str(path.relative_to(folder)), path.stat().st_size]).encode())
-        if path.suffix == ".json":
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def weights_dtype(config: DiffusionConfig) -> str:
+    """Return what the weights are loaded in: as configured, else fp16 on CUDA, fp32 elsewhere.
+
+    Raises:
+        ConfigError: CUDA is asked for and not there.
+    """
+    return config.dtype or ("fp16" if pick_device(config.device).type == "cuda" else "fp32")
+
+
+def _flags(drawn: Any, count: int) -> list[bool]:
+    """Return of each picture whether the pipeline blanked it; none where it checks nothing."""
+    for name in _CHECKED:
+        flags = getattr(drawn, name, None)
+        if flags is not None:
+            return [bool(flag) for flag in flags]
+    return [False] * count
+
+
+def _checked(picture: Image.Image, request: PictureRequest) -> Image.Image:
+    """Return the picture as RGB, and say where it is all black, as what overflows in fp16 is."""
+    picture = picture.convert("RGB")
+    if not np.asarray(picture).any():
+        logger.warning(
+            "the picture of %r (number %d, seed %d) is all black, and no safety checker says why; "
+            "it is used. Weights that overflow in fp16 give this: try the option dtype=fp32",
+            request.prompt[:80],
+            request.index,
+            request.seed,
+        )
+    return picture

@@ -8,16 +8,16 @@ words in lower case, joined by `_` (`prompt_name`), such as `a_photo_of_a_banana
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 from PIL import Image
 
+from lavis.common.content import content_digest
 from lavis.common.errors import DataError
 from lavis.common.registry import generators
 from lavis.generators.base import PictureGenerator, PictureRequest
@@ -26,12 +26,13 @@ from lavis.generators.picture_files import (
     SUFFIXES,
     decode,
     existing_folder,
-    file_hash,
+    files_identity,
     inside,
     read_json_lines,
 )
 
 _NAME_LENGTH = 120
+_NO_PIXELS = {"root", "batch_size"}  # options whose part is told by content, or that have none
 
 
 def prompt_hash(prompt: str) -> str:
@@ -71,19 +72,14 @@ class FolderGenerator(PictureGenerator):
         return cls(config)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return a hash of the files' names, sizes and change times, and of the manifest."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name in sorted({name for names in self._files.values() for name in names}):
-            path = self.root / name
-            status = os.stat(path) if path.is_file() else None
-            seen = [name, status.st_size, status.st_mtime_ns] if status else [name]
-            digest.update(json.dumps(seen).encode())
-        manifest = file_hash(self._manifest) if self._manifest else None
+        """Return the options, and what the files and the manifest hold."""
+        options = {k: v for k, v in asdict(self.config).items() if k not in _NO_PIXELS}
+        names = {name for names in self._files.values() for name in names}
         return {
             "name": self.name,
-            "files": digest.hexdigest(),
-            "manifest": manifest,
-            "missing": self.config.missing,
+            **options,
+            "files": files_identity(self.root, names),
+            "manifest": content_digest(self._manifest) if self._manifest else None,
         }
 
     def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:

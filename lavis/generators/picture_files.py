@@ -6,14 +6,16 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from lavis.common.content import FileState, content_digest, file_state
 from lavis.common.errors import DataError
 
+READ_AT_MOST = 1 << 28  # bytes of pictures that are read at a start to say what they are
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".gif")
 # What Pillow's readers raise on broken files.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError)
@@ -79,10 +81,25 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}, line {number}: not JSON: {error}") from None
 
 
-def file_hash(path: Path) -> str:
-    """Return a hash of a file's bytes."""
+def files_identity(root: Path, names: Iterable[str]) -> str:
+    """Return a digest of files of a folder: their names and content.
+
+    Of a folder of more than `READ_AT_MOST` bytes: names, sizes, change and status times, so that
+    a start need not read it all.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    states = {name: _state_of(root / name) for name in sorted(set(names))}
+    is_read = sum(state.size for state in states.values() if state) <= READ_AT_MOST
+    for name, state in states.items():
+        seen: Any = None if state is None else list(state)
+        if is_read and state is not None:
+            seen = content_digest(root / name)
+        digest.update(json.dumps([os.fsencode(name).hex(), seen]).encode())
     return digest.hexdigest()
+
+
+def _state_of(path: Path) -> FileState | None:
+    try:
+        return file_state(path)
+    except OSError:
+        return None

@@ -6,17 +6,21 @@ Shapes: M captions, N prompts, E width of a text vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
 
+from lavis.common.content import content_digest
 from lavis.common.registry import generators
 from lavis.generators.base import PictureGenerator, PictureRequest
 from lavis.generators.captions import CaptionedPictures
 from lavis.generators.config import RetrievalConfig
-from lavis.generators.picture_files import file_hash
+from lavis.generators.picture_files import files_identity
 
+# Options whose part in the pictures is told by content, or that have none.
+_NO_PIXELS = {"records", "image_root", "clip_model", "batch_size", "device"}
 _BLOCK = 4_000_000  # similarities in memory at a time
 _DECIMALS = 6  # similarities that differ by less tie, so that rounding cannot change the order
 
@@ -28,6 +32,9 @@ class TextIndex(Protocol):
 
     def similarity(self, prompts: Sequence[str]) -> np.ndarray:
         """Return `(N, M)`."""
+
+    def release(self) -> None:
+        """Take what compares texts off its device."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Return how texts are compared; JSON-able."""
@@ -51,6 +58,9 @@ class TfidfIndex:
         """Return `(N, M)`; 0 where no word is shared."""
         return (self._vectorizer.transform(prompts) @ self._captions.T).toarray()
 
+    def release(self) -> None:
+        """Do nothing: it is in memory."""
+
     def fingerprint(self) -> dict[str, Any]:
         """Return the kind of index; its weights are a function of the captions."""
         return {"similarity": "tfidf"}
@@ -60,9 +70,15 @@ class EmbeddingIndex:
     """Dot products of unit text vectors, such as CLIP's."""
 
     def __init__(
-        self, captions: Sequence[str], embed: EmbedTexts, identity: Any, *, batch_size: int = 64
+        self,
+        captions: Sequence[str],
+        embed: EmbedTexts,
+        identity: Any,
+        *,
+        batch_size: int = 64,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
-        self._embed, self._identity = embed, identity
+        self._embed, self._identity, self.release = embed, identity, release
         parts = [
             embed(captions[start : start + batch_size])
             for start in range(0, len(captions), batch_size)
@@ -113,19 +129,26 @@ class RetrievalGenerator(PictureGenerator):
         index = EmbeddingIndex(
             pictures.captions,
             lambda texts: encoder.embed_texts(texts).cpu().numpy(),
-            encoder.fingerprint()["weights"],
+            encoder.fingerprint(),
             batch_size=config.batch_size,
+            release=encoder.release,
         )
         return cls(pictures, index, batch_size=config.batch_size)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return a hash of the records, their fields, and how texts are compared."""
+        """Return what records, pictures and fields are, and how texts are compared."""
+        options = {k: v for k, v in asdict(self.pictures.config).items() if k not in _NO_PIXELS}
         return {
             "name": self.name,
-            "records": file_hash(self.pictures.path),
-            "fields": [self.pictures.image_field, self.pictures.caption_field],
+            **options,
+            "records": content_digest(self.pictures.path),
+            "pictures": files_identity(self.pictures.root, self.pictures.file_names()),
             **self.index.fingerprint(),
         }
+
+    def release(self) -> None:
+        """Take the index's encoder off its device."""
+        self.index.release()
 
     def nearest(self, prompts: Sequence[str], count: int) -> list[list[int]]:
         """Return the rows of the `count` nearest pictures of each prompt, nearest first."""

@@ -1,7 +1,8 @@
 """Pictures on disk with their features and scores: drawn once, for any number of runs and ranks.
 
 An entry's key names the generator, the prompt, the index and the seed, so it never goes stale. Two
-processes that draw one picture at a time write the same entry, and none is read half-written.
+processes that draw one picture at a time write the same entry, and none is read half-written. A
+picture that its generator withholds leaves a mark in its place, so that it is not drawn again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lavis.common import dist
 from lavis.common.cache import Cache, make_key
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.logger import Progress
-from lavis.generators.base import FeaturesGenerator, Generator, PictureGenerator, PictureRequest
+from lavis.generators.base import FeaturesGenerator, Generator, PictureRequest, Withheld
 from lavis.generators.scoring import PictureScorer
 
 VERSION = 1  # of the stored form
@@ -31,10 +32,12 @@ class FillReport:
     Attributes:
         share: distinct requests of this process.
         made: of them, those that were missing and are stored now.
+        withheld: of them, those that their generator does not hand out, now or at an earlier fill.
     """
 
     share: int
     made: int
+    withheld: int = 0
 
 
 class PictureStore:
@@ -56,15 +59,20 @@ class PictureStore:
         format: Literal["webp", "png"] = "webp",
     ) -> None:
         self.cache = cache
-        self.generator = generator
+        self.generator: Any = generator
         self.size = size
         self.format = format
         self._fingerprint = generator.fingerprint()
+        # whether requests give features (`text_embed`) instead of pictures
+        self.makes_features = isinstance(generator, FeaturesGenerator)
 
-    @property
-    def makes_features(self) -> bool:
-        """Whether requests give features (`text_embed`) instead of pictures."""
-        return isinstance(self.generator, FeaturesGenerator)
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the generator's means of drawing behind: loader processes read what is there."""
+        return {**self.__dict__, "generator": _Elsewhere(self.generator)}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what the generator's pictures depend on, as it was when the store was made."""
+        return self._fingerprint
 
     def key(self, prompt: str, index: int = 0, seed: int = 0) -> str:
         """Return the key of one picture (or of what stands for it); `key(*request)` works."""
@@ -90,8 +98,15 @@ class PictureStore:
         """
         distinct = _distinct(requests)
         if verify:
-            return [r for r in distinct if self.cache.get(self.key(*r)) is None]
-        return [r for r in distinct if self.key(*r) not in self.cache]
+            there = [self.cache.get(self.key(*r)) is not None for r in distinct]
+        else:
+            there = [self.key(*r) in self.cache for r in distinct]
+        lost = [r for r, is_there in zip(distinct, there, strict=True) if not is_there]
+        return [r for r in lost if not self.is_withheld(r)]
+
+    def is_withheld(self, request: PictureRequest) -> bool:
+        """Return whether a picture was drawn and is not handed out."""
+        return _mark_of(self.key(*request)) in self.cache
 
     def fill(
         self,
@@ -134,16 +149,21 @@ class PictureStore:
             self._make(batch)
             meter.add(len(batch))
         meter.close()
-        return FillReport(share=len(share), made=len(wanted))
+        withheld = 0 if self.makes_features else sum(map(self.is_withheld, share))
+        made = len(wanted) - sum(map(self.is_withheld, wanted))
+        return FillReport(share=len(share), made=made, withheld=withheld)
 
     def picture(self, key: str) -> Image.Image:
         """Return a stored RGB picture.
 
         Raises:
-            DataError: it is not stored, or damaged.
+            DataError: it is not stored, or damaged, or its generator withholds it.
         """
         picture = self._read(key)
         if picture is None:
+            reason = self.cache.get(_mark_of(key))
+            if reason is not None:
+                raise DataError(f"withheld picture: by {reason.decode()}")
             raise DataError(
                 f"{self.cache.root}: picture {key} is not stored, or damaged; draw it with "
                 "scripts/generate_images.py --verify"
@@ -151,12 +171,16 @@ class PictureStore:
         return picture
 
     def pictures(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
-        """Return the pictures of requests, making here those that are missing or damaged."""
+        """Return the pictures of requests, making here those that are missing or damaged.
+
+        Raises:
+            DataError: a picture is withheld; ask `is_withheld` first.
+        """
         if self.makes_features:
             raise ConfigError(f"generator '{self.generator.name}' makes features, no pictures")
         found = {request: self._read(self.key(*request)) for request in _distinct(requests)}
         lost = [request for request, picture in found.items() if picture is None]
-        self._make(lost)
+        self._make([request for request in lost if not self.is_withheld(request)])
         found |= {request: self.picture(self.key(*request)) for request in lost}
         return [picture for r in requests if (picture := found[r]) is not None]
 
@@ -181,6 +205,14 @@ class PictureStore:
         """
         return self.cache.get_array(self._features_key(key, tower))
 
+    def has_features(self, key: str, tower: Any) -> bool:
+        """Return whether a picture's features are stored; only reading tells if they are whole."""
+        return self._features_key(key, tower) in self.cache
+
+    def drop_features(self, key: str, tower: Any) -> None:
+        """Forget a picture's features, so that the next start computes them anew."""
+        self.cache.path(self._features_key(key, tower)).unlink(missing_ok=True)
+
     def put_features(self, key: str, tower: Any, features: np.ndarray) -> None:
         """Store a picture's features `(P, D)`."""
         self.cache.put_array(self._features_key(key, tower), features)
@@ -192,6 +224,8 @@ class PictureStore:
         texts: Sequence[str] | None = None,
     ) -> np.ndarray:
         """Return `(N,)` float32 similarities in [0, 1], computing and storing the missing ones.
+
+        A withheld picture's is 0.
 
         Args:
             requests: pictures; they are made where they are missing.
@@ -208,6 +242,10 @@ class PictureStore:
         ]
         found = {key: self.cache.get_array(key) for key in dict.fromkeys(keys)}
         todo = [p for p in range(len(keys)) if found[keys[p]] is None]
+        self._make(self.missing([requests[p] for p in todo]))
+        for place in [p for p in todo if self.is_withheld(requests[p])]:
+            found[keys[place]] = np.zeros((), dtype=np.float32)
+        todo = [p for p in todo if found[keys[p]] is None]
         todo = list({keys[p]: p for p in reversed(todo)}.values())[::-1]
         for start in range(0, len(todo), scorer.batch_size):
             part = todo[start : start + scorer.batch_size]
@@ -220,7 +258,6 @@ class PictureStore:
         return np.array([found[key] for key in keys], dtype=np.float32)
 
     def _shape(self) -> tuple[int, int]:
-        assert isinstance(self.generator, FeaturesGenerator)
         return self.generator.shape
 
     def _read(self, key: str) -> Image.Image | None:
@@ -237,12 +274,14 @@ class PictureStore:
         size = max(1, self.generator.batch_size)
         for start in range(0, len(requests), size):
             batch = requests[start : start + size]
-            generator: Any = self.generator
-            for request, made in zip(batch, generator.generate(batch), strict=True):
-                if isinstance(generator, PictureGenerator):
-                    self.cache.put(self.key(*request), self._encode(made))
+            for request, made in zip(batch, self.generator.generate(batch), strict=True):
+                key = self.key(*request)
+                if isinstance(made, Withheld):
+                    self.cache.put(_mark_of(key), made.reason.encode())
+                elif self.makes_features:
+                    self.cache.put_array(key, made)
                 else:
-                    self.cache.put_array(self.key(*request), made)
+                    self.cache.put(key, self._encode(made))
 
     def _encode(self, picture: Image.Image) -> bytes:
         picture = picture.convert("RGB")
@@ -256,6 +295,32 @@ class PictureStore:
         else:
             picture.save(buffer, "PNG", compress_level=3)
         return buffer.getvalue()
+
+
+class _Elsewhere:
+    """A generator as other processes see it: what it is, without what it draws with."""
+
+    def __init__(self, generator: Generator | _Elsewhere) -> None:
+        self.name: str = generator.name
+        self.uses_seed: bool = generator.uses_seed
+        self.batch_size: int = generator.batch_size
+        self.credit: str | None = generator.credit
+        self.shape = getattr(generator, "shape", None)
+
+    def generate(self, requests: Sequence[PictureRequest]) -> Any:
+        """Raise: pictures are drawn before loader processes start."""
+        raise DataError(
+            f"{len(requests)} pictures of generator '{self.name}' are not stored, first of "
+            f"{requests[0].prompt[:80]!r}; start again to draw them"
+        )
+
+    def release(self) -> None:
+        """Do nothing: nothing is held."""
+
+
+def _mark_of(key: str) -> str:
+    """Return the key of the mark that stands for a withheld picture."""
+    return make_key("withheld", VERSION, picture=key)
 
 
 def _distinct(requests: Sequence[PictureRequest]) -> list[PictureRequest]:

@@ -7,6 +7,7 @@ Shapes: P tokens for one picture, E width of CLIP's joint space.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ from lavis.generators.base import FeaturesGenerator, PictureRequest
 from lavis.generators.clip import ClipEncoder
 from lavis.generators.config import TextEmbedConfig
 from lavis.generators.words import content_words
+
+_NO_VECTOR = {"model", "batch_size", "device"}  # the encoder says what it is and where it runs
 
 
 @generators.register("text_embed")
@@ -47,17 +50,17 @@ class TextEmbedGenerator(FeaturesGenerator):
         return cls(ClipEncoder.from_pretrained(config.model, device=config.device), config)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return a hash of the weights, and what of a prompt is embedded."""
-        return {
-            "name": self.name,
-            "weights": self._weights,
-            "of": self.config.of,
-            "num_tokens": self.config.num_tokens,
-        }
+        """Return what the encoder's vectors depend on, and what of a prompt is embedded."""
+        options = {k: v for k, v in asdict(self.config).items() if k not in _NO_VECTOR}
+        return {"name": self.name, **options, "encoder": self._encoder_fingerprint}
 
     @cached_property
-    def _weights(self) -> str:
-        return self.encoder.fingerprint()["weights"]
+    def _encoder_fingerprint(self) -> dict[str, Any]:
+        return self.encoder.fingerprint()
+
+    def release(self) -> None:
+        """Take the encoder off its device."""
+        self.encoder.release()
 
     def texts(self, request: PictureRequest) -> list[str]:
         """Return the P texts whose vectors a request gets."""

@@ -77,7 +77,9 @@ class Evaluator:
         journal = Journal(folder, identity, world.rank)
         left = [unit for unit in range(len(plan)) if not journal.done(unit)]
         if left:
-            self._task.prepare(self._model, dataset, world)
+            # what a task computes ahead is what the model would compute in the loop
+            with torch.no_grad(), autocast(world.device, self._dtype):
+                self._task.prepare(self._model, dataset, world)
         world.barrier(f"{name}: start")  # nobody writes before everybody has read what is left
         self._score(dataset, plan, journal, name=name, units=left[world.rank :: world.size])
         journal.close()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lavis.common.content import folder_digest
 from lavis.common.errors import DataError, RecordError
 from lavis.common.logger import Progress
 from lavis.generators.base import PictureRequest, picture_requests
@@ -38,6 +40,7 @@ class QuestionPictures:
 
     Attributes:
         skipped: row numbers of questions that need no pictures.
+        withheld: pictures that the generator drew and does not hand out; questions have fewer then.
     """
 
     def __init__(
@@ -49,16 +52,30 @@ class QuestionPictures:
         self._tower: Any = None
         self.weighed = config.scorer is not None
         self.skipped: frozenset[int] = frozenset()
+        self.withheld: frozenset[PictureRequest] = frozenset()
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what pictures depend on besides questions."""
-        return {"generator": self.store.generator.fingerprint(), "per": self._per}
+        found: dict[str, Any] = {"generator": self.store.fingerprint(), "per": self._per}
+        folder = Path(self.config.clip_model).expanduser()
+        if self.config.scorer == "clip" and folder.is_dir():
+            found["clip_model"] = folder_digest(folder)
+        return found
 
     def sets(self, question: Question) -> list[PictureSet]:
         """Return the sets of a question: one, or one for each prompt; none where it is skipped.
 
         The anchor, which stands for the whole text, comes first: a single picture is that one.
+        Withheld pictures are left out; where all are, there are no sets.
         """
+        found = [tuple(r for r in one if r not in self.withheld) for one in self._all(question)]
+        return found if any(found) else []
+
+    def withheld_of(self, question: Question) -> int:
+        """Return how many distinct pictures of a question are withheld."""
+        return len({r for one in self._all(question) for r in one} & self.withheld)
+
+    def _all(self, question: Question) -> list[PictureSet]:
         if question.index in self.skipped:
             return []
         per_question = self._per == "question"
@@ -78,27 +95,61 @@ class QuestionPictures:
     def prepare(self, model: Any, dataset: BenchmarkDataset, world: Any) -> None:
         """Make, encode and score what is missing, each process its share; all of them call this.
 
+        Features are computed in the autocast that this is called in, so that they are those which
+        the model would compute there itself; all else in full precision.
+
         Args:
-            model: gives `encode_frozen` and `frozen_fingerprint`.
-            world: gives `rank`, `size`, `beat` and `barrier`.
+            model: gives `encode_frozen`, `frozen_fingerprint` and `device`.
+            world: gives `rank`, `size`, `beat`, `gather` and `barrier`.
         """
-        wanted = list(dict.fromkeys(self.requests(dataset)))
-        share = wanted[world.rank :: world.size]
-        made = self._fill(share, world)
-        world.barrier("pictures made")
-        logger.info("%d distinct pictures, %d of this process's are new", len(wanted), made)
-        if self._keep and not self.store.makes_features:
-            self._tower = [model.frozen_fingerprint(), dataset.vis_processor.describe()]
-            self._encode(share, model, dataset, world)
-        scorer = build_scorer(self.config, self.store.generator)
-        if scorer is not None:
-            for start in range(0, len(share), _CHUNK):
-                self.store.scores(share[start : start + _CHUNK], scorer)
-                world.beat("scores of pictures")
-            world.barrier("pictures scored")
-            values = self.store.scores(wanted, scorer).tolist()
-            self._scores = dict(zip(wanted, values, strict=True))
+        import torch
+
+        device = model.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        with torch.autocast(device, enabled=False):
+            self.withheld = frozenset()
+            wanted = list(dict.fromkeys(self.requests(dataset)))
+            share = wanted[world.rank :: world.size]
+            made = self._fill(share, world)
+            logger.info("%d distinct pictures, %d of this process's are new", len(wanted), made)
+            self._note_withheld(share, len(wanted), world)
+            wanted, share = (
+                [request for request in some if request not in self.withheld]
+                for some in (wanted, share)
+            )
+            if self._keep and not self.store.makes_features:
+                processing = dataset.vis_processor.describe()
+                self._tower = [model.frozen_fingerprint(), device, str(dtype), processing]
+                with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+                    self._encode(share, model, dataset, world)
+            self._weigh(wanted, share, world)
+        self.store.generator.release()
         world.barrier("pictures ready")
+
+    def _note_withheld(self, share: Sequence[PictureRequest], count: int, world: Any) -> None:
+        mine = [request for request in share if self.store.is_withheld(request)]
+        parts = world.gather(mine, "withheld pictures")
+        self.withheld = frozenset(PictureRequest(*request) for part in parts for request in part)
+        if self.withheld:
+            logger.warning(
+                "%d of %d pictures are withheld by the generator's safety checker; their questions "
+                "are asked with fewer pictures",
+                len(self.withheld),
+                count,
+            )
+
+    def _weigh(
+        self, wanted: Sequence[PictureRequest], share: Sequence[PictureRequest], world: Any
+    ) -> None:
+        scorer = build_scorer(self.config, self.store.generator)
+        if scorer is None:
+            return
+        for start in range(0, len(share), _CHUNK):
+            self.store.scores(share[start : start + _CHUNK], scorer)
+            world.beat("scores of pictures")
+        world.barrier("pictures scored")
+        values = self.store.scores(wanted, scorer).tolist()
+        self._scores = dict(zip(wanted, values, strict=True))
 
     def requests(self, dataset: BenchmarkDataset) -> Iterable[PictureRequest]:
         """Yield every picture that the questions of a data set are asked with."""
@@ -124,11 +175,10 @@ class QuestionPictures:
     def _encode(
         self, share: Sequence[PictureRequest], model: Any, dataset: BenchmarkDataset, world: Any
     ) -> None:
+        store = self.store
+        missing = [r for r in share if not store.has_features(store.key(*r), self._tower)]
         import torch
 
-        store = self.store
-        has = [store.features(store.key(*request), self._tower) is not None for request in share]
-        missing = [request for request, there in zip(share, has, strict=True) if not there]
         progress = Progress(
             len(missing), "features of pictures", unit="pictures", shown=world.rank == 0
         )
@@ -174,7 +224,11 @@ class QuestionPictures:
         for request in requests:
             features = store.features(store.key(*request), self._tower)
             if features is None:
-                raise RecordError(f"missing features of a picture: {request.prompt[:60]}")
+                store.drop_features(store.key(*request), self._tower)
+                raise RecordError(
+                    f"missing features of a picture: {request.prompt[:60]}; start again to compute "
+                    "them"
+                )
             found.append(features)
         return {"vision_features": torch.from_numpy(np.stack(found))}
 

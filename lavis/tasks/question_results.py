@@ -99,6 +99,9 @@ def write_results(
     for row, payload in rows:
         if payload.get("pictures") == []:
             counts["without_pictures"] += 1
+        if payload.get("withheld"):
+            counts["withheld_pictures"] += payload["withheld"]
+            counts["with_withheld_pictures"] += 1
         groups.setdefault(payload["group"], Group()).add(payload)
         gallery.offer(row, payload)
         released.add(payload)

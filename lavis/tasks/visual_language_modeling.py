@@ -65,6 +65,8 @@ class VisualLanguageModelingTask(BaseTask):
         if self._vocabulary is not None:
             digest = hashlib.sha256(self._vocabulary.numpy().tobytes()).hexdigest()
             options["vocabulary"] = digest[:16]
+        if self._store is not None:
+            options["generator"] = self._store.fingerprint()
         return options
 
     # What training and evaluation need before they start
@@ -123,6 +125,8 @@ class VisualLanguageModelingTask(BaseTask):
         wanted = getattr(dataset, "picture_requests", None)
         if wanted is None or not dataset.has_pictures:
             return
+        from lavis.generators.base import PictureRequest
+
         if self._store is None:
             from lavis.generators.build import build_store
 
@@ -134,6 +138,16 @@ class VisualLanguageModelingTask(BaseTask):
             part = requests[start : start + _CHUNK]
             self._store.fill(part, rank=0, world_size=1, progress=False)
             world.beat(f"pictures of {dataset.name}: {start + len(part)} of {len(requests)}")
+        self._store.generator.release()
+        withheld = sum(map(self._store.is_withheld, map(PictureRequest._make, requests)))
+        withheld = sum(world.gather(withheld, f"withheld pictures of {dataset.name}"))
+        if withheld and world.is_main:
+            logger.warning(
+                "%s: %d pictures are withheld by the generator's safety checker; their rows are "
+                "set aside",
+                dataset.name,
+                withheld,
+            )
         world.barrier(f"pictures of {dataset.name}")
 
     def _tokens_of(

@@ -106,7 +106,7 @@ class VisualQuestionsTask(BaseTask):
                 self._answers,
                 bench,
                 world,
-                model=model.text_fingerprint(),
+                model=f"{model.text_fingerprint()} {model.device.type}",
                 cache=self.pictures.store.cache,
                 threshold=threshold,
             )
@@ -117,7 +117,8 @@ class VisualQuestionsTask(BaseTask):
         import torch
 
         samples = text_rows(asks, self.texts.pad, share=not self.texts.masked)
-        with torch.no_grad():
+        # in full precision whatever the run evaluates in: the answers are kept for all of them
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
             return self._read(model, samples, {"": {}}, ["text"])
 
     def load_unit(self, dataset: RecordDataset, plan: Any, unit: int) -> QuestionBatch:
@@ -146,9 +147,9 @@ class VisualQuestionsTask(BaseTask):
     def _add_pictures(self, batch: QuestionBatch, dataset: BenchmarkDataset) -> None:
         """Add pictures, `picture_index` `(B, K)` and `scores` `(B, K)`, and those of the control.
 
-        Rows of questions that need none have -1 for each.
-
-        Where pictures are gone from the cache, the whole unit is set aside.
+        Rows have -1 where they have no picture: questions that need none, and in the place of
+        withheld pictures, at the end. Where pictures are gone from the cache, the whole unit is set
+        aside.
         """
         import torch
 
@@ -173,13 +174,14 @@ class VisualQuestionsTask(BaseTask):
             batch.rejects += rejects
             batch.rows, batch.questions, batch.asks, batch.samples = [], [], [], {}
             return
+        most = max(len(one) for sets in wanted.values() for one in sets)
         for prefix, sets in wanted.items():
-            none = [-1] * self.config.pictures.num_images
-            index = torch.tensor([[places[r] for r in one] or none for one in sets])
+            rows = [[places[r] for r in one] for one in sets]
+            index = torch.tensor([row + [-1] * (most - len(row)) for row in rows])
             batch.samples[f"{prefix}picture_index"] = index
             if pictures.weighed:
-                zero = [0.0] * len(none)
-                scores = [[pictures.score(r) or 0.0 for r in one] or zero for one in sets]
+                values = [[pictures.score(r) or 0.0 for r in one] for one in sets]
+                scores = [row + [0.0] * (most - len(row)) for row in values]
                 batch.samples[f"{prefix}scores"] = torch.tensor(scores)
 
     def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
@@ -283,6 +285,8 @@ class VisualQuestionsTask(BaseTask):
             for place, (question, payload) in enumerate(zip(batch.questions, made, strict=True)):
                 if self.pictures is not None and "reject" not in payload:
                     payload["pictures"] = self._described(batch, place, outputs)
+                    withheld = self.pictures.withheld_of(question)
+                    payload |= {"withheld": withheld} if withheld else {}
                     shown = self.pictures.shown(batch.sets[place])
                     payload |= {} if shown is None else {"shown": shown}
                 rows.append((question.index, payload))
@@ -302,9 +306,9 @@ class VisualQuestionsTask(BaseTask):
         }
         found = []
         for number, requests in enumerate(sets):
-            weights = (
-                shares[rows[number]].tolist() if shares is not None else [None] * len(requests)
-            )
+            weights: list[Any] = [None] * len(requests)
+            if shares is not None and requests:
+                weights = shares[rows[number]].tolist()[: len(requests)]
             found.append(
                 [
                     {

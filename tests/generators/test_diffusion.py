@@ -1,7 +1,9 @@
 """Diffusion: what the pipeline is asked for, and equal pictures from equal seeds."""
 
+import pickle
 import sys
 import types
+import weakref
 from typing import ClassVar
 
 import numpy as np
@@ -9,15 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
-from lavis.common.errors import ConfigError
+from lavis.common.cache import Cache
+from lavis.common.errors import ConfigError, DataError
 from lavis.generators.base import PictureRequest, picture_requests
 from lavis.generators.build import build_generator
+from lavis.generators.scoring import PictureScorer
+from lavis.generators.store import FillReport, PictureStore
 
 
 class FakePipeline:
     """Draws noise from the generators it is given, and remembers what it was asked for."""
 
     loaded: ClassVar[list] = []
+    flags = "nsfw_content_detected"  # pictures of prompts with "bare" in them are blanked
 
     @classmethod
     def from_pretrained(cls, name, **options):
@@ -38,7 +44,14 @@ class FakePipeline:
     def __call__(self, prompt, generator, height, width, **options):
         self.calls.append({"prompt": prompt, "size": (height, width), **options})
         noise = [torch.randint(0, 256, (height, width, 3), generator=g) for g in generator]
-        return types.SimpleNamespace(images=[Image.fromarray(n.byte().numpy()) for n in noise])
+        bare = ["bare" in text for text in prompt]
+        black = [flag or "overflow" in text for flag, text in zip(bare, prompt, strict=True)]
+        images = [
+            Image.fromarray((n * (not is_black)).byte().numpy())
+            for n, is_black in zip(noise, black, strict=True)
+        ]
+        flags = {self.flags: bare if any(bare) else None} if self.flags else {}
+        return types.SimpleNamespace(images=images, **flags)
 
 
 @pytest.fixture
@@ -83,20 +96,94 @@ def test_a_picture_depends_on_its_own_seed_only(fake):
     np.testing.assert_array_equal(wide.generate(requests[:1])[0], pictures[0])
 
 
-def test_the_fingerprint_holds_what_changes_pixels(fake, tmp_path):
-    def fingerprint(**options):
-        return build_generator("diffusion", options).fingerprint()
+def test_the_content_of_a_pipelines_folder_is_part_of_its_pictures(fake, tmp_path):
+    def fingerprint(folder):
+        return build_generator("diffusion", {"model": str(folder)}).fingerprint()
 
-    plain = fingerprint()
-    assert plain == fingerprint(batch_size=3, device="cpu")
-    changes = [{"steps": 2}, {"guidance_scale": 1.0}, {"image_size": 256}, {"model": "x"}]
-    changes += [{"revision": "r"}, {"dtype": "bf16"}, {"negative_prompt": "n"}, {"variant": "v"}]
-    assert all(fingerprint(**change) != plain for change in changes)
-    (tmp_path / "model_index.json").write_text("{}")
-    first = fingerprint(model=str(tmp_path))
-    (tmp_path / "unet.safetensors").write_bytes(b"1")
-    assert fingerprint(model=str(tmp_path)) != first
-    assert str(tmp_path.parent) not in str(first)
+    def write(place, weights):
+        (place / "unet").mkdir(parents=True)
+        (place / "model_index.json").write_text("{}")
+        (place / "unet" / "unet.safetensors").write_bytes(weights)
+        return place
+
+    first = write(tmp_path / "a" / "sd", b"12")
+    assert fingerprint(first) == fingerprint(write(tmp_path / "b" / "sd", b"12"))
+    fine_tuned = fingerprint(write(tmp_path / "c" / "sd", b"13"))  # the same names and sizes
+    assert fine_tuned != fingerprint(first)
+    assert str(tmp_path) not in str(fine_tuned)
+    before = fingerprint(first)
+    (first / "scheduler_config.json").write_text("{}")
+    assert fingerprint(first) != before
+
+
+def test_weights_of_another_precision_draw_other_pictures(fake, monkeypatch):
+    plain = build_generator("diffusion", {"device": "cpu"}).fingerprint()
+    assert plain == build_generator("diffusion", {"dtype": "fp32", "batch_size": 3}).fingerprint()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    on_gpu = build_generator("diffusion", {}).fingerprint()
+    assert (plain["dtype"], on_gpu["dtype"]) == ("fp32", "fp16")
+
+
+@pytest.mark.parametrize("flags", ["nsfw_content_detected", "nsfw_detected"])
+def test_what_the_safety_checker_blanks_is_withheld_for_good(fake, monkeypatch, tmp_path, flags):
+    monkeypatch.setattr(FakePipeline, "flags", flags)
+    generator = build_generator("diffusion", {"image_size": 8, "batch_size": 2, "device": "cpu"})
+    store = PictureStore(Cache(tmp_path), generator)
+    requests = picture_requests(["a cat", "a bare hill", "a dog"])
+    assert store.fill(requests, progress=False) == FillReport(share=3, made=2, withheld=1)
+    assert [store.is_withheld(request) for request in requests] == [False, True, False]
+    (pipeline,) = fake
+    calls = len(pipeline.calls)
+    again = PictureStore(Cache(tmp_path), generator)
+    assert again.missing(requests) == again.missing(requests, verify=True) == []
+    assert again.fill(requests, progress=False) == FillReport(share=3, made=0, withheld=1)
+    with pytest.raises(DataError, match="withheld picture: by the pipeline's safety checker"):
+        again.picture(again.key(*requests[1]))
+    with pytest.raises(DataError, match="withheld picture"):
+        again.pictures(requests)
+    assert len(pipeline.calls) == calls, "it is not drawn again"
+    assert all(np.asarray(again.picture(again.key(*r))).any() for r in requests[::2])
+    scores = again.scores(requests, Bright())
+    assert scores[1] == 0 and scores[0] > 0.1 and scores[2] > 0.1
+
+
+def test_a_black_picture_that_nobody_flags_is_told(fake, monkeypatch, caplog):
+    monkeypatch.setattr(FakePipeline, "flags", "")
+    generator = build_generator("diffusion", {"image_size": 8, "device": "cpu"})
+    with caplog.at_level("WARNING"):
+        black, noise = generator.generate(picture_requests(["an overflow", "a cat"]))
+    assert not np.asarray(black).any() and np.asarray(noise).any()
+    (record,) = caplog.records
+    assert "'an overflow'" in record.getMessage() and "all black" in record.getMessage()
+
+
+def test_a_pipeline_is_let_go_and_stays_in_its_process(fake, tmp_path):
+    generator = build_generator("diffusion", {"image_size": 8, "device": "cpu"})
+    store = PictureStore(Cache(tmp_path), generator)
+    requests = picture_requests(["a cat", "a dog"])
+    store.fill(requests[:1], progress=False)
+    alive = weakref.ref(fake[0])
+    assert pickle.loads(pickle.dumps(generator))._pipeline is None
+    reader = pickle.loads(pickle.dumps(store))
+    assert not hasattr(reader.generator, "_pipeline") and reader.generator.name == "diffusion"
+    assert reader.key(*requests[0]) == store.key(*requests[0])
+    assert np.asarray(reader.picture(reader.key(*requests[0]))).any()
+    with pytest.raises(DataError, match=r"1 pictures of generator 'diffusion' are not stored"):
+        reader.pictures(requests)
+    fake.clear()
+    store.generator.release()
+    assert alive() is None
+    store.fill(requests, progress=False)
+    assert len(fake) == 1, "it is loaded again where a picture is missing"
+
+
+class Bright(PictureScorer):
+    def fingerprint(self):
+        return {"name": "bright"}
+
+    def score(self, texts, pictures):
+        return np.array([np.asarray(p).mean() / 255 for p in pictures], dtype=np.float32)
 
 
 def test_a_pipeline_that_cannot_be_loaded_is_named(fake):
