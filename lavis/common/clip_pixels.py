@@ -31,12 +31,14 @@ def clip_pixels(
     """
     from PIL import Image
 
+    from lavis.common.pixels import to_rgb
+
     width, height = picture.size
     if width <= height:
         size = (shortest_edge, int(shortest_edge * height / width))
     else:
         size = (int(shortest_edge * width / height), shortest_edge)
-    resized = np.asarray(picture.convert("RGB").resize(size, Image.Resampling.BICUBIC))
+    resized = np.asarray(to_rgb(picture).resize(size, Image.Resampling.BICUBIC))
     top, left = ((length - crop) // 2 for length in resized.shape[:2])
     pixels = resized[top : top + crop, left : left + crop]
     scaled = (pixels.astype(np.float64) * (1 / 255)).astype(np.float32)

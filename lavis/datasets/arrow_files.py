@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 
 from lavis.common.errors import DataError, RecordError
+from lavis.common.refusals import DECODE_REFUSALS, REFUSALS, brief, printable, record_errors
 from lavis.datasets.built_files import built_once, cache_folder, digest_of, file_identity
+from lavis.datasets.folder_files import RECORDS, Skipped, list_folder, open_folder
 from lavis.datasets.formats import open_file
 from lavis.datasets.pictures import PictureFile
 from lavis.datasets.records import RecordFile, RecordStore, expand_paths
@@ -28,6 +30,7 @@ from lavis.datasets.records import RecordFile, RecordStore, expand_paths
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of what is written into the cache
+_STATE = "state.json"
 TABLES = (".arrow", ".parquet", ".pq", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _LINE, _REASON = "__line__", "__reason__"  # columns that a CSV file's rows get
 _ROWS = 2000  # of a batch that is written; one row's strings need no more than its batch's header
@@ -109,7 +112,7 @@ class ArrowFile(RecordFile):
         """Return the row without nulls and without the bytes of its picture."""
         batch, place = self._find(row)
         record = {}
-        try:
+        with record_errors("malformed row"):
             for name in self._columns:
                 column = batch.column(name)
                 if name == self._picture_column:
@@ -118,8 +121,6 @@ class ArrowFile(RecordFile):
                     value = column[place].as_py()
                 if value is not None:
                     record[name] = value
-        except UnicodeDecodeError:
-            raise RecordError("malformed row: text that is not UTF-8") from None
         if self._has_lines and (reason := batch.column(_REASON)[place].as_py()):
             raise RecordError(reason)
         return record
@@ -183,13 +184,19 @@ def open_tables(
         DataError: a path that matches nothing, or a form that cannot be read.
     """
     files: list[RecordFile] = []
+
+    def open_one(path: str) -> list[RecordFile]:
+        if path.lower().endswith(TABLES):
+            return [open_table(path, cache_dir=cache_dir, image_key=image_key)]
+        return open_file(path, cache_dir)
+
     for path in expand_paths(paths):
-        inner = tables_in(path) if os.path.isdir(path) else [path]
-        for name in inner or [path]:
-            if name.lower().endswith(TABLES):
-                files.append(open_table(name, cache_dir=cache_dir, image_key=image_key))
-            else:
-                files += open_file(name, cache_dir)
+        if not os.path.isdir(path):
+            files += open_one(path)
+        elif os.path.isfile(os.path.join(path, _STATE)):
+            files += [file for name in tables_in(path) for file in open_one(name)]
+        else:
+            files += open_folder(path, open_one, (*RECORDS, *TABLES))
     return RecordStore.of(files)
 
 
@@ -208,14 +215,16 @@ def tables_in(folder: str) -> list[str]:
 
     Beside the former `datasets` keeps results of its own; only what `state.json` lists is data.
     """
-    state = Path(folder) / "state.json"
+    state = Path(folder) / _STATE
     if state.is_file():
-        listed = json.loads(state.read_text(encoding="utf-8")).get("_data_files", [])
-        return [str(state.parent / entry["filename"]) for entry in listed]
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
-    if any(name.endswith(".tar") for name in names):
-        return []  # img2dataset's shards, whose Parquet files are its own log
-    return [os.path.join(folder, name) for name in names if name.endswith((".parquet", ".pq"))]
+        try:
+            listed = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
+            return [str(state.parent / entry["filename"]) for entry in listed]
+        except REFUSALS as error:
+            raise DataError(
+                f"{state}: not the list of files that `save_to_disk` writes: {brief(error)}"
+            ) from None
+    return list_folder(folder, (".parquet", ".pq"), Skipped()).files
 
 
 def _written(path: str, target: Path) -> Path:
@@ -237,8 +246,10 @@ def _written(path: str, target: Path) -> Path:
                 stream.write_batch(first)
                 for batch in batches:
                     stream.write_batch(batch)
-        except (pa.ArrowException, OSError, EOFError, csv.Error, UnicodeError) as error:
-            raise DataError(f"{path}: cannot be read: {error}") from None
+        except DataError:
+            raise
+        except (pa.ArrowException, csv.Error, *DECODE_REFUSALS) as error:
+            raise DataError(f"{path}: cannot be read: {brief(error)}") from None
 
     return built_once(target, build)
 
@@ -259,8 +270,11 @@ def _csv_batches(path: str) -> Iterator[Any]:
     name = path.lower()
     delimiter = "\t" if name.removesuffix(".gz").endswith(".tsv") else ","
     with gzip.open(path, "rb") if name.endswith(".gz") else open(path, "rb") as raw:
-        reader = csv.reader(io.TextIOWrapper(raw, "utf-8-sig", newline=""), delimiter=delimiter)
+        text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
+        reader = csv.reader(text, delimiter=delimiter)
         header = next(reader, None) or []
+        if any(printable(column) != column for column in header):
+            raise DataError(f"{path}: its first line is not UTF-8")
         if len(set(header)) != len(header):
             raise DataError(f"{path}: two columns have one name; rename one in the first line")
         kinds = [*((column, pa.string()) for column in header)]
@@ -272,6 +286,9 @@ def _csv_batches(path: str) -> Iterator[Any]:
             reason = None
             if len(cells) != len(header):
                 reason = f"malformed row: {len(cells)} cells, but {len(header)} columns"
+            elif any(printable(cell) != cell for cell in cells):
+                reason = "malformed row: text that is not UTF-8"
+            if reason:
                 cells = [""] * len(header)
             rows.append([*cells, reader.line_num, reason])
             if len(rows) == _ROWS:

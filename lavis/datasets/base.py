@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.refusals import record_errors
 from lavis.datasets.config import DatasetConfig, is_train_split
 from lavis.datasets.lck_record import Region, check_inside
 from lavis.datasets.pictures import PictureFile, decode_picture
@@ -126,7 +127,6 @@ class RecordDataset(abc.ABC):
     def __len__(self) -> int:
         return len(self.store)
 
-    @abc.abstractmethod
     def row(self, index: int, rng: random.Random | None = None) -> Row:
         """Return one row.
 
@@ -137,6 +137,12 @@ class RecordDataset(abc.ABC):
         Raises:
             RecordError: the record cannot be used; `reason` says why.
         """
+        with record_errors("malformed record"):
+            return self._read_row(index, rng)
+
+    @abc.abstractmethod
+    def _read_row(self, index: int, rng: random.Random | None) -> Row:
+        """Return one row; whatever its values make a parser raise, `row` turns into a reject."""
 
     def picture(self, row: Row, rng: random.Random | None = None) -> Tensor:
         """Return the decoded, drawn and processed picture, (3, S, S) float32.
@@ -150,7 +156,8 @@ class RecordDataset(abc.ABC):
             raise ConfigError(f"{key}: missing; write {{name: blip_image_eval, image_size: ...}}")
         drawing = _drawing(row)
         boxes = [drawing.regions[i].box for i in range(len(drawing.drawn))]
-        return self.vis_processor(self.drawn_image(row), rng=rng, boxes=boxes)
+        with record_errors("broken picture"):
+            return self.vis_processor(self.drawn_image(row), rng=rng, boxes=boxes)
 
     def drawn_image(self, row: Row) -> Image.Image:
         """Return the full-size RGB picture with the row's regions drawn.

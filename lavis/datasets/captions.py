@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lavis.common.errors import DataError, RecordError
+from lavis.common.refusals import REFUSALS
 from lavis.common.registry import datasets
 from lavis.datasets.arrow_files import open_tables
 from lavis.datasets.base import Drawing, RecordDataset, Row
@@ -46,7 +47,7 @@ class CaptionDataset(RecordDataset):
     def __len__(self) -> int:
         return len(self.store) if self._rows is None else len(self._rows)
 
-    def row(self, index: int, rng: random.Random | None = None) -> Row:
+    def _read_row(self, index: int, rng: random.Random | None) -> Row:
         stored = self._stored(index)
         record = self.store.read(stored)
         text = self.text_processor(self._caption(record))
@@ -155,16 +156,12 @@ def _is_blank(value: Any) -> bool:
 
 
 def _numbers(value: Any) -> list[float] | None:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return None
-    if not isinstance(value, (list, tuple)) or len(value) != 4:
-        return None
     try:
+        value = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(value, (list, tuple)) or len(value) != 4:
+            return None
         numbers = [float(v) for v in value if not isinstance(v, bool)]
-    except (TypeError, ValueError):
+    except REFUSALS:
         return None
     return numbers if len(numbers) == 4 and all(map(math.isfinite, numbers)) else None
 

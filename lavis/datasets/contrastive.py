@@ -54,7 +54,7 @@ class ContrastiveDataset(RegionDataset):
         super().__init__(config, split, name=name)
         self.source_options = config.source(split)
 
-    def row(self, index: int, rng: random.Random | None = None) -> Row:
+    def _read_row(self, index: int, rng: random.Random | None) -> Row:
         record = self.store.read(index)
         file = self.picture_file(index, record)
         shuffle = rng if self.is_train else None

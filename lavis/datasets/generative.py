@@ -40,7 +40,7 @@ class GenerativeDataset(RegionDataset):
         super().__init__(config, split, name=name)
         self._named = config.source(split).use_object_tags
 
-    def row(self, index: int, rng: random.Random | None = None) -> Row:
+    def _read_row(self, index: int, rng: random.Random | None) -> Row:
         record = self.store.read(index)
         file = self.picture_file(index, record)
         shuffle = rng if self.is_train else None

@@ -33,7 +33,7 @@ class LaionDataset(RecordDataset):
         root = config.picture_root(split)
         self.pictures = PictureRoot(root or ".", follow_symlinks=config.follow_symlinks)
 
-    def row(self, index: int, rng: random.Random | None = None) -> Row:
+    def _read_row(self, index: int, rng: random.Random | None) -> Row:
         record = self.store.read(index)
         file = self.store.picture(index)
         if file is None:

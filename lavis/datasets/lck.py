@@ -41,7 +41,7 @@ class LckDataset(RegionDataset):
     def __init__(self, config: LckConfig, split: str, *, name: str = "unified_vqa_binary") -> None:
         super().__init__(config, split, name=name)
 
-    def row(self, index: int, rng: random.Random | None = None) -> Row:
+    def _read_row(self, index: int, rng: random.Random | None) -> Row:
         record = self.store.read(index)
         file = self.picture_file(index, record)
         regions = self.find_regions(record, self._choose_ids(record, rng))

@@ -9,12 +9,17 @@ a reason that starts with a fixed phrase and a colon.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lavis.common.errors import RecordError
+from lavis.common.refusals import REFUSALS, finite
 
+_DIGITS = re.compile(r"-?\d{1,18}")
+_LARGEST_PIXEL = 2**30
+_LARGEST_ID = 10**18  # so that an id fits into 64 bits, and its text into a message
 Tokens = list[Any]  # words (str or numbers), and lists of region ids
 Box = tuple[float, float, float, float]
 
@@ -44,9 +49,9 @@ def region_number(value: Any) -> int:
     Raises:
         RecordError: neither.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST_ID:
         return value
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
         return int(value)
     raise RecordError(f"wrong type: region id {_shown(value)} is not a whole number")
 
@@ -145,7 +150,8 @@ def make_region(region_id: int, entry: Any) -> Region:
     numbers = box[:4]  # a fifth is the detector's score
     if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers):
         raise RecordError(f"bad box: region {region_id} has {_shown(box)}, expected 4 numbers")
-    if not all(math.isfinite(v) and abs(v) < 2**30 for v in numbers):
+    corners = [finite(v) for v in numbers]
+    if any(v is None or abs(v) >= _LARGEST_PIXEL for v in corners):
         raise RecordError(f"bad box: region {region_id} is not finite: {_shown(numbers)}")
     x1, y1, x2, y2 = map(float, numbers)
     if x2 < x1 or y2 < y1:
@@ -164,9 +170,10 @@ def _polygons(region_id: int, value: Any) -> tuple[tuple[tuple[float, float], ..
         return None
     try:
         parts = tuple(tuple((float(x), float(y)) for x, y in part) for part in value)
-    except (TypeError, ValueError):
+    except REFUSALS:
         raise RecordError(f"bad polygon: region {region_id} has {_shown(value)}") from None
-    if not all(math.isfinite(v) and abs(v) < 2**30 for part in parts for p in part for v in p):
+    points = [point for part in parts for point in part]
+    if not all(math.isfinite(v) and abs(v) < _LARGEST_PIXEL for point in points for v in point):
         raise RecordError(f"bad polygon: region {region_id} is not finite")
     return parts
 
@@ -223,10 +230,10 @@ def read_score(record: Mapping[str, Any], key: str) -> float | None:
     value = record.get(key)
     if value is None:
         return None
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
+    number = finite(value)
+    if number is None:
         raise RecordError(f"wrong type: {key} is {_shown(value)}, expected a number")
-    return float(value)
+    return number
 
 
 def read_word_boxes(record: Mapping[str, Any]) -> dict[str, list[Box]] | None:
@@ -240,7 +247,7 @@ def read_word_boxes(record: Mapping[str, Any]) -> dict[str, list[Box]] | None:
         return None
     try:
         found = {str(word): [_share_box(box) for box in boxes] for word, boxes in value.items()}
-    except (AttributeError, TypeError, ValueError):
+    except REFUSALS:
         raise RecordError(
             f"wrong type: word_boxes is {_shown(value)}, expected word -> [[x1, y1, x2, y2], ...] "
             "in shares of the picture"
@@ -256,5 +263,8 @@ def _share_box(box: Any) -> Box:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except REFUSALS:  # a number of 5000 digits
+        return f"an odd {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -7,8 +7,10 @@ here but the form; a box that has none becomes `{"name", "reject": reason}`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +19,18 @@ from typing import Any
 import numpy as np
 
 from lavis.common.errors import DataError, RecordError
-from lavis.datasets.formats import PICTURE_SUFFIXES, open_file
+from lavis.common.pixels import PICTURE_SUFFIXES
+from lavis.common.refusals import REFUSALS, brief, finite, printable, record_errors
+from lavis.datasets.folder_files import Skipped, is_above, is_hidden
+from lavis.datasets.formats import open_file
 from lavis.datasets.lck_record import index_entries, read_references
-from lavis.datasets.records import JsonLinesFile
+from lavis.datasets.records import JsonLinesFile, parse_object
 from lavis.datasets.region_index import read_list
 from lavis.datasets.scenes_config import ScenesConfig
 
+logger = logging.getLogger(__name__)
+
+_FILE_ERRORS: tuple[type[Exception], ...] = (OSError, *REFUSALS)
 Line = dict[str, Any]
 _KEPT = ("concepts", "captions", "narratives", "dynamic")
 _VG_FOLDERS = ("VG_100K", "VG_100K_2", "")
@@ -44,10 +52,22 @@ def picture_lines(config: ScenesConfig) -> Iterator[Line]:
         raise DataError(f"{config.regions or config.root}: no pictures")
 
 
+def line_bytes(line: Line) -> bytes:
+    """Return a line as it is kept; one that could not be read again becomes a reject."""
+    try:
+        with record_errors("malformed record"):
+            data = json.dumps(line).encode("ascii")
+            parse_object(data)
+    except RecordError as error:
+        name = printable(str(line.get("image"))[:300])
+        data = json.dumps({"image": name, "reject": error.reason}).encode("ascii")
+    return data + b"\n"
+
+
 def _lines(config: ScenesConfig) -> Iterator[Line]:
     root = os.path.expanduser(config.root)
     if config.regions is None:
-        return ({"image": name, "regions": []} for name in _files(root, root, PICTURE_SUFFIXES))
+        return _pictures_of(root)
     path = os.path.expanduser(config.regions)
     if os.path.isdir(path):
         if config.format not in ("auto", "vcr"):
@@ -68,15 +88,35 @@ def _begins_with(path: str, mark: bytes, ending: str) -> bool:
         return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(mark)
 
 
-def _files(folder: str, root: str, endings: Sequence[str]) -> Iterator[str]:
+def _pictures_of(root: str) -> Iterator[Line]:
+    skipped = Skipped()
+    for name in _files(root, root, PICTURE_SUFFIXES, skipped):
+        if printable(name) != name:  # no record could name it
+            shown = printable(name)
+            yield {"image": shown, "reject": f"file name that is not UTF-8: {shown}"}
+        else:
+            yield {"image": name, "regions": []}
+    skipped.log(root)
+
+
+def _files(folder: str, root: str, endings: Sequence[str], skipped: Skipped) -> Iterator[str]:
     """Yield the names of files below a folder relative to `root`, sorted folder by folder."""
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
-        if entry.is_dir():
-            yield from _files(entry.path, root, endings)
+        name = os.path.relpath(entry.path, root).replace(os.sep, "/")
+        if is_hidden(entry.name):
+            skipped.add("names of the system (with a dot first)", name)
+        elif entry.is_dir():
+            if entry.is_symlink() and is_above(entry.path, folder):
+                skipped.add("links to a folder above", name)
+            else:
+                yield from _files(entry.path, root, endings, skipped)
         elif entry.name.lower().endswith(tuple(endings)):
-            yield os.path.relpath(entry.path, root).replace(os.sep, "/")
+            yield name
+        else:
+            ending = os.path.splitext(entry.name)[1].lower()
+            skipped.add(f"files {ending}" if ending else "files without an ending", name)
 
 
 def _entry(place: int, box: Any, name: object, **more: Any) -> dict[str, Any]:
@@ -88,35 +128,55 @@ def _entry(place: int, box: Any, name: object, **more: Any) -> dict[str, Any]:
 
 def _from_xywh(box: Any) -> Any:
     """Return corners of x, y, width, height; anything else as it is, for the check to name."""
-    try:
-        x, y, width, height = box
-        return [x, y, x + width, y + height]
-    except (TypeError, ValueError):
+    if not isinstance(box, (list, tuple)) or len(box) != 4:
         return box if not isinstance(box, (list, tuple)) else list(box)[:3]
+    if any(finite(number) is None for number in box):
+        return list(box)
+    x, y, width, height = box
+    return [x, y, x + width, y + height]
+
+
+def _guarded(place: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return a region, or why there is none."""
+    try:
+        with record_errors("wrong type"):
+            return make()
+    except RecordError as error:
+        return {"name": str(place), "reject": error.reason}
 
 
 # --- VCR
 
 
 def _vcr_folder(folder: str, root: str) -> Iterator[Line]:
-    for name in _files(folder, root, (".json",)):
-        yield _vcr_line(f"{name[:-5]}.jpg", os.path.join(root, name))
+    skipped = Skipped()
+    for name in _files(folder, root, (".json",), skipped):
+        yield _vcr_line(printable(f"{name[:-5]}.jpg"), os.path.join(root, name))
+    for kind in [kind for kind in skipped.counts if kind.endswith(PICTURE_SUFFIXES)]:
+        del skipped.counts[kind]  # the pictures themselves
+    skipped.log(folder)
 
 
 def _vcr_line(image: str, metadata: str) -> Line:
     """Return a picture's line; boxes are x1, y1, x2, y2, score, and ids are their places."""
+    name = printable(os.path.basename(metadata))
     try:
-        content = json.loads(Path(metadata).read_text(encoding="utf-8"))
-        boxes, names = content["boxes"], content["names"]
-        segments = content.get("segms") or [None] * len(boxes)
-        regions = [
-            _entry(place, box, name, segms=segment)
-            for place, (box, name, segment) in enumerate(zip(boxes, names, segments, strict=True))
-        ]
-    except OSError:
-        return {"image": image, "reject": f"missing metadata: {os.path.basename(metadata)}"}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return {"image": image, "reject": f"malformed metadata: {str(error)[:80]}"}
+        content = Path(metadata).read_bytes()
+    except (OSError, ValueError):
+        return {"image": image, "reject": f"missing metadata: {name}"}
+    try:
+        with record_errors("malformed metadata"):
+            node = parse_object(content)
+            boxes, names = node["boxes"], node["names"]
+            segments = node.get("segms") or [None] * len(boxes)
+            regions = [
+                _entry(place, box, name, segms=segment)
+                for place, (box, name, segment) in enumerate(
+                    zip(boxes, names, segments, strict=True)
+                )
+            ]
+    except RecordError as error:
+        return {"image": image, "reject": f"malformed metadata: {error.reason}"[:200]}
     return {"image": image, "regions": regions, "keep_ids": True}
 
 
@@ -125,17 +185,27 @@ def _vcr_line(image: str, metadata: str) -> Line:
 
 def _visual_genome(path: str, root: str) -> Iterator[Line]:
     """Boxes are x, y and `w`, `h` (objects, attributes) or `width`, `height` (descriptions)."""
-    for item in read_list(path):
-        if not isinstance(item, dict):
-            raise DataError(f"{path}: objects with 'objects', 'attributes' or 'regions' expected")
-        kind = next((k for k in ("objects", "attributes", "regions") if k in item), None)
-        if kind is None:
+    kinds = ("objects", "attributes", "regions")
+    for number, item in enumerate(read_list(path), 1):
+        kind = next((k for k in kinds if isinstance(item, dict) and k in item), None)
+        if kind is None and number == 1:
             raise DataError(
                 f"{path}: no 'objects', 'attributes' or 'regions' in its items, so it is none of "
                 "Visual Genome's files; set pictures.format"
             )
-        regions = [_vg_entry(place, region) for place, region in enumerate(item[kind])]
-        yield {"image": _vg_image(item, root), "regions": regions}
+        try:
+            with record_errors("malformed item"):
+                if kind is None:
+                    raise RecordError(f"malformed item: none of {', '.join(kinds)}")
+                regions = [
+                    _guarded(place, functools.partial(_vg_entry, place, region))
+                    for place, region in enumerate(item[kind])
+                ]
+                image = _vg_image(item, root)
+        except RecordError as error:
+            yield {"image": f"item {number} of {os.path.basename(path)}", "reject": error.reason}
+        else:
+            yield {"image": image, "regions": regions}
 
 
 def _vg_entry(place: int, region: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,26 +235,40 @@ def _vg_image(item: Mapping[str, Any], root: str) -> str:
 
 def _coco(path: str) -> Iterator[Line]:
     """`bbox` is x, y, width, height; annotations of crowds are left out. Read as a whole, once."""
-    with open(path, encoding="utf-8-sig") as file:
-        try:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
             content = json.load(file)
-            categories = {item["id"]: item["name"] for item in content.get("categories", [])}
-            pictures = [(item["id"], item["file_name"]) for item in content["images"]]
-            annotations = content["annotations"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path}: not COCO instances ({error}); 'images' and 'annotations' were expected"
-            ) from None
-    by_picture: dict[Any, list[Any]] = {}
+        pictures, annotations = content["images"], content["annotations"]
+        listed = [pictures, annotations, content.get("categories", [])]
+        if not all(isinstance(part, list) for part in listed):
+            raise TypeError("images, annotations and categories are lists")
+    except _FILE_ERRORS as error:
+        raise DataError(
+            f"{path}: not COCO instances ({brief(error)}); 'images' and 'annotations' were expected"
+        ) from None
+    categories: dict[str, Any] = {}
+    for item in listed[2]:
+        if isinstance(item, dict):
+            categories[str(item.get("id"))] = item.get("name")
+    by_picture: dict[str, list[Any]] = {}
+    lost = 0
     for item in annotations:
-        if not item.get("iscrowd"):
-            named = (item.get("bbox"), categories.get(item.get("category_id"), ""))
-            by_picture.setdefault(item.get("image_id"), []).append(named)
+        if not isinstance(item, dict) or "image_id" not in item:
+            lost += 1
+        elif not item.get("iscrowd"):
+            named = (item.get("bbox"), categories.get(str(item.get("category_id")), ""))
+            by_picture.setdefault(str(item["image_id"]), []).append(named)
+    if lost:
+        logger.warning("%s: %d annotations of no picture, passed over", path, lost)
     del content, annotations
-    for number, name in pictures:
-        found = by_picture.pop(number, [])
-        regions = [_entry(p, _from_xywh(box), label) for p, (box, label) in enumerate(found)]
-        yield {"image": name, "regions": regions}
+    for number, item in enumerate(pictures, 1):
+        if not isinstance(item, dict) or not {"id", "file_name"} <= item.keys():
+            where = f"images, item {number} of {os.path.basename(path)}"
+            yield {"image": where, "reject": "malformed item: no id and file_name"}
+            continue
+        boxes = by_picture.pop(str(item["id"]), [])
+        regions = [_entry(p, _from_xywh(box), label) for p, (box, label) in enumerate(boxes)]
+        yield {"image": item["file_name"], "regions": regions}
 
 
 # --- lines of JSON
@@ -194,31 +278,50 @@ def _json_lines(path: str, root: str, config: ScenesConfig) -> Iterator[Line]:
     for file in open_file(path):
         if not isinstance(file, JsonLinesFile):
             raise DataError(f"{path}: lines of JSON were expected")
-        for rows in _by_picture(file):
+        for rows, reason in _by_picture(file):
+            if reason:
+                line = file.place(int(rows[0]))["line"]
+                where = printable(f"line {line} of {os.path.basename(path)}")
+                yield {"image": where, "reject": reason}
+                continue
             records = [file.read(int(row)) for row in rows]
-            yield _merged(records, root, config)
+            try:
+                with record_errors("malformed record"):
+                    yield _merged(records, root, config)
+            except RecordError as error:
+                yield {"image": _name_of(records[-1]), "reject": error.reason}
 
 
-def _by_picture(file: JsonLinesFile) -> Iterator[np.ndarray]:
-    """Yield the rows of each picture, pictures by their first row; 16 bytes a row stay."""
+def _name_of(record: Mapping[str, Any]) -> Any:
+    return record.get("image", record.get("img_fn"))
+
+
+def _by_picture(file: JsonLinesFile) -> Iterator[tuple[np.ndarray, str]]:
+    """Yield the rows of each picture, by their first row, and of each bad line why it is bad.
+
+    16 bytes a row stay in memory.
+    """
     hashes = np.zeros(len(file), dtype=np.uint64)
-    good = np.zeros(len(file), dtype=bool)
+    reasons: dict[int, str] = {}
     for row in range(len(file)):
         try:
-            record = file.read(row)
+            name = _name_of(file.read(row))
+            if not isinstance(name, str):
+                raise RecordError("missing field: image")
         except RecordError as error:
-            raise DataError(f"{file.path}, line {file.place(row)['line']}: {error}") from None
-        name = record.get("image", record.get("img_fn"))
-        if not isinstance(name, str):
-            raise DataError(f"{file.path}, line {file.place(row)['line']}: no 'image' in it")
+            reasons[row] = error.reason
+            name = f"\0{row}"  # no picture's name
         digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        hashes[row], good[row] = int.from_bytes(digest, "little"), True
-    rows = np.flatnonzero(good)
-    order = rows[np.argsort(hashes[rows], kind="stable")]
+        hashes[row] = int.from_bytes(digest, "little")
+    if len(reasons) == len(file):
+        reason = next(iter(reasons.values()), "no lines")
+        raise DataError(f"{file.path}: no line is a record with an 'image'; the first: {reason}")
+    order = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.diff(hashes[order], prepend=hashes[order][:1] + np.uint64(1)))
     ends = np.append(starts[1:], len(order))
     for group in np.argsort(order[starts], kind="stable"):
-        yield order[starts[group] : ends[group]]
+        rows = order[starts[group] : ends[group]]
+        yield rows, reasons.get(int(rows[0]), "")
 
 
 def _merged(records: Sequence[Mapping[str, Any]], root: str, config: ScenesConfig) -> Line:

@@ -1,7 +1,8 @@
 """Picture files: found inside their root, opened within limits, decoded to RGB exactly as stored.
 
 A picture is a file, or a member of a tar read by its offset. Draft decoding is never used, so
-pixels do not depend on the size that is asked for later.
+pixels do not depend on the size that is asked for later. Orientation tags (EXIF) are not applied:
+boxes count pixels in the frame in which the picture is stored.
 """
 
 from __future__ import annotations
@@ -9,22 +10,17 @@ from __future__ import annotations
 import functools
 import io
 import os
-import struct
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from lavis.common.errors import RecordError
+from lavis.common.pixels import to_rgb
+from lavis.common.refusals import DECODE_REFUSALS, brief, printable
 
 # Formats that Pillow reads without an outside program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-# What Pillow's readers raise on broken files; OverflowError is an ArithmeticError.
-_DECODE_ERRORS = (
-    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
-    *(struct.error, zlib.error, MemoryError),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +88,8 @@ class PictureRoot:
         """Return the file, or the reason why there is none (so that both are remembered)."""
         if not name.strip():
             return "missing image: the name is empty"
+        if printable(name) != name:
+            return f"file name that is not UTF-8: {printable(name)}"[:300]
         parts = name.replace("\\", "/").split("/")
         if "\0" in name or ".." in parts or os.path.isabs(name) or parts[0].endswith(":"):
             return f"path leaves the image root: {name!r}"[:300]
@@ -126,8 +124,8 @@ def _open(file: PictureFile, max_pixels: int) -> Image.Image:
         raise RecordError(f"oversized picture: {file.name} is over Pillow's limit") from None
     except Image.UnidentifiedImageError:
         raise RecordError(f"broken picture: {file.name}: not a known picture format") from None
-    except _DECODE_ERRORS as error:
-        raise RecordError(f"broken picture: {file.name}: {_short(error)}") from None
+    except DECODE_REFUSALS as error:
+        raise RecordError(f"broken picture: {file.name}: {brief(error)}") from None
     width, height = image.size
     if width * height > max_pixels:
         image.close()
@@ -155,10 +153,6 @@ def decode_picture(file: PictureFile, max_pixels: int) -> Image.Image:
     """
     with _open(file, max_pixels) as image:
         try:
-            return image.convert("RGB")
-        except _DECODE_ERRORS as error:
-            raise RecordError(f"broken picture: {file.name}: {_short(error)}") from None
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+            return to_rgb(image)
+        except DECODE_REFUSALS as error:
+            raise RecordError(f"broken picture: {file.name}: {brief(error)}") from None

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from lavis.common.errors import DataError, RecordError
+from lavis.common.refusals import printable, record_errors
+from lavis.datasets.json_lists import check_json
 from lavis.datasets.pictures import PictureFile
 
 _CHUNK = 1 << 24  # bytes scanned at a time for line ends
@@ -45,12 +47,12 @@ class RecordFile(abc.ABC):
 
     def place(self, row: int) -> dict[str, Any]:
         """Return where a row is: `{"file", "line"}` (lines from 1) or `{"file", "row"}`."""
-        return {"file": self.path, "row": row}
+        return {"file": printable(self.path), "row": row}
 
     def identity(self) -> dict[str, Any]:
         """Return what changes when the content does: name, size, change time."""
         status = os.stat(self.path)
-        name = os.path.basename(os.path.normpath(self.path))
+        name = printable(os.path.basename(os.path.normpath(self.path)))
         return {"name": name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
@@ -60,14 +62,13 @@ def parse_object(text: bytes) -> dict[str, Any]:
     Raises:
         RecordError: not JSON in UTF-8, not an object, or text that no tokenizer accepts.
     """
-    try:
-        record = json.loads(text.decode("utf-8"))
-        if b"\\ud" in text or b"\\uD" in text:  # half of a surrogate pair is no character
-            json.dumps(record, ensure_ascii=False).encode("utf-8")
-    except json.JSONDecodeError as error:
-        raise RecordError(f"malformed line: {error.msg} at character {error.pos + 1}") from None
-    except (UnicodeError, RecursionError, ValueError) as error:
-        raise RecordError(f"malformed line: {str(error)[:100]}") from None
+    with record_errors("malformed line"):
+        try:
+            record = json.loads(text.decode("utf-8"))
+        except json.JSONDecodeError as error:
+            at = f"{error.msg} at character {error.pos + 1}"
+            raise RecordError(f"malformed line: {at}") from None
+        check_json(record, text)
     if not isinstance(record, dict):
         kind = type(record).__name__
         raise RecordError(f"malformed line: a JSON object was expected, not {kind}")
@@ -106,7 +107,7 @@ class JsonLinesFile(RecordFile):
 
     def place(self, row: int) -> dict[str, Any]:
         line = row + 1 if self._lines is None else int(self._lines[row])
-        return {"file": self.path, "line": line}
+        return {"file": printable(self.path), "line": line}
 
 
 def _index_lines(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -174,8 +175,9 @@ class ParquetFile(RecordFile):
         self._groups[group] = table  # the most recently used is last
         while len(self._groups) > self._KEPT_GROUPS:
             del self._groups[next(iter(self._groups))]
-        record = table.slice(row - self._first[group], 1).to_pylist()[0]
-        return {k: _from_column(v) for k, v in record.items() if v is not None}
+        with record_errors("malformed row"):
+            record = table.slice(row - self._first[group], 1).to_pylist()[0]
+            return {k: _from_column(v) for k, v in record.items() if v is not None}
 
     def _read_group(self, group: int) -> Any:
         import pyarrow.parquet as pq
@@ -191,9 +193,11 @@ class ParquetFile(RecordFile):
 def _from_column(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("[", "{"):
         try:
-            return json.loads(value)
+            found = json.loads(value)
         except ValueError:
             return value
+        check_json(found, value.encode("utf-8"))
+        return found
     return value
 
 
@@ -240,12 +244,14 @@ class RecordStore:
     def read(self, index: int) -> dict[str, Any]:
         """Return one record; raises `RecordError` for a malformed one."""
         file, row = self.find(index)
-        return file.read(row)
+        with record_errors("malformed record"):
+            return file.read(row)
 
     def picture(self, index: int) -> PictureFile | None:
         """Return the picture stored with the row, or None where the record names a file."""
         file, row = self.find(index)
-        return file.picture(row)
+        with record_errors("broken picture", decoding=True):
+            return file.picture(row)
 
     def place(self, index: int) -> dict[str, Any]:
         """Return the file of a row, and its line or row there."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lavis.common.errors import RecordError
-from lavis.datasets.lck_record import index_entries
+from lavis.datasets.lck_record import index_entries, region_number
 from lavis.datasets.records import JsonLinesFile
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class RegionMapping:
                 continue
             if "region_locations" in record:
                 return index_entries(record["region_locations"], "region_locations", named=False)
-            return {int(k): v for k, v in record.items() if k.isdecimal()}
+            return {region_number(k): v for k, v in record.items() if k.isdecimal()}
         return {}
 
     def _scan(self) -> tuple[np.ndarray, np.ndarray]:

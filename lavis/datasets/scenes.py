@@ -8,7 +8,8 @@ from typing import Any, Literal
 from PIL import Image
 
 from lavis.common.errors import RecordError
-from lavis.datasets.lck_record import check_inside, index_entries, make_region
+from lavis.common.refusals import record_errors
+from lavis.datasets.lck_record import check_inside, index_entries, make_region, region_number
 from lavis.datasets.pictures import PictureRoot, decode_picture, picture_size
 from lavis.datasets.scenes_config import ScenesConfig
 from lavis.processors.region import DrawnRegion, draw_regions, outline_width
@@ -113,8 +114,9 @@ def open_scene(
     bad: list[str] = []
     for number, entry in enumerate(source.get("regions", [])):
         try:
-            region_id = int(entry.get("name", number))
-            good[region_id] = _checked(region_id, entry, size, config.min_edge)
+            with record_errors("bad region"):
+                region_id = region_number(entry.get("name", number))
+                good[region_id] = _checked(region_id, entry, size, config.min_edge)
         except RecordError as error:
             bad.append(error.reason)
     chosen = sorted(good)

@@ -113,7 +113,7 @@ class WikiDataset(RecordDataset):
         for index in range(len(self) if self.has_pictures else 0):
             yield self._request(self._sentence(index, row_random(seed, epoch, index)))
 
-    def row(self, index: int, rng: random.Random | None = None) -> Row:
+    def _read_row(self, index: int, rng: random.Random | None) -> Row:
         ids = self._block(index)
         prompt = self._sentence(index, rng or row_random(0, 0, index))
         fields = {"index": index, "picture_prompt": prompt}

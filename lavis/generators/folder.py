@@ -8,6 +8,7 @@ words in lower case, joined by `_` (`prompt_name`), such as `a_photo_of_a_banana
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,17 +20,20 @@ from PIL import Image
 
 from lavis.common.content import content_digest
 from lavis.common.errors import DataError
+from lavis.common.pixels import is_picture
+from lavis.common.refusals import printable
 from lavis.common.registry import generators
 from lavis.generators.base import PictureGenerator, PictureRequest
 from lavis.generators.config import FolderConfig
 from lavis.generators.picture_files import (
-    SUFFIXES,
     decode,
     existing_folder,
     files_identity,
     inside,
     read_json_lines,
 )
+
+logger = logging.getLogger(__name__)
 
 _NAME_LENGTH = 120
 _NO_PIXELS = {"root", "batch_size"}  # options whose part is told by content, or that have none
@@ -117,14 +121,20 @@ class FolderGenerator(PictureGenerator):
 def _files_by_name(root: Path) -> dict[str, list[str]]:
     """Return NAME -> files, from `NAME.png`, `NAME-3.png` and `NAME/any.png`."""
     found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    skipped: list[str] = []
     for path in root.iterdir():
-        if path.is_dir():
-            inner = sorted(p.name for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        if path.is_dir() and not path.name.startswith("."):
+            inner = sorted(p.name for p in path.iterdir() if is_picture(p.name))
             found[path.name] += [(place, f"{path.name}/{name}") for place, name in enumerate(inner)]
-        elif path.suffix.lower() in SUFFIXES:
+        elif is_picture(path.name):
             numbered = re.fullmatch(r"(.+)-(\d+)", path.stem)
             name, place = (numbered[1], int(numbered[2])) if numbered else (path.stem, -1)
             found[name].append((place, path.name))
+        else:
+            skipped.append(path.name)
+    if skipped:
+        shown = printable(", ".join(sorted(skipped)[:3]))
+        logger.info("%s: %d files are no pictures, passed over (%s)", root, len(skipped), shown)
     return {name: [file for _, file in sorted(files)] for name, files in found.items()}
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 
 from lavis.common.content import FileState, content_digest, file_state
 from lavis.common.errors import DataError
+from lavis.common.pixels import to_rgb
+from lavis.common.refusals import DECODE_REFUSALS, REFUSALS, brief
 
 READ_AT_MOST = 1 << 28  # bytes of pictures that are read at a start to say what they are
-SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".gif")
-# What Pillow's readers raise on broken files.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError)
+_PICTURE_ERRORS: tuple[type[Exception], ...] = (Image.DecompressionBombError, *DECODE_REFUSALS)
 
 
 def existing_folder(path: str, key: str) -> Path:
@@ -56,9 +56,9 @@ def decode(content: bytes, name: str) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            return picture.convert("RGB")
-    except _DECODE_ERRORS as error:
-        raise DataError(f"{name}: cannot be read as a picture: {error}") from None
+            return to_rgb(picture)
+    except _PICTURE_ERRORS as error:
+        raise DataError(f"{name}: cannot be read as a picture: {brief(error)}") from None
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -68,17 +68,21 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         DataError: a line is not a JSON object.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    record = json.loads(line)
-                    if not isinstance(record, dict):
-                        raise DataError(f"{path}, line {number}: a JSON object was expected")
-                    yield number, record
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number}: not JSON: {error}") from None
+        file = open(path, "rb")
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else brief(error)
+        raise DataError(f"{path}: {reason}") from None
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except REFUSALS as error:
+                raise DataError(f"{path}, line {number}: not JSON: {brief(error)}") from None
+            if not isinstance(record, dict):
+                raise DataError(f"{path}, line {number}: a JSON object was expected")
+            yield number, record
 
 
 def files_identity(root: Path, names: Iterable[str]) -> str:

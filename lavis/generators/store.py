@@ -19,6 +19,7 @@ from lavis.common import dist
 from lavis.common.cache import Cache, make_key
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.logger import Progress
+from lavis.common.pixels import to_rgb
 from lavis.generators.base import FeaturesGenerator, Generator, PictureRequest, Withheld
 from lavis.generators.scoring import PictureScorer
 
@@ -284,7 +285,7 @@ class PictureStore:
                     self.cache.put(key, self._encode(made))
 
     def _encode(self, picture: Image.Image) -> bytes:
-        picture = picture.convert("RGB")
+        picture = to_rgb(picture)
         short = min(picture.size)
         if self.size is not None and short > self.size:
             width, height = (max(1, round(edge * self.size / short)) for edge in picture.size)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lavis.common.dist import World
+from lavis.common.pixels import to_rgb
 from lavis.datasets.benchmarks.question import Question
 from lavis.generators.config import PicturesConfig
 from lavis.tasks.question_pictures import QuestionPictures
@@ -30,7 +31,7 @@ class _Texts:
         return as_question(self._texts[index])
 
     def process(self, image: Any) -> Tensor:
-        return self.vis_processor(image.convert("RGB"), rng=None, boxes=[])
+        return self.vis_processor(to_rgb(image), rng=None, boxes=[])
 
 
 def as_question(text: str) -> Question:

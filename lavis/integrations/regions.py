@@ -20,6 +20,7 @@ from PIL import Image
 from lavis.common.checkpoint import read_state_dict
 from lavis.common.config import load_model_config
 from lavis.common.errors import ConfigError, DataError
+from lavis.common.pixels import to_rgb
 from lavis.common.registry import datasets, models
 from lavis.datasets.lck_record import check_inside, make_region
 from lavis.processors import load_processor
@@ -82,7 +83,7 @@ class RegionModel:
         Raises:
             RecordError: a box that is inverted, not finite or outside the picture.
         """
-        image = image.convert("RGB")
+        image = to_rgb(image)
         regions = [make_region(k, {"boxes": [list(box)]}) for k, box in enumerate(boxes)]
         check_inside(regions, image.size)
         drawn = [DrawnRegion(r.region_id, r.box) for r in regions[: self._max_regions]]

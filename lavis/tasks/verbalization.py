@@ -28,7 +28,7 @@ from lavis.common.errors import ConfigError, RecordError
 from lavis.common.journal import Journal, JournalReader
 from lavis.common.logger import Progress
 from lavis.common.storage import AtomicFile
-from lavis.datasets.picture_sources import picture_lines
+from lavis.datasets.picture_sources import line_bytes, picture_lines
 from lavis.datasets.pictures import PictureRoot
 from lavis.datasets.records import JsonLinesFile
 from lavis.datasets.scenes import Scene, open_scene
@@ -135,7 +135,7 @@ class Verbalization:
             writer = AtomicFile(folder / "source.jsonl")
             with writer as file:
                 for line in picture_lines(self.pictures):
-                    data = json.dumps(line).encode("ascii") + b"\n"
+                    data = line_bytes(line)
                     digest.update(data)
                     file.write(data)
                 writer.path = folder / f"source-{digest.hexdigest()[:12]}.jsonl"

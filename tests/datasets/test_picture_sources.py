@@ -142,7 +142,9 @@ def test_another_form_is_refused(read):
         read("x.json", [{"foo": 1}])
     with pytest.raises(DataError, match="not COCO instances"):
         read("x.json", {"foo": 1})
-    with pytest.raises(DataError, match="line 1: no 'image' in it"):
+    with pytest.raises(
+        DataError, match="no line is a record with an 'image'; the first: missing field: image"
+    ):
         read("x.jsonl", [{"foo": 1}])
 
 

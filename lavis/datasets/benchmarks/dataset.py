@@ -93,7 +93,7 @@ class BenchmarkDataset(RecordDataset):
             raise RecordError(item.reason)
         return item
 
-    def row(self, index: int, rng: random.Random | None = None) -> Row:
+    def _read_row(self, index: int, rng: random.Random | None) -> Row:
         """Return what a plan needs: the texts, and the key of the shared pictures."""
         question = self.question(index)
         text = question.picture_text.encode("utf-8", "surrogatepass")

@@ -7,20 +7,24 @@ import json
 import pytest
 
 from lavis.common.errors import DataError
-from lavis.datasets.unified import files
+from lavis.datasets import json_lists
 from lavis.datasets.unified.convert import numbers_to_ids
-from lavis.datasets.unified.files import iterate_array, read_items
+from lavis.datasets.unified.files import read_items
+
+
+def elements(file, key=None):
+    return [element.value for element in json_lists.list_elements(file, key, "x")]
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
 def test_arrays_are_streamed(monkeypatch, chunk):
-    monkeypatch.setattr(files, "_CHUNK", chunk)
+    monkeypatch.setattr(json_lists, "_CHUNK", chunk)
     values = [{"a": [1, 2]}, "te, ]xt", 12345, None, [], -1.5e3]
     text = json.dumps(values, indent=1)
-    assert list(iterate_array(io.StringIO(text), None, "x")) == values
+    assert elements(io.StringIO(text)) == values
     whole = json.dumps({"info": {"images": [9]}, "n": 17, "images": values, "more": 1})
-    assert list(iterate_array(io.StringIO(whole), "images", "x")) == values
-    assert list(iterate_array(io.StringIO(" [ ] "), None, "x")) == []
+    assert elements(io.StringIO(whole), "images") == values
+    assert elements(io.StringIO(" [ ] ")) == []
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,7 @@ def test_arrays_are_streamed(monkeypatch, chunk):
 )
 def test_broken_files_are_named(text, message):
     with pytest.raises(DataError, match=message):
-        list(iterate_array(io.StringIO(text), "images", "x"))
+        elements(io.StringIO(text), "images")
 
 
 def test_lines_arrays_and_compressed_files_give_the_same_items(tmp_path):

@@ -1,0 +1,82 @@
+"""Pictures of any mode as RGB with 8 bits a channel; wide samples are scaled, not cut off.
+
+Pillow cuts samples of 16 and 32 bits off at 255, which makes a picture white; here they are scaled
+by the range that their format gives them, or refused where it gives none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+_BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
+_RANGES = ((340, 341), (280, 281))  # its tags of the least and the largest sample
+
+
+class PixelError(ValueError):
+    """A picture's values have no known range."""
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a file's name is a picture's; `._a.jpg` is the system's."""
+    return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return the picture as RGB, in the frame in which it is stored, without its metadata.
+
+    Of several frames the first is taken. Orientation tags are neither applied nor kept, so that
+    nobody turns the picture after boxes were laid on it.
+
+    Raises:
+        PixelError: samples of 32 bits whose file does not say their range.
+    """
+    if image.mode.startswith(("I", "F")):
+        image = _scaled(image)
+    found = image.convert("RGB")
+    found.info = {}
+    return found
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Return a picture of one wide channel in 8 bits."""
+    low, high = _range(image)
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise PixelError(f"mode {image.mode}: values that are no numbers")
+    share = np.clip((values - low) / (high - low), 0, 1)
+    if _tags(image).get(_PHOTOMETRIC) == 0:  # white is zero; Pillow turns only 8 bits round
+        share = 1 - share
+    return Image.fromarray(np.rint(share * 255).astype(np.uint8))
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """Return the values that are black and white."""
+    tags = _tags(image)
+    if image.mode.startswith("I;16"):
+        return 0, 2 ** _number(tags.get(_BITS, 16)) - 1
+    if image.mode == "I" and image.format in ("PNG", "PPM"):
+        return 0, 65535  # neither has more than 16 bits
+    for names in _RANGES:
+        if all(name in tags for name in names):
+            low, high = (_number(tags[name]) for name in names)
+            if low < high < float("inf"):
+                return low, high
+    raise PixelError(
+        f"mode {image.mode}: samples of 32 bits, and the file does not say which value is white; "
+        "save it with 8 or 16 bits"
+    )
+
+
+def _tags(image: Image.Image) -> Any:
+    return getattr(image, "tag_v2", {})
+
+
+def _number(value: Any) -> float:
+    return float(value[0] if isinstance(value, tuple) else value)

@@ -1,0 +1,159 @@
+"""Elements of a JSON array in a file, one at a time, each as it is written and as a value."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+from lavis.common.errors import DataError, RecordError
+from lavis.common.refusals import REFUSALS, brief, record_errors
+
+_CHUNK = 1 << 20  # characters read at a time
+_BLANKS = " \t\n\r"
+_DEEPEST = 200  # levels of a record; writers and other processes have less stack than the parser
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element: its text, and its value, or why it has none."""
+
+    text: str
+    value: Any = None
+    problem: str = ""
+
+
+def list_elements(file: IO[str], key: str | None, name: str) -> Iterator[Element]:
+    """Yield the elements of the file's array, or of the array `key` of its object.
+
+    Never more than one element and one chunk are in memory.
+
+    Raises:
+        DataError: not such a file, or one that is cut off.
+    """
+    reader = _Reader(file, name)
+    if key is not None and reader.peek() == "{":
+        reader.take("{")
+        while True:
+            if reader.peek() == "}":
+                raise DataError(f"{name}: has no list '{key}'")
+            found = reader.element().value
+            reader.take(":")
+            if found == key:
+                break
+            reader.element()
+            if reader.peek() == ",":
+                reader.take(",")
+    reader.take("[")
+    while reader.peek() != "]":
+        yield reader.element()
+        if reader.peek() == ",":
+            reader.take(",")
+        elif reader.peek() != "]":
+            reader.fail("expected ',' or ']'")
+
+
+def check_json(value: Any, text: bytes) -> None:
+    """Check a parsed value for what cannot be written again.
+
+    Raises:
+        RecordError: it is nested too deep, or holds half of a surrogate pair.
+    """
+    if b"\\ud" in text or b"\\uD" in text:  # half of a surrogate pair is no character
+        with record_errors("malformed line"):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    if text.count(b"[") + text.count(b"{") > _DEEPEST and _depth(value) > _DEEPEST:
+        raise RecordError(f"malformed line: nested more than {_DEEPEST} deep")
+
+
+def _depth(value: Any) -> int:
+    """Return how deep lists and objects are nested in each other, up to one more than allowed."""
+    level, depth = [value], 0
+    while depth <= _DEEPEST:
+        inner = [
+            v.values() if isinstance(v, dict) else v for v in level if isinstance(v, (dict, list))
+        ]
+        if not inner:
+            return depth
+        level = [v for values in inner for v in values]
+        depth += 1
+    return depth
+
+
+class _Reader:
+    """JSON values from a file that is read in chunks."""
+
+    def __init__(self, file: IO[str], name: str) -> None:
+        self._file, self._name = file, name
+        self._text, self._place = "", 0
+        self._long = 0  # digits of a number that `int` refuses
+        self._decode = json.JSONDecoder(parse_int=self._int).raw_decode
+
+    def _int(self, digits: str) -> int:
+        """Return a number; of one that is too long only the length is kept.
+
+        `int` would raise, and then nobody knew where the element ends.
+        """
+        limit = sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else 0
+        if limit and len(digits) > limit:
+            self._long = len(digits)
+            return 0
+        return int(digits)
+
+    def peek(self) -> str:
+        """Return the next character that is not blank, without taking it."""
+        while True:
+            while self._place < len(self._text) and self._text[self._place] in _BLANKS:
+                self._place += 1
+            if self._place < len(self._text):
+                return self._text[self._place]
+            if not self._more():
+                self.fail("the file is cut off")
+
+    def take(self, character: str) -> None:
+        """Take one character, which must be next."""
+        if self.peek() != character:
+            self.fail(f"expected '{character}'")
+        self._place += 1
+
+    def element(self) -> Element:
+        """Take one JSON value."""
+        self.peek()
+        while True:
+            self._long = 0
+            try:
+                value, end = self._decode(self._text, self._place)
+            except json.JSONDecodeError as error:
+                if not self._more():
+                    self.fail(error.msg)
+                continue
+            except REFUSALS as error:
+                self.fail(brief(error))
+            if end == len(self._text) and self._more():
+                continue  # a number may go on
+            text = self._text[self._place : end]
+            self._place = end
+            if self._long:
+                return Element(text, None, f"malformed item: a number of {self._long} digits")
+            try:
+                check_json(value, text.encode("utf-8", "surrogatepass"))
+            except RecordError as error:
+                return Element(text, None, error.reason)
+            return Element(text, value)
+
+    def fail(self, what: str) -> Any:
+        """Raise `DataError`."""
+        near = self._text[self._place : self._place + 40]
+        raise DataError(f"{self._name}: not the JSON that was expected: {what} near {near!r}")
+
+    def _more(self) -> bool:
+        size = max(_CHUNK, len(self._text) - self._place)  # doubles for a long value
+        try:
+            chunk = self._file.read(size)
+        except (UnicodeError, OSError, EOFError) as error:
+            raise DataError(f"{self._name}: cannot be read: {brief(error)}") from None
+        if chunk:
+            self._text, self._place = self._text[self._place :] + chunk, 0
+        return bool(chunk)
