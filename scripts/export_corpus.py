@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -26,11 +27,13 @@ import pyarrow.parquet as pq
 from lavis.common.config import CONFIG_ROOT
 from lavis.common.errors import DataError, RecordError
 from lavis.common.storage import AtomicFile, AtomicPath, write_text
+from lavis.datasets.json_values import json_line
 from lavis.datasets.lck_record import check_tokens, read_region_ids, read_score
 from lavis.datasets.records import RecordStore
 
 GROUP = 2000  # rows of a row group, which readers keep decoded
 PARTS = ("question", "answer", "rationale")
+_SPLIT = re.compile(r"[\w-]+(\.[\w-]+)*")
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("image", "source", "split", "index")]
     + [(name, pa.list_(pa.int64())) for name in ("region", "region_all")]
@@ -108,10 +111,13 @@ def to_row(record: Mapping[str, Any], split: str | None) -> dict[str, Any]:
     """
     if not isinstance(record.get("image"), str):
         raise RecordError("missing field: image")
+    name = split or str(record.get("split") or "train")
+    if not _SPLIT.fullmatch(name):  # it becomes a file's name
+        raise RecordError(f"bad split: {name[:60]!r}, expected letters, digits, _ and -")
     row: dict[str, Any] = {
         "image": record["image"],
         "source": str(record.get("source", "")),
-        "split": split or str(record.get("split") or "train"),
+        "split": name,
         "index": str(record.get("index", "")),
         "region": read_region_ids(record, "region"),
         "region_all": read_region_ids(record, "region_all"),
@@ -148,7 +154,7 @@ def style_of(record: Mapping[str, Any]) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json_line(value).decode("utf-8")
 
 
 def export(args: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from lavis.common.refusals import DECODE_REFUSALS, REFUSALS, brief, printable, r
 from lavis.datasets.built_files import built_once, cache_folder, digest_of, file_identity
 from lavis.datasets.folder_files import RECORDS, Skipped, list_folder, open_folder
 from lavis.datasets.formats import open_file
+from lavis.datasets.json_values import RowConverter
 from lavis.datasets.pictures import PictureFile
 from lavis.datasets.records import RecordFile, RecordStore, expand_paths
 
@@ -64,9 +65,26 @@ class ArrowFile(RecordFile):
         self._columns = [name for name in names if name not in (_LINE, _REASON)]
         self._has_lines = _LINE in names
         self._picture_column = image_key if image_key and self._holds_bytes(image_key) else None
+        self._converter = self._make_converter()
+        if self._converter.left_out:
+            left_out = ", ".join(self._converter.left_out)
+            logger.warning("%s: bytes are left out of the records: %s", path, left_out)
+
+    def _make_converter(self) -> RowConverter:
+        """Return what makes values of the columns that hold no pictures JSON-able."""
+        import pyarrow as pa
+
+        fields = list(self.batches[0].schema) if self.batches else []
+        schema = pa.schema([field for field in fields if field.name != self._picture_column])
+        return RowConverter(schema, self.path)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_batches": None}  # a memory map cannot travel to another process
+        # a memory map cannot travel to another process, and nor can functions
+        return {**self.__dict__, "_batches": None, "_converter": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._converter = self._make_converter()
 
     @property
     def columns(self) -> list[str]:
@@ -118,7 +136,7 @@ class ArrowFile(RecordFile):
                 if name == self._picture_column:
                     value = self._picture_name(column, place)
                 else:
-                    value = column[place].as_py()
+                    value = self._converter.value(name, column[place].as_py())
                 if value is not None:
                     record[name] = value
         if self._has_lines and (reason := batch.column(_REASON)[place].as_py()):

@@ -9,13 +9,13 @@ wrote down may still be true of the picture, and more often so of hard negatives
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lavis.common.errors import RecordError
+from lavis.datasets.json_values import json_line
 from lavis.datasets.lck_record import read_region_ids, read_tokens
 
 Record = dict[str, Any]
@@ -324,7 +324,7 @@ def note_all(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> Corpus:
 
 def to_line(record: Mapping[str, Any]) -> bytes:
     """Return a record as one line of JSON."""
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    return json_line(record) + b"\n"
 
 
 def _rename(tokens: Sequence[Any], turn: Mapping[int, int]) -> Tokens:

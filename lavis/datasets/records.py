@@ -11,6 +11,7 @@ import abc
 import bisect
 import glob
 import json
+import logging
 import mmap
 import os
 import re
@@ -22,7 +23,10 @@ import numpy as np
 from lavis.common.errors import DataError, RecordError
 from lavis.common.refusals import printable, record_errors
 from lavis.datasets.json_lists import check_json
+from lavis.datasets.json_values import RowConverter, struct_fields
 from lavis.datasets.pictures import PictureFile
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 24  # bytes scanned at a time for line ends
 _BOM = b"\xef\xbb\xbf"
@@ -142,8 +146,10 @@ def _index_lines(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
 class ParquetFile(RecordFile):
     """Rows of a Parquet file, read by row group.
 
-    Columns that mix words and id lists (Parquet has no such type) are JSON text. The last two row
-    groups stay decoded, so reading in order costs one pass; write groups of a few thousand rows.
+    Columns that mix words and id lists (Parquet has no such type) are JSON text. Values of other
+    types become what JSON holds of them, see `json_values`; columns of bytes are not read. The last
+    two row groups stay decoded, so reading in order costs one pass; write groups of a few thousand
+    rows.
     """
 
     _KEPT_GROUPS = 2
@@ -153,16 +159,26 @@ class ParquetFile(RecordFile):
         import pyarrow.parquet as pq
 
         try:
-            metadata = pq.read_metadata(path)
+            with pq.ParquetFile(path) as file:
+                metadata, schema = file.metadata, file.schema_arrow
         except Exception as error:  # pyarrow raises several unrelated types
             raise DataError(f"{path}: not a Parquet file: {error}") from None
+        self._schema = schema
+        self._converter = RowConverter(schema, path)
+        if self._converter.left_out:
+            names = ", ".join(self._converter.left_out)
+            logger.warning("%s: bytes are left out of the records: %s", path, names)
         counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self._first = [0, *np.cumsum(counts).tolist()]
         self._groups: dict[int, Any] = {}
         self._file: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_groups": {}, "_file": None}
+        return {**self.__dict__, "_groups": {}, "_file": None, "_converter": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._converter = RowConverter(self._schema, self.path)
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -176,8 +192,9 @@ class ParquetFile(RecordFile):
         while len(self._groups) > self._KEPT_GROUPS:
             del self._groups[next(iter(self._groups))]
         with record_errors("malformed row"):
-            record = table.slice(row - self._first[group], 1).to_pylist()[0]
-            return {k: _from_column(v) for k, v in record.items() if v is not None}
+            found = table.slice(row - self._first[group], 1).to_pylist()
+            record = self._converter.record(found[0] if found else {})
+            return {name: _from_column(value) for name, value in record.items()}
 
     def _read_group(self, group: int) -> Any:
         import pyarrow.parquet as pq
@@ -185,7 +202,8 @@ class ParquetFile(RecordFile):
         if self._file is None:
             self._file = pq.ParquetFile(self.path)
         try:
-            return self._file.read_row_group(group)
+            columns = struct_fields(self._schema, self._converter.left_out)
+            return self._file.read_row_group(group, columns=list(columns))
         except Exception as error:  # pyarrow raises several unrelated types
             raise RecordError(f"malformed line: row group {group}: {str(error)[:100]}") from None
 
@@ -193,7 +211,7 @@ class ParquetFile(RecordFile):
 def _from_column(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("[", "{"):
         try:
-            found = json.loads(value)
+            found = json.loads(value, parse_constant=lambda name: None)  # NaN: JSON has none
         except ValueError:
             return value
         check_json(found, value.encode("utf-8"))

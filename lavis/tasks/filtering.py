@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lavis.common.storage import AtomicFile
+from lavis.datasets.json_values import json_line
 from lavis.datasets.lck import has_empty_rationale
 from lavis.tasks.metrics import Calibrator
 from lavis.tasks.row_files import check_complete, reject_line, split_prefix
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 CHUNK = 256  # rows
 _decode = json.JSONDecoder().raw_decode  # half the time of json.loads on short lines
-_encode = json.JSONEncoder(check_circular=False).encode
+_encode = json.JSONEncoder(check_circular=False, allow_nan=False).encode
 
 
 class Groups:
@@ -103,7 +104,7 @@ def write_rows(
 
     Files: `result/<name>.json` (spec: text, the data set's fields, prediction, score) and
     `.jsonl`; where `full` also `.parquet`, `kept/<name>_filtered_threshold_<t>.jsonl` (the
-    records as they were, `prediction` set to the score) and `rejects.jsonl`.
+    records as they were read, `prediction` set to the score) and `rejects.jsonl`.
 
     Raises:
         DataError: a row of the data set is missing.
@@ -186,13 +187,20 @@ class _Corpora:
         scores = table.final[rows].astype(np.float64)  # thresholds are float64 too
         lowest = min(self._kept, default=2.0)
         lines = [
-            _encode({**record, "prediction": score}).encode() + b"\n" if score >= lowest else b""
+            _line({**record, "prediction": score}) if score >= lowest else b""
             for record, score in zip(records, scores.tolist(), strict=True)
         ]
         for threshold, file in self._kept.items():
             kept = np.flatnonzero(scores >= threshold)
             file.write(b"".join([lines[place] for place in kept.tolist()]))
             table.kept[threshold] += len(kept)
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    try:
+        return _encode(record).encode() + b"\n"
+    except ValueError:  # NaN or infinity, which JSON has no numbers for
+        return json_line(record, ascii_only=True) + b"\n"
 
 
 def kept_path(output_dir: Path, name: str, threshold: float) -> Path:

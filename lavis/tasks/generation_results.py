@@ -12,6 +12,7 @@ from typing import Any
 
 from lavis.common.journal import JournalReader
 from lavis.common.storage import AtomicFile, write_text
+from lavis.datasets.json_values import json_line
 from lavis.llm.budget import Totals
 from lavis.llm.parse import normalized
 from lavis.tasks.generation import Generation
@@ -53,7 +54,7 @@ def write_results(
                 number = row * prompt.num_items + position
                 place = {"split": generation.config.split, "index": f"{prompt.name}-{number}"}
                 line = {"image": record.pop("image"), "source": prompt.name, **place, **record}
-                corpus.write(json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n")
+                corpus.write(json_line(line) + b"\n")
                 by_source[prompt.name] += 1
                 if not has_any:
                     pictures, has_any = pictures + 1, True

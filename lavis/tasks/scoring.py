@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.storage import write_bytes
+from lavis.datasets.json_values import finite
 from lavis.tasks.base import BaseTask, RowReader
 from lavis.tasks.row_files import split_prefix
 
@@ -109,11 +110,3 @@ class ScoringTask(BaseTask):
     @abstractmethod
     def overall(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Return plain numbers of the whole data set, `agg_metrics` among them."""
-
-
-def finite(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields with NaN and infinities as null, which JSON has no numbers for."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }

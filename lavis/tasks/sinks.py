@@ -126,5 +126,8 @@ def _fit(value: Any, kind: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if kind == "float":
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # an integer beyond float64
+            return None
     return value if isinstance(value, int) and abs(value) < 1 << 63 else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from lavis.common.errors import DataError
 from lavis.common.storage import AtomicFile, write_text
+from lavis.datasets.json_values import json_line
 from lavis.datasets.records import JsonLinesFile
 from lavis.datasets.scenes import region_entries
 
@@ -66,7 +67,7 @@ def write_results(folder: Path, names: Sequence[str], files: Sequence[JsonLinesF
                 counts["rejected"] += 1
                 continue
             record = _record(said)
-            output.write(json.dumps(record).encode("ascii") + b"\n")
+            output.write(json_line(record, ascii_only=True) + b"\n")
             _count(record, counts)
             for name, descriptors in zip(names[1:], said[1:], strict=True):
                 by_stage[name]["described"] += len(descriptors) > 1

@@ -6,7 +6,6 @@ Case and accents do not count. Nothing else is special, so no text is an error.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -21,6 +20,7 @@ import numpy as np
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.storage import AtomicFile
 from lavis.datasets.base import RecordDataset
+from lavis.datasets.json_values import json_line
 from lavis.datasets.records import JsonLinesFile
 from lavis.ui.corpus_index import BAD, CorpusIndex, ScoreFile
 
@@ -196,4 +196,4 @@ def _line(dataset: RecordDataset, index: int, scores: ScoreFile | None) -> bytes
         return None
     if scores is not None and np.isfinite(scores.values[index]):
         record = {**record, "prediction": float(scores.values[index])}
-    return json.dumps(record, ensure_ascii=False).encode("utf-8")
+    return json_line(record)

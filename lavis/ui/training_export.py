@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lavis.common.storage import AtomicFile
 from lavis.datasets.base import RecordDataset
+from lavis.datasets.json_values import json_line
 from lavis.datasets.lck_record import read_label
 from lavis.ui.judgements import Judgement
 from lavis.ui.label_queue import Item
@@ -70,7 +70,7 @@ def export_training(
                 counts["too_few_judgements"] += bool(said)
                 continue
             record = training_record(dataset.record(item.index), said, majority=majority)
-            output.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
+            output.write(json_line(record) + b"\n")
             counts["written"] += 1
             counts["accepted"] += read_label(record) == 1
             counts["with_reject_label"] += "reject_label" in record

@@ -56,6 +56,27 @@ def test_parquet_columns(tmp_path, monkeypatch, caplog):
     assert "similarity" in caplog.text and "left out" in caplog.text
 
 
+def test_numbers_that_no_column_holds_become_null(tmp_path, monkeypatch):
+    monkeypatch.setattr("lavis.tasks.sinks.PARQUET_ROWS", 2)
+    rows = [
+        {"index": 2**70, "score": 0.5, "empty": None, "nested": []},
+        {"index": 1, "score": 10**400, "empty": None, "nested": {}},
+        {"index": "1", "score": "far", "empty": {"a": None}, "nested": [[]]},
+        {"index": 1.5, "score": 1, "empty": 3, "nested": None},
+    ]
+    with AtomicFile(tmp_path / "t.parquet") as file:
+        table = ParquetTable(file)
+        table.write(rows[:2])
+        table.write(rows[2:])
+        table.close()
+    assert pq.read_table(tmp_path / "t.parquet").to_pydict() == {
+        "index": [None, 1, None, None],
+        "score": [0.5, None, None, 1.0],
+        "empty": [None, None, '{"a": null}', "3"],
+        "nested": ["[]", "{}", "[[]]", None],
+    }
+
+
 def test_an_empty_parquet_table_is_readable(tmp_path):
     with AtomicFile(tmp_path / "t.parquet") as file:
         ParquetTable(file).close()

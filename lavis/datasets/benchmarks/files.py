@@ -15,6 +15,7 @@ from typing import Any
 
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.pretrained import load_table
+from lavis.datasets.json_values import RowConverter
 from lavis.datasets.records import parse_object
 
 
@@ -136,10 +137,13 @@ def _read_parquet(path: Path) -> list[Record]:
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path).to_pylist()
-    except pa.ArrowException as error:
+        table = pq.read_table(path)
+        converter = RowConverter(table.schema, str(path))
+        rows = [converter.record(row) for row in table.to_pylist()]
+    except (pa.ArrowException, ArithmeticError, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    return [Record(row, str(path), number + 1) for number, row in enumerate(rows)]
+    empty = dict.fromkeys(converter.columns)
+    return [Record({**empty, **row}, str(path), number + 1) for number, row in enumerate(rows)]
 
 
 def _read_json(path: Path) -> list[Record]:
