@@ -54,11 +54,28 @@ def test_intervals_are_of_95_percent_and_of_the_seed(tmp_path):
     assert intervals() == intervals(seed=0)
 
 
+def test_what_counts_as_an_item(tmp_path):
+    rows = [
+        {"instance": "two", "texts": ["a", "b"], "label": 0, "prediction": 0},
+        {"instance": "one", "texts": ["a"], "label": 0, "prediction": 0},  # nothing to choose
+        {"instance": 3, "texts": ["a", "b", "c", "d"], "label": 2, "prediction": 1},
+        {"instance": "später", "texts": ["a", "b"], "label": None, "prediction": 1},
+        {"instance": "früher", "texts": ["a", "b"], "label": 1, "prediction": 1},
+    ]
+    file = tmp_path / "rows.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    assert read_marks(file) == {"two": (True, 0.5), "3": (False, 0.25), "früher": (True, 0.5)}
+
+
 def test_runs_that_cannot_be_joined(tmp_path):
     with pytest.raises(DataError, match="found none"):
         read_marks(tmp_path)
     folder = write_run(tmp_path, {"a": True})
-    with pytest.raises(DataError, match="share no item"):
+    with pytest.raises(
+        DataError,
+        match=r"^the two runs share no item; score both with labels, of the same split$",
+    ):
         joint_accuracy(read_marks(folder), {"b": (True, 0.25)})
     file = folder / "result" / "val_epochbest.jsonl"
     file.write_text(file.read_text() * 2)

@@ -39,7 +39,10 @@ def test_equal_scores_are_ordered_by_seed_and_record():
     tied = [ranks([1.0, 1.0, 0.0], seed, key).tolist() for seed in range(8) for key in "ab"]
     assert all(places[2] == 0 for places in tied)
     assert {tuple(places) for places in tied} == {(1, 2, 0), (2, 1, 0)}
-    assert ranks([1.0, 1.0, 0.0], 3, "a").tolist() == ranks([1.0, 1.0, 0.0], 3, "a").tolist()
+    many = {(seed, key): ranks([1.0] * 20, seed, key).tolist() for seed in (3, 4) for key in "ab"}
+    assert len({tuple(places) for places in many.values()}) == 4
+    assert all(sorted(places) == list(range(20)) for places in many.values())
+    assert ranks([1.0] * 20, 3, "a").tolist() == many[3, "a"]
     # the expectation over ties is what a tie is worth: nothing
     ratings = np.array([1.0, 2.0])
     mean = np.mean([pairwise_agreement(ranks([5.0, 5.0], s, "a"), ratings) for s in range(400)])
@@ -51,6 +54,11 @@ def test_recall_counts_truths_among_as_many_best():
     # best three: 4 (0.9), 1 (0.8), 0 (0.7): two of three
     assert recall_of_truths(ranks([0.7, 0.8, 0.1, 0.2, 0.9], 0, "a"), truths) == pytest.approx(
         2 / 3
+    )
+    # the three worst hold none
+    assert recall_of_truths(ranks([0.7, 0.2, 0.8, 0.1, 0.9], 0, "a"), truths) == 1.0
+    assert recall_of_truths(ranks([0.2, 0.7, 0.1, 0.8, 0.3], 0, "a"), truths) == pytest.approx(
+        1 / 3
     )
     assert Gold("recall", truths[None].astype(float)).chance() == pytest.approx(3 / 5)
 
@@ -66,7 +74,7 @@ def judged(rows, texts=("a", "bbb", "cc")):
     found = Judgements()
     for number, (row, scores) in enumerate(rows):
         (gold,) = golds(row, len(scores))
-        found.add(gold, texts, ranks(scores, 0, number), seed=0, key=number)
+        found.add(gold, texts[: len(scores)], ranks(scores, 0, number), seed=0, key=number)
     return found.describe(resamples=1000, seed=0)
 
 
@@ -96,6 +104,69 @@ def test_intervals_are_of_95_percent_and_of_the_seed():
     found.values = draw.random(40).tolist()
     of = {seed: found.describe(resamples=30, seed=seed)["interval"] for seed in (1, 2)}
     assert found.describe(resamples=30, seed=1)["interval"] == of[1] != of[2]
+
+
+def test_a_position_is_worth_its_mean_over_the_records_that_have_it():
+    rows = [({"label": 0}, [2, 1])] * 3 + [({"label": 2}, [0, 1, 2])] * 2
+    figures = judged(rows, texts=("a", "bb", "ccc"))
+    # place 0 is right in 3 of 5, place 2 in both records that have it, so that it ranks first there
+    assert figures["baselines"]["position"] == 100.0
+    assert figures["chance"] == pytest.approx(100 * (3 / 2 + 2 / 3) / 5)
+    rows = [({"label": 0}, [2, 1, 0])] * 3 + [({"label": 2}, [0, 1, 2])] * 2
+    assert judged(rows)["baselines"]["position"] == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize("raters", [1, 2])
+def test_ties_of_every_baseline_are_ordered_by_the_seed_and_the_record(raters):
+    """Texts, places and raters that say nothing: figures are those of the seed's random orders."""
+    ratings = np.array([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])[:raters]
+
+    def baselines(seed, keys):
+        found = Judgements()
+        for key in keys:
+            row = {"scores": ratings.tolist()} if raters == 2 else {"label": key % 4}
+            (gold,) = golds(row, 4)
+            found.add(gold, ["aa"] * 4, ranks([1.0] * 4, seed, key), seed=seed, key=key)
+        return found
+
+    def expected(seed, keys):
+        orders = [ranks([1.0] * 4, seed, key) for key in keys]
+        if raters == 1:
+            return [
+                float(order.argmax() == key % 4) for key, order in zip(keys, orders, strict=True)
+            ]
+        agreed = [[pairwise_agreement(order, one) for one in ratings] for order in orders]
+        return [float(np.mean(pair)) for pair in agreed]
+
+    keys = list(range(40))
+    for seed in (5, 6):
+        found = baselines(seed, keys)
+        wanted = expected(seed, keys)
+        assert found.values == wanted
+        assert found.baselines["longest"] == found.baselines["shortest"] == wanted
+        assert found._by_position(seed) == wanted
+        assert ("human" in found.baselines) == ("oracle" in found.baselines) == (raters == 2)
+        if raters == 2:
+            assert found.baselines["oracle"] == wanted
+        assert found.describe(resamples=10, seed=seed)["baselines"]["position"] == pytest.approx(
+            100 * np.mean(wanted)
+        )
+
+
+def test_what_people_agree_on_when_their_ratings_tie():
+    found = Judgements()
+    ratings = [[1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 3.0, 4.0]]
+    for key in range(30):
+        (gold,) = golds({"scores": ratings}, 4)
+        found.add(gold, ["a"] * 4, ranks([1.0] * 4, 0, key), seed=9, key=key)
+    # the first rater's order is random; the second one cannot be disagreed with by it: 0
+    orders = [ranks(ratings[0], 9, key) for key in range(30)]
+    wanted = [pairwise_agreement(order, np.array(ratings[1])) / 2 for order in orders]
+    assert found.baselines["human"] == pytest.approx(wanted)
+    (gold,) = golds({"scores": [1.0, 2.0, 3.0, 4.0]}, 4)
+    alone = Judgements()
+    alone.add(gold, ["a"] * 4, np.arange(4), seed=0, key=0)
+    assert set(alone.baselines) == {"longest", "shortest"}  # one rater: nobody to agree with
 
 
 def test_people_against_each_other_and_the_best_possible_order():

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from lavis.datasets.benchmarks.answer_text import agreement, quac_references
-from lavis.tasks.reading_metrics import score_answer
+from lavis.tasks.reading_metrics import (
+    exact_match,
+    first_line,
+    is_finished,
+    score_answer,
+    token_f1,
+)
 
 CASES = [
     # scorer, prediction, answers, exact match, F1
@@ -48,6 +54,25 @@ CASES = [
 def test_scores_of_one_answer(scorer, said, answers, exact, f1):
     found = score_answer(said, answers, scorer)
     assert found == {"exact_match": exact, "f1": pytest.approx(f1)}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "finished"),
+    [
+        ("", "", False),
+        (" \n\t", "", False),
+        (" Rome ", "Rome", False),
+        ("\n\n in old Rome \nQ: who?\nA: Ada", "in old Rome", True),
+        ("Rome\n", "Rome", True),
+    ],
+)
+def test_the_first_line_of_what_is_written(text, line, finished):
+    assert first_line(text) == line
+    assert is_finished(text) == finished
+
+
+def test_no_accepted_answer_shares_no_word():
+    assert token_f1("Rome", []) == 0.0 and exact_match("Rome", []) == 0.0
 
 
 def test_annotators_of_quac():
