@@ -171,7 +171,6 @@ def test_calibration_repairs_overconfident_scores(method):
 
 
 def test_calibration_needs_both_labels():
-    with pytest.raises(
-        ValueError, match="^calibration needs accepted and rejected texts; all labels are equal$"
-    ):
+    message = r"^calibration needs accepted and rejected texts; all labels are equal$"
+    with pytest.raises(ValueError, match=message):
         fit_calibrator("temperature", SCORES, np.ones(6))
