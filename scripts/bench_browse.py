@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lavis.common.command import command
 from lavis.ui.corpus_index import open_index
 from lavis.ui.corpus_query import CorpusQuery, Filter, export_rows, page_of
 from lavis.ui.shown import open_corpus
@@ -71,6 +72,7 @@ def timed(name: str, call: Callable[[], Any]) -> Any:
     return result
 
 
+@command
 def main() -> None:
     """Make the corpus, its index, and ask."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -123,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -32,6 +32,7 @@ from PIL import Image, ImageDraw
 from torch.utils.flop_counter import FlopCounterMode
 
 from lavis.common.cli import build_runner
+from lavis.common.command import command
 from lavis.common.config import load_config
 from lavis.processors.region import region_colors
 
@@ -318,6 +319,7 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+@command
 def main() -> None:
     """Run the workloads that the flags ask for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -339,4 +341,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -41,6 +41,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, CLIPVisionConfig, PreTrainedTokenizerFast
 
 from lavis.common import dist, registry
+from lavis.common.command import command
 from lavis.common.config import load_config
 
 AGREEMENT = 1e-4
@@ -396,7 +397,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         print(f"{row['set']:11} {row['pictures_per']:11} {times}  {row['gap']:.0e} {state}{goal}")
 
 
-def main() -> None:
+@command
+def main() -> int:
     """Run the benchmarks that the flags ask for; exit with 1 where answers disagree."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--items", type=int, default=4, help="questions in each set")
@@ -422,8 +424,8 @@ def main() -> None:
         agree = agree and report["training"]["agree"]
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
-    raise SystemExit(0 if agree else 1)
+    return 0 if agree else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

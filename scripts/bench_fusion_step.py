@@ -33,6 +33,7 @@ from torch import Tensor
 from transformers import AutoConfig, CLIPVisionConfig
 
 from lavis.common.cache import Cache
+from lavis.common.command import command
 from lavis.common.dist import World
 from lavis.models.late_fusion.config import FusionConfig, LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
@@ -219,7 +220,8 @@ def print_report(report: dict[str, Any]) -> None:
     print(f"losses and gradients {state}: {max(report['loss_gap'].values()):.0e} and {gap:.0e}")
 
 
-def main() -> None:
+@command
+def main() -> int:
     """Measure all ways, or the one this process was started for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=2, help="timed ones, after one to warm up")
@@ -238,8 +240,8 @@ def main() -> None:
     print_report(report)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
-    raise SystemExit(0 if report["agree"] else 1)
+    return 0 if report["agree"] else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

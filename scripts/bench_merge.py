@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from lavis.common.command import command
 from lavis.common.journal import Journal, JournalReader
 from lavis.common.registry import tasks
 from lavis.tasks.config import ClassificationConfig
@@ -102,6 +104,7 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+@command
 def main() -> None:
     """Merge as many rows as the flag says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -110,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
+from lavis.common.command import command
 from lavis.datasets.lck import LckDataset
-from lavis.ui.command import exit_status, named_corpus, page_parser
+from lavis.ui.command import named_corpus, page_parser, quiet_logging
 from lavis.ui.corpus_index import CorpusIndex, ScoreFile, open_index, read_scores
 from lavis.ui.corpus_query import CorpusQuery, Filter, export_rows
 from lavis.ui.shown import RecordViewer
@@ -93,9 +94,11 @@ def run(args: argparse.Namespace) -> None:
     serve(build_page(desk, title), port=args.port, css=markup.style())
 
 
-def main(argv: list[str] | None = None) -> int:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Browse the corpus that the flags name."""
-    return exit_status(lambda: run(parse_args(argv)))
+    quiet_logging()
+    run(parse_args(argv))
 
 
 if __name__ == "__main__":

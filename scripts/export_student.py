@@ -22,8 +22,9 @@ import jinja2
 from omegaconf import OmegaConf
 
 from lavis.common.checkpoint import read_state_dict, save_safetensors
+from lavis.common.command import command
 from lavis.common.config import CONFIG_ROOT, load_model_config
-from lavis.common.errors import ConfigError, DataError
+from lavis.common.errors import ConfigError
 from lavis.common.registry import models
 from lavis.common.storage import write_text
 
@@ -54,15 +55,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Export; returns the exit code."""
-    args = parse_args(argv)
-    try:
-        export(args)
-    except (ConfigError, DataError) as error:
-        print(f"export_student.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Export the student that the flags name."""
+    export(parse_args(argv))
 
 
 def export(args: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ run goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import sys
 from pathlib import Path
@@ -29,9 +30,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from lavis.common import dist, registry
+from lavis.common.command import command
 from lavis.common.config import Config, Mode, load_config
 from lavis.common.config_errors import explain
-from lavis.common.errors import ConfigError, DataError
+from lavis.common.errors import ConfigError, DataError, NothingDoneError
 from lavis.common.logger import setup_logging
 from lavis.generators.base import PictureRequest, picture_requests
 from lavis.generators.build import build_scorer, build_store
@@ -45,42 +47,43 @@ logger = logging.getLogger("lavis.generate_images")
 SCORED_AT_A_TIME = 1024
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_arguments(arguments)
     world = dist.start(args.device)
     setup_logging(world.rank)
-    try:
-        if args.cfg_path is not None:
-            config, requests = of_run_file(args)
-        elif args.texts is not None:
-            config = pictures_config(args)
-            requests = read_requests(args.texts, config)
-        else:
-            raise ConfigError("nothing to draw: name a file of texts, or --cfg-path a run file")
-        store = build_store(config)
-        if args.dry_run:
-            if world.is_main:
-                report_missing(store, requests, verify=args.verify)
-        else:
-            done = store.fill(requests, rank=world.rank, world_size=world.size, verify=args.verify)
-            made = sum(world.gather(done.made, "pictures stored"))
-            withheld = sum(world.gather(done.withheld, "pictures withheld"))
-            scored = score_share(store, requests, config, world)
-            scored = sum(world.gather(scored, "scores stored"))
-            if world.is_main:
-                distinct = len(set(requests))
-                kept = f", {withheld} withheld by a safety checker" if withheld else ""
-                print(
-                    f"{len(requests)} pictures asked for, {distinct} distinct: "
-                    f"{distinct - made - withheld} were stored, {made} made now{kept}; "
-                    f"{scored} scores"
-                )
-    except (ConfigError, DataError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    finally:
-        world.close()
+    atexit.register(world.leave)  # also after an error, so that no other rank waits
+    if args.cfg_path is not None:
+        config, requests = of_run_file(args)
+    elif args.texts is not None:
+        config = pictures_config(args)
+        requests = read_requests(args.texts, config)
+    else:
+        raise ConfigError("nothing to draw: name a file of texts, or --cfg-path a run file")
+    if not requests:
+        raise NothingDoneError("nothing to draw: there are no texts")
+    store = build_store(config)
+    if args.dry_run:
+        if world.is_main:
+            report_missing(store, requests, verify=args.verify)
+    else:
+        done = store.fill(requests, rank=world.rank, world_size=world.size, verify=args.verify)
+        made = sum(world.gather(done.made, "pictures stored"))
+        withheld = sum(world.gather(done.withheld, "pictures withheld"))
+        scored = score_share(store, requests, config, world)
+        scored = sum(world.gather(scored, "scores stored"))
+        distinct = len(set(requests))
+        if world.is_main:
+            kept = f", {withheld} withheld by a safety checker" if withheld else ""
+            print(
+                f"{len(requests)} pictures asked for, {distinct} distinct: "
+                f"{distinct - made - withheld} were stored, {made} made now{kept}; "
+                f"{scored} scores"
+            )
+        if withheld == distinct:
+            raise NothingDoneError("every picture was withheld by the generator's safety checker")
+    world.close()
     return 0
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lavis.common.errors import ConfigError, DataError
+from lavis.common.command import command
+from lavis.common.errors import NothingDoneError
 from lavis.common.sections import Sections, load_sections
 from lavis.datasets.records import RecordStore
 from lavis.llm.config import LlmSettings
@@ -49,22 +50,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    try:
-        config = load_sections(args.cfg_path, args.options, SECTIONS)
-        if args.print_config:
-            sys.stdout.write(config.to_yaml())
-            return 0
-        generation = Generation(config["generate"], RecordStore(config["generate"].records))
-        if args.dry_run:
-            print(json.dumps(estimate(generation, config["llm"]), indent=1))
-            return 0
-        return run(config, generation)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = load_sections(args.cfg_path, args.options, SECTIONS)
+    if args.print_config:
+        sys.stdout.write(config.to_yaml())
+        return 0
+    generation = Generation(config["generate"], RecordStore(config["generate"].records))
+    if args.dry_run:
+        print(json.dumps(estimate(generation, config["llm"]), indent=1))
+        return 0
+    return run(config, generation)
 
 
 def run(config: Sections, generation: Generation) -> int:
@@ -96,6 +94,10 @@ def run(config: Sections, generation: Generation) -> int:
             generation, reader, folder, compress=config["run"].compress, totals=totals
         )
     print(json.dumps(summary, indent=1))
+    if summary["complete"] and not summary["records"]:
+        raise NothingDoneError(
+            f"{folder}: no reply held a record that is of use; see rejects.jsonl"
+        )
     return 0 if summary["complete"] else 1
 
 

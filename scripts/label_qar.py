@@ -20,10 +20,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
+from lavis.common.command import command
 from lavis.common.storage import write_json, write_text
 from lavis.datasets.lck import LckDataset
 from lavis.ui.agreement import agreement_report
-from lavis.ui.command import exit_status, named_corpus, page_parser
+from lavis.ui.command import named_corpus, page_parser, quiet_logging
 from lavis.ui.judgements import JudgementStore
 from lavis.ui.label_queue import Items, LabelQueue, read_items
 from lavis.ui.labelling import LabelDesk, scale_of
@@ -117,9 +118,11 @@ def run(args: argparse.Namespace) -> None:
     serve(build_page(desk), port=args.port, css=markup.style(), head=markup.label_keys())
 
 
-def main(argv: list[str] | None = None) -> int:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Label, or export what was labelled."""
-    return exit_status(lambda: run(parse_args(argv)))
+    quiet_logging()
+    run(parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.command import command
 from lavis.common.storage import write_text
 from lavis.datasets.benchmarks.imagenetvc import CANDIDATES
 from lavis.generators import openmoji
@@ -192,6 +193,7 @@ def make_blank(out: Path, things: list[Thing]) -> None:
     write_text(out / "blank" / "prompts.jsonl", "\n".join(lines) + "\n")
 
 
+@command
 def main() -> None:
     """Make the world that the flags describe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -212,4 +214,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -26,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from quickstart_teacher import COLOURS, usual
 
+from lavis.common.command import command
 from lavis.common.storage import write_text
 from lavis.generators import openmoji
 
@@ -176,6 +177,7 @@ def make_corpora(corpus: Path, kept: Path, out: Path, *, world: Path, seed: int)
     write_text(out / "corpora.json", json.dumps(report, indent=2) + "\n")
 
 
+@command
 def main() -> None:
     """Make what the first argument names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -191,9 +193,9 @@ def main() -> None:
     corpora = commands.add_parser("corpora")
     corpora.add_argument("corpus", type=Path)
     corpora.add_argument("kept", type=Path)
-    for command in (facts, show, choices, corpora):
-        command.add_argument("out", type=Path)
-        command.add_argument("--seed", type=int, default=0)
+    for part in (facts, show, choices, corpora):
+        part.add_argument("out", type=Path)
+        part.add_argument("--seed", type=int, default=0)
     corpora.add_argument("--world", type=Path, required=True, help="the scenes' facts")
     args = parser.parse_args()
     if args.command == "facts":
@@ -207,4 +209,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lavis.common.errors import DataError, RecordError
+from lavis.common.command import command
+from lavis.common.errors import NothingDoneError, RecordError
 from lavis.common.storage import AtomicFile
 from lavis.datasets.negatives import KINDS, NegativeMaker, note_all, positive, to_line
 from lavis.datasets.records import RecordStore
@@ -48,37 +49,35 @@ def read_records(store: RecordStore) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Write the file; returns the exit code: 2 where the corpus cannot be read."""
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Write the file that the flags name."""
     args = parse_args(argv)
     counts: Counter[str] = Counter()
-    try:
-        store = RecordStore(args.corpus)
-        maker = NegativeMaker(
-            note_all(read_records(store)),
-            store.read,
-            kinds=args.kinds,
-            difficulties=args.difficulties,
-            seed=args.seed,
-        )
-        with AtomicFile(args.out) as file:
-            for row in range(len(store)):
-                try:
-                    record = store.read(row)
-                    negatives = list(maker.make(record, args.negatives))
-                except RecordError as error:
-                    counts[f"not used: {error.reason.split(':')[0]}"] += 1
-                    continue
-                file.write(to_line(positive(record)))
-                counts["right"] += 1
-                for negative in negatives:
-                    file.write(to_line(negative))
-                    counts[f"{negative['negative']}, {negative['difficulty']}"] += 1
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    store = RecordStore(args.corpus)
+    maker = NegativeMaker(
+        note_all(read_records(store)),
+        store.read,
+        kinds=args.kinds,
+        difficulties=args.difficulties,
+        seed=args.seed,
+    )
+    with AtomicFile(args.out) as file:
+        for row in range(len(store)):
+            try:
+                record = store.read(row)
+                negatives = list(maker.make(record, args.negatives))
+            except RecordError as error:
+                counts[f"not used: {error.reason.split(':')[0]}"] += 1
+                continue
+            file.write(to_line(positive(record)))
+            counts["right"] += 1
+            for negative in negatives:
+                file.write(to_line(negative))
+                counts[f"{negative['negative']}, {negative['difficulty']}"] += 1
     print(json.dumps(dict(sorted(counts.items())), indent=1))
-    return 0
+    if not counts["right"]:
+        raise NothingDoneError(f"{', '.join(args.corpus)}: no record could be used")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from typing import Any
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.command import command
 from lavis.common.storage import write_text
 from lavis.generators import openmoji
 
@@ -398,6 +399,7 @@ def exchange_pictures(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return exchanged
 
 
+@command
 def main() -> None:
     """Make the world that the flags describe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -430,4 +432,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

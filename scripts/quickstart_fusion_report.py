@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.command import command
+from lavis.common.errors import DataError
 from lavis.common.storage import write_text
 from lavis.generators import openmoji
 from lavis.generators.base import PictureRequest
@@ -54,7 +56,7 @@ def read_rows(folder: Path) -> Rows:
     """Return the answered questions of an output folder by their text."""
     path = folder / "result" / "test_epochbest.jsonl"
     if not path.is_file():
-        sys.exit(f"{path}: not there; run scripts/quickstart first")
+        raise DataError(f"{path}: not there; run scripts/quickstart first")
     rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return {row["question"]: row for row in rows}
 
@@ -63,10 +65,10 @@ def marks_of(rows: Rows, blank: Rows) -> dict[str, np.ndarray]:
     """Return marks of each column, (questions, prompts).
 
     Raises:
-        SystemExit: the two runs asked different questions.
+        DataError: the two runs asked different questions.
     """
     if rows.keys() != blank.keys():
-        sys.exit("the control was asked other questions; run scripts/quickstart again")
+        raise DataError("the control was asked other questions; run scripts/quickstart again")
 
     def column(of: Rows, name: str) -> np.ndarray:
         return np.array([of[q]["marks"][name][RULE] for q in rows], dtype=np.float64)
@@ -158,6 +160,7 @@ def add_section(page: Path, text: str) -> None:
     write_text(page, old[:place] + text + old[place:])
 
 
+@command
 def main() -> None:
     """Sum up the output folder that the flags name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -178,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

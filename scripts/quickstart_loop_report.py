@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.command import command
+from lavis.common.errors import DataError
 from lavis.common.storage import write_text
 
 RESAMPLES = 2000
@@ -34,7 +36,7 @@ def read_answers(folder: Path) -> tuple[Rights, dict[str, str]]:
     """Return which questions a run answered rightly, and every question's kind."""
     found = sorted((folder / "result").glob("test_*.jsonl"))
     if not found:
-        sys.exit(f"{folder / 'result'}: no answers; run scripts/close_loop first")
+        raise DataError(f"{folder / 'result'}: no answers; run scripts/close_loop first")
     rows = [json.loads(line) for line in found[-1].read_text(encoding="utf-8").splitlines()]
     rights = {row["instance"]: row["prediction"] == row["label"] for row in rows}
     return rights, {row["instance"]: row["group"] for row in rows}
@@ -138,6 +140,7 @@ def corpora_text(report: dict[str, Any]) -> str:
     )
 
 
+@command
 def main() -> None:
     """Sum up the folder of a loop."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -155,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

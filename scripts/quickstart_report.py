@@ -19,6 +19,8 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.command import command
+from lavis.common.errors import DataError
 from lavis.common.storage import write_text
 from lavis.generators import openmoji
 
@@ -29,7 +31,7 @@ Rows = list[dict[str, Any]]
 def read_lines(path: Path) -> Rows:
     """Return the JSON objects of a file, one a line."""
     if not path.is_file():
-        sys.exit(f"{path}: not there; run scripts/quickstart first")
+        raise DataError(f"{path}: not there; run scripts/quickstart first")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -100,6 +102,7 @@ def credit(page: Path) -> None:
         write_text(page, text[:place] + line + text[place:])
 
 
+@command
 def main() -> None:
     """Sum up the output folders that the flags name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -127,4 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

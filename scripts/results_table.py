@@ -19,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from lavis.common.command import command
 from lavis.common.errors import DataError
 from lavis.tasks.joint_accuracy import joint_accuracy, read_marks
 
@@ -137,19 +138,15 @@ def render(table: Sequence[Sequence[str]], form: str) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the table; returns the exit status."""
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="[SYSTEM:]BENCHMARK=FOLDER")
     parser.add_argument("--paper", type=Path, help="JSON of published figures")
     parser.add_argument("--format", choices=["text", "markdown"], default="text")
     args = parser.parse_args(argv)
-    try:
-        print(render(make_table(collect(args.runs), read_paper(args.paper)), args.format))
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    print(render(make_table(collect(args.runs), read_paper(args.paper)), args.format))
 
 
 if __name__ == "__main__":

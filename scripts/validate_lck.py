@@ -19,7 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.command import command
+from lavis.common.errors import ConfigError, RecordError
 from lavis.common.registry import datasets
 from lavis.common.storage import AtomicFile, write_json
 
@@ -161,14 +162,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report["rejected"] else 0
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Check the corpus that the flags name."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        return run(parse_args(argv))
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run(parse_args(argv))
 
 
 if __name__ == "__main__":

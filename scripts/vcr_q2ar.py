@@ -7,21 +7,21 @@ only are left out and counted. Intervals are 95 % bootstrap intervals over items
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lavis.common.errors import DataError
-from lavis.common.storage import write_text
+from lavis.common.command import command
+from lavis.common.storage import write_json
 from lavis.tasks.joint_accuracy import joint_accuracy, read_marks
 
 TITLES = {"first": "Q -> A", "second": "QA -> R", "both": "Q -> AR"}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the three accuracies; returns the exit status."""
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Print the three accuracies."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("qa", type=Path, help="run of vcr_qa.yaml")
     parser.add_argument("qar", type=Path, help="run of vcr_qar.yaml")
@@ -29,21 +29,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     args = parser.parse_args(argv)
-    try:
-        found = joint_accuracy(
-            read_marks(args.qa), read_marks(args.qar), resamples=args.resamples, seed=args.seed
-        )
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    found = joint_accuracy(
+        read_marks(args.qa), read_marks(args.qar), resamples=args.resamples, seed=args.seed
+    )
     print(f"{found['items']} items in both runs, {found['left_out']} in one only")
     for name, title in TITLES.items():
         part = found[name]
         spread = "[{:.2f}, {:.2f}]".format(*part["interval"]) if part["interval"] else ""
         print(f"{title:8s} {part['value']:6.2f} {spread}  chance {part['chance']:.2f}")
     if args.output:
-        write_text(args.output, json.dumps(found, indent=1) + "\n")
-    return 0
+        write_json(args.output, found)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lavis.common.errors import ConfigError, DataError
+from lavis.common.command import command
 from lavis.common.sections import Sections, load_sections
 from lavis.datasets.scenes_config import ScenesConfig
 from lavis.tasks.verbalization_config import Stages, VerbalizeRunConfig
@@ -56,18 +56,15 @@ def load_run(cfg_path: str, options: list[str]) -> Sections:
     return load_sections(cfg_path, options, classes)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    try:
-        config = load_run(args.cfg_path, args.options)
-        if args.print_config:
-            sys.stdout.write(config.to_yaml())
-            return 0
-        return _verbalize(config, dry_run=args.dry_run)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = load_run(args.cfg_path, args.options)
+    if args.print_config:
+        sys.stdout.write(config.to_yaml())
+        return 0
+    return _verbalize(config, dry_run=args.dry_run)
 
 
 def _verbalize(config: Sections, *, dry_run: bool) -> int:

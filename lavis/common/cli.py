@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lavis.common import registry
+from lavis.common.command import DONE, command
 from lavis.common.config import Config, Mode, load_config
-from lavis.common.errors import ConfigError, DataError
 from lavis.common.flags import FLAGS, NEEDED, Flag, released_run
 
 
@@ -71,30 +71,27 @@ def _truth(text: str) -> bool:
     return values[text.lower()]
 
 
+@command
 def run_front_end(description: str, mode: Mode, argv: Sequence[str] | None = None) -> int:
     """Read flags, check the config, build everything, then train or evaluate.
 
     Returns:
-        The exit status: 0, or 2 after a configuration or data error told in plain words.
+        The exit status; see `lavis.common.command`.
     """
-    try:
-        args = parse_args(description, argv, mode)
-        config = load_config(args.cfg_path, args.options, mode=mode)
-        if mode == "train" and not config.run.evaluate:
-            config.run.check_training()
-        if args.print_config:
-            sys.stdout.write(config.to_yaml())
-            return 0
-        runner = build_runner(config)
-        if mode == "train":
-            runner.train()
-        else:
-            runner.evaluate()
-        runner.close()
-    except (ConfigError, DataError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    args = parse_args(description, argv, mode)
+    config = load_config(args.cfg_path, args.options, mode=mode)
+    if mode == "train" and not config.run.evaluate:
+        config.run.check_training()
+    if args.print_config:
+        sys.stdout.write(config.to_yaml())
+        return DONE
+    runner = build_runner(config)
+    if mode == "train":
+        runner.train()
+    else:
+        runner.evaluate()
+    runner.close()
+    return DONE
 
 
 def build_runner(config: Config) -> Any:

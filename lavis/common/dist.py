@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.distributed as torch_dist
 
-from lavis.common.errors import ConfigError, DataError
+from lavis.common.errors import ConfigError, DataError, RunError
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,10 @@ T = TypeVar("T")
 NOTE_SECONDS = 60.0  # how often a waiting rank says for whom it waits
 
 
-class HungRankError(RuntimeError):
+class HungRankError(RunError):
     """A rank has ended, or gave no sign of progress for `run.timeout_minutes`."""
+
+    is_consequence = True
 
 
 class StrayRankError(RuntimeError):
@@ -58,6 +60,35 @@ def world_size() -> int:
 def is_main() -> bool:
     """Return whether this is rank 0, the one that writes results."""
     return rank() == 0
+
+
+def has_joined() -> bool:
+    """Return whether this process has joined others."""
+    return torch_dist.is_available() and torch_dist.is_initialized()
+
+
+def failed_alike(me: int, text: str, seconds: float, *, any_reason: bool = False) -> bool:
+    """Note why this process ends, and return whether rank 0 ends for the same reason.
+
+    Args:
+        me: this process's rank.
+        text: the reason.
+        seconds: how long another rank waits for rank 0 to note one.
+        any_reason: whatever rank 0 noted, it is enough.
+    """
+    try:
+        store = torch_dist.distributed_c10d._get_default_store()
+        if me == 0:
+            store.set("lavis/failed", text)
+            return False
+        end = time.monotonic() + seconds
+        while not store.check(["lavis/failed"]):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        return any_reason or store.get("lavis/failed").decode() == text
+    except (RuntimeError, ValueError):  # the store has gone with its process
+        return False
 
 
 def share_of_mean(count: torch.Tensor) -> torch.Tensor | float:

@@ -14,6 +14,20 @@ class DataError(ValueError):
     """A file or folder of data cannot be used; the message names it and the fix."""
 
 
+class RunError(RuntimeError):
+    """A run failed or came to nothing, by no fault of its config; the message says what to do.
+
+    Attributes:
+        is_consequence: of what another process has to tell.
+    """
+
+    is_consequence = False
+
+
+class NothingDoneError(RunError):
+    """A command ended without a single result; it has written what it knows of the reasons."""
+
+
 class RecordError(DataError):
     """One record cannot be used; the run sets it aside with `reason` and goes on."""
 

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from lavis.common.dist import World
-from lavis.common.errors import ConfigError
+from lavis.common.errors import ConfigError, NothingDoneError
 from lavis.common.journal import Journal, JournalReader
 from lavis.common.logger import Progress
 from lavis.runners.identity import WeightDigest, scoring_identity
 from lavis.runners.loader import make_loader, to_device
 from lavis.runners.precision import autocast, evaluation_dtype
+from lavis.runners.watch import WatchedRows
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Evaluator:
         self._run, self._tree, self._folder = run, tree, folder
         self._dtype = evaluation_dtype(run, world.device)
         self._digest = WeightDigest(model)
+        self.unscored: list[str] = []  # a sentence for each result without a score
 
     def run(
         self, dataset: Any, name: str, *, report: bool = True, replace: bool = False
@@ -64,6 +66,7 @@ class Evaluator:
 
         Raises:
             ConfigError: the output folder holds scores of another job.
+            NothingDoneError: no record could be scored, and that without a report to say so.
         """
         world = self._world
         training = self._model.training
@@ -84,12 +87,19 @@ class Evaluator:
         self._score(dataset, plan, journal, name=name, units=left[world.rank :: world.size])
         journal.close()
         world.barrier(f"{name}: every unit scored")
-        metrics = None
+        found: tuple[dict[str, Any], str | None] | None = None
         if world.is_main:
             with JournalReader(folder, identity) as reader:
-                metrics = self._task.finish(reader, dataset, self._folder, name, report=report)
+                rows = WatchedRows(reader)
+                metrics = self._task.finish(rows, dataset, self._folder, name, report=report)
+                found = metrics, rows.nothing(name)
         self._model.train(training)
-        return world.broadcast(metrics, f"{name}: metrics")
+        metrics, nothing = world.broadcast(found, f"{name}: metrics")
+        if nothing is not None:
+            if not report:  # a training would choose its best weights by nothing
+                raise NothingDoneError(nothing)
+            self.unscored.append(nothing)
+        return metrics
 
     def _identity(self, dataset: Any) -> dict[str, Any] | None:
         if not self._world.is_main:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lavis.common.dist import World
+from lavis.common.errors import RunError
 from lavis.common.sharded import own_part
 
 ADVICE = (
@@ -16,7 +17,7 @@ ADVICE = (
 )
 
 
-class DivergedError(RuntimeError):
+class DivergedError(RunError):
     """Training produced a value that is not a finite number."""
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from lavis.common import dist
 from lavis.common.checkpoint import read_state_dict
-from lavis.common.errors import ConfigError, nearest
+from lavis.common.errors import ConfigError, NothingDoneError, nearest
 from lavis.common.logger import RunLog, setup_logging
 from lavis.common.provenance import describe_environment, write_provenance
 from lavis.common.registry import runners
@@ -110,6 +110,9 @@ class Runner:
 
         Returns:
             split -> metrics of the test splits.
+
+        Raises:
+            NothingDoneError: no record of a split could be scored.
         """
         if self.run.evaluate:
             return self.evaluate()
@@ -122,6 +125,7 @@ class Runner:
         self._fit(trainer)
         metrics = self._test(trainer)
         stop_trackers(self.accelerator)
+        self._check_scored()
         return metrics
 
     def evaluate(self) -> dict[str, dict[str, Any]]:
@@ -129,6 +133,9 @@ class Runner:
 
         Returns:
             split -> metrics, on every rank; results are named `<split>_epochbest`.
+
+        Raises:
+            NothingDoneError: no record of a split could be scored; all else is written.
         """
         self.model.to(self.world.device)
         if self.run.resume_ckpt_path:
@@ -139,11 +146,16 @@ class Runner:
             self.run.test_splits, "best", fresh=self.run.resume == "never"
         )
         stop_trackers(self.accelerator)
+        self._check_scored()
         return metrics
 
     def close(self) -> None:
         """Leave the other processes."""
         self.world.close()
+
+    def _check_scored(self) -> None:
+        if self._evaluator.unscored:
+            raise NothingDoneError("; ".join(self._evaluator.unscored))
 
     # Training
 

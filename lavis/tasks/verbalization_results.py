@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lavis.common.errors import DataError
+from lavis.common.errors import NothingDoneError
 from lavis.common.storage import AtomicFile, write_text
 from lavis.datasets.json_values import json_line
 from lavis.datasets.records import JsonLinesFile
@@ -46,7 +46,7 @@ def write_results(folder: Path, names: Sequence[str], files: Sequence[JsonLinesF
         files: their descriptors, each with a line for every picture.
 
     Raises:
-        DataError: nothing could be said of any picture.
+        NothingDoneError: nothing could be said of any picture.
     """
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -79,7 +79,7 @@ def write_results(folder: Path, names: Sequence[str], files: Sequence[JsonLinesF
     }
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     if not counts["written"]:
-        raise DataError(f"{folder}: every picture was rejected; see rejects.jsonl")
+        raise NothingDoneError(f"{folder}: every picture was rejected; see rejects.jsonl")
     return summary
 
 

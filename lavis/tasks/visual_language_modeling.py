@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common import dist
-from lavis.common.errors import DataError, RecordError
+from lavis.common.errors import NothingDoneError, RecordError
 from lavis.common.registry import tasks
 from lavis.common.storage import AtomicFile
 from lavis.tasks.base import BaseTask, RowReader, UnitBatch
@@ -321,7 +321,7 @@ class VisualLanguageModelingTask(BaseTask):
             `rejected`, `tokens`; `agg_metrics` is the negative loss.
 
         Raises:
-            DataError: no token of any row was predicted.
+            NothingDoneError: no token of any row was predicted.
         """
         rows = rejected = tokens = 0
         total = {"loss": 0.0, "text_loss": 0.0}
@@ -338,7 +338,7 @@ class VisualLanguageModelingTask(BaseTask):
                     total[key] += count * row[key]
             array.close()
         if not tokens:
-            raise DataError(
+            raise NothingDoneError(
                 f"datasets.{dataset.name}: {rows} rows, {rejected} of them rejected, and no token "
                 "to predict; see the rejects in the result file"
             )

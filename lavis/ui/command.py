@@ -1,13 +1,10 @@
-"""What the commands with a page share: flags that name a corpus, and the exit status."""
+"""What the commands with a page share: flags that name a corpus, and their log."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import sys
-from collections.abc import Callable
 
-from lavis.common.errors import ConfigError, DataError
 from lavis.datasets.lck import LckDataset
 from lavis.ui.shown import open_corpus
 
@@ -30,12 +27,6 @@ def named_corpus(args: argparse.Namespace) -> LckDataset:
     )
 
 
-def exit_status(command: Callable[[], None]) -> int:
-    """Run a command; return 0, or 2 after an error that it explains."""
+def quiet_logging() -> None:
+    """Show warnings and what is worse."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        command()
-    except (ConfigError, DataError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0

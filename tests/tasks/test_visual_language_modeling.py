@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lavis.common.errors import ConfigError, DataError
+from lavis.common.errors import ConfigError, NothingDoneError
 from lavis.datasets.base import Row
 from lavis.tasks.caption_texts import IGNORED, CaptionTokenizer
 from lavis.tasks.language_config import LanguageModelingConfig
@@ -345,7 +345,7 @@ def test_metrics_are_means_over_tokens(models, tmp_path):
     assert (found["rows"], found["rejected"], found["tokens"]) == (4, 1, 4)
     assert json.loads((tmp_path / "result/val_epoch0.json").read_text()) == [r for _, r in rows]
     rows[:] = rows[1:2]
-    with pytest.raises(DataError, match="no token to predict"):
+    with pytest.raises(NothingDoneError, match="no token to predict"):
         task.finish(reader, Captions(), tmp_path, "val_epoch0")
 
 

@@ -8,15 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lavis.common.errors import ConfigError, DataError
+from lavis.common.command import command
 from lavis.datasets.unified.convert import Converter, convert
 
 
+@command
 def run_converter(cls: type[Converter], description: str, argv: Sequence[str] | None = None) -> int:
     """Convert what the flags name.
 
     Returns:
-        The exit status: 0 every item is converted, 1 some are set aside, 2 files cannot be read.
+        The exit status: 0 every item is converted, 1 some are set aside; see also
+        `lavis.common.command`.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     parser = argparse.ArgumentParser(
@@ -29,11 +31,7 @@ def run_converter(cls: type[Converter], description: str, argv: Sequence[str] | 
     given = vars(parser.parse_args(argv))
     output, rejects, limit = (given.pop(name) for name in ("output", "rejects", "limit"))
     rejects = rejects or output.with_name(f"{output.name}.rejects.jsonl")
-    try:
-        found = convert(cls(**given), output, rejects=rejects, limit=limit)
-    except (ConfigError, DataError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    found = convert(cls(**given), output, rejects=rejects, limit=limit)
     sys.stdout.write(f"{found['records']} records of {found['items']} items in {output}\n")
     for reason, count in found["reasons"].items():
         sys.stdout.write(f"  set aside, {reason}: {count}\n")
