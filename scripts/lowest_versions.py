@@ -11,6 +11,9 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.command import command
+
 SETUP = Path(__file__).resolve().parents[1] / "setup.py"
 FREE = ("torch", "torchvision")
 _BOUND = re.compile(r"(?P<name>[A-Za-z][\w.-]*)>=(?P<version>\d[\w.]*)")
@@ -23,6 +26,7 @@ def lowest_versions(source: str) -> dict[str, str]:
     return {bound["name"]: bound["version"] for bound in bounds if bound}
 
 
+@command
 def main() -> None:
     """Print a line a requirement, in the order of names."""
     lowest = lowest_versions(SETUP.read_text(encoding="utf-8"))
@@ -31,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

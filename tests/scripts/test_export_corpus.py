@@ -96,7 +96,7 @@ def test_the_folder_is_a_data_set_of_the_hubs_library(script, tmp_path):
 
 def test_nothing_readable_is_an_error(script, tmp_path, capsys):
     (tmp_path / "lck.jsonl").write_text("{}\n")
-    assert script.main([str(tmp_path / "lck.jsonl"), "--output", str(tmp_path / "out")]) == 2
+    assert script.main([str(tmp_path / "lck.jsonl"), "--output", str(tmp_path / "out")]) == 1
     assert "none of 1 records can be exported" in capsys.readouterr().err
 
 
