@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lavis.common import dist
 from lavis.common.errors import ConfigError
 from lavis.common.logger import Progress
-from lavis.common.tokenizer import load_tokenizer
+from lavis.common.tokenizer import Specials, check_vocabulary, load_tokenizer
 from lavis.integrations.harness_options import GenerationOptions, Options
 from lavis.integrations.harness_pictures import TextPictures
 from lavis.integrations.lm_eval_command import register
@@ -114,6 +114,8 @@ class LateFusionLM(TemplateLM):
         if self.model.language.is_masked:
             raise ConfigError(f"llm: '{chosen.model.llm}' fills masks; lm_eval needs a causal one")
         self.tokenizer: Any = load_tokenizer(tokenizer or chosen.model.llm, "tokenizer")
+        check_vocabulary(self.tokenizer, self.model, "tokenizer")
+        self._specials = Specials.of(self.tokenizer)
         self.batch_size = _batch_size(batch_size, max_batch_size)
         self.add_bos_token, self.max_gen_toks = add_bos_token, max_gen_toks
         self._whole = pictures_of == "all"
@@ -158,13 +160,16 @@ class LateFusionLM(TemplateLM):
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
-        """Return a text's tokens, with the start token unless the text begins with it."""
+        """Return a text's tokens, with the start token unless the text begins with it.
+
+        No end token closes it: what is read comes behind the text.
+        """
         if add_special_tokens is None:
             start = self.tokenizer.bos_token
             begun = bool(start) and string.startswith(start)
             add_special_tokens = False if begun else self.add_bos_token
-        given = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-        return self.tokenizer.encode(string, **given)
+        opening = [] if add_special_tokens is False else list(self._specials.opening)
+        return opening + self.tokenizer.encode(string, add_special_tokens=False)
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """Return the tensors of all processes, one behind the other."""

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, L
 from lavis.common.dist import pick_device
 from lavis.common.pretrained import load_pretrained
 from lavis.common.registry import llms
+from lavis.common.tokenizer import Specials
 from lavis.llm.base import Ask, ChatReply, Message, count_images, message_texts
 from lavis.llm.budget import BudgetReached
 from lavis.llm.config import TransformersConfig
@@ -41,6 +42,7 @@ class TransformersBackend:
         )
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._specials = Specials.of(self._tokenizer)
         model: Any = load_pretrained(
             AutoModelForCausalLM, config.model, refusal=refusal, dtype=config.dtype, **where
         )
@@ -81,9 +83,12 @@ class TransformersBackend:
     def _generate(self, asks: list[Ask]) -> list[ChatReply]:
         texts = [self._prompt(list(ask.request.messages)) for ask in asks]
         templated = self._chats()
-        inputs = self._tokenizer(
-            texts, return_tensors="pt", padding=True, add_special_tokens=not templated
-        ).to(self._model.device)
+        # an end token behind a prompt would be what the model goes on from
+        opening = [] if templated else list(self._specials.opening)
+        rows = [opening + self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(
+            self._model.device
+        )
         inputs.pop("token_type_ids", None)
         longest = max(ask.request.max_tokens for ask in asks)
         output = self._model.generate(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import ConfigError
-from lavis.common.tokenizer import load_tokenizer
+from lavis.common.tokenizer import check_vocabulary, load_tokenizer, padding_token
 
 if TYPE_CHECKING:
     import torch
@@ -27,16 +27,12 @@ class CaptionTokenizer:
         tokenizer: of transformers.
         max_length: longer texts are cut at their end; may be lowered later.
         mlm_probability: share of tokens that a model which fills masks predicts.
-
-    Attributes:
-        masked: the tokenizer belongs to a model that fills masks.
     """
 
     def __init__(
         self, tokenizer: Any, max_length: int | None = None, *, mlm_probability: float = 0.2
     ) -> None:
         self.tokenizer, self.max_length = tokenizer, max_length
-        self.masked = None not in (tokenizer.mask_token_id, tokenizer.cls_token_id)
         self._probability = mlm_probability
         special = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
         self._special = [token for token in special if token is not None]
@@ -52,6 +48,10 @@ class CaptionTokenizer:
         """
         tokenizer = load_tokenizer(name, "run.tokenizer")
         return cls(tokenizer, max_length, mlm_probability=mlm_probability)
+
+    def check_reader(self, model: Any) -> None:
+        """Raise `ConfigError` where the tokenizer is not that of the model that reads the texts."""
+        check_vocabulary(self.tokenizer, model)
 
     def tokens_of_words(self, words: Sequence[str]) -> Tensor:
         """Return the tokens of words inside a text, sorted, each once.
@@ -75,10 +75,7 @@ class CaptionTokenizer:
     @property
     def pad(self) -> int:
         """A token that may stand where none is."""
-        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
-                return int(token)
-        return 0
+        return padding_token(self.tokenizer)
 
     def tokens(self, samples: dict[str, Any]) -> list[Tokens]:
         """Return the tokens of a batch's texts: `token_ids` where a data set gives them.

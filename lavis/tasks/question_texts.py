@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lavis.common.errors import ConfigError, RecordError
-from lavis.common.tokenizer import load_tokenizer
+from lavis.common.tokenizer import Specials, check_vocabulary, load_tokenizer, padding_token
 from lavis.tasks.candidates import CandidateTokens, Path
 from lavis.tasks.text_sharing import reads_of_a_row, shared_beginnings
 
@@ -54,8 +54,7 @@ class QuestionTokenizer:
         max_tokens: longer rows are rejected, or cut at their beginning.
         first_only: read no more of candidates than their first tokens.
 
-    Attributes:
-        masked: the tokenizer belongs to a model that fills masks.
+    Before it is asked for rows, `read_by` says which model will read them.
     """
 
     def __init__(
@@ -67,9 +66,11 @@ class QuestionTokenizer:
         first_only: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
-        self.masked = None not in (tokenizer.mask_token_id, tokenizer.cls_token_id)
-        self.first_only = first_only or self.masked
+        self._masked: bool | None = None
+        self.first_only = first_only
         self._max, self._cut = max_tokens, cut
+        self._specials = Specials.of(tokenizer)
+        self._vocabulary: int | None = None
         self.candidates = cache(self._candidates)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,13 +94,30 @@ class QuestionTokenizer:
             raise ConfigError(f"run.tokenizer: '{name}' is not a fast tokenizer, which is needed")
         return cls(tokenizer, max_tokens, cut=cut, first_only=first_only)
 
+    def read_by(self, model: Any) -> None:
+        """Take note of the model that will read the rows; it, not the tokenizer, says how.
+
+        Args:
+            model: has `fills_masks` and `vocabulary`, how many tokens it has vectors for.
+
+        Raises:
+            ConfigError: the tokenizer is not the model's.
+        """
+        check_vocabulary(self.tokenizer, model)
+        self._masked, self._vocabulary = model.fills_masks, model.vocabulary
+        self.first_only = self.first_only or self.masked
+        self.candidates = cache(self._candidates)
+
+    @property
+    def masked(self) -> bool:
+        """Whether the model that will read the rows fills masks."""
+        assert self._masked is not None, "read_by(model) says whether texts are read at a mask"
+        return self._masked
+
     @property
     def pad(self) -> int:
         """A token that may stand where none is."""
-        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
-                return int(token)
-        return 0
+        return padding_token(self.tokenizer)
 
     @property
     def ends(self) -> list[int]:
@@ -133,7 +151,7 @@ class QuestionTokenizer:
             options = [self._choice(place, n, text) for n, text in enumerate(question.prompts)]
             return options if own_pictures else _read_context_once(options)
         prompts = enumerate(question.prompts)
-        return [Ask(place, n, self._fit(self.tokenizer(text).input_ids)) for n, text in prompts]
+        return [Ask(place, n, self._fit(self._open(text))) for n, text in prompts]
 
     def _candidates(self, options: tuple[str, ...], forms: Any) -> CandidateTokens:
         return CandidateTokens.of(self.tokenizer, options, forms, first_only=self.first_only)
@@ -145,7 +163,7 @@ class QuestionTokenizer:
             ids = self._fit(ids)
             last = len(ids) - 1 - ids[::-1].index(self.tokenizer.mask_token_id)
         else:
-            ids = self._fit(self.tokenizer(text).input_ids)
+            ids = self._fit(self._open(text))
             last = len(ids) - 1
         found = []
         for path, reads in zip(tokens.continuations, tokens.reads, strict=True):
@@ -154,8 +172,10 @@ class QuestionTokenizer:
         return found
 
     def _choice(self, place: int, prompt: int, text: str) -> Ask:
-        encoded = self.tokenizer(text, return_offsets_mapping=True)
-        ids, offsets = tuple(encoded.input_ids), encoded.offset_mapping
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        opening = self._specials.opening
+        ids = (*opening, *encoded.input_ids)
+        offsets = [(0, 0)] * len(opening) + list(encoded.offset_mapping)
         if len(ids) < 2:
             raise RecordError("too short: a text of one token has nothing to predict")
         kept = self._fit(ids)
@@ -163,10 +183,21 @@ class QuestionTokenizer:
         reads = tuple((at, (kept[at + 1],)) for at in range(len(kept) - 1))
         return Ask(place, prompt, kept, reads, ends=tuple(end for _, end in offsets[cut + 1 :]))
 
+    def _open(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a text that goes on: nothing closes it."""
+        bare = self.tokenizer(text, add_special_tokens=False).input_ids
+        return (*self._specials.opening, *bare)
+
     def _fit(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Return tokens within the limit; a start token is kept where the rest is cut."""
         if not ids:
             raise RecordError("empty text: no tokens")
+        if self._vocabulary is not None and max(ids) >= self._vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise RecordError(
+                f"token '{token}' has the number {max(ids)}, and the language model has vectors "
+                f"for {self._vocabulary}"
+            )
         if self._max is None or len(ids) <= self._max:
             return tuple(ids)
         if not self._cut:

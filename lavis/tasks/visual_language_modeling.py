@@ -89,6 +89,7 @@ class VisualLanguageModelingTask(BaseTask):
         """
         if self.config.export_vlmig:
             model.check_exportable()
+        self.texts.check_reader(model)
         self._width = model.vision_width
         for dataset in datasets:
             self._make_pictures(dataset, epoch, run.seed, world)
@@ -99,7 +100,7 @@ class VisualLanguageModelingTask(BaseTask):
             self._vocabulary = self.texts.tokens_of_words(self.config.loss_vocabulary)
         elif self.config.loss_vocabulary == "seen":
             self._vocabulary = self._seen(datasets, epoch, run.seed, world)
-        if run.cache_features and not self.texts.masked:
+        if run.cache_features and not model.fills_masks:
             self._fill_states(model, datasets, epoch, run, world, folder, autocast)
         self._filled |= {id(dataset) for dataset in datasets}
 
@@ -108,7 +109,8 @@ class VisualLanguageModelingTask(BaseTask):
         self._make_pictures(dataset, 0, 0, world)
 
     def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:
-        """Take note of the model's sizes."""
+        """Take note of the model's kind and sizes."""
+        self.texts.check_reader(model)
         self._width = model.vision_width
         self._cut_texts(model, dataset)
 
@@ -211,7 +213,7 @@ class VisualLanguageModelingTask(BaseTask):
         """Return `loss`, the mean over the predicted tokens of all processes' texts."""
         tokens = self.texts.tokens(samples)
         batch = self.texts.batch(tokens)
-        if self.texts.masked:
+        if model.fills_masks:
             batch = self.texts.mask(batch)
         given = {**batch, **self._pictures(samples)}
         if self._states is not None:
@@ -253,11 +255,11 @@ class VisualLanguageModelingTask(BaseTask):
 
         tokens = self.texts.tokens(batch.samples)
         given = self.texts.batch(tokens)
-        if self.texts.masked:
+        if model.fills_masks:
             given = self._masked(tokens, given)
         device = model.device
         positions, targets, valid = (
-            value.to(device) for value in _targets(given, masked=self.texts.masked)
+            value.to(device) for value in _targets(given, masked=model.fills_masks)
         )
         vocabulary = None if self._vocabulary is None else self._vocabulary.to(device)
         if vocabulary is not None:

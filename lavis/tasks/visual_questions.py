@@ -95,6 +95,7 @@ class VisualQuestionsTask(BaseTask):
                 f"run.task: visual_questions asks benchmarks; '{dataset.name}' is none"
             )
         bench: BenchmarkDataset = dataset  # type: ignore[assignment]
+        self.texts.read_by(model)
         self.texts.check_kind(bench.kind)
         if self.pictures is None:
             return

@@ -145,7 +145,7 @@ def test_padding_changes_neither_loss_nor_gradient(models, kind, monkeypatch):
     batch = Captions().batch([0, 1, 2, 3])
     torch.manual_seed(0)
     given = task.texts.batch(task.texts.tokens(batch))
-    given = task.texts.mask(given) if task.texts.masked else given
+    given = task.texts.mask(given) if model.fills_masks else given
     wider = {name: F.pad(value, (0, 3)) for name, value in given.items()}
     wider["labels"] = F.pad(given["labels"], (0, 3), value=IGNORED)
     wider["input_ids"][:, -3:] = 5

@@ -129,6 +129,17 @@ class FusionBase(BaseModel):
 
     # Text
 
+    @property
+    def fills_masks(self) -> bool:
+        """Whether the language model fills masks (bert); a causal one predicts the next token."""
+        return self.language.is_masked
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the language model has vectors for, both to read and to predict."""
+        table = self.llm.get_input_embeddings()  # type: ignore[operator]
+        return min(table.weight.shape[0], self.language.vocab_size)
+
     def encode_text(
         self,
         input_ids: Tensor,
