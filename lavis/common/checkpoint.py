@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lavis.common.errors import DataError
+from lavis.common.refusals import REFUSALS, brief
 from lavis.common.storage import AtomicFile, AtomicPath
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         if (folder / name).is_file():
             return _read_file(folder / name)
         if index.is_file():
-            shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+            shards = _listed_shards(index)
             absent = [shard for shard in shards if not (folder / shard).is_file()]
             if absent:
                 raise DataError(f"{index} names {', '.join(absent)}, not in the folder")
@@ -148,6 +149,23 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
                 state.update(_read_file(folder / shard))
             return state
     raise DataError(f"{folder}: no weights in the folder; expected {' or '.join(FOLDER_FILES)}")
+
+
+def _listed_shards(index: Path) -> list[str]:
+    """Return the files that an index of a sharded checkpoint names, sorted.
+
+    Raises:
+        DataError: it is cut or holds something else.
+    """
+    try:
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        if not names or not all(isinstance(n, str) and n == os.path.basename(n) for n in names):
+            raise ValueError("'weight_map' names no files of the folder")
+        return sorted(names)
+    except KeyError as error:
+        raise DataError(f"{index}: no {error} in it, so it lists no weights") from None
+    except REFUSALS as error:
+        raise DataError(f"{index}: not an index of weights: {brief(error)}") from None
 
 
 def cache_folder() -> Path:

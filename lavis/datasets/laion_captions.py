@@ -12,6 +12,7 @@ from lavis.common.registry import datasets
 from lavis.datasets.arrow_files import TABLES, open_tables
 from lavis.datasets.captions import CaptionDataset, read_text
 from lavis.datasets.captions_config import LaionCaptionsConfig
+from lavis.datasets.folder_files import Skipped, list_folder
 from lavis.datasets.hub import hub_files
 from lavis.datasets.pictures import PictureFile, PictureRoot
 from lavis.datasets.records import RecordStore
@@ -56,9 +57,11 @@ class LaionCaptions(CaptionDataset):
             if os.path.isdir(folder):
                 if os.path.isfile(os.path.join(folder, "state.json")):
                     return [folder]
-                found = [e.path for e in os.scandir(folder) if e.name.lower().endswith(_FORMS)]
+                skipped = Skipped()
+                found = list_folder(folder, _FORMS, skipped).files
                 if found:
-                    return sorted(found)
+                    skipped.log(folder)
+                    return found
         raise DataError(f"{path}: no captions; it should hold {self.config.local_files}")
 
     def _caption(self, record: Mapping[str, Any]) -> str:

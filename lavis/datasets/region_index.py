@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lavis.common.errors import DataError
+from lavis.common.refusals import DECODE_REFUSALS, REFUSALS, brief
 from lavis.datasets.arrow_files import ArrowFile
 from lavis.datasets.built_files import built_once, cache_folder, digest_of, file_identity
 
@@ -30,6 +31,7 @@ _CHUNK = 1 << 20  # characters read at a time
 _LONGEST = 1 << 26  # of one object: more means that the file is something else
 _ROWS = 20_000  # of a written batch
 _LOG_SECONDS = 10.0
+_READ_ERRORS: tuple[type[Exception], ...] = (zipfile.BadZipFile, *DECODE_REFUSALS)
 _DECODER = json.JSONDecoder()
 _NUMBERS = ("x", "y", "width", "height")
 
@@ -70,6 +72,9 @@ def read_list(path: str) -> Iterator[Any]:
                     cut = error.pos >= len(buffer)
                     what = "cut short, the list has no end" if cut else at
                     raise DataError(f"{path}: {what}") from None
+                except REFUSALS as error:
+                    where = f"in the item at character {passed + place + 1}"
+                    raise DataError(f"{path}: {brief(error)}, {where}") from None
                 yield item
                 place = end
             buffer, passed = buffer[place:], passed + place
@@ -106,8 +111,10 @@ def _open(path: str) -> Iterator[IO[bytes]]:
         else:
             with open(path, "rb") as plain:
                 yield plain
-    except (OSError, EOFError, UnicodeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+    except DataError:
+        raise
+    except _READ_ERRORS as error:
+        raise DataError(f"{path}: cannot be read: {brief(error)}") from None
 
 
 def region_index(path: str, cache_dir: str | None = None) -> ArrowFile:
@@ -193,7 +200,7 @@ def _batch(regions: list[Any]) -> Any:
             continue
         try:
             arrays.append(pa.array([region[field.name] for region in regions], field.type))
-        except (KeyError, TypeError, UnicodeError, OverflowError, pa.ArrowException):
+        except REFUSALS:
             values = [_fitting(region, field) for region in regions]
             arrays.append(pa.array(values, field.type))
     return pa.record_batch(arrays, schema=schema)
@@ -205,7 +212,7 @@ def _fitting(region: Any, field: Any) -> Any:
 
     try:
         return pa.scalar(region[field.name], field.type).as_py()
-    except (KeyError, TypeError, UnicodeError, OverflowError, pa.ArrowException):
+    except REFUSALS:
         return None
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from lavis.common.errors import DataError, RecordError
 from lavis.datasets.arrow_files import TABLES, open_table, tables_in
 from lavis.datasets.built_files import built_once, cache_folder, digest_of, file_identity
+from lavis.datasets.folder_files import is_hidden, refuse_doubles
 from lavis.datasets.formats import open_file
 
 logger = logging.getLogger(__name__)
@@ -172,12 +173,25 @@ def find_corpus(path: str, split: str) -> list[str]:
         if os.path.isfile(os.path.join(folder, "state.json")):
             return tables_in(folder)
     forms = (*TEXTS, *TABLES, ".jsonl", ".jsonl.gz", ".jsonl.zst")
-    found = sorted(p for p in Path(path).rglob("*") if p.is_file() and _ends(p.name, forms))
+    files = sorted(p for p in Path(path).rglob("*") if p.is_file() and not _is_hidden(p, path))
+    found = [p for p in files if _ends(p.name, forms)]
     named = [p for p in found if _names(p.name, split[:5])]
     rest = [p for p in found if not any(_names(p.name, other) for other in _SPLITS)]
     if not named and not rest:
         raise DataError(f"{path}: no text of the split '{split}'; it should hold wiki.{split}.raw")
-    return [str(p) for p in named or rest]
+    chosen = [str(p) for p in named or rest]
+    refuse_doubles(chosen)
+    if len(chosen) < len(files):
+        others = sorted({p.name for p in files} - {os.path.basename(p) for p in chosen})
+        logger.info(
+            "%s: %d files of the split '%s' are read; %d others are passed over (%s)",
+            *(path, len(chosen), split, len(files) - len(chosen), ", ".join(others[:3])),
+        )
+    return chosen
+
+
+def _is_hidden(file: Path, root: str) -> bool:
+    return any(is_hidden(part) for part in file.relative_to(root).parts)
 
 
 def _ends(name: str, endings: Sequence[str]) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lavis.common.errors import RecordError
+from lavis.common.refusals import REFUSALS, finite, record_errors
 
 PEOPLE = frozenset(
     "person people man men woman women boy girl child children kid baby toddler guy lady player "
@@ -83,6 +83,7 @@ class SceneLimits:
     people_first: bool = False
 
 
+@record_errors("malformed record")
 def read_scene(record: Mapping[str, Any], limits: SceneLimits) -> Scene:
     """Return the scene of a record.
 
@@ -131,10 +132,7 @@ def _region(number: int, entry: Any, size: tuple[Any, Any]) -> SceneRegion:
     boxes = entry.get("boxes") if isinstance(entry, Mapping) else None
     box = boxes[0] if isinstance(boxes, list) and boxes else None
     numbers = box[:4] if isinstance(box, list) else []
-    fine = len(numbers) == 4 and all(
-        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in numbers
-    )
-    if not fine:
+    if len(numbers) != 4 or any(finite(v) is None for v in numbers):
         raise RecordError(f"bad box: region {number} has {str(box)[:60]}, expected 4 numbers")
     return SceneRegion(
         id=number,
@@ -150,10 +148,8 @@ def _region(number: int, entry: Any, size: tuple[Any, Any]) -> SceneRegion:
 
 def _position(box: Sequence[float], size: tuple[Any, Any]) -> str:
     """Return where the middle of a box lies, by thirds of the picture."""
-    width, height = size
-    if not isinstance(width, int | float) or not isinstance(height, int | float):
-        return ""
-    if width <= 0 or height <= 0:
+    width, height = map(finite, size)
+    if width is None or height is None or width <= 0 or height <= 0:
         return ""
     x, y = (box[0] + box[2]) / 2 / width, (box[1] + box[3]) / 2 / height
     across = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
@@ -200,5 +196,5 @@ def _list(value: Any) -> list[Any]:
 def _number(key: Any) -> int:
     try:
         return int(key)
-    except (TypeError, ValueError):
+    except REFUSALS:
         raise RecordError(f"wrong type: region id {str(key)[:40]!r} is not a number") from None

@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lavis.common.errors import DataError, RecordError
+from lavis.common.refusals import finite, record_errors
 from lavis.datasets.built_files import built_once, cache_folder, digest_of, file_identity
 from lavis.datasets.lck import LckDataset, qar_text
 from lavis.datasets.lck_record import read_region_ids
@@ -121,8 +122,8 @@ def read_scores(path: str, rows: int) -> ScoreFile:
 
 def read_number(value: Any) -> float:
     """Return a finite number, or NaN for anything else."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else math.nan
+    number = finite(value)
+    return math.nan if number is None else number
 
 
 class CorpusIndex:
@@ -235,11 +236,12 @@ class ChunkReader:
         for row in rows:
             text, names, count, score, source = "", "", BAD, math.nan, ""
             try:
-                record = self.dataset.store.read(row)
-                text, names, count = searchable(self.dataset, record)
-                count = min(count, BAD - 1)
-                score = read_number(record.get(self.score_key))
-                source = str(record.get("source") or NO_SOURCE)[:200]
+                with record_errors("malformed record"):
+                    record = self.dataset.store.read(row)
+                    text, names, count = searchable(self.dataset, record)
+                    count = min(count, BAD - 1)
+                    score = read_number(record.get(self.score_key))
+                    source = str(record.get("source") or NO_SOURCE)[:200]
             except RecordError as error:
                 chunk.reasons[error.reason.split(":", 1)[0]] += 1
             chunk.words.append((row, text, names))

@@ -21,7 +21,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lavis.common.errors import ConfigError, RecordError
+from lavis.common.errors import ConfigError
+from lavis.common.refusals import REFUSALS, record_errors
 from lavis.common.storage import sync_folder
 from lavis.datasets.lck_record import read_region_ids, read_score
 
@@ -68,6 +69,11 @@ def content_key(record: Mapping[str, Any]) -> str:
     Raises:
         RecordError: `region` is no list of ids.
     """
+    with record_errors("malformed record"):
+        return _content_key(record)
+
+
+def _content_key(record: Mapping[str, Any]) -> str:
     shown = set(read_region_ids(record, "region"))
     boxes = record.get("references")
     if isinstance(boxes, list):
@@ -78,7 +84,7 @@ def content_key(record: Mapping[str, Any]) -> str:
 
 
 def _number(name: Any) -> int | None:
-    return int(name) if re.fullmatch(r"-?\d+", str(name)) else None
+    return int(name) if re.fullmatch(r"-?\d{1,18}", str(name)) else None
 
 
 def now() -> str:
@@ -155,7 +161,7 @@ class JudgementFile:
             if not isinstance(node["key"], str) or node["annotator"] != self.annotator:
                 raise ValueError("another annotator's")
             return Judgement(**{k: v for k, v in node.items() if k in known})
-        except (ValueError, TypeError, KeyError, AttributeError, RecordError):
+        except REFUSALS:
             self.damaged += 1
             logger.warning(
                 "%s: passed over a damaged line before byte %d", self.path, self._read_to
@@ -209,7 +215,7 @@ class JudgementStore:
                 try:
                     names.add(str(json.loads(line)["annotator"]))
                     break
-                except (ValueError, KeyError, TypeError):
+                except REFUSALS:
                     continue
         return sorted(names)
 

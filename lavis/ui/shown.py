@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from lavis.common.errors import ConfigError, RecordError
+from lavis.common.refusals import record_errors
 from lavis.datasets.base import Row
 from lavis.datasets.config import LckConfig
 from lavis.datasets.lck import LckDataset, has_empty_rationale, instance_of
@@ -131,7 +132,7 @@ class RecordViewer:
         Raises:
             RecordError: the record itself cannot be read.
         """
-        with self._lock:
+        with self._lock, record_errors("malformed record"):
             record = self.dataset.record(index)
             regions = self.dataset.find_regions(record, read_region_ids(record, "region"))
             parts = _parts(self.dataset, record, regions)

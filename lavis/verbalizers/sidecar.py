@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lavis.common.errors import ConfigError, DataError
+from lavis.common.refusals import REFUSALS, brief
 from lavis.common.registry import verbalizers
 from lavis.verbalizers.base import Descriptors, Scene, Tools, Verbalizer
 from lavis.verbalizers.config import SidecarConfig
@@ -98,8 +99,8 @@ def _checked(line: bytes, where: str) -> dict[str, Any]:
     """Return a line's record, or raise `DataError` that says what is wrong with it."""
     try:
         record = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON: {error}") from None
+    except REFUSALS as error:
+        raise DataError(f"{where}: not JSON: {brief(error)}") from None
     if not isinstance(record, dict) or not isinstance(record.get("image"), str):
         raise DataError(f'{where}: an object with a text "image" was expected')
     for key in ("captions", "narratives", "dynamic"):
@@ -114,6 +115,6 @@ def _checked(line: bytes, where: str) -> dict[str, Any]:
         for _, entry in entries:
             if not isinstance(entry.get("attributes", []), list):
                 raise ValueError("attributes is no list")
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: region_locations: {error}") from None
+    except REFUSALS as error:
+        raise DataError(f"{where}: region_locations: {brief(error)}") from None
     return record

@@ -6,15 +6,18 @@ Benchmarks have at most some ten thousand questions, so that all records of a fi
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.pretrained import load_table
+from lavis.common.refusals import REFUSALS, printable, record_errors
+from lavis.datasets.json_lists import Element, list_elements
 from lavis.datasets.json_values import RowConverter
 from lavis.datasets.records import parse_object
 
@@ -118,13 +121,15 @@ def read_hub(source: Source) -> list[Record]:
 
 
 def _read_csv(path: Path) -> list[Record]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.DictReader(file)
         records = []
         for row in reader:
             extra, short = row.pop(None, None), None in row.values()  # type: ignore[call-overload]
             place = (str(path), reader.line_num)
-            if extra or short:
+            if any(printable(cell) != cell for cell in row.values() if cell):
+                records.append(Record(None, *place, "malformed line: text that is not UTF-8"))
+            elif extra or short:
                 count = "more" if extra else "fewer"
                 records.append(Record(None, *place, f"malformed line: {count} cells than columns"))
             else:
@@ -138,25 +143,34 @@ def _read_parquet(path: Path) -> list[Record]:
 
     try:
         table = pq.read_table(path)
-        converter = RowConverter(table.schema, str(path))
-        rows = [converter.record(row) for row in table.to_pylist()]
-    except (pa.ArrowException, ArithmeticError, UnicodeError) as error:
+    except pa.ArrowException as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
+    converter = RowConverter(table.schema, str(path))
     empty = dict.fromkeys(converter.columns)
-    return [Record({**empty, **row}, str(path), number + 1) for number, row in enumerate(rows)]
+    records = []
+    for number in range(table.num_rows):
+        try:
+            with record_errors("malformed row"):
+                row = converter.record(table.slice(number, 1).to_pylist()[0])
+            records.append(Record({**empty, **row}, str(path), number + 1))
+        except RecordError as error:
+            records.append(Record(None, str(path), number + 1, error.reason))
+    return records
 
 
 def _read_json(path: Path) -> list[Record]:
     content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     if path.suffix.lower() == ".json":
+        if content.lstrip()[:1] == b"[":
+            with io.TextIOWrapper(io.BytesIO(content), encoding="utf-8") as file:
+                return list(_checked(list_elements(file, None, str(path)), path))
         try:
             whole = json.loads(content)
-        except ValueError:
+        except REFUSALS:
             whole = None  # lines under the name .json
         if isinstance(whole, dict) and isinstance(whole.get("data"), list):
-            whole = whole["data"]
-        if isinstance(whole, list):
-            return list(_checked(whole, path))
+            with io.TextIOWrapper(io.BytesIO(content), encoding="utf-8") as file:
+                return list(_checked(list_elements(file, "data", str(path)), path))
     records = []
     for number, line in enumerate(content.split(b"\n")):
         if not line.strip():
@@ -168,13 +182,14 @@ def _read_json(path: Path) -> list[Record]:
     return records
 
 
-def _checked(rows: Sequence[Any], path: Path) -> Iterator[Record]:
-    for number, row in enumerate(rows):
-        if isinstance(row, dict):
-            yield Record(row, str(path), number + 1)
+def _checked(elements: Iterable[Element], path: Path) -> Iterator[Record]:
+    for number, element in enumerate(elements):
+        if isinstance(element.value, dict):
+            yield Record(element.value, str(path), number + 1)
         else:
-            reason = f"malformed record: an object was expected, not {type(row).__name__}"
-            yield Record(None, str(path), number + 1, reason)
+            kind = type(element.value).__name__
+            reason = f"malformed record: an object was expected, not {kind}"
+            yield Record(None, str(path), number + 1, element.problem or reason)
 
 
 def _with_labels(path: Path, records: list[Record]) -> list[Record]:
@@ -182,7 +197,7 @@ def _with_labels(path: Path, records: list[Record]) -> list[Record]:
     beside = path.with_name(f"{path.stem}-labels.lst")
     if not beside.is_file():
         return records
-    labels = beside.read_text().split()
+    labels = beside.read_text(encoding="utf-8-sig", errors="replace").split()
     if len(labels) != len(records):
         raise DataError(f"{beside}: {len(labels)} labels for {len(records)} records in {path.name}")
     joined = []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import RecordError
+from lavis.common.refusals import REFUSALS, record_errors
 from lavis.datasets.benchmarks.files import Record, Source
 from lavis.datasets.benchmarks.question import Question, list_of, text_of
 
@@ -79,11 +80,14 @@ def _reader(parts: Callable[[dict[str, Any]], Parts]) -> Reader:
             try:
                 if record.fields is None:
                     raise RecordError(record.reason)
-                context, options, gold = parts(record.fields)
-                name = question_name(record.fields, source.group, number)
-                yield _question(name, source.group, context, options, gold)
+                with record_errors():
+                    context, options, gold = parts(record.fields)
+                    name = question_name(record.fields, source.group, number)
+                    question = _question(name, source.group, context, options, gold)
             except RecordError as error:
                 yield Record(None, record.file, record.line, error.reason)
+            else:
+                yield question
 
     return read
 
@@ -122,8 +126,8 @@ def _number(value: Any, first: int) -> int:
     """Return the place of a label that counts from `first`."""
     try:
         return int(value) - first
-    except (TypeError, ValueError):
-        raise RecordError(f"wrong label: {value!r}") from None
+    except REFUSALS:
+        raise RecordError(f"wrong label: {value!r:.60}") from None
 
 
 def _letter(value: Any, labels: Sequence[str]) -> int:
@@ -188,15 +192,16 @@ def read_winogrande(
         try:
             if record.fields is None:
                 raise RecordError(record.reason)
-            sentence = text_of(record.fields, "sentence")
-            if "_" not in sentence:
-                raise RecordError("sentence has no blank '_'")
-            options = (text_of(record.fields, "option1"), text_of(record.fields, "option2"))
-            before, _, after = sentence.partition("_")
-            starts = tuple(len(before) + len(option) for option in options)
-            if not after.strip(" ."):
-                starts = (len(before.rstrip()),) * 2  # nothing follows: the filler itself
-            gold = _within(_number(record.fields.get("answer"), 1), options)
+            with record_errors():
+                sentence = text_of(record.fields, "sentence")
+                if "_" not in sentence:
+                    raise RecordError("sentence has no blank '_'")
+                options = (text_of(record.fields, "option1"), text_of(record.fields, "option2"))
+                before, _, after = sentence.partition("_")
+                starts = tuple(len(before) + len(option) for option in options)
+                if not after.strip(" ."):
+                    starts = (len(before.rstrip()),) * 2  # nothing follows: the filler itself
+                gold = _within(_number(record.fields.get("answer"), 1), options)
         except RecordError as error:
             yield Record(None, record.file, record.line, error.reason)
             continue

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import RecordError
+from lavis.common.refusals import record_errors
 from lavis.datasets.benchmarks.files import Record, Source
 from lavis.datasets.benchmarks.question import Question, text_of
 
@@ -98,8 +99,9 @@ def _attribute(record: Record, unify_grey: bool) -> tuple[str, str] | Record:
     try:
         if record.fields is None:
             raise RecordError(record.reason)
-        item = text_of(record.fields, _first(record.fields, _ITEM))
-        label = text_of(record.fields, _first(record.fields, _LABEL)).lower()
+        with record_errors():
+            item = text_of(record.fields, _first(record.fields, _ITEM))
+            label = text_of(record.fields, _first(record.fields, _LABEL)).lower()
     except RecordError as error:
         return Record(None, record.file, record.line, error.reason)
     if unify_grey and label == "grey":
@@ -120,7 +122,8 @@ def read_size(
         try:
             if record.fields is None:
                 raise RecordError(record.reason)
-            larger, smaller = _pair(record.fields, source.group)
+            with record_errors():
+                larger, smaller = _pair(record.fields, source.group)
         except RecordError as error:
             yield Record(None, record.file, record.line, error.reason)
         else:

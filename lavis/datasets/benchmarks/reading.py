@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import RecordError
+from lavis.common.refusals import record_errors
 from lavis.datasets.benchmarks.answer_text import (
     MIN_AGREEMENT,
     NO_ANSWER,
@@ -50,10 +51,12 @@ def read_boolq(
         try:
             if record.fields is None:
                 raise RecordError(record.reason)
-            passage, asked = text_of(record.fields, "passage"), text_of(record.fields, "question")
-            answer = record.fields.get("answer", record.fields.get("label"))
-            if not isinstance(answer, (bool, int)) or answer not in (0, 1):
-                raise RecordError(f"wrong answer: {answer!r}, expected true or false")
+            with record_errors():
+                passage = text_of(record.fields, "passage")
+                asked = text_of(record.fields, "question")
+                answer = record.fields.get("answer", record.fields.get("label"))
+                if not isinstance(answer, (bool, int)) or answer not in (0, 1):
+                    raise RecordError(f"wrong answer: {answer!r:.60}, expected true or false")
         except RecordError as error:
             yield Record(None, record.file, record.line, error.reason)
             continue
@@ -176,26 +179,31 @@ def _squad_asked(records: Sequence[Record]) -> Iterator[_Asked | Record]:
 
 def _squad_one(record: Record, fields: dict[str, Any] | None, name: str) -> _Asked | Record:
     try:
-        if fields is None:
-            raise RecordError(record.reason)
-        answers = fields.get("answers")
-        if isinstance(answers, dict):
-            answers = [{"text": text} for text in _plain_list(answers.get("text") or [], "answers")]
-        if not isinstance(answers, list):
-            raise RecordError("missing field: answers")
-        title, context = text_of(fields, "title"), text_of(fields, "context")
-        accepted = () if fields.get("is_impossible") else tuple(map(_answer, answers))
-        return _Asked(
-            name=str(fields.get("id", name)),
-            article=title,
-            passage=context,
-            heading=f"Title: {title}",
-            background=context,
-            question=text_of(fields, "question"),
-            answers=accepted,
-        )
+        return _squad_asked_one(record, fields, name)
     except RecordError as error:
         return _bad(record, error)
+
+
+@record_errors()
+def _squad_asked_one(record: Record, fields: dict[str, Any] | None, name: str) -> _Asked:
+    if fields is None:
+        raise RecordError(record.reason)
+    answers = fields.get("answers")
+    if isinstance(answers, dict):
+        answers = [{"text": text} for text in _plain_list(answers.get("text") or [], "answers")]
+    if not isinstance(answers, list):
+        raise RecordError("missing field: answers")
+    title, context = text_of(fields, "title"), text_of(fields, "context")
+    accepted = () if fields.get("is_impossible") else tuple(map(_answer, answers))
+    return _Asked(
+        name=str(fields.get("id", name)),
+        article=title,
+        passage=context,
+        heading=f"Title: {title}",
+        background=context,
+        question=text_of(fields, "question"),
+        answers=accepted,
+    )
 
 
 @dataclass(frozen=True, slots=True)

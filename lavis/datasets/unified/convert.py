@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import RecordError
+from lavis.common.refusals import record_errors
 from lavis.common.storage import AtomicFile
 from lavis.datasets.lck_record import check_inside, make_region
 from lavis.datasets.unified.files import Item
@@ -81,15 +82,8 @@ def convert(
 def _made(converter: Converter, item: Item) -> list[dict[str, Any]]:
     if item.error is not None:
         raise RecordError(item.error)
-    try:
-        made = list(converter.records(item.value))
-    except RecordError:
-        raise
-    except KeyError as error:
-        raise RecordError(f"missing field: {error.args[0]}") from None
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RecordError(f"wrong type: {str(error)[:120]}") from None
-    return made
+    with record_errors():
+        return list(converter.records(item.value))
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import RecordError
+from lavis.common.refusals import REFUSALS
 from lavis.datasets.lck_record import check_tokens
 from lavis.datasets.unified.convert import Converter, join_path, make_record, mentioned
 from lavis.datasets.unified.files import Item, read_items, read_json
@@ -43,8 +44,8 @@ class PictureObjects:
                 boxes=list(node["boxes"]),
                 names=list(node["names"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"malformed file: {path.name}: {error!r}") from None
+        except REFUSALS as error:
+            raise RecordError(f"malformed file: {path.name}: {error!r:.120}") from None
         if len(found.boxes) != len(found.names):
             raise RecordError(f"malformed file: {path.name}: boxes and names differ in number")
         return found

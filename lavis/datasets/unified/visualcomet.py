@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import DataError, RecordError
+from lavis.common.refusals import REFUSALS
 from lavis.datasets.unified.convert import (
     NUMBER,
     Converter,
@@ -170,7 +171,7 @@ class VisualCometConverter(Converter):
                 entry = item.value
                 key = (entry["img_fn"], entry["event"], entry["relation"])
                 self._given[key] = list(dict.fromkeys(text.strip() for text in entry["candidates"]))
-            except (KeyError, TypeError, AttributeError):
+            except REFUSALS:
                 raise DataError(
                     f"{path}: {item.place}: a line of img_fn, event, relation, candidates was "
                     "expected"
