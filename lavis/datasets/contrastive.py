@@ -77,7 +77,7 @@ class ContrastiveDataset(RegionDataset):
         )
         text = self.text_processor(text)
         fields = {"index": index, "instance": instance_of(record, index)}
-        return self._make(index, file, regions, [text], fields, {})
+        return self._make(index, record, file, regions, [text], fields, {})
 
     def _evaluation_row(
         self, index: int, record: Mapping[str, Any], file: PictureFile, rng: random.Random | None
@@ -108,7 +108,7 @@ class ContrastiveDataset(RegionDataset):
         targets = {"question": self.text_processor(f"{question} {prefix}"), "answers": answers}
         if "scores" in judged:
             targets["scores"] = judged["scores"]
-        return self._make(index, file, regions, texts, fields, targets)
+        return self._make(index, record, file, regions, texts, fields, targets)
 
     def _outputs(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the token lists that answer, and what is known of all of them.
@@ -145,13 +145,14 @@ class ContrastiveDataset(RegionDataset):
     def _make(
         self,
         index: int,
+        record: Mapping[str, Any],
         file: PictureFile,
         regions: list[Region],
         texts: list[str],
         fields: dict[str, Any],
         targets: dict[str, Any],
     ) -> Row:
-        drawing = self.draw(file, [] if self.source_options.no_regions else regions)
+        drawing = self.draw(file, [] if self.source_options.no_regions else regions, record)
         image_id = index if self.config.image_id == "row" else picture_id(file)
         several = tuple(texts) if len(texts) > 1 else None
         return Row(

@@ -56,7 +56,7 @@ class GenerativeDataset(RegionDataset):
         given, wanted = self.text_processor(given), self._without_prompt(wanted)
         if not wanted.strip():
             raise RecordError("empty text: nothing is left of the output")
-        drawing = self.draw(file, regions)
+        drawing = self.draw(file, regions, record)
         fields = {"index": index, "instance": instance_of(record, index), "text_output": wanted}
         key = self._picture_key(drawing)
         return Row(index, key, given, fields, targets={"text_output": wanted}, drawing=drawing)

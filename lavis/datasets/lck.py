@@ -52,7 +52,7 @@ class LckDataset(RegionDataset):
         fields: dict[str, Any] = {"instance": instance_of(record, index), "index": index}
         if "label" in targets:
             fields["label"] = targets["label"]
-        drawing = self.draw(file, regions)
+        drawing = self.draw(file, regions, record)
         key = self._picture_key(drawing)
         return Row(index, key, text, fields, targets=targets, drawing=drawing)
 

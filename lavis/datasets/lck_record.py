@@ -8,6 +8,7 @@ a reason that starts with a fixed phrase and a colon.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -178,7 +179,34 @@ def _polygons(region_id: int, value: Any) -> tuple[tuple[tuple[float, float], ..
     return parts
 
 
-def check_inside(regions: Sequence[Region], size: tuple[int, int]) -> None:
+def read_boxes_size(record: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return `boxes_size`, width and height of the picture that boxes are pixels of, where given.
+
+    Without it boxes are pixels of the picture as stored.
+
+    Raises:
+        RecordError: another form.
+    """
+    value = record.get("boxes_size")
+    if value is None:
+        return None
+    sides = [finite(side) for side in value] if isinstance(value, list) else []
+    if len(sides) != 2 or not all(side is not None and side > 0 for side in sides):
+        raise RecordError(f"wrong type: boxes_size is {_shown(value)}, expected width and height")
+    return sides[0], sides[1]  # type: ignore[return-value]
+
+
+def scale_region(region: Region, width: float, height: float) -> Region:
+    """Return a region with x times `width` and y times `height`."""
+    x1, y1, x2, y2 = region.box
+    polygons = region.polygons and tuple(
+        tuple((x * width, y * height) for x, y in part) for part in region.polygons
+    )
+    box = (x1 * width, y1 * height, x2 * width, y2 * height)
+    return dataclasses.replace(region, box=box, polygons=polygons)
+
+
+def check_inside(regions: Sequence[Region], size: tuple[float, float]) -> None:
     """Raise `RecordError` where a box lies wholly outside a picture of (width, height).
 
     A box that is partly outside is drawn as far as it is inside, as released.

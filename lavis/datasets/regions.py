@@ -11,8 +11,14 @@ from lavis.common.errors import DataError, RecordError
 from lavis.datasets.base import Drawing, RecordDataset
 from lavis.datasets.config import DatasetConfig, RegionOptions
 from lavis.datasets.formats import open_file
-from lavis.datasets.lck_record import Region, make_region, read_references
-from lavis.datasets.pictures import PictureFile, PictureRoot
+from lavis.datasets.lck_record import (
+    Region,
+    make_region,
+    read_boxes_size,
+    read_references,
+    scale_region,
+)
+from lavis.datasets.pictures import PictureFile, PictureRoot, picture_size
 from lavis.datasets.records import JsonLinesFile
 from lavis.datasets.region_mapping import RegionMapping
 from lavis.processors.region import DrawnRegion, RegionTag
@@ -86,8 +92,22 @@ class RegionDataset(RecordDataset):
         image = record.get("image")
         return self.mapping.regions(image) if self.mapping and isinstance(image, str) else {}
 
-    def draw(self, file: PictureFile, regions: Sequence[Region]) -> Drawing:
-        """Return the drawing of the first `max_regions` regions, coloured by their place."""
+    def draw(
+        self, file: PictureFile, regions: Sequence[Region], record: Mapping[str, Any]
+    ) -> Drawing:
+        """Return the drawing of the first `max_regions` regions, coloured by their place.
+
+        Boxes of a record that names the size they are meant for (`boxes_size`) are scaled to the
+        size of the file.
+
+        Raises:
+            RecordError: such a size of another form, or a picture that cannot be read.
+        """
+        size = read_boxes_size(record)
+        if size is not None and regions:
+            width, height = picture_size(file, self.config.max_pixels)
+            scales = width / size[0], height / size[1]
+            regions = [scale_region(region, *scales) for region in regions]
         use_polygons = self.config.region_mode == "segms"
         drawn = tuple(
             DrawnRegion(place, region.box, region.polygons if use_polygons else None)

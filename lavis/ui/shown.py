@@ -136,12 +136,12 @@ class RecordViewer:
             record = self.dataset.record(index)
             regions = self.dataset.find_regions(record, read_region_ids(record, "region"))
             parts = _parts(self.dataset, record, regions)
-            picture, size, problem = self._picture(index, record, regions)
+            picture, shown, problem = self._picture(index, record, regions)
         return ShownRecord(
             index,
             instance_of(record, index),
             parts,
-            _shown_regions(regions, size),
+            shown,
             picture,
             problem,
             _details(record),
@@ -149,21 +149,21 @@ class RecordViewer:
 
     def _picture(
         self, index: int, record: Mapping[str, Any], regions: list[Region]
-    ) -> tuple[str | None, tuple[int, int], str]:
-        """Return the picture as a data URI, its full size, and why there is none."""
+    ) -> tuple[str | None, tuple[ShownRegion, ...], str]:
+        """Return the picture as a data URI, where its regions are, and why there is none."""
         try:
-            drawing = self.dataset.draw(self.dataset.picture_file(index, record), regions)
+            drawing = self.dataset.draw(self.dataset.picture_file(index, record), regions, record)
             image = self.dataset.drawn_image(Row(index, "", "", {}, drawing=drawing))
         except RecordError as error:
-            return None, (1, 1), error.reason
-        size = image.size
+            return None, _shown_regions(regions, (1, 1)), error.reason
+        shown = _shown_regions(drawing.regions, image.size)
         image.thumbnail((self.max_side, self.max_side))
         keep = image.width * image.height <= _PNG_PIXELS
         buffer = io.BytesIO()
         image.save(buffer, "PNG" if keep else "JPEG", quality=_JPEG_QUALITY)
         kind = "png" if keep else "jpeg"
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
-        return f"data:image/{kind};base64,{data}", size, ""
+        return f"data:image/{kind};base64,{data}", shown, ""
 
 
 def _parts(

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavis.datasets.unified.convert import Converter, join_path, make_record, words
+from lavis.datasets.unified.convert import (
+    Converter,
+    fields,
+    join_path,
+    make_record,
+    name_in,
+    texts_in,
+    words,
+)
 from lavis.datasets.unified.files import Item, read_items
 
 
@@ -36,11 +44,12 @@ class AokvqaConverter(Converter):
         return read_items(self.annotations)
 
     def records(self, value: Any) -> Iterable[dict[str, Any]]:
-        image = f"{value['split']}2017/{int(value['image_id']):012d}.jpg"
+        entry = fields(value)
+        image = f"{name_in(entry, 'split')}2017/{int(entry['image_id']):012d}.jpg"
         yield make_record(
             image=join_path(self.image_prefix, image),
-            instance_id=str(value["question_id"]),
-            question=words(value["question"]),
-            candidates=[words(choice) for choice in value["choices"]],
-            label=value.get("correct_choice_idx"),
+            instance_id=name_in(entry, "question_id"),
+            question=words(entry["question"]),
+            candidates=[words(choice) for choice in texts_in(entry, "choices")],
+            label=entry.get("correct_choice_idx"),
         )

@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import abc
 import argparse
-import json
+import contextlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lavis.common.errors import RecordError
-from lavis.common.refusals import record_errors
+from PIL import Image
+
+from lavis.common.errors import DataError, RecordError
+from lavis.common.refusals import DECODE_REFUSALS, record_errors
 from lavis.common.storage import AtomicFile
+from lavis.datasets.json_values import json_line
 from lavis.datasets.lck_record import check_inside, make_region
 from lavis.datasets.unified.files import Item
+
+
+class _NoRecordError(Exception):
+    """Leaves the writing of a file that would hold nothing."""
 
 
 class Converter(abc.ABC):
@@ -56,12 +63,17 @@ def convert(
 
     Returns:
         `items`, `records`, `rejected`, `reasons` (fixed phrase -> count).
+
+    Raises:
+        DataError: no record could be made; `rejects` is written, `output` is left as it was.
     """
     counts: Counter[str] = Counter(items=0, records=0, rejected=0)
     reasons: Counter[str] = Counter()
-    with ExitStack() as stack:
-        lines = stack.enter_context(AtomicFile(output))
-        bad = stack.enter_context(AtomicFile(rejects))
+    with (
+        AtomicFile(rejects) as bad,
+        contextlib.suppress(_NoRecordError),
+        AtomicFile(output) as lines,
+    ):
         for item in converter.items():
             if limit is not None and counts["records"] >= limit:
                 break
@@ -76,6 +88,14 @@ def convert(
             for record in made[: None if limit is None else limit - counts["records"]]:
                 lines.write(_line(record))
                 counts["records"] += 1
+        if not counts["records"]:
+            raise _NoRecordError  # the file is given up, and what was there before stays
+    if not counts["records"]:
+        raise DataError(
+            f"{output}: not written, as no record could be made of {counts['items']} items"
+            + "".join(f"; {count} set aside, {reason}" for reason, count in reasons.most_common(3))
+            + (f"; reasons by item: {rejects}" if reasons else "")
+        )
     return {**counts, "reasons": dict(reasons.most_common())}
 
 
@@ -87,7 +107,7 @@ def _made(converter: Converter, item: Item) -> list[dict[str, Any]]:
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+    return json_line(value) + b"\n"
 
 
 def make_record(
@@ -97,7 +117,7 @@ def make_record(
     question: Sequence[Any],
     candidates: Sequence[Sequence[Any]],
     references: Mapping[str, Any] | None = None,
-    size: tuple[int, int] | None = None,
+    size: tuple[float, float] | None = None,
     answer_prefix: str = "Answer:",
     label: int | None = None,
     scores: Sequence[Any] | None = None,
@@ -111,7 +131,8 @@ def make_record(
         question: `text_input`, words and lists of region ids.
         candidates: C token lists.
         references: region id -> entry.
-        size: width and height of the picture, where known: a box outside it is an error.
+        size: width and height of the picture that the boxes are pixels of. A box outside it is an
+            error; readers scale the boxes to the size of their file.
         label: the right candidate.
         scores: of each candidate, or a list of one by each rater.
         truths: 0 or 1 for each candidate.
@@ -124,10 +145,16 @@ def make_record(
         raise RecordError(f"too few candidates: {len(candidates)}")
     if not all(candidates):
         raise RecordError("empty candidate: one has no words")
+    if not question:
+        raise RecordError("empty question: it has no words")
+    if label is not None and (isinstance(label, bool) or not isinstance(label, int)):
+        raise RecordError(f"wrong type: label {label!r:.60} is not a whole number")
     if label is not None and not 0 <= label < len(candidates):
         raise RecordError(f"wrong label: {label} of {len(candidates)} candidates")
     regions = [make_region(int(name), entry) for name, entry in (references or {}).items()]
     if size is not None:
+        if not all(math.isfinite(side) and side > 0 for side in size):
+            raise RecordError(f"wrong size: {size[0]} x {size[1]} is no size of a picture")
         check_inside(regions, size)
     choices: list[dict[str, Any]] = [{"text_output": list(tokens)} for tokens in candidates]
     for key, values in (("score", scores), ("truth", truths)):
@@ -142,11 +169,86 @@ def make_record(
         "answer_prefix": answer_prefix,
         "choices": choices,
     }
+    if size is not None and references:
+        record["boxes_size"] = list(size)
     if label is not None:
         record["label"] = label
     if group is not None:
         record["group"] = group
     return record
+
+
+def fields(value: Any) -> Mapping[str, Any]:
+    """Return an item that is an object; raises `RecordError` for anything else."""
+    if not isinstance(value, Mapping):
+        raise RecordError(f"wrong type: the item is {type(value).__name__}, expected an object")
+    return value
+
+
+def name_in(node: Mapping[str, Any], key: str) -> str:
+    """Return a name or number as text; raises `RecordError` where there is none."""
+    value = node.get(key)
+    if value is None or value == "":
+        raise RecordError(f"missing field: {key}")
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise RecordError(f"wrong type: {key} is {type(value).__name__}, expected a name")
+    return str(value)
+
+
+def list_in(node: Mapping[str, Any], key: str) -> list[Any]:
+    """Return a list; raises `RecordError` where there is none: a text would give its letters."""
+    value = node.get(key)
+    if value is None:
+        raise RecordError(f"missing field: {key}")
+    if not isinstance(value, list):
+        raise RecordError(f"wrong type: {key} is {type(value).__name__}, expected a list")
+    return value
+
+
+def texts_in(node: Mapping[str, Any], key: str) -> list[str]:
+    """Return a list of texts; raises `RecordError` where it is something else."""
+    found = list_in(node, key)
+    for text in found:
+        if not isinstance(text, str):
+            raise RecordError(f"wrong type: {key} holds {type(text).__name__}, expected texts")
+    return found
+
+
+def scaled(
+    references: Mapping[str, Any], size: tuple[float, float], picture: Path | None
+) -> tuple[dict[str, Any], tuple[float, float]]:
+    """Return regions in pixels of a picture's file, and its size.
+
+    Where there is no such file, or it cannot be read, they stay in pixels of `size`, which the
+    record then names, so that readers scale them.
+
+    Args:
+        references: region id -> entry with `boxes`, in pixels of `size`.
+        size: width and height that the annotation states.
+        picture: the file.
+    """
+    stored = _size_of(picture) if picture is not None else None
+    if stored is None or stored == size or not all(side > 0 for side in size):
+        return dict(references), size
+    factors = (stored[0] / size[0], stored[1] / size[1])
+    moved = {
+        name: {**entry, "boxes": [_scaled_box(box, factors) for box in entry["boxes"]]}
+        for name, entry in references.items()
+    }
+    return moved, stored
+
+
+def _size_of(picture: Path) -> tuple[int, int] | None:
+    try:
+        with Image.open(picture) as image:
+            return image.size
+    except DECODE_REFUSALS:
+        return None  # told where the record is read, if the file is not there by then
+
+
+def _scaled_box(box: Sequence[float], factors: tuple[float, float]) -> list[float]:
+    x1, y1, x2, y2, *score = box
+    return [x1 * factors[0], y1 * factors[1], x2 * factors[0], y2 * factors[1], *score]
 
 
 def join_path(folder: str, name: str) -> str:
@@ -166,7 +268,15 @@ def mentioned(tokens: Iterable[Any]) -> list[int]:
     return list(dict.fromkeys(i for token in tokens if isinstance(token, list) for i in token))
 
 
-NUMBER = re.compile(r"\b\d+\b")
+# A whole word that is a number, but for punctuation around it and a possessive ending: of
+# "2-year-old", "3:00", "$3", "1.5" and "1st" nothing is a person.
+_PERSON = re.compile(r"""([("'\[]*)([1-9][0-9]{0,3})((?:['\u2019]s?)?[])"'.,;:!?]*)""")
+
+
+def person_of(word: str) -> int | None:
+    """Return the number of the person that a word names, from 1, or None."""
+    found = _PERSON.fullmatch(word)
+    return int(found[2]) if found else None
 
 
 def numbers_to_ids(text: str, people: int) -> list[Any]:
@@ -176,13 +286,10 @@ def numbers_to_ids(text: str, people: int) -> list[Any]:
     """
     tokens: list[Any] = []
     for word in words(text):
-        place = 0
-        for found in NUMBER.finditer(word):
-            if 1 <= int(found.group()) <= people:
-                if word[place : found.start()]:
-                    tokens.append(word[place : found.start()])
-                tokens.append([int(found.group()) - 1])
-                place = found.end()
-        if word[place:]:
-            tokens.append(word[place:])
+        found = _PERSON.fullmatch(word)
+        if found is None or int(found[2]) > people:
+            tokens.append(word)
+            continue
+        before, number, after = found.groups()
+        tokens += [part for part in (before, [int(number) - 1], after) if part]
     return tokens

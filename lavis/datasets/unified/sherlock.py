@@ -11,6 +11,7 @@ read: a list of candidates per instance (under any name), parallel lists, or one
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import DataError, RecordError
-from lavis.datasets.unified.convert import Converter, join_path, make_record, words
+from lavis.datasets.unified.convert import (
+    Converter,
+    fields,
+    join_path,
+    list_in,
+    make_record,
+    scaled,
+    words,
+)
 from lavis.datasets.unified.files import Item, read_items
 
 QUESTION = "What can be inferred from {regions} ?"
@@ -57,12 +66,16 @@ class SherlockConverter(Converter):
         answer_key: file with candidates and ratings.
         question: text before the candidates; `{regions}` becomes the numbers of all boxes.
         image_prefix: what stands before `vcr1images/` and `VG_100K/`.
+        image_root: folder of `image_prefix`: boxes, which the annotations give in pixels of their
+            own `width` and `height`, are written in pixels of the files found there. Without it
+            the record says whose pixels they are, and its reader scales them.
     """
 
     annotations: Path
     answer_key: Path
     question: str = QUESTION
     image_prefix: str = ""
+    image_root: Path | None = None
     _instances: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -71,6 +84,14 @@ class SherlockConverter(Converter):
         parser.add_argument("answer_key", type=Path, help="val_comparison_answer_key.json")
         parser.add_argument("--question", default=cls.question, help="default: %(default)s")
         parser.add_argument("--image-prefix", default=cls.image_prefix)
+        root = os.environ.get("UNIFIED_IMAGE_DIR")
+        parser.add_argument(
+            "--image-root",
+            type=Path,
+            default=Path(root) if root else None,
+            help="folder of all pictures, whose sizes boxes are scaled to (default: "
+            "UNIFIED_IMAGE_DIR)",
+        )
 
     def items(self) -> Iterator[Item]:
         grouped: dict[str, list[Item]] = {}
@@ -97,20 +118,28 @@ class SherlockConverter(Converter):
         name = str(value[0][_KEY])
         if name not in self._instances:
             raise RecordError(f"unknown instance: {name} is not in {self.annotations.name}")
-        inputs = self._instances[name]["inputs"]
+        inputs = fields(fields(self._instances[name])["inputs"])
         candidates = [candidate for entry in value for candidate in _candidates(entry)]
-        references = region_entries(inputs["bboxes"])
+        references = region_entries(list_in(inputs, "bboxes"))
+        if not references:
+            raise RecordError("bad box: the instance has none")
         question: list[Any] = []
         for word in self.question.split():
             question.append([*map(int, references)] if word == "{regions}" else word)
-        picture = inputs["image"]
+        picture = fields(inputs["image"])
+        image = picture_of(picture["url"])
+        references, size = scaled(
+            references,
+            (int(picture["width"]), int(picture["height"])),
+            self.image_root and self.image_root / self.image_prefix / image,
+        )
         yield make_record(
-            image=join_path(self.image_prefix, picture_of(picture["url"])),
+            image=join_path(self.image_prefix, image),
             instance_id=name,
             question=question,
             candidates=[words(text) for text, _ in candidates],
             references=references,
-            size=(int(picture["width"]), int(picture["height"])),
+            size=size,
             scores=[ratings for _, ratings in candidates],
         )
 

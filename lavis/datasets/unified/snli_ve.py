@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import RecordError
-from lavis.datasets.unified.convert import Converter, join_path, make_record, words
+from lavis.datasets.unified.convert import (
+    Converter,
+    fields,
+    join_path,
+    make_record,
+    name_in,
+    words,
+)
 from lavis.datasets.unified.files import Item, read_items
 
 LABELS = ("contradiction", "neutral", "entailment")
@@ -40,13 +47,14 @@ class SnliVeConverter(Converter):
         return read_items(self.annotations)
 
     def records(self, value: Any) -> Iterable[dict[str, Any]]:
-        label = value["gold_label"]
+        entry = fields(value)
+        label = entry["gold_label"]
         if label not in LABELS:
-            raise RecordError(f"no agreed label: {label!r}")
-        hypothesis = " ".join(words(value["sentence2"]))
+            raise RecordError(f"no agreed label: {label!r:.60}")
+        hypothesis = " ".join(words(entry["sentence2"]))
         yield make_record(
-            image=join_path(self.image_prefix, f"{value['Flickr30K_ID']}.jpg"),
-            instance_id=str(value["pairID"]),
+            image=join_path(self.image_prefix, f"{name_in(entry, 'Flickr30K_ID')}.jpg"),
+            instance_id=name_in(entry, "pairID"),
             question=words(f"Does the image describe {hypothesis}?"),
             candidates=[[name] for name in LABELS],
             label=LABELS.index(label),

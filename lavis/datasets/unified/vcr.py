@@ -18,7 +18,16 @@ from typing import Any
 from lavis.common.errors import RecordError
 from lavis.common.refusals import REFUSALS
 from lavis.datasets.lck_record import check_tokens
-from lavis.datasets.unified.convert import Converter, join_path, make_record, mentioned
+from lavis.datasets.unified.convert import (
+    Converter,
+    fields,
+    join_path,
+    list_in,
+    make_record,
+    mentioned,
+    name_in,
+    scaled,
+)
 from lavis.datasets.unified.files import Item, read_items, read_json
 
 
@@ -94,25 +103,33 @@ class VcrConverter(Converter):
         return read_items(self.annotations)
 
     def records(self, value: Any) -> Iterable[dict[str, Any]]:
+        value = fields(value)
         question = check_tokens(value["question"], "question")
         kind = "answer" if self.task == "qa" else "rationale"
         candidates = [
-            check_tokens(tokens, f"{kind}_choices") for tokens in value[f"{kind}_choices"]
+            check_tokens(tokens, f"{kind}_choices") for tokens in list_in(value, f"{kind}_choices")
         ]
         if self.task == "qar":
-            right = value["answer_choices"][value["answer_label"]]
+            answers, place = list_in(value, "answer_choices"), value["answer_label"]
+            if isinstance(place, bool) or not isinstance(place, int):
+                raise RecordError(f"wrong type: answer_label {place!r:.60} is not a whole number")
+            if not 0 <= place < len(answers):
+                raise RecordError(f"wrong label: {place} of {len(answers)} answers")
+            right = answers[place]
             question = [*question, "Answer:", *check_tokens(right, "answer_choices")]
-        objects = PictureObjects.read(self.image_dir / value["metadata_fn"])
+        objects = PictureObjects.read(self.image_dir / name_in(value, "metadata_fn"))
         ids: Iterable[int] = range(len(objects.boxes))
         if self.regions == "mentioned":
             ids = mentioned([*question, *(token for tokens in candidates for token in tokens)])
+        name = name_in(value, "img_fn")
+        references, size = scaled(objects.references(ids), objects.size, self.image_dir / name)
         yield make_record(
-            image=join_path(self.image_prefix, value["img_fn"]),
-            instance_id=str(value["annot_id"]),
+            image=join_path(self.image_prefix, name),
+            instance_id=name_in(value, "annot_id"),
             question=question,
             candidates=candidates,
-            references=objects.references(ids),
-            size=objects.size,
+            references=references,
+            size=size,
             answer_prefix="Answer:" if self.task == "qa" else "Rationale:",
             label=value.get(f"{kind}_label"),
         )

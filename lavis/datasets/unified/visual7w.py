@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavis.datasets.unified.convert import Converter, join_path, make_record, words
+from lavis.datasets.unified.convert import (
+    Converter,
+    fields,
+    join_path,
+    make_record,
+    name_in,
+    texts_in,
+    words,
+)
 from lavis.datasets.unified.files import Item, read_items
 
 
@@ -43,23 +51,26 @@ class Visual7wConverter(Converter):
         for item in read_items(self.annotations, "images"):
             image = item.value
             if not isinstance(image, Mapping) or not isinstance(image.get("qa_pairs"), list):
-                yield Item(item.place, error="missing field: qa_pairs")
+                yield Item(item.place, error=item.error or "missing field: qa_pairs")
             elif image.get("split") == self.split:
-                for pair in image["qa_pairs"]:
-                    place = {**item.place, "qa_id": pair.get("qa_id")}
-                    yield Item(place, (image.get("filename"), pair))
+                for number, pair in enumerate(image["qa_pairs"], 1):
+                    known = pair.get("qa_id") if isinstance(pair, Mapping) else None
+                    place = {**item.place, "qa_pair": number, "qa_id": known}
+                    yield Item(place, (image, pair))
 
     def records(self, value: Any) -> Iterable[dict[str, Any]]:
-        name, pair = value
-        order = list(range(len(pair["multiple_choices"]) + 1))
+        image, pair = value[0], fields(value[1])
+        wrong = texts_in(pair, "multiple_choices")
+        order = list(range(len(wrong) + 1))
         if self.shuffle is not None:
             random.Random(f"{self.shuffle}/{pair['qa_id']}").shuffle(order)
-        texts = [*pair["multiple_choices"], pair["answer"]]
+        texts = [*wrong, pair["answer"]]
+        kind = pair.get("type")
         yield make_record(
-            image=join_path(self.image_prefix, str(name)),
-            instance_id=str(pair["qa_id"]),
+            image=join_path(self.image_prefix, name_in(image, "filename")),
+            instance_id=name_in(pair, "qa_id"),
             question=words(pair["question"]),
             candidates=[words(texts[place]) for place in order],
             label=order.index(len(texts) - 1),
-            group=pair.get("type"),
+            group=kind if isinstance(kind, str) else None,
         )

@@ -21,12 +21,16 @@ from typing import Any
 from lavis.common.errors import DataError, RecordError
 from lavis.common.refusals import REFUSALS
 from lavis.datasets.unified.convert import (
-    NUMBER,
     Converter,
+    fields,
     join_path,
     make_record,
     mentioned,
+    name_in,
     numbers_to_ids,
+    person_of,
+    scaled,
+    texts_in,
 )
 from lavis.datasets.unified.files import Item, read_items
 from lavis.datasets.unified.vcr import PictureObjects
@@ -90,8 +94,9 @@ class VisualCometConverter(Converter):
 
     def records(self, value: Any) -> Iterable[dict[str, Any]]:
         number, relation, entry = value
-        truths = list(dict.fromkeys(text.strip() for text in entry[relation]))
-        objects = PictureObjects.read(self.image_dir / entry["metadata_fn"])
+        truths = list(dict.fromkeys(text.strip() for text in texts_in(entry, relation)))
+        name = name_in(entry, "img_fn")
+        objects = PictureObjects.read(self.image_dir / name_in(entry, "metadata_fn"))
         people = len(objects.boxes)
         event = numbers_to_ids(entry["event"], people)
         said = [token for text in truths for token in numbers_to_ids(text, people)]
@@ -104,13 +109,14 @@ class VisualCometConverter(Converter):
         for word in QUESTIONS[relation].split():
             question.append((named[:1] or "someone") if word == "{person}" else word)
         ids = mentioned([*question, *(token for tokens in candidates for token in tokens)])
+        references, size = scaled(objects.references(ids), objects.size, self.image_dir / name)
         yield make_record(
-            image=join_path(self.image_prefix, entry["img_fn"]),
+            image=join_path(self.image_prefix, name),
             instance_id=f"{number}-{relation}",
             question=question,
             candidates=candidates,
-            references=objects.references(ids),
-            size=objects.size,
+            references=references,
+            size=size,
             truths=[int(text in truths) for text in texts],
             group=relation,
         )
@@ -146,7 +152,7 @@ class VisualCometConverter(Converter):
             drawn = []
             for place in rng.sample(range(len(texts)), tried):
                 text = texts[place]
-                people = {int(number) - 1 for number in NUMBER.findall(text)}
+                people = {n - 1 for word in text.split() if (n := person_of(word))}
                 if people <= allowed and image not in self._images[relation, text]:
                     drawn.append(text)
                 if len(drawn) == wanted:
@@ -158,7 +164,8 @@ class VisualCometConverter(Converter):
             if not isinstance(item.value, Mapping):
                 continue
             for relation in QUESTIONS:
-                for text in item.value.get(relation) or []:
+                listed = item.value.get(relation)
+                for text in listed if isinstance(listed, list) else []:
                     if isinstance(text, str) and text.strip():
                         key = (relation, text.strip())
                         if key not in self._images:
@@ -168,9 +175,10 @@ class VisualCometConverter(Converter):
     def _read_lists(self, path: Path) -> None:
         for item in read_items(path):
             try:
-                entry = item.value
+                entry = fields(item.value)
                 key = (entry["img_fn"], entry["event"], entry["relation"])
-                self._given[key] = list(dict.fromkeys(text.strip() for text in entry["candidates"]))
+                listed = texts_in(entry, "candidates")
+                self._given[key] = list(dict.fromkeys(text.strip() for text in listed))
             except REFUSALS:
                 raise DataError(
                     f"{path}: {item.place}: a line of img_fn, event, relation, candidates was "

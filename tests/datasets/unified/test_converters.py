@@ -3,10 +3,14 @@
 import json
 
 import pytest
+from PIL import Image
 
-from lavis.common.errors import DataError
+from lavis.common.errors import DataError, RecordError
+from lavis.datasets.builders import build_dataset
+from lavis.datasets.config import ContrastiveConfig
 from lavis.datasets.unified.aokvqa import AokvqaConverter
 from lavis.datasets.unified.command import run_converter
+from lavis.datasets.unified.convert import numbers_to_ids
 from lavis.datasets.unified.sherlock import SherlockConverter
 from lavis.datasets.unified.snli_ve import SnliVeConverter
 from lavis.datasets.unified.vcr import VcrConverter
@@ -30,6 +34,7 @@ def test_vcr_answers(samples, converted):
         "image": FILM,
         "instance_id": "val-0",
         "references": {"1": PERSON_2, "0": PERSON_1, "2": CUP},  # as they are mentioned
+        "boxes_size": [40, 30],
         "text_input": ["What", "is", [1], "giving", "to", [0], "?"],
         "answer_prefix": "Answer:",
         "choices": [{"text_output": tokens} for tokens in samples.of.vcr["answer_choices"]],
@@ -87,6 +92,7 @@ def test_sherlock(samples, converted):
             "0": {"boxes": [[4, 5, 14, 13]], "obj_guess": ""},
             "1": {"boxes": [[20, 5, 26.5, 14]], "obj_guess": ""},
         },
+        "boxes_size": [40, 30],
         "text_input": ["What", "can", "be", "inferred", "from", [0, 1], "?"],
         "answer_prefix": "Answer:",
         "choices": [
@@ -161,8 +167,8 @@ def test_visualcomet_draws_candidates_of_other_pictures(samples, converted):
     assert found.records == run(count=3).records
     orders = {json.dumps(run(count=3, seed=seed).records) for seed in range(4)}
     assert len(orders) > 1
-    fifty = run()
-    assert fifty.records == [] and set(fifty.counts["reasons"]) == {"too few candidates"}
+    with pytest.raises(DataError, match="no record could be made of 6 items; 6 set aside, too few"):
+        run()
 
 
 def test_visualcomet_ranks_a_given_list(samples, converted):
@@ -248,3 +254,83 @@ def test_limit_and_command(samples, tmp_path, capsys):
     assert run_converter(SnliVeConverter, "", ["gone.jsonl", "--output", str(output)]) == 2
     assert "no such file: gone.jsonl" in capsys.readouterr().err
     assert len(output.read_text().splitlines()) == 2  # what was there stays
+
+
+# text: what is left of it where a picture has four people
+PEOPLE = {
+    "2 hands 1's cup to 3": [[1], "hands", [0], "'s", "cup", "to", [2]],
+    "(1, 2) and 4.": ["(", [0], ",", [1], ")", "and", [3], "."],
+    "is 1\u2019 s friend": ["is", [0], "\u2019", "s", "friend"],
+    "a 2-year-old at 3:00 pays $3": ["a", "2-year-old", "at", "3:00", "pays", "$3"],
+    "1.5 1st 1/2 3% #4 0 01 -1 1-2 2x": "1.5 1st 1/2 3% #4 0 01 -1 1-2 2x".split(),
+    "5 of 10 \u0663 " + "9" * 5000: ["5", "of", "10", "\u0663", "9" * 5000],
+}
+
+
+@pytest.mark.parametrize("text", PEOPLE, ids=lambda text: text[:20])
+def test_people_are_whole_words(text):
+    assert numbers_to_ids(text, 4) == PEOPLE[text]
+
+
+def test_digits_inside_words_are_no_people_of_drawn_candidates(samples, converted):
+    entries = [dict(entry) for entry in samples.of.visualcomet]
+    entries[1]["before"] = ["feed the 9-year-old", "wait until 7:30", "find 9"]
+    path = samples.save("annots.json", entries)
+    converter = VisualCometConverter(annotations=path, image_dir=samples.vcr1images, count=3)
+    (before,) = [r for r in converted(converter).records if r["instance_id"] == "1-before"]
+    said = sorted(" ".join(map(str, c["text_output"])) for c in before["choices"])
+    assert said == ["feed the 9-year-old", "make tea", "wait until 7:30"]
+
+
+@pytest.mark.parametrize("stored", [(80, 90), (20, 15)])
+def test_sherlock_boxes_are_scaled_to_the_file(samples, converted, stored):
+    Image.new("RGB", stored).save(samples.images / "VG_100K_2" / "7.jpg")
+    width, height = stored[0] / 40, stored[1] / 30
+    options = {"annotations": samples.sherlock, "answer_key": samples.answer_key}
+    found = converted(SherlockConverter(**options, image_root=samples.images)).records[0]
+    assert found["references"]["0"]["boxes"] == [[4 * width, 5 * height, 14 * width, 13 * height]]
+    assert found["boxes_size"] == list(stored)
+    # without the pictures the record says whose pixels the boxes are; both are drawn alike
+    plain = converted(SherlockConverter(**options)).records[0]
+    assert plain["boxes_size"] == [40, 30]
+    assert plain["references"]["0"]["boxes"] == [[4, 5, 14, 13]]
+    boxes = [drawn_boxes(samples, record)[0] for record in (found, plain)]
+    assert boxes[0] == pytest.approx(boxes[1])
+    assert boxes[0] == pytest.approx((4 * width, 5 * height, 14 * width, 13 * height))
+
+
+def drawn_boxes(samples, record):
+    path = samples.save("records.jsonl", [record], lines=True)
+    config = ContrastiveConfig(
+        build_info={
+            "annotations": {"test": {"storage": [str(path)], "is_mc": True}},
+            "images": {"storage": str(samples.images)},
+        },
+        text_processor={"eval": {"name": "blip_unified_vqa"}},
+    )
+    row = build_dataset("unified_contrastive", config, "test").row(0)
+    return [region.box for region in row.drawing.regions]
+
+
+def test_vcr_boxes_are_scaled_to_the_file(samples, converted):
+    Image.new("RGB", (80, 60)).save(samples.images / FILM)
+    record = converted(VcrConverter(annotations=samples.vcr, image_dir=samples.vcr1images)).records[
+        0
+    ]
+    assert record["references"]["0"] == {"boxes": [[4, 4, 40, 52, 0.99]], "obj_guess": "person"}
+    assert record["boxes_size"] == [80, 60]
+    comet = VisualCometConverter(
+        annotations=samples.visualcomet, image_dir=samples.vcr1images, count=3
+    )
+    assert converted(comet).records[0]["boxes_size"] == [80, 60]
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"), [("40x30", "boxes_size"), ([0, 1], "boxes_size"), ([1], "boxes_size")]
+)
+def test_a_size_of_another_form_is_refused(samples, converted, size, reason):
+    record = converted(
+        SherlockConverter(annotations=samples.sherlock, answer_key=samples.answer_key)
+    ).records[0]
+    with pytest.raises(RecordError, match=reason):
+        drawn_boxes(samples, {**record, "boxes_size": size})
