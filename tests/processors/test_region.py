@@ -161,6 +161,33 @@ def test_hand_computed_texts():
     assert tokens_to_text([[7], "hugs", [3], "and", [7]], unnumbered) == "[0] hugs [1] and [0]"
 
 
+def test_objects_descriptions_and_given_texts():
+    tags = {4: RegionTag(0, "person", "a woman"), 7: RegionTag(1, "dog", "a dog", text="the dog")}
+    tokens = [[4], "and", [7, 4]]
+    assert (
+        tokens_to_text(tokens, tags, use_object_tags=True) == "person [0] and the dog , person [0]"
+    )
+    alone = tokens_to_text(tokens, tags, use_object_tags=True, no_ids=True)
+    assert alone == "person and the dog , person"
+    assert tokens_to_text(tokens, tags, use_descriptions=True) == "a woman and the dog , a woman"
+    assert tokens_to_text(tokens, tags, reorder_ids=False) == "[4] and the dog , [4]"
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+@pytest.mark.parametrize("shift", [0.0, 0.4, 0.5, 0.6, 0.99])
+def test_the_rectangle_that_is_composited_holds_the_whole_outline(width, shift):
+    image = Image.new("RGB", (30, 30), (100, 100, 100))
+    corners = ((8, 8), (20, 9), (21, 21), (9, 19))
+    polygon = tuple((x + shift, y + shift) for x, y in corners)
+    for region in (
+        DrawnRegion(0, (0, 0, 0, 0), (polygon,)),
+        DrawnRegion(0, (8 + shift, 8 + shift, 20 + shift, 20 + shift)),
+        DrawnRegion(0, (8 + shift, 8 + shift, 8 + shift, 8 + shift)),  # thinner than its outline
+    ):
+        drawn = draw_regions(image, [region], width=width)
+        assert drawn.tobytes() == full_composite(image, region, width).tobytes()
+
+
 ids = st.lists(st.integers(0, 12), min_size=0, max_size=5)
 
 

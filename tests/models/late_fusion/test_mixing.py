@@ -81,6 +81,92 @@ def test_shares_of_certainty():
     torch.testing.assert_close(found, torch.tensor([expected, 1 - expected, 0.0]))
 
 
+def test_every_option_of_the_config_reaches_the_mixing():
+    config = LateFusionConfig(
+        llm="gpt2", mix="logits", weights="mean", weight_multiplier=0.5, clamp_weights=False
+    )
+    assert Mixing.of(config) == Mixing("logits", "mean", 0.5, False)
+    assert Mixing.of(LateFusionConfig(llm="gpt2")).num_images is None
+
+
+def test_shares_of_several_texts():
+    scores = torch.tensor([[0.8, 0.4], [0.2, 0.1], [-0.5, 0.5]])
+    present = torch.tensor([[True, True], [True, True], [True, False]])
+
+    def shares(**options):
+        return Mixing(**options).shares(scores, present)[0]
+
+    # the best picture is each text's own; K is 2, 2 and 1
+    relative = torch.tensor([[0.5, 0.25], [0.5, 0.25], [0.0, 0.0]])
+    torch.testing.assert_close(shares(weights="clip_relative"), relative)
+    half = torch.tensor([[0.25, 0.25], [0.25, 0.25], [0.5, 0.0]])
+    torch.testing.assert_close(shares(weights="mean", multiplier=0.5), half)
+    clamped = torch.tensor([[0.5, 0.4], [0.2, 0.1], [0.0, 0.0]])
+    torch.testing.assert_close(shares(weights="clip", multiplier=2.0), clamped)
+    free = torch.tensor([[0.8, 0.4], [0.2, 0.1], [-1.0, 0.0]])
+    torch.testing.assert_close(shares(weights="clip", multiplier=2.0, clamp=False), free)
+
+
+@pytest.mark.parametrize("weights", ["clip", "mean", "entropy"])
+def test_without_pictures_no_share_is_left(weights):
+    present = torch.ones(2, 3, dtype=torch.bool)
+    shares, left = Mixing(weights=weights, num_images=0).shares(None, present)
+    assert shares.tolist() == [[0.0] * 3] * 2 and not left.any() and present.all()
+    shares, left = Mixing(weights=weights).shares(None, present[:, :0])
+    assert shares.shape == left.shape == (2, 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": "mean"}, {"num_images": 0}])
+def test_shares_lie_where_the_pictures_are(options):
+    """The device `meta` stands for a GPU: it meets no tensor of the CPU."""
+    present = torch.ones(2, 3, dtype=torch.bool, device="meta")
+    shares, left = Mixing(**options).shares(torch.ones(2, 3), present)
+    assert shares.device.type == left.device.type == "meta"
+
+
+@pytest.mark.parametrize("kind", ["logits", "probs"])
+def test_certainty_decides_at_each_position(kind):
+    sure, unsure = [0.5, 0.5, 0.0], [0.25, 0.25, 0.5]
+    images = torch.tensor([[[sure, unsure], [unsure, sure]]]).clamp(min=1e-9).log()
+    images, text = images + 3.0, torch.zeros(1, 2, 3)  # (B, R, K, V): logits, not normalised
+
+    def mixed(weights):
+        return mix(
+            kind,
+            weights,
+            image_logits=images,
+            text_logits=text,
+            shares=None,
+            present=torch.ones(1, 2, 2, dtype=torch.bool),
+        )
+
+    one = torch.tensor(sure).clamp(min=1e-9)
+    torch.testing.assert_close(mixed("max_confidence").exp()[0], torch.stack([one, one]))
+    share = 1 / (1 + 2**-0.5)  # of the sure one: e^-H is 1/2 and 2^-1.5
+    other = torch.tensor(unsure)
+    if kind == "probs":
+        expected = share * one + (1 - share) * other
+    else:
+        expected = one**share * other ** (1 - share)
+        expected = expected / expected.sum()
+    torch.testing.assert_close(mixed("entropy").exp()[0], torch.stack([expected, expected]))
+
+
+def test_given_shares_mix_at_each_position():
+    images = torch.tensor([[[[2.0, 0.0]], [[0.0, 2.0]]]])  # (B = 1, R = 2, K = 1, V = 2)
+    found = mix(
+        "probs",
+        "clip",
+        image_logits=images,
+        text_logits=torch.zeros(1, 2, 2),
+        shares=torch.full((1, 2, 1), 0.5),
+        present=torch.ones(1, 2, 1, dtype=torch.bool),
+    )
+    first = 0.5 / (1 + torch.tensor(-2.0).exp()) + 0.25
+    expected = torch.tensor([[[first, 1 - first], [1 - first, first]]])
+    torch.testing.assert_close(found.exp(), expected)
+
+
 def test_weights_by_score_need_scores(make_model, texts, pictures):
     sample = {**texts(), **pictures()}
     sample.pop("scores")
