@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lavis.common.errors import ConfigError
-from lavis.common.journal import Journal, JournalReader, finished, scan_segment
+from lavis.common.journal import (
+    Journal,
+    JournalReader,
+    finished,
+    open_segments,
+    scan_segment,
+)
 
 SEED = {"run": {"seed": 1}}
 
@@ -178,3 +186,144 @@ def test_a_start_that_finishes_nothing_leaves_no_file(tmp_path):
     Journal(tmp_path, SEED).close()
     assert list(tmp_path.iterdir()) == []
     assert list(JournalReader(tmp_path, SEED).iterate()) == []
+
+
+def lines_of(folder: Path) -> list[list[dict | list]]:
+    """The lines of every segment, by name."""
+    paths = sorted(folder.glob("*.jsonl"))
+    return [[json.loads(line) for line in path.read_text().splitlines()] for path in paths]
+
+
+def test_the_form_on_disk(tmp_path):
+    note = [0, "a.jpg", [1, 2, 3], None]
+    with Journal(tmp_path / "new" / "journal", SEED, 7, places=["/pictures"]) as journal:
+        journal.append(3, [(5, {"text": "ä"}), (2, {})], [note])
+        journal.append(4, [], again=True)
+    with Journal(tmp_path / "new" / "journal", SEED) as journal:
+        journal.append(0, [(1, {})])
+    first, second = lines_of(tmp_path / "new" / "journal")
+    header = {"journal": 2, "rank": 7, "start": 1, "places": ["/pictures"], "fingerprint": SEED}
+    rows = b'[5, {"text": "\\u00e4"}]\n[2, {}]\n{"inputs": [[0, "a.jpg", [1, 2, 3], null]]}\n'
+    assert first == [
+        header,
+        [5, {"text": "ä"}],
+        [2, {}],
+        {"inputs": [note]},
+        {"unit": 3, "rows": 2, "crc32": zlib.crc32(rows)},
+        {"unit": 4, "rows": 0, "crc32": 0, "again": True},
+    ]
+    assert second[0] == {**header, "rank": 0, "start": 2, "places": []}
+    for path in (tmp_path / "new" / "journal").iterdir():
+        pattern = r"00000[12]-\d{20}-rank0000[70]-[0-9a-f]{8}\.jsonl"
+        assert re.fullmatch(pattern, path.name), path.name
+
+
+def test_what_is_done_is_known_before_and_after(tmp_path):
+    with Journal(tmp_path, SEED) as journal:
+        journal.append(2, [(0, {})])
+        journal.append(0, [(1, {})])
+        assert journal.done(2) and journal.done(0) and not journal.done(1)
+        assert journal.done_units().tolist() == [0, 2]
+    with Journal(tmp_path, SEED) as journal:
+        assert journal.done(2) and not journal.done(1)
+    with Journal(tmp_path, SEED, start=9) as journal:  # rank 0 knows what is left
+        assert not journal.done(2) and journal.done_units().dtype == "int64"
+        journal.append(1, [(2, {})])
+    assert finished(tmp_path, SEED).next_start == 10
+
+
+def test_the_disk_is_asked_at_times_and_at_the_end(tmp_path, monkeypatch):
+    synced, now = [], [100.0]
+    monkeypatch.setattr("lavis.common.journal.os.fsync", synced.append)
+    monkeypatch.setattr("lavis.common.journal.time.monotonic", lambda: now[0])
+    journal = Journal(tmp_path, SEED)
+    for moment, count in ((104.9, 0), (105.0, 1), (109.9, 1), (110.0, 2)):
+        now[0] = moment
+        journal.append(0, [(0, {})])
+        assert len(synced) == count
+    journal.close()
+    journal.close()  # nothing is left to do
+    assert len(synced) == 3
+
+
+def test_many_segments_are_read_with_few_files_open(tmp_path, monkeypatch):
+    monkeypatch.setattr("lavis.common.journal.MAX_OPEN_SEGMENTS", 2)
+    for start in range(4):
+        with Journal(tmp_path, SEED) as journal:
+            journal.append(start, [(row, {"start": start}) for row in range(start, 16, 4)])
+    reader = JournalReader(tmp_path, SEED)
+    for row, found in reader.iterate():
+        assert found == {"start": row % 4}
+        assert len(reader._files) <= 2
+    open_files = list(reader._files.values())
+    assert len(open_files) == 2
+    reader.close()
+    assert all(file.closed for file in open_files) and not reader._files
+
+
+@pytest.mark.parametrize("rows", [[1023, 1024, 5000], [65535, 65536, 131072], [3]])
+def test_rows_may_be_far_apart(tmp_path, rows):
+    with Journal(tmp_path, SEED) as journal:
+        for unit, row in enumerate(rows):
+            journal.append(unit, [(row, {"row": row})])
+    with JournalReader(tmp_path, SEED) as reader:
+        assert list(reader.iterate()) == [(row, {"row": row}) for row in rows]
+        assert reader.rows().tolist() == rows and len(reader) == reader.units == len(rows)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"rows": 2', '"rows": 3'),
+        lambda text: text.replace('"crc32": ', '"crc32": 1'),
+        lambda text: text.replace('"unit": 1', '"unit": "1"'),
+        lambda text: text.replace('{"unit": 1,', '{"unit: 1,'),
+        lambda text: text.replace('{"unit": 1, "rows": 2', '7 {"unit": 1, "rows": 2'),
+        lambda text: text.replace("[2, ", "[x, "),
+        lambda text: text.replace('[3, {"text"', '[4, {"text"'),
+        lambda text: text.replace('"inputs"', '"inputz"'),
+    ],
+)
+def test_damage_of_any_line_loses_its_unit_and_is_said(tmp_path, damage, caplog):
+    with Journal(tmp_path, SEED) as journal:
+        journal.append(0, [(0, payload(0)), (1, payload(1))])
+        journal.append(1, [(2, payload(2)), (3, payload(3))], [[0, "a.jpg", [1], None]])
+        journal.append(2, [(5, payload(5))], [[0, "b.jpg", [1], None]])
+    (segment,) = tmp_path.glob("*.jsonl")
+    text = segment.read_text()
+    head, unit = text[: text.index("[2, ")], text[text.index("[2, ") : text.index("[5, ")]
+    damaged = damage(unit)
+    assert damaged != unit
+    segment.write_text(head + damaged + text[text.index("[5, ") :])
+    assert [unit.unit for unit in scan_segment(segment)] == [0, 2]
+    assert [row for row, _ in JournalReader(tmp_path, SEED).iterate()] == [0, 1, 5]
+    assert [noted.unit for noted in finished(tmp_path, SEED).noted()] == [2]
+    assert f"{segment}: passed over a damaged unit before byte " in caplog.text
+    where = [int(found) for found in re.findall(r"before byte (\d+)", caplog.text)]
+    assert len(head) <= where[0] < len(head) + len(damaged)
+
+
+HEADER = {"journal": 2, "rank": 0, "start": 1, "places": [], "fingerprint": SEED}
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("7", "no readable header"),
+        ("[", "no readable header"),
+        (json.dumps({**HEADER, "start": "1"}), "no readable header"),
+        (json.dumps({**HEADER, "places": None}), "no readable header"),
+        (json.dumps({**HEADER, "fingerprint": []}), "no readable header"),
+        (json.dumps({k: v for k, v in HEADER.items() if k != "start"}), "no readable header"),
+        (json.dumps({**HEADER, "journal": 3}), "written in form 3 by another version"),
+        (json.dumps({**HEADER, "fingerprint": {}}), "belongs to another job"),
+    ],
+)
+def test_headers_that_are_none_of_ours(tmp_path, header, problem):
+    (tmp_path / "a.jsonl").write_text(json.dumps(HEADER) + "\n")
+    assert list(finished(tmp_path, SEED).units) == []
+    (tmp_path / "b.jsonl").write_text(header + "\n")
+    with pytest.raises(ConfigError, match=problem):
+        finished(tmp_path, SEED)
+    (tmp_path / "b.jsonl").write_text(header)  # killed in its header: nothing was written
+    assert [one.path.name for one in open_segments(tmp_path, SEED)] == ["a.jsonl"]
