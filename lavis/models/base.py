@@ -49,11 +49,15 @@ class BaseModel(nn.Module):
 
     fresh_keys: tuple[str, ...] = ()
     unused_keys: tuple[str, ...] = ()
-    uses_every_weight = False
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+
+    @property
+    def uses_every_weight(self) -> bool:
+        """See the class; a model whose config leaves heads unused must say so."""
+        return False
 
     @classmethod
     def from_config(cls, config: Any) -> BaseModel:

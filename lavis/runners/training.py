@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -178,12 +179,11 @@ class Trainer:
         first = state.step - state.step % run.accum_grad_iters
         group = min(run.accum_grad_iters, steps - first)
         samples = to_device(batch.samples, self._world.device)
-        with autocast(self._world.device, self._dtype):
-            losses = self._task.train_step(self._wrapped, samples)
-        self._guard.update(state.iteration, losses["loss"])
-        # Gradients are averaged over ranks at every batch: were it done only at the last one of a
-        # group, DDP would skip a weight that this one leaves unused although others used it.
-        self._accelerator.backward(losses["loss"] / group)
+        with self._synchronized(state.step + 1 == first + group):
+            with autocast(self._world.device, self._dtype):
+                losses = self._task.train_step(self._wrapped, samples)
+            self._guard.update(state.iteration, losses["loss"])
+            self._accelerator.backward(losses["loss"] / group)
         self._meters.update({name: value for name, value in losses.items() if "loss" in name})
         state.iteration += 1
         state.step += 1
@@ -192,6 +192,16 @@ class Trainer:
             self._update()
         if state.iteration % run.log_freq == 0:
             self._log(lr)
+
+    def _synchronized(self, last: bool) -> AbstractContextManager[Any]:
+        """Return the context of a batch: ranks average gradients behind the last of a group only.
+
+        A weight that the last batch leaves unused is averaged too, where an earlier one used it:
+        DDP counts over the group. FSDP averages at each batch, as it holds no whole gradient.
+        """
+        if last or self._sharding:
+            return nullcontext()
+        return self._accelerator.no_sync(self._wrapped)
 
     def _update(self) -> None:
         run, state = self._run, self.state

@@ -20,7 +20,6 @@ from lavis.models.blip2.grounded import GroundedMatcher
 class Blip2Critic(GroundedMatcher):
     """The match head is the critic's verdict; two more heads learn annotators' scores beside it."""
 
-    uses_every_weight = True
     fresh_keys = ("qa_head.", "r_head.")  # stage-1 files have none; scoring does not use them
     unused_keys = (
         "Qformer.cls.",
@@ -38,6 +37,11 @@ class Blip2Critic(GroundedMatcher):
         self.qa_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
         self.r_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
         self.build_grounding()
+
+    @property
+    def uses_every_weight(self) -> bool:
+        """See `BaseModel`: aligning words and places calls neither Q-Former nor heads."""
+        return not (self.config.grounding and self.config.grounding.alignment_only)
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the losses.

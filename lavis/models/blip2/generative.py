@@ -50,7 +50,6 @@ class Blip2Generative(Blip2Base):
     """
 
     qformer_reads_text = False
-    uses_every_weight = True
     fresh_keys = ("llm_proj.",)  # a stage-1 file has none
     unused_keys = (
         "Qformer.cls.",
@@ -78,6 +77,11 @@ class Blip2Generative(Blip2Base):
             language_model = add_adapters(language_model, config.lora, decoder_only=decoder_only)
         self.language_model: Any = language_model
         self.llm_proj = nn.Linear(config.qformer.hidden_size, width)
+
+    @property
+    def uses_every_weight(self) -> bool:
+        """See `BaseModel`; which layers adapters are put on, the user says."""
+        return self.config.lora is None
 
     def train(self, mode: bool = True) -> Blip2Generative:
         """Set the mode; a language model without adapters stays as in evaluation."""

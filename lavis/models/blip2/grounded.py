@@ -85,4 +85,4 @@ class GroundedMatcher(Blip2Matcher):
                 f"model.grounding: the vocabulary has no token {unknown[0]!r}; add it to the file "
                 "of model.qformer.vocab, or leave it out of the records' word_boxes"
             )
-        return torch.tensor(ids)
+        return torch.tensor(ids, dtype=torch.long)  # none at all where no record tells of a word

@@ -81,7 +81,6 @@ class CaptionHead(nn.Module):
 class Blip2Stage1(GroundedMatcher):
     """Three losses of equal weight on one Q-Former; also scores pairs, by matching or contrast."""
 
-    uses_every_weight = True
     fresh_keys = ("lm_head.", "temp")  # Hugging Face folders have neither
     unused_keys = (
         "qa_head.",
@@ -100,6 +99,11 @@ class Blip2Stage1(GroundedMatcher):
         words = len(self.qformer.embeddings.word_embeddings.weight)
         self.lm_head = CaptionHead(self.qformer.model.config, words)
         self.build_grounding()
+
+    @property
+    def uses_every_weight(self) -> bool:
+        """See `BaseModel`: the three losses reach all of it."""
+        return True
 
     def forward(
         self, samples: Mapping[str, Any], negatives: Negatives | None = None

@@ -56,6 +56,10 @@ VERIFIED = (
 )  # fmt: skip
 
 # Where the last norm before the head is, in the base model and in a block of one layer.
+# Families in whose block every weight gets a gradient at each step, which a test shows of each.
+WHOLE_BLOCKS = frozenset(
+    "bert gemma gemma2 gemma3_text gpt2 llama mistral opt phi phi3 qwen2 qwen3 roberta".split()
+)
 FINAL_NORMS = (
     "norm",  # llama, gemma, qwen, mistral, phi-3
     "ln_f",  # gpt2

@@ -28,6 +28,7 @@ from lavis.models.late_fusion.export import (
     read_config,
     save_pretrained,
 )
+from lavis.models.late_fusion.families import WHOLE_BLOCKS
 from lavis.models.late_fusion.fusion import FusionBase
 from lavis.models.late_fusion.generation import Generation, generate
 from lavis.models.late_fusion.identity import zero_started_gains
@@ -50,7 +51,14 @@ class LateFusion(FusionBase):
     """
 
     config_class = LateFusionConfig
-    uses_every_weight = True  # wherever texts have pictures, which training sees to
+
+    @property
+    def uses_every_weight(self) -> bool:
+        """See `BaseModel`: wherever texts have pictures, which training sees to.
+
+        Of families that are not listed a block may leave weights alone, such as experts.
+        """
+        return self.language.config.model_type in WHOLE_BLOCKS
 
     @classmethod
     def from_config(cls, config: LateFusionConfig) -> LateFusion:
