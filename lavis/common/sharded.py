@@ -71,10 +71,11 @@ def named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """
     for prefix, part in module.named_modules(remove_duplicate=False):
         start = f"{prefix}." if prefix else ""
-        kept = (item for item in part._buffers.items() if _is_saved(part, item[0]))
-        for name, value in [*part._parameters.items(), *kept]:
-            if value is not None:
-                yield start + name, value
+        for name, weight in part.named_parameters(recurse=False, remove_duplicate=False):
+            yield start + name, weight
+        for name, buffer in part.named_buffers(recurse=False, remove_duplicate=False):
+            if _is_saved(part, name):
+                yield start + name, buffer
 
 
 def _is_saved(part: nn.Module, buffer: str) -> bool:

@@ -17,7 +17,7 @@ def test_values_equal_those_of_transformers(size):
     width, height = size
     generator = np.random.default_rng(width)
     picture = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
-    # The published settings are its defaults; until transformers 5.1 it had the plain name.
+    # The published settings are its defaults; in transformers 5.0 it had the plain name.
     reference = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)()
     expected = reference(picture, return_tensors="pt")["pixel_values"][0]
     found = load_processor("clip_image")(picture)

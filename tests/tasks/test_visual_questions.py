@@ -26,6 +26,7 @@ from lavis.common.errors import ConfigError
 from lavis.common.journal import Journal, JournalReader
 from lavis.tasks.question_pictures import others
 from lavis.tasks.visual_questions import VisualQuestionsTask
+from nearness import assert_near
 
 COLUMNS = ["text", "single", "pictures", "best_of_n", "shuffled"]
 QUESTIONS = ("What is the color of a tench?", "What color is a banana?", "What color is milk?")
@@ -257,7 +258,7 @@ def test_pictures_from_a_folder_are_kept_with_their_features(model, tmp_path):
         config = make_config(2, node, keep_features=keep, columns=["text", "pictures", "shuffled"])
         task = VisualQuestionsTask(config)
         found.append(answer(task, model_of_means, dataset))
-    assert found[0] == found[1]
+    assert_near(found[0], found[1])  # pictures pass the tower in other batches
     assert found[0][0]["values"]["pictures"] != found[0][0]["values"]["text"]
     assert (tmp_path / "cache" / "vision_features").is_dir()
     assert task.identity()["pictures_per"] == "question"
