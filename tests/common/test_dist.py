@@ -2,10 +2,15 @@
 
 import logging
 import os
+import random
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from launching import launcher_environments
@@ -124,6 +129,9 @@ try:
     world.on_main(refuse, "what is left")
 except DataError as error:
     print("REFUSED", error, flush=True)
+import torch
+count = torch.tensor([3, 1][world.rank])
+print("SHARE", float(dist.share_of_mean(count)), count.item(), flush=True)
 try:
     if world.is_main:
         world.gather([0.5], "scores")
@@ -142,5 +150,233 @@ def test_ranks_that_meet_for_different_things_are_told_so_and_exchange_nothing()
     for out, _ in texts:
         assert "MAIN made by 0" in out
         assert "REFUSED no such file: a.jsonl" in out  # on both: neither waits for the other
+    # means over 3 and 1 items: (3/2 a + 1/2 b) / 2 is (3 a + b) / 4
+    assert ["SHARE 1.5 3" in texts[0][0], "SHARE 0.5 1" in texts[1][0]] == [True, True]
     assert "STRAY rank 0 is at 'scores' while rank 1 at 'rejects'" in texts[0][0]
     assert "STRAY rank 1 is at 'rejects' while rank 0 at 'scores'" in texts[1][0]
+
+
+@pytest.fixture
+def ranks():
+    """Two ranks as threads of this process, over one store; `run(work)` returns what each gives."""
+    store = dist.torch_dist.HashStore()
+    pulses = [dist.Pulse(store, rank=rank, size=2, limit=20.0) for rank in range(2)]
+    cpu = dist.torch.device("cpu")
+    worlds = [dist.World(rank, 2, cpu, "id", 20.0, pulses[rank]) for rank in range(2)]
+
+    def run(work):
+        with ThreadPoolExecutor(2) as pool:
+            return [one.result(timeout=30) for one in [pool.submit(work, w) for w in worlds]]
+
+    yield SimpleNamespace(store=store, pulses=pulses, worlds=worlds, run=run)
+    for pulse in pulses:
+        pulse._stop.set()
+        pulse._thread.join()
+
+
+def test_values_come_back_by_rank_at_every_meeting(ranks):
+    def work(world):
+        found = [world.gather((world.rank, step)) for step in range(3)]
+        found.append(world.broadcast(f"of {world.rank}"))
+        world.barrier("the end")
+        return found
+
+    expected = [[(0, step), (1, step)] for step in range(3)] + ["of 0"]
+    assert ranks.run(work) == [expected, expected]
+    left = {(n, r) for n in range(5) for r in range(2) if ranks.store.check([f"meet/{n}/{r}"])}
+    assert left == {(4, 0), (4, 1)}  # what all have read is thrown away
+    assert [world._meetings for world in ranks.worlds] == [5, 5]
+    assert [pulse._where for pulse in ranks.pulses] == ["past 'the end'"] * 2
+
+
+def test_only_rank_0_makes_and_all_hear_of_a_refusal(ranks):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"left": [3]}
+
+    assert ranks.run(lambda world: world.on_main(make, "the plan")) == [{"left": [3]}] * 2
+    assert len(made) == 1
+
+    def refuse():
+        raise ConfigError("run.seed: no")
+
+    def work(world):
+        try:
+            return world.on_main(refuse, "the plan")
+        except ConfigError as error:
+            return str(error)
+
+    assert ranks.run(work) == ["run.seed: no"] * 2
+
+
+def test_strays_name_each_other(ranks):
+    def work(world):
+        try:
+            return world.gather(1, f"part {world.rank}")
+        except dist.StrayRankError as error:
+            return str(error)
+
+    first, second = ranks.run(work)
+    assert first == (
+        "rank 0 is at 'part 0' while rank 1 at 'part 1': the processes do not do the same work; "
+        "they must start the same command on the same files"
+    )
+    assert second.startswith("rank 1 is at 'part 1' while rank 0 at 'part 0': ")
+
+
+def test_who_leaves_first_is_waited_for_by_rank_0_alone(ranks):
+    first, second = ranks.worlds
+    start = time.monotonic()
+    second.leave()
+    second.leave()  # has nothing left to say
+    assert time.monotonic() - start < 8 and second.pulse is None
+    assert ranks.store.get("left/1") == b"1" and not ranks.store.check(["left/0"])
+    first.leave()
+    assert ranks.store.get("left/0") == b"1"
+    assert not any(pulse._thread.is_alive() for pulse in ranks.pulses)
+
+
+def test_rank_0_keeps_the_store_until_the_others_have_left(ranks):
+    first, second = ranks.worlds
+    left = []
+    with ThreadPoolExecutor(1) as pool:
+        leaving = pool.submit(lambda: (first.leave(), left.append(0)))
+        time.sleep(0.3)
+        assert not left  # waits for rank 1
+        second.leave()
+        leaving.result(timeout=30)
+
+
+@pytest.fixture
+def quick():
+    """Make a pulse that looks and publishes every 50 ms."""
+    store, made = dist.torch_dist.HashStore(), []
+
+    def make(rank, **options):
+        made.append(dist.Pulse(store, rank=rank, **{"size": 2, "limit": 0.5, **options}))
+        return made[-1]
+
+    make.store = store
+    yield make
+    for pulse in made:
+        pulse._stop.set()
+
+
+def test_a_failed_collective_names_the_ranks_that_are_behind(quick):
+    ahead, behind = quick(0, size=3), quick(1, size=3)
+    world = dist.World(0, 3, dist.torch.device("cpu"), "id", 0.5, ahead)
+    error = RuntimeError("timed out")
+    assert ahead.behind() == ""  # all have noted nothing
+    behind.beat("unit 6")
+    behind._publish()  # the thread would, in time
+    for step in range(3):
+        ahead.beat(f"unit {step}")
+    told = world.explain(error, "iteration 7")
+    assert isinstance(told, dist.HungRankError)
+    assert str(told) == (
+        "iteration 7: no answer from rank 1 (last heard at: unit 6), rank 2 (last heard at: not "
+        "started); the collective reported: timed out"
+    )
+    quick.store.set("pulse/2", "3|unit 2")
+    behind.beat("unit 7")
+    behind.beat("unit 8")
+    behind._publish()
+    assert world.explain(error, "iteration 8") is error  # as far as this one: not their fault
+
+
+def test_a_note_that_changes_is_a_sign_of_life(quick):
+    pulse = quick(0, limit=2.0)
+    quick.store.set("pulse/1", "1|unit 1")
+    start = time.monotonic() - 100
+    assert pulse._silence(1, start) == pytest.approx(100, abs=1)  # since it began to look
+    quick.store.set("pulse/1", "2|unit 2")
+    assert pulse._silence(1, start) == pytest.approx(0, abs=1)
+    pulse._seen[1] = (pulse._seen[1][0], time.monotonic() - 7)
+    assert pulse._silence(1, start) == pytest.approx(7, abs=1)  # the same note since then
+    told = pulse._tell(1, 7.4)
+    assert told == "rank 1 has made no progress for 7 s, last at: unit 2"
+
+
+def test_a_silent_rank_ends_the_wait_and_a_slow_one_does_not(quick):
+    pulse, other = quick(0, limit=2.0), quick(1, limit=2.0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(pulse.meet, 0, "a", "scores")
+        for step in range(12):  # 3 s in all, never silent for the limit
+            other.beat(f"unit {step}")
+            time.sleep(0.25)
+        assert not waiting.done()
+        assert other.meet(0, "b", "scores") == ["a", "b"]
+        assert waiting.result(timeout=30) == ["a", "b"]
+    start = time.monotonic()
+    pattern = r"^rejects: rank 1 has made no progress for \d+ s, last at: unit 11$"
+    with pytest.raises(dist.HungRankError, match=pattern):
+        pulse.meet(1, "a", "rejects")
+    assert 2.0 <= time.monotonic() - start < 20
+
+
+class LostStore:
+    """A store whose process has ended, once `lost` is set."""
+
+    def __init__(self):
+        self.store, self.lost = dist.torch_dist.HashStore(), False
+
+    def __getattr__(self, name):
+        if self.lost:
+            raise dist.torch_dist.DistError("connection reset")
+        return getattr(self.store, name)
+
+
+def test_a_lost_store_is_said_at_the_meeting_and_passed_over_at_the_end():
+    store = LostStore()
+    pulse = dist.Pulse(store, rank=1, size=2, limit=0.5)
+    store.lost = True
+    expected = (
+        r"^the plan: rank 1 lost the store that rank 0 or the launcher keeps, so that process has "
+        r"ended; see its log \(connection reset\)$"
+    )
+    with pytest.raises(dist.HungRankError, match=expected):
+        pulse.meet(0, None, "the plan")
+    pulse.beat("more")
+    pulse._thread.join(timeout=10)
+    assert not pulse._thread.is_alive()  # nothing to publish to
+    pulse.leave()
+
+
+def test_the_launcher_says_who_this_process_is(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert (dist.rank(), dist.world_size(), dist.is_main()) == (0, 1, True)
+    monkeypatch.setenv("RANK", "3")
+    assert dist.start("cpu", timeout_minutes=2).limit == 120  # no WORLD_SIZE: no launcher
+    monkeypatch.setenv("WORLD_SIZE", "5")
+    assert (dist.rank(), dist.world_size(), dist.is_main()) == (3, 5, False)
+    monkeypatch.setenv("RANK", "0")
+    assert dist.is_main()
+    assert dist.share_of_mean(dist.torch.tensor(7)) == 1.0  # no process group: nothing to share
+
+
+def test_each_process_of_a_host_has_its_gpu(monkeypatch):
+    monkeypatch.setattr(dist.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(dist.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert str(dist.pick_device("auto")) == "cuda:0"
+    monkeypatch.setenv("LOCAL_RANK", "6")
+    assert str(dist.pick_device("cuda")) == "cuda:2"
+    assert str(dist.pick_device("cpu")) == "cpu"
+
+
+def test_one_seed_for_every_generator():
+    def draw(seed):
+        dist.seed_everything(seed)
+        return random.random(), np.random.random(), dist.torch.rand(1).item()
+
+    first = draw(5)
+    assert draw(5) == first
+    assert all(a != b for a, b in zip(first, draw(6), strict=True))
+    random.seed(5)
+    np.random.seed(5)
+    dist.torch.manual_seed(5)
+    assert first == (random.random(), np.random.random(), dist.torch.rand(1).item())
+    assert draw(2**32 + 5)[1] == first[1]  # numpy's seeds have 32 bits
