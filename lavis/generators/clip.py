@@ -134,9 +134,15 @@ class ClipEncoder:
         Raises:
             ConfigError: it is not there, or not a CLIP model.
         """
-        from transformers import CLIPModel, CLIPTokenizer
+        from transformers import AutoConfig, CLIPModel, CLIPTokenizer
 
         refusal = f"clip_model: cannot load '{name}' as a CLIP model"
+        kind = load_pretrained(AutoConfig, name, refusal=refusal).model_type
+        if kind != "clip":  # it would load, most weights at random
+            raise ConfigError(
+                f"{refusal}: it is a '{kind}', whose scores are not CLIP's; name a CLIP model, such "
+                "as openai/clip-vit-base-patch32"
+            )
         model: Any = load_pretrained(CLIPModel, name, refusal=refusal, dtype=torch.float32)
         tokenizer: Any = load_pretrained(CLIPTokenizer, name, refusal=refusal)
 

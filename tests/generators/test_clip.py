@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, SiglipModel
 
 from golden.clip import clip_checks
 from lavis.common.errors import ConfigError
@@ -116,3 +116,12 @@ def test_words_are_taken_in_turn(clip_folder):
 def test_one_prompt_has_one_vector():
     with pytest.raises(ConfigError, match="num_tokens: 3 found"):
         generator_config("text_embed", {"num_tokens": 3})
+
+
+def test_siglip_is_no_clip_model(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    sizes["num_attention_heads"] = 2
+    config = SiglipConfig(text_config=sizes, vision_config=sizes)
+    SiglipModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="it is a 'siglip', whose scores are not CLIP's"):
+        ClipEncoder.from_pretrained(str(tmp_path))

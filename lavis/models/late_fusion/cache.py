@@ -18,23 +18,27 @@ NAMES = ("cache", "past_key_values")  # of transformers from 5.24 on, and before
 KEYS_OF_TOKENS = ("DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer")
 
 
-def cache_argument(module: nn.Module) -> str | None:
+def cache_argument(module: nn.Module, config: Any, *, must: bool = True) -> str | None:
     """Return the name under which a model of the library takes its cache, None where it has none.
 
     Whether it has one is what its config says: `use_cache` is there in families with a cache.
 
+    Args:
+        config: of its text part.
+        must: no name is an error where the config says that there is a cache; encoders share
+            configs with decoders that have one.
+
     Raises:
         ConfigError: the config says it has a cache, and `forward` takes none under a known name.
     """
-    config: Any = module.config
     accepted = inspect.signature(module.forward).parameters
     found = next((name for name in NAMES if name in accepted), None)
     if not hasattr(config, "use_cache"):
         return None  # what other arguments of that name hold is not the library's cache (xlm)
-    if found is None:
+    if found is None and must:
         raise ConfigError(
-            f"model.llm: a '{config.model_type}' has a cache (config.use_cache), but takes it "
-            f"under neither name that is known here, {' or '.join(NAMES)}: "
+            f"model.llm: a '{config.model_type}' keeps what it has read (config.use_cache), but "
+            f"takes it under neither name that is known here, {' or '.join(NAMES)}: "
             f"{type(module).__name__} of this version of transformers cannot be used"
         )
     return found

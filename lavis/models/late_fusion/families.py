@@ -18,6 +18,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from lavis.common.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Family:
@@ -27,33 +29,73 @@ class Family:
         projector_expansion: inner width of the projector over the language model's, as released.
         inner: name of the MLP's inner width in the config.
         merges: pictures may take the place of the start token (vLMIG's Gemma).
-        positions: learnt position tables: path in the base model -> rows that hold no position.
-        head: the masked language model's head; None for the output embedding alone.
+        head: the masked language model's head; None for the output embedding alone, and where the
+            check of a new family finds another one.
+        attention_layer: what the config of one layer says, so that it is plain attention over all
+            tokens, in families whose layers differ and that have no `layer_types` to set.
         counts_from_padding: position ids start behind the padding id (RoBERTa), not at 0.
     """
 
     projector_expansion: float = 1.0
     inner: str = "intermediate_size"
     merges: bool = False
-    positions: Mapping[str, int] | None = None
     head: str | None = None
     counts_from_padding: bool = False
+    attention_layer: Mapping[str, Any] | None = None
 
 
-_BERT = {"embeddings.position_embeddings": 0}
+_ROBERTA = Family(4.0, head="lm_head", counts_from_padding=True)
 FAMILIES = {
-    "gpt2": Family(4.0, inner="n_inner", positions={"wpe": 0}),
+    "gpt2": Family(4.0, inner="n_inner"),
     "gemma": Family(merges=True),
-    "opt": Family(inner="ffn_dim", positions={"decoder.embed_positions": 2}),
-    "bert": Family(4.0, positions=_BERT, head="cls"),
-    "roberta": Family(4.0, positions=_BERT, head="lm_head", counts_from_padding=True),
-}
+    "opt": Family(inner="ffn_dim"),
+    "bert": Family(4.0, head="cls"),
+    **dict.fromkeys(
+        (
+            "roberta", "camembert", "data2vec-text", "roberta-prelayernorm", "xlm-roberta",
+            "xlm-roberta-xl", "xmod",
+        ),
+        _ROBERTA,
+    ),
+    "bamba": Family(attention_layer={"attn_layer_indices": [0]}),
+    "gpt_neo": Family(
+        attention_layer={"attention_types": [[["global"], 1]], "attention_layers": ["global"]}
+    ),
+    "jamba": Family(attention_layer={"attn_layer_period": 1, "attn_layer_offset": 0}),
+    "recurrent_gemma": Family(attention_layer={"block_types": ["attention"]}),
+}  # fmt: skip
 DEFAULT = Family()
 # Model types whose numbers the tests compare with the library's; others are checked when built.
 VERIFIED = (
     "bert", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "llama", "mistral", "opt", "phi",
     "phi3", "qwen2", "qwen3", "roberta",
 )  # fmt: skip
+
+# Heads of other encoders, as paths of what hidden states pass in turn; a new family's is found by
+# comparing its logits with the library's.
+HEADS: tuple[tuple[str, ...], ...] = (
+    ("cls",),
+    ("lm_head",),
+    ("predictions",),
+    ("generator_predictions", "generator_lm_head"),
+    ("head", "decoder"),
+    ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
+)
+# Learnt tables of positions, by their names; a table's `offset` says how many rows hold none.
+POSITION_TABLES = ("wpe", "position_embeddings", "embed_positions", "positions_embed")
+# Kinds of layers that look at keys and values of all tokens or the nearest ones, and at no more.
+ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
+
+# Families whose layer cannot be shown pictures, and why.
+_DISTANCES = (
+    "its attention counts the distance between rows for itself, so that patches cannot be put in "
+    "front of a text as rows"
+)
+_TEXT_ONLY = {
+    **dict.fromkeys(("bloom", "deberta", "deberta-v2", "mpnet", "mpt"), _DISTANCES),
+    "longformer": "its attention is cut into windows of the text",
+    "longcat_flash": "its layer holds two attentions, and shows its keys and values as of one",
+}
 
 # Where the last norm before the head is, in the base model and in a block of one layer.
 # Families in whose block every weight gets a gradient at each step, which a test shows of each.
@@ -66,13 +108,19 @@ FINAL_NORMS = (
     "final_layernorm",  # phi
     "decoder.final_layer_norm",  # opt
     "final_layer_norm",  # gpt-neox
+    "embedding_norm",  # lfm2
+    "norm_f",  # mamba's and its hybrids
+    "layer_norm",  # biogpt
     "encoder.layer.-1.output.LayerNorm",  # bert
 )
 # The last module of attention and of the MLP, whose output is added to the residual stream.
 RESIDUAL_OUTPUTS = (
     ".o_proj", ".out_proj", ".c_proj", ".down_proj", ".fc2", ".output.dense", ".self_attn.dense",
-    ".attention.dense", ".dense_4h_to_h",
+    ".attention.dense", ".self_attention.dense", ".dense_4h_to_h", ".fc_out", ".output_linear",
+    ".feed_forward.w2", ".experts.w2", ".mlp.w2", ".ffn.output",
 )  # fmt: skip
+# The same of mixtures of experts that keep one weight of all experts, by the weight's name.
+EXPERT_OUTPUTS = (".down_proj", ".down_proj_bias", ".w2", ".output_linear")
 # Norms of attention's and the MLP's output (gemma 2 and 3, olmo 2; glm 4), in layers with the last.
 POST_NORMS = (
     ("post_attention_layernorm", "post_feedforward_layernorm"),
@@ -141,15 +189,9 @@ def scale_logits(logits: Tensor, config: Any) -> Tensor:
         return cap * (logits / cap).tanh()
     if config.model_type.startswith("granite"):
         return logits / config.logits_scaling
-    if config.model_type.startswith("cohere"):
+    if config.model_type.startswith("cohere") and getattr(config, "logit_scale", None):
         return logits * config.logit_scale
     return logits
-
-
-def changes_logits(config: Any) -> bool:
-    """Return whether logits are more than a linear map of the hidden state."""
-    capped = getattr(config, "final_logit_softcapping", None)
-    return bool(capped) or family_of(config).head is not None
 
 
 def first_position(config: Any) -> int:
@@ -159,8 +201,34 @@ def first_position(config: Any) -> int:
 
 def last_position(base: nn.Module, config: Any) -> int | None:
     """Return how many positions a learnt table holds, or None where positions are unlimited."""
-    for path, offset in (family_of(config).positions or {}).items():
-        table = submodule(base, path)
-        if isinstance(table, nn.Embedding):
-            return table.num_embeddings - offset - first_position(config)
+    for name, table in base.named_modules():
+        if name.rpartition(".")[2] in POSITION_TABLES and isinstance(table, nn.Embedding):
+            return table.num_embeddings - getattr(table, "offset", 0) - first_position(config)
     return None
+
+
+def has_both_halves(config: Any) -> bool:
+    """Return whether a family is an encoder and a decoder (bart), of which a half was taken."""
+    sizes = ("encoder_layers", "decoder_layers"), ("num_encoder_layers", "num_decoder_layers")
+    return bool(getattr(config, "is_encoder_decoder", False)) or any(
+        hasattr(config, one) and hasattr(config, other) for one, other in sizes
+    )
+
+
+def check_family(config: Any) -> None:
+    """Raise `ConfigError` for a family that is known not to work, with the reason."""
+    kind = config.model_type
+    if has_both_halves(config):
+        raise ConfigError(
+            f"model.llm: a '{kind}' is an encoder with a decoder, and late fusion adds a layer to "
+            "a model that is one of them"
+        )
+    if kind in _TEXT_ONLY:
+        raise ConfigError(f"model.llm: a '{kind}' cannot be used: {_TEXT_ONLY[kind]}")
+
+
+def reason_of(error: Exception) -> str:
+    """Return a library's complaint on one line."""
+    lines = str(error).strip().splitlines()
+    said = lines[0].strip() if lines else ""
+    return said if isinstance(error, ConfigError) else f"{type(error).__name__}: {said}"[:200]

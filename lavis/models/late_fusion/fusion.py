@@ -103,10 +103,10 @@ class FusionBase(BaseModel):
             factor=1.0 if affine else input_factor(self.llm),
             is_affine=affine,
         )
-        if affine:
-            start_as_identity(self.fusion_layer, self.fusion_input, self.language.base)
         if text_config.model_type not in VERIFIED:
             verify_family(self.language, self.llm, self.fusion_layer)
+        if affine:
+            start_as_identity(self.fusion_layer, self.fusion_input, self.language.base)
         merges = family.merges and config.gemma_layout == "merge"
         self._merged_token: int | None = text_config.bos_token_id if merges else None
         self._first = first_position(text_config)
@@ -190,6 +190,9 @@ class FusionBase(BaseModel):
 
         Args:
             image_size: edge of the pictures; without it the size is the tower's own, or unknown.
+
+        Raises:
+            ConfigError: the patches alone fill all positions.
         """
         if self._limit is None:
             return None
@@ -198,6 +201,12 @@ class FusionBase(BaseModel):
         if self.mm_model is not None and size is not None:
             picture = torch.zeros(1, 3, size, size, device=self.device)
             patches = self.encode_images(picture).shape[1]
+        if self._limit - patches < 2:
+            raise ConfigError(
+                f"model.vision: a picture of {size} pixels becomes {patches} patches, and this "
+                f"'{self.language.config.model_type}' has {self._limit} positions, which leaves "
+                "none for a text; pool the patches with model.vision.grid, or use smaller pictures"
+            )
         return self._limit - patches
 
     def texts_of(self, samples: Mapping[str, Any]) -> TextStates:

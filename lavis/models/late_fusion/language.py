@@ -28,7 +28,7 @@ from lavis.models.base import freeze, in_parts
 from lavis.models.late_fusion.cache import cache_argument, new_cache, read_tokens, why_no_branches
 from lavis.models.late_fusion.config import LateFusionConfig
 from lavis.models.late_fusion.families import (
-    changes_logits,
+    check_family,
     family_of,
     first_position,
     is_masked_lm,
@@ -40,7 +40,6 @@ from lavis.models.late_fusion.losses import LinearHead
 logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SAMPLED = 4096  # values of a weight that its fingerprint reads
 SLICE_VALUES = 6_000_000  # logits at a time on a CPU: what the C library keeps, 32 MB, and no more
 SLICE_ROWS = 2048
 # Hidden values of a pass on a CPU: an MLP is four times as wide, and at 32 MB memory is always new.
@@ -172,6 +171,7 @@ class LanguageModel:
     Attributes:
         config: the text part of its config.
         is_masked: it fills masks (bert) and looks both ways.
+        own_head: path of the head that the table of families names.
         width: H, of the vectors its head reads (opt-350m: not `hidden_size`).
         branches: texts may go on from one cache of a beginning they share; where a causal model
             cannot, a line of the log says why.
@@ -186,18 +186,17 @@ class LanguageModel:
         if table is None:
             raise ConfigError(f"model.llm: a '{self.config.model_type}' has no output head")
         self.vocab_size, self.width = table.weight.shape
+        check_family(self.config)
+        own = family_of(self.config).head
+        self.own_head: tuple[str, ...] = () if own is None else (own,)
+        self._head: tuple[str, ...] = self.own_head
         accepted = inspect.signature(self.base.forward).parameters
         self._takes_positions = "position_ids" in accepted
-        self._cache_argument = None if self.is_masked else cache_argument(self.base)
+        self._cache_argument = None if self.is_masked else cache_argument(self.base, self.config)
         reason = self._why_no_branches()
         self.branches = reason is None
         if reason and not self.is_masked:
-            logger.warning(
-                "model.llm: beginnings that texts share run once for each text, as this '%s' "
-                "cannot share them: %s",
-                self.config.model_type,
-                reason,
-            )
+            self._warn_of_branches(reason)
 
     def _why_no_branches(self) -> str | None:
         if self.is_masked:
@@ -206,6 +205,30 @@ class LanguageModel:
             return "it has no cache of keys and values (no config.use_cache)"
         return why_no_branches(self.config)
 
+    def _warn_of_branches(self, reason: str) -> None:
+        logger.warning(
+            "model.llm: beginnings that texts share run once for each text, as this '%s' cannot "
+            "share them: %s",
+            self.config.model_type,
+            reason,
+        )
+
+    def forgo_cache(self, reason: str) -> None:
+        """Compute everything anew from here on, as the family's cache cannot be used."""
+        kind = self.config.model_type
+        logger.warning("model.llm: each word of a '%s' is written from scratch: %s", kind, reason)
+        if self.branches:
+            self._warn_of_branches(reason)
+        self._cache_argument, self.branches = None, False
+
+    def use_head(self, *paths: str) -> bool:
+        """Make logits by modules that hidden states pass in turn; False where one is missing.
+
+        Without paths it is the output embedding alone.
+        """
+        self._head = paths
+        return all(isinstance(submodule(self._llm, path), nn.Module) for path in paths)
+
     def new_cache(self) -> Any:
         """Return an empty cache, or None where the family has none."""
         return None if self._cache_argument is None else new_cache(self.config)
@@ -213,14 +236,28 @@ class LanguageModel:
     @property
     def base(self) -> nn.Module:
         """The model without its head; looked up anew, as a wrapper may take its place."""
-        return self._llm.base_model  # type: ignore[return-value]
+        base: nn.Module = self._llm.base_model  # type: ignore[assignment]
+        if base is self._llm:
+            raise ConfigError(
+                f"model.llm: {type(base).__name__} of this version of transformers does not say "
+                "which part of it makes its hidden states (base_model_prefix)"
+            )
+        return base
 
     @property
     def head(self) -> nn.Module:
         """What makes logits of hidden states."""
-        name = family_of(self.config).head
-        found = submodule(self._llm, name) if name else None
-        return found or self._llm.get_output_embeddings()  # type: ignore[operator]
+        found = [submodule(self._llm, path) for path in self._head]
+        parts = [module for module in found if module is not None]
+        if not parts:
+            return self._llm.get_output_embeddings()  # type: ignore[operator]
+        return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+
+    @property
+    def changes_logits(self) -> bool:
+        """Whether logits are more than a linear map of the hidden state."""
+        capped = getattr(self.config, "final_logit_softcapping", None)
+        return bool(capped) or bool(self._head)
 
     def positions(self, mask: Tensor) -> Tensor:
         """Return position ids `(B, L)`: visible tokens are counted from the family's first id."""
@@ -291,7 +328,7 @@ class LanguageModel:
         """Return matrix and bias of the head, or their rows of some tokens; None where logits are
         more than their product with the hidden state."""
         head = self.head
-        if not self.has_plain_head or changes_logits(self.config):
+        if not self.has_plain_head or self.changes_logits:
             return None
         assert isinstance(head, nn.Linear)
         one = torch.ones(())
@@ -338,11 +375,13 @@ class LanguageModel:
         return torch.cat(found)
 
     def fingerprint(self) -> str:
-        """Return a hash of config and weights; of each weight some thousand values are read."""
-        digest = hashlib.sha256(self.config.to_json_string(use_diff=False).encode())
+        """Return a hash of config and weights, of every value.
+
+        (0.6 s for each GB on one core; done once, and only where states are kept.)
+        """
+        digest = hashlib.blake2b(digest_size=32)
+        digest.update(self.config.to_json_string(use_diff=False).encode())
         for name, value in named_weights(self._llm):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            flat = whole(value.detach()).reshape(-1)
-            step = max(1, flat.numel() // SAMPLED)
-            digest.update(as_bytes(flat[::step]))
+            digest.update(as_bytes(whole(value.detach())))
         return digest.hexdigest()

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavis.common.errors import ConfigError
-from lavis.models.late_fusion.families import changes_logits
 from lavis.models.late_fusion.language import TextStates, pick
 from lavis.models.late_fusion.losses import chunked_loss, linear_cross_entropy
 from lavis.models.late_fusion.mixing import Mixing, mix, mix_probs
@@ -89,7 +88,7 @@ def _mixed_loss(
     """
     mixing = Mixing.of(model.config)
     shares, present = mixing.shares(*pictures)
-    linear = mixing.kind == "logits" and not changes_logits(model.language.config)
+    linear = mixing.kind == "logits" and not model.language.changes_logits
     if linear and shares is not None:  # a linear head of mixed rows gives the mixed logits
         return _own_loss(model, _mix_rows(stacked, shares[of_row]), targets, vocabulary)
 
@@ -197,7 +196,7 @@ def _needs_only_asked(model: FusionBase, way: Mixing) -> bool:
     """Return whether a way of mixing needs no other token's probability than those asked for."""
     if way.weights in ("entropy", "max_confidence"):
         return False
-    return way.kind == "probs" or not changes_logits(model.language.config)
+    return way.kind == "probs" or not model.language.changes_logits
 
 
 def _predict_asked(
@@ -283,7 +282,7 @@ def _predict_chunk(
     for name, way in ways.items():
         share, present = shares[name]
         key = _key(name)
-        if way.kind == "logits" and share is not None and not changes_logits(model.language.config):
+        if way.kind == "logits" and share is not None and not model.language.changes_logits:
             # A linear head of mixed hidden states gives the mixed logits: one row instead of K + 1.
             found[key] = _normalised(model.logits(_mix_rows(rows, share[part])), ids)
             continue

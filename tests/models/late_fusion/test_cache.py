@@ -22,7 +22,7 @@ class Renamed(torch.nn.Module):
         super().__init__()
         self.inner, self.config, self.name = base, base.config, name
         self.lengths = []
-        own = cache_argument(base)
+        own = cache_argument(base, base.config)
         if name == "cache":
             self.forward = lambda input_ids, attention_mask, position_ids, use_cache, cache=None: (
                 self.run(own, cache, input_ids, attention_mask, position_ids, use_cache)
@@ -110,13 +110,13 @@ def test_a_cache_under_another_name_is_an_error_and_no_slow_path(make_model):
             raise AssertionError
 
     with pytest.raises(ConfigError, match="under neither name that is known here, cache or past"):
-        cache_argument(Hidden())
+        cache_argument(Hidden(), Hidden.config)
 
 
 def test_a_cache_that_stays_empty_is_an_error(make_model, monkeypatch):
     model = make_model("llama")
     sample, starts = branches_of(model)
-    base, name = model.llm.base_model, cache_argument(model.llm.base_model)
+    base, name = model.llm.base_model, cache_argument(model.llm.base_model, model.llm.config)
     forward = type(base).forward
 
     def forgetful(self, *args, **given):
