@@ -102,6 +102,7 @@ def build_runner(config: Config) -> Any:
     """
     from lavis.common import dist, logger  # they import torch, which a refused config should not
 
+    config.run.check_start()
     world = dist.start(config.run.device, config.run.timeout_minutes)
     atexit.register(world.leave)  # also after an error, so that no other rank waits
     logger.setup_logging(world.rank)

@@ -26,7 +26,8 @@ from lavis.common.errors import ConfigError, nearest
 
 logger = logging.getLogger(__name__)
 
-STRICT = ConfigDict(extra="forbid")  # the `config=` of every configuration dataclass
+# The `config=` of every configuration dataclass; no option may be NaN or infinite.
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
 ROOT_KEYS = ("model", "datasets", "run", "preprocess")
 

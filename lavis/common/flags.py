@@ -6,6 +6,7 @@ Underscores and hyphens are alike. A flag that nothing needs any more is accepte
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,42 @@ PROJECTS = Path(__file__).resolve().parent.parent / "projects"
 
 
 @dataclass(frozen=True)
+class Number:
+    """Numbers that a flag takes.
+
+    Attributes:
+        is_whole: no fractions.
+        least: the smallest; with `above`, what it must exceed.
+        beside: words that are taken, too.
+    """
+
+    is_whole: bool = True
+    least: float = 1
+    above: bool = False
+    beside: tuple[str, ...] = ()
+
+    def fault(self, value: Any) -> str | None:
+        """Return what is wrong with a value, or None."""
+        text = str(value).strip()
+        if text in self.beside:
+            return None
+        wanted = f"a {'whole ' if self.is_whole else ''}number"
+        wanted += f" {'above' if self.above else 'from'} {self.least:g}"
+        wanted += "" if self.above else " on"
+        wanted += "".join(f", or '{word}'" for word in self.beside)
+        try:
+            number = int(text) if self.is_whole else float(text)
+        except ValueError:
+            return f"'{text}' found, expected {wanted}"
+        is_right = number > self.least if self.above else number >= self.least
+        return None if is_right and math.isfinite(number) else f"{text} found, expected {wanted}"
+
+
+_COUNT, _FROM_0 = Number(), Number(least=0)
+_SHARE, _POSITIVE = Number(False, 0), Number(False, 0, above=True)
+
+
+@dataclass(frozen=True)
 class Flag:
     """A flag of the released commands.
 
@@ -28,11 +65,13 @@ class Flag:
             for each data set.
         is_switch: takes true or false, or stands alone for true.
         retired: why it changes nothing.
+        number: which numbers it takes, where it takes any.
     """
 
     keys: tuple[str, ...] = ()
     is_switch: bool = False
     retired: str | None = None
+    number: Number | None = None
 
     @property
     def help(self) -> str | None:
@@ -47,19 +86,19 @@ EVALUATE_FLAGS = {
     "model_name": Flag(("model.llm",)),
     "pretrained_model": Flag(("model.pretrained",)),
     "generate_images": Flag(is_switch=True),
-    "k": Flag(),
+    "k": Flag(number=_FROM_0),
     "use_icl": Flag(("datasets.benchmark.use_icl",), is_switch=True),
     "run_name": Flag(),
     "output_dir": Flag(),
     "data_dir": Flag(("datasets.benchmark.data_dir",)),
     "imagenetvc_dir": Flag(("datasets.benchmark.data_dir",)),
-    "clip_temperature": Flag(("model.weight_multiplier",)),
+    "clip_temperature": Flag(("model.weight_multiplier",), number=_SHARE),
     "no_clip_rescaling": Flag(is_switch=True),
     "clip_model": Flag(("run.pictures.clip_model",)),
     "sd_model": Flag(("run.pictures.options.model",)),
-    "sd_steps": Flag(("run.pictures.options.steps",)),
-    "sd_guidance": Flag(("run.pictures.options.guidance_scale",)),
-    "max_new_tokens": Flag(("run.max_new_tokens",)),
+    "sd_steps": Flag(("run.pictures.options.steps",), number=_COUNT),
+    "sd_guidance": Flag(("run.pictures.options.guidance_scale",), number=_SHARE),
+    "max_new_tokens": Flag(("run.max_new_tokens",), number=_COUNT),
 }
 TESTSETS = {"hs": "hellaswag"}  # released names of a run file
 RELEASED_DATA = {"imagenetvc": "evaluation_data/imagenetvc"}  # what the released clones hold
@@ -70,36 +109,36 @@ TRAIN_FLAGS = {
     "run_name": Flag(),
     "dataset_name": Flag(),
     "data_dir": Flag(),
-    "max_train_samples": Flag(),
-    "max_elements": Flag(("datasets.*.max_elements",)),
+    "max_train_samples": Flag(number=_COUNT),
+    "max_elements": Flag(("datasets.*.max_elements",), number=_COUNT),
     "shuffle_data": Flag(("datasets.*.shuffle_data",), is_switch=True),
     "model_name_or_path": Flag(("model.llm",)),
     "tokenizer_name": Flag(("run.tokenizer",)),
     "pretrained_model": Flag(("model.pretrained",)),
-    "per_device_train_batch_size": Flag(("run.batch_size_train",)),
-    "learning_rate": Flag(("run.init_lr",)),
-    "weight_decay": Flag(("run.weight_decay",)),
-    "num_train_epochs": Flag(("run.max_epoch",)),
-    "max_train_steps": Flag(),
-    "gradient_accumulation_steps": Flag(("run.accum_grad_iters",)),
+    "per_device_train_batch_size": Flag(("run.batch_size_train",), number=_COUNT),
+    "learning_rate": Flag(("run.init_lr",), number=_POSITIVE),
+    "weight_decay": Flag(("run.weight_decay",), number=_SHARE),
+    "num_train_epochs": Flag(("run.max_epoch",), number=_COUNT),
+    "max_train_steps": Flag(number=_COUNT),
+    "gradient_accumulation_steps": Flag(("run.accum_grad_iters",), number=_COUNT),
     "lr_scheduler_type": Flag(("run.lr_sched",)),
-    "num_warmup_steps": Flag(("run.warmup_steps",)),
-    "grad_clip": Flag(("run.max_grad_norm",)),
+    "num_warmup_steps": Flag(("run.warmup_steps",), number=_FROM_0),
+    "grad_clip": Flag(("run.max_grad_norm",), number=_POSITIVE),
     "output_dir": Flag(),
-    "seed": Flag(("run.seed",)),
-    "max_seq_length": Flag(("run.max_length",)),
-    "checkpointing_steps": Flag(),
+    "seed": Flag(("run.seed",), number=_FROM_0),
+    "max_seq_length": Flag(("run.max_length",), number=Number(least=2)),
+    "checkpointing_steps": Flag(number=Number(beside=("epoch",))),
     "resume_from_checkpoint": Flag(("run.resume_ckpt_path",)),
     "with_tracking": Flag(is_switch=True),
     "report_to": Flag(),
     "run_bf16": Flag(is_switch=True),
-    "num_workers": Flag(("run.num_workers",)),
+    "num_workers": Flag(("run.num_workers",), number=_FROM_0),
     "laion_image_root": Flag(),
-    "wiki_block_size": Flag(),
-    "wiki_num": Flag(),
+    "wiki_block_size": Flag(number=_COUNT),
+    "wiki_num": Flag(number=_COUNT),
     "sd_model": Flag(("run.pictures.options.model",)),
-    "sd_steps": Flag(("run.pictures.options.steps",)),
-    "sd_guidance": Flag(("run.pictures.options.guidance_scale",)),
+    "sd_steps": Flag(("run.pictures.options.steps",), number=_COUNT),
+    "sd_guidance": Flag(("run.pictures.options.guidance_scale",), number=_SHARE),
     "trust_remote_code": Flag(is_switch=True),
     "config_name": Flag(retired="the config is that of --model_name_or_path"),
     "model_type": Flag(retired="the family is read from the model's config"),
@@ -126,9 +165,17 @@ def released_run(mode: str, given: dict[str, Any]) -> tuple[str, list[str]]:
         ConfigError: values that stand for nothing.
     """
     flags = FLAGS[mode]
-    for name in given:
+    given = {name: value for name, value in given.items() if value != "None"}  # as scripts print it
+    faults = []
+    for name, value in given.items():
         if flags[name].retired:
             logger.warning("--%s has no effect: %s", name, flags[name].retired)
+        number = flags[name].number
+        fault = number.fault(value) if number else None
+        if fault is not None:
+            faults.append(f"--{name}: {fault}")
+    if faults:
+        raise ConfigError("\n".join(faults))
     return training_run(given) if mode == "train" else evaluation_run(given)
 
 
@@ -155,8 +202,21 @@ def evaluation_run(given: dict[str, Any]) -> tuple[str, list[str]]:
     options = _options(EVALUATE_FLAGS, given, [])
     if not given.get("generate_images"):
         options.append("model.num_images=0")
+        if "k" in given:
+            logger.warning(
+                "--k has no effect without --generate_images: questions are answered from the text "
+                "alone"
+            )
     elif "k" in given:
         options.append(f"model.num_images={given['k']}")
+        if int(given["k"]) == 0:
+            logger.warning("--k 0: --generate_images makes no picture; the text answers alone")
+    if given.get("generate_images") and not given.get("pretrained_model"):
+        logger.warning(
+            "--generate_images without --pretrained_model: pictures are made and weighed, but "
+            "nothing was trained to read them; the block starts as identity, so that each picture "
+            "predicts what the text alone does. Name trained weights to see what pictures do"
+        )
     data = RELEASED_DATA.get(name)
     if data and not given.get("data_dir") and not given.get("imagenetvc_dir"):
         options += [f"datasets.benchmark.data_dir={data}"] if Path(data).is_dir() else []

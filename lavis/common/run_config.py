@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from importlib.util import find_spec
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config import STRICT
 from lavis.common.errors import ConfigError
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Number = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -41,30 +48,30 @@ class RunConfig:
     import_modules: list[str] = Field(default_factory=list)
 
     lr_sched: str | None = None
-    init_lr: float | None = None
-    min_lr: float = 0.0
+    init_lr: Positive | None = None
+    min_lr: NotNegative = 0.0
     warmup_lr: float = -1.0
-    warmup_steps: int = 0
-    lr_decay_rate: float | None = None
-    lr_layer_decay: float = 1.0
-    weight_decay: float = 0.05
-    beta2: float = 0.999
-    max_epoch: int | None = None
-    max_iters: int | None = None
-    iters_per_inner_epoch: int | None = None
-    batch_size_train: int | None = None
-    batch_size_eval: int = 32
-    num_workers: int = 0
-    accum_grad_iters: int = 1
-    max_grad_norm: float | None = None
-    train_dataset_ratios: dict[str, float] | None = None
+    warmup_steps: Count = 0
+    lr_decay_rate: Positive | None = None
+    lr_layer_decay: Positive = 1.0
+    weight_decay: NotNegative = 0.05
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    max_epoch: Count | None = None
+    max_iters: Count | None = None
+    iters_per_inner_epoch: Count | None = None
+    batch_size_train: Number | None = None
+    batch_size_eval: Number = 32
+    num_workers: Count = 0
+    accum_grad_iters: Number = 1
+    max_grad_norm: Positive | None = None
+    train_dataset_ratios: dict[str, Positive] | None = None
 
     amp: bool = False
     amp_dtype: Literal["bf16", "fp16"] = "bf16"
     amp_eval: bool | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    timeout_minutes: float = 30.0
-    seed: int = 42
+    timeout_minutes: Positive = 30.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
 
     train_splits: list[str] = Field(default_factory=list)
     valid_splits: list[str] = Field(default_factory=list)
@@ -72,21 +79,39 @@ class RunConfig:
     evaluate: bool = False
     resume: Literal["auto", "never"] = "auto"
     resume_ckpt_path: str | None = None
-    save_every_steps: int | None = None
+    save_every_steps: Number | None = None
     save_frozen: bool = False
     cache_features: bool = False
 
-    log_freq: int = 50
+    log_freq: Number = 50
     trackers: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size_eval", "accum_grad_iters", "log_freq"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; use 1 or more")
-        if self.num_workers < 0:
-            raise ConfigError(f"num_workers is {self.num_workers}; use 0 for none")
-        if self.timeout_minutes <= 0:
-            raise ConfigError(f"timeout_minutes is {self.timeout_minutes}; use more than 0")
+        if self.warmup_lr < 0 and self.warmup_lr != -1:
+            raise ConfigError(
+                f"warmup_lr is {self.warmup_lr:g}; use 0 or more, or -1 to start from init_lr"
+            )
+
+    def check_start(self) -> None:
+        """Look at what a start needs of this machine, before anything is loaded.
+
+        Raises:
+            ConfigError: a tracker's package, or what is to be resumed, is not there: a line each.
+        """
+        faults = [
+            f"run.trackers: {name} is not installed; pip install 'lavis-commonsense[track]', or "
+            "leave it out"
+            for name in self.trackers
+            if find_spec(name) is None
+        ]
+        asked = self.resume_ckpt_path
+        if asked is not None and not os.path.exists(os.path.expanduser(asked)):
+            faults.append(
+                f"run.resume_ckpt_path: no such file or folder: {asked}; without it a run "
+                "continues what run.output_dir holds"
+            )
+        if faults:
+            raise ConfigError("\n".join(faults))
 
     def check_training(self) -> None:
         """Raise `ConfigError` naming the first key that training needs and the config lacks."""

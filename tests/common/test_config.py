@@ -158,7 +158,10 @@ def test_load_model_config_merges_overrides():
             "run.test_splits=[tset]",
             r"run.test_splits: no data set has a split 'tset'; did you mean",
         ),
-        ("run.batch_size_eval=0", r"--options, run.batch_size_eval: is 0; use 1 or more"),
+        (
+            "run.batch_size_eval=0",
+            r"--options, run.batch_size_eval: 0 found, expected greater than or equal to 1",
+        ),
         ("modle.image_size=3", r"modle: unknown section; did you mean 'model'"),
         ("datasets.laion_sampel.type=default", r"unknown dataset 'laion_sampel'; did you mean"),
         ("datasets.laion_sample_extracted.type=x", r"'x' is not a type of dataset"),

@@ -185,6 +185,84 @@ def test_wrong_training_flags_are_told(capsys):
     train(*SEED, "--trust_remote_code", "False")
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("max_train_steps", "abc", "'abc' found, expected a whole number from 1 on"),
+        ("max_train_steps", "0", "0 found, expected a whole number from 1 on"),
+        ("max_train_steps", "1.5", "'1.5' found, expected a whole number"),
+        ("num_warmup_steps", "-1", "-1 found, expected a whole number from 0 on"),
+        ("learning_rate", "-1e-4", "-1e-4 found, expected a number above 0"),
+        ("learning_rate", "nan", "nan found"),
+        ("grad_clip", "-1", "-1 found, expected a number above 0"),
+        ("grad_clip", "inf", "inf found"),
+        ("gradient_accumulation_steps", "two", "'two' found"),
+        ("checkpointing_steps", "often", "expected a whole number from 1 on, or 'epoch'"),
+        ("per_device_train_batch_size", "0", "0 found"),
+        ("weight_decay", "-0.1", "-0.1 found, expected a number from 0 on"),
+        ("num_workers", "-2", "-2 found"),
+        ("seed", "-1", "-1 found"),
+        ("wiki_block_size", "x", "'x' found"),
+    ],
+)
+def test_a_flag_that_is_no_fitting_number_is_told_in_one_line(flag, value, expected):
+    with pytest.raises(ConfigError) as told:
+        train(*SEED, f"--{flag}={value}")
+    assert str(told.value).startswith(f"--{flag}: ") and expected in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_all_wrong_numbers_are_told_together():
+    with pytest.raises(ConfigError, match=r"--k: -1 found.*\n--max_new_tokens: 'x' found"):
+        parse("--task", "boolq", "--generate_images", "--k=-1", "--max_new_tokens", "x")
+
+
+def test_every_flag_that_sets_a_number_says_which():
+    numbers = {
+        *("lr", "steps", "epoch", "norm", "decay", "iters", "seed", "workers", "tokens", "size"),
+        *("multiplier", "guidance_scale", "elements", "length", "train"),
+    }
+    for name, flag in {**TRAIN_FLAGS, **EVALUATE_FLAGS}.items():
+        ends = {key.rpartition(".")[2].rpartition("_")[2] for key in flag.keys}
+        assert not ends & numbers or flag.number, name
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--k", "3"], "--k has no effect without --generate_images"),
+        (["--generate_images"], "--generate_images without --pretrained_model: pictures are made"),
+        (["--generate_images", "--k", "0", "--pretrained_model", "x"], "makes no picture"),
+        (["--generate_images", "--pretrained_model", "None"], "without --pretrained_model"),
+        (["--generate_images", "--k", "3", "--pretrained_model", "x"], None),
+        ([], None),
+    ],
+)
+def test_what_flags_leave_out_is_said(flags, said, caplog):
+    found = options(parse("--task", "boolq", *flags))
+    assert [record.getMessage() for record in caplog.records if said is None] == []
+    assert said is None or said in caplog.text
+    assert found.get("model.pretrained") != "None"
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_what_a_start_needs_is_looked_for_before_anything_loads(
+    mode, tmp_path, monkeypatch, capsys
+):
+    def loads(*args, **kwargs):
+        raise AssertionError("something was loaded")
+
+    monkeypatch.setattr("lavis.common.dist.start", loads)
+    monkeypatch.setattr("lavis.common.run_config.find_spec", lambda name: None)
+    data = ["--data_dir", str(tmp_path)]
+    given = [f"run.resume_ckpt_path={tmp_path / 'gone'}", "run.trackers=[wandb]"]
+    base = [*SEED, *data] if mode == "train" else ["--task", "boolq", *data]
+    assert cli.run_front_end("", mode, [*base, "--options", *given]) == 2
+    lines = capsys.readouterr().err.removeprefix("error: ").splitlines()
+    assert lines[0].startswith("run.trackers: wandb is not installed; pip install")
+    assert lines[1].startswith(f"run.resume_ckpt_path: no such file or folder: {tmp_path / 'gone'}")
+
+
 FILES = sorted((PROJECTS / "vlmig" / "train").glob("*.yaml"))
 RUN_FILES = [path for path in FILES if "quickstart" not in path.stem]  # test_config has these
 
