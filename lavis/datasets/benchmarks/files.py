@@ -165,7 +165,7 @@ def _read_json(path: Path) -> list[Record]:
             with io.TextIOWrapper(io.BytesIO(content), encoding="utf-8") as file:
                 return list(_checked(list_elements(file, None, str(path)), path))
         try:
-            whole = json.loads(content)
+            whole = json.loads(content, parse_int=len)  # only looked at; numbers may be too long
         except REFUSALS:
             whole = None  # lines under the name .json
         if isinstance(whole, dict) and isinstance(whole.get("data"), list):

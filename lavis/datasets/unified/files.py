@@ -16,8 +16,6 @@ from lavis.common.refusals import DECODE_REFUSALS, brief, printable, record_erro
 from lavis.datasets.json_lists import list_elements
 from lavis.datasets.records import parse_object
 
-_BLANKS = " \t\n\r"
-
 
 @dataclass(frozen=True)
 class Item:
@@ -57,7 +55,7 @@ def read_items(path: Path, key: str | None = None) -> Iterator[Item]:
         key: where the file is one object, the name of its array.
     """
     try:
-        with open_text(path) as file:
+        with _open_bytes(path) as file:
             first = _first_character(file)
     except DECODE_REFUSALS as error:
         raise as_data_error(error, path) from None
@@ -70,11 +68,15 @@ def read_items(path: Path, key: str | None = None) -> Iterator[Item]:
             yield Item(place, element.value, element.problem or None)
 
 
-def _first_character(file: IO[str]) -> str:
-    while character := file.read(1):
-        if character not in _BLANKS:
-            return character
-    return ""
+def _first_character(file: IO[bytes]) -> str:
+    start = file.read(len(codecs.BOM_UTF8))
+    place = b"" if start == codecs.BOM_UTF8 else start
+    while not place.strip():
+        more = file.read(4096)
+        if not more:
+            return ""
+        place = more
+    return chr(place.lstrip()[0])
 
 
 def _read_lines(path: Path) -> Iterator[Item]:

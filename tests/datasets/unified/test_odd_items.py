@@ -1,0 +1,99 @@
+"""Converters set odd items aside one by one, and refuse files that are none of theirs in words."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from odd_values import as_json, spoiled, write_lines
+
+from lavis.common.errors import DataError, RecordError
+from lavis.datasets.unified.aokvqa import AokvqaConverter
+from lavis.datasets.unified.convert import convert
+from lavis.datasets.unified.sherlock import SherlockConverter
+from lavis.datasets.unified.snli_ve import SnliVeConverter
+from lavis.datasets.unified.vcr import VcrConverter
+from lavis.datasets.unified.visual7w import Visual7wConverter
+from lavis.datasets.unified.visualcomet import VisualCometConverter
+
+
+def vcr(samples, path):
+    return VcrConverter(annotations=path, image_dir=samples.vcr1images)
+
+
+def vcr_reasons(samples, path):
+    return VcrConverter(annotations=path, image_dir=samples.vcr1images, task="qar", regions="all")
+
+
+def sherlock_key(samples, path):
+    return SherlockConverter(annotations=samples.sherlock, answer_key=path)
+
+
+def sherlock(samples, path):
+    return SherlockConverter(annotations=path, answer_key=samples.answer_key)
+
+
+def visualcomet(samples, path):
+    return VisualCometConverter(annotations=path, image_dir=samples.vcr1images, count=3)
+
+
+def aokvqa(samples, path):
+    return AokvqaConverter(annotations=path)
+
+
+def snli_ve(samples, path):
+    return SnliVeConverter(annotations=path)
+
+
+def visual7w(samples, path):
+    return Visual7wConverter(annotations=path, shuffle=1)
+
+
+# converter -> the attribute of `samples` that it reads
+MAKERS = {
+    vcr: "vcr",
+    vcr_reasons: "vcr",
+    sherlock_key: "answer_key",
+    sherlock: "sherlock",
+    visualcomet: "visualcomet",
+    aokvqa: "aokvqa",
+    snli_ve: "snli_ve",
+    visual7w: "v7w",
+}
+
+
+@pytest.mark.parametrize("make", list(MAKERS), ids=lambda make: make.__name__)
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_an_item_is_converted_or_set_aside(session_samples, tmp_path, make, data):
+    source = getattr(session_samples, MAKERS[make])
+    path = tmp_path / source.name
+    if source.suffix == ".jsonl":
+        items = [json.loads(line) for line in source.read_text().splitlines()]
+        write_lines(path, [data.draw(spoiled(item)) for item in items])
+    else:
+        path.write_text(as_json(data.draw(spoiled(json.loads(source.read_text())))))
+    output, rejects = tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
+    try:
+        counts = convert(make(session_samples, path), output, rejects=rejects)
+    except DataError as error:
+        assert not isinstance(error, RecordError)
+        return
+    lines = output.read_text("utf-8").splitlines()
+    assert len(lines) == counts["records"]
+    assert len(rejects.read_text("utf-8").splitlines()) == counts["rejected"]
+
+
+def test_bytes_that_are_not_utf8_and_long_numbers_cost_their_lines(session_samples, tmp_path):
+    good = session_samples.vcr.read_bytes().splitlines()[0]
+    path = tmp_path / "val.jsonl"
+    path.write_bytes(b"\n".join([good, b'{"a": "\xff"}', b'{"a": ' + b"7" * 5000 + b"}", good]))
+    counts = convert(vcr(session_samples, path), tmp_path / "o.jsonl", rejects=tmp_path / "r.jsonl")
+    assert (counts["records"], counts["rejected"]) == (2, 2)
+    assert counts["reasons"] == {"malformed line": 2}
