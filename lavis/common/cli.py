@@ -27,6 +27,7 @@ def parse_args(
     parser.add_argument(
         "--options",
         nargs="+",
+        action="extend",
         default=[],
         metavar="KEY=VALUE",
         help="values that win over the run file, e.g. run.output_dir=output/mine run.seed=1",
@@ -79,9 +80,7 @@ def run_front_end(description: str, mode: Mode, argv: Sequence[str] | None = Non
         The exit status; see `lavis.common.command`.
     """
     args = parse_args(description, argv, mode)
-    config = load_config(args.cfg_path, args.options, mode=mode)
-    if mode == "train" and not config.run.evaluate:
-        config.run.check_training()
+    config = load_config(args.cfg_path, args.options, mode=mode, to_train=mode == "train")
     if args.print_config:
         sys.stdout.write(config.to_yaml())
         return DONE

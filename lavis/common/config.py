@@ -10,18 +10,19 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict
 
 from lavis.common import registry
-from lavis.common.config_errors import explain
+from lavis.common.config_errors import ABSENT, FAILED, UNKNOWN, WRONG, Fault, Faults, check_section
+from lavis.common.config_files import contains, merge_options, parse_options, read_yaml, resolve
 from lavis.common.errors import ConfigError, nearest
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,21 @@ RETIRED = {
 }
 
 Mode = Literal["train", "evaluate"]
+
+
+def _can_be_folder(path: str) -> str:
+    place = Path(path).expanduser().absolute()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise ConfigError(f"{place} is a file, where a folder is needed; name another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"{place} may not be written to; name another folder")
+    return path
+
+
+OutputFolder = Annotated[str, AfterValidator(_can_be_folder)]
+"""Type of a field that names a folder to write to, which may have to be made."""
 
 
 def _must_exist(path: str) -> str:
@@ -81,7 +97,12 @@ class Config:
 
 
 def load_config(
-    cfg_path: str | Path, options: Sequence[str] | None = None, *, mode: Mode = "evaluate"
+    cfg_path: str | Path,
+    options: Sequence[str] | None = None,
+    *,
+    mode: Mode = "evaluate",
+    to_train: bool = False,
+    faults: Sequence[str] = (),
 ) -> Config:
     """Merge, resolve and check a run file.
 
@@ -89,12 +110,14 @@ def load_config(
         cfg_path: the run YAML.
         options: `a.b=c` items, or alternating keys and values.
         mode: which splits are needed: `evaluate` reads `run.test_splits` only.
+        to_train: also ask for what training needs, unless `run.evaluate`.
+        faults: lines about the command's flags, told with the rest.
 
     Raises:
-        ConfigError: a line for each problem, naming the full key and what is valid.
+        ConfigError: a line for each fault, unknown keys first, then wrong values, then missing
+            files; each names the full key and what is valid.
     """
-    loader = _Loader(cfg_path, options or [])
-    return loader.load(mode)
+    return _Loader(cfg_path, options or [], Faults(faults)).load(mode, to_train)
 
 
 def load_model_config(
@@ -111,9 +134,17 @@ def load_model_config(
     named = {**(overrides or {}), "arch": arch, "model_type": model_type}
     node = OmegaConf.merge(default.get("model", {}), OmegaConf.create(named))
     tree = OmegaConf.create({"model": node})
-    section = resolve(tree)["model"]
-    _drop_retired({"model": section})
-    checked = _check(registry.models.config_class(arch), section, "model", lambda key: arch)
+    faults = Faults()
+    resolved, unread = resolve(tree)
+    faults.add(unread)
+    _drop_retired(resolved)
+    cls = registry.models.config_class(arch)
+    absent = [fault.key for fault in unread]
+    checked, wrong = check_section(
+        cls, resolved["model"], "model", source=lambda key: arch, absent=absent
+    )
+    faults.add(wrong)
+    faults.check()
     preprocess = OmegaConf.to_container(default.get("preprocess", OmegaConf.create()), resolve=True)
     return checked, dict(preprocess)  # type: ignore[arg-type]
 
@@ -121,117 +152,208 @@ def load_model_config(
 class _Loader:
     """One call of `load_config`: remembers which file each value came from, for error messages."""
 
-    def __init__(self, cfg_path: str | Path, options: Sequence[str]) -> None:
+    def __init__(self, cfg_path: str | Path, options: Sequence[str], faults: Faults) -> None:
         self.path = Path(cfg_path)
-        self.options = parse_options(options)
-        self.file = read_yaml(self.path)
-        self.user: Any = OmegaConf.merge(self.file, self.options)
+        self.faults = faults
+        self.file: Any = faults.attempt(read_yaml, self.path)
+        if self.file is FAILED:
+            faults.attempt(parse_options, options)
+            faults.check()  # what else is wrong depends on the file
+        self.options, self.user = merge_options(self.file, options, faults)
 
-    def load(self, mode: Mode) -> Config:
+    def load(self, mode: Mode, to_train: bool) -> Config:
         self._check_roots()
-        for module in self.user.run.get("import_modules") or []:
-            importlib.import_module(module)
-        tree = OmegaConf.create({"model": self._model(), "datasets": self._datasets()})
-        tree["run"] = self.user.run
+        run = self.user.run
+        for module in run.get("import_modules") or []:
+            self.faults.attempt(_import, str(module), f"{self._at('run.import_modules')}")
+        model, datasets = self._model(), self._datasets()
+        tree = OmegaConf.create({"model": model or self.user.model, "datasets": datasets})
+        tree["run"] = run
         self._keep_used_splits(tree, mode)
-        resolved = resolve(tree)
+        resolved, unread = resolve(tree, self.source)
+        if model is None:  # its default YAML, which others refer to, is not known
+            unread = [fault for fault in unread if "${model." not in fault.text]
+        self.faults.add(unread)
         _drop_retired(resolved)
-        return self._checked(resolved)
+        absent = [fault.key for fault in unread]
+        config = self._checked(resolved, absent, to_train=to_train, has_model=model is not None)
+        self.faults.check()
+        assert config is not None
+        return config
 
     def _check_roots(self) -> None:
-        for key in self.user:
+        for key in list(self.user):
             if key not in ROOT_KEYS:
                 hint = nearest(str(key), ROOT_KEYS)
-                raise ConfigError(f"{self.source(str(key))}, {key}: unknown section{hint}")
+                self.faults.add([Fault(UNKNOWN, f"{self._at(str(key))}: unknown section{hint}")])
         for key in ("model", "datasets", "run"):
             if not isinstance(self.user.get(key), DictConfig):
-                raise ConfigError(f"{self.path}, {key}: missing section; a run file needs it")
+                text = f"{self.path}, {key}: missing section; a run file needs it"
+                self.faults.add([Fault(WRONG, text)])
+                self.user[key] = OmegaConf.create({})
 
-    def _model(self) -> DictConfig:
+    def _model(self) -> DictConfig | None:
         node = self.user.model
+        if not node and self.file.get("model") is None:
+            return None  # said already
         arch = node.get("arch")
         if arch is None:
             names = ", ".join(registry.models.list())
-            raise ConfigError(f"{self.path}, model.arch: missing; one of {names}")
-        registry.models.check(str(arch), f"{self.source('model.arch')}, model.arch")
+            self.faults.add([Fault(WRONG, f"{self.path}, model.arch: missing; one of {names}")])
+            return None
+        where = self._at("model.arch")
+        if self.faults.attempt(registry.models.check, str(arch), where) is FAILED:
+            return None
         model_type = node.get("model_type")
         if model_type is None:
             types = ", ".join(registry.models.defaults(arch))
-            raise ConfigError(f"{self.path}, model.model_type: missing; one of {types}")
-        where = f"{self.source('model.model_type')}, model.model_type"
-        default = _default_yaml(where, registry.models, arch, model_type, "model_type")
-        return OmegaConf.merge(default.get("model", {}), node)  # type: ignore[return-value]
+            text = f"{self.path}, model.model_type: missing; one of {types}"
+            self.faults.add([Fault(WRONG, text)])
+            return None
+        return self._merged(
+            registry.models, str(arch), model_type, "model_type", ("model",), "model", node
+        )
 
     def _datasets(self) -> DictConfig:
         merged = OmegaConf.create({})
         for name in map(str, self.user.datasets):
-            node = self.user.datasets[name]
             key = f"datasets.{name}"
-            registry.datasets.check(name, f"{self.source(key)}, {key}")
+            known = self.faults.attempt(registry.datasets.check, name, self._at(key), rank=UNKNOWN)
+            if known is FAILED:
+                continue
+            node = self.user.datasets[name]
+            if node is not None and not isinstance(node, DictConfig):
+                text = f"{self._at(key)}: {node!r} found, expected a mapping"
+                self.faults.add([Fault(WRONG, text)])
+                continue
             node = OmegaConf.create({}) if node is None else node
             chosen = node.get("type", "default")
-            where = f"{self.source(f'{key}.type')}, {key}.type"
-            default: Any = _default_yaml(where, registry.datasets, name, chosen, "type")
-            defaults = default.get("datasets", {}).get(name, {})
-            merged[name] = OmegaConf.merge(defaults, node)
+            whole = self._merged(
+                registry.datasets, name, chosen, "type", ("datasets", name), key, node
+            )
+            if whole is not None:
+                merged[name] = whole
         return merged  # type: ignore[return-value]
+
+    def _merged(
+        self,
+        kind: registry.Registry,
+        name: str,
+        chosen: Any,
+        what: str,
+        place: tuple[str, ...],
+        key: str,
+        node: DictConfig,
+    ) -> DictConfig | None:
+        """Return a section over its default YAML, or None where that is none."""
+        where = self._at(f"{key}.{what}")
+        default: Any = self.faults.attempt(_default_yaml, where, kind, name, chosen, what)
+        if default is FAILED:
+            return None
+        for part in place:
+            default = default.get(part) or OmegaConf.create({})
+        try:
+            return OmegaConf.merge(default, node)  # type: ignore[return-value]
+        except (TypeError, ValueError, OmegaConfBaseException) as error:
+            reason = str(error).split("\n")[0]
+            text = f"{self._at(key)}: does not fit the default YAML: {reason}"
+            self.faults.add([Fault(WRONG, text)])
+            return None
 
     def _keep_used_splits(self, tree: DictConfig, mode: Mode) -> None:
         """Drop annotations of splits this run does not read, so their files need not exist."""
         kinds = ["test"] if mode == "evaluate" else ["train", "valid", "test"]
-        used = {s: kind for kind in kinds for s in tree.run.get(f"{kind}_splits") or []}
+        used: dict[Any, str] = {}
+        for kind in kinds:
+            splits = tree.run.get(f"{kind}_splits") or []
+            if isinstance(splits, ListConfig):  # else its type is at fault, which is told
+                used |= {split: kind for split in splits}
         if mode == "evaluate" and not used:
-            raise ConfigError(f"{self.path}, run.test_splits: empty; name a split, e.g. [test]")
+            text = f"{self.path}, run.test_splits: empty; name a split, e.g. [test]"
+            self.faults.add([] if tree.run.get("test_splits") else [Fault(WRONG, text)])
+            return
         found: set[str] = set()
         for node in tree.datasets.values():
-            annotations = (node.get("build_info") or {}).get("annotations") or {}
-            found |= set(annotations)
+            build_info = node.get("build_info")
+            is_node = isinstance(build_info, DictConfig)
+            annotations = build_info.get("annotations") if is_node else None
+            if not isinstance(annotations, DictConfig):
+                continue
+            found |= set(map(str, annotations))
             for split in [s for s in annotations if s not in used]:
                 del annotations[split]
         for split, kind in used.items():
-            if split not in found:
-                key = f"run.{kind}_splits"
-                hint = nearest(split, map(str, found))
-                raise ConfigError(
-                    f"{self.source(key)}, {key}: no data set has a split '{split}'{hint}"
-                )
+            if split not in found and len(tree.datasets) == len(self.user.datasets):
+                hint = nearest(str(split), map(str, found))
+                where = self._at(f"run.{kind}_splits")
+                self.faults.add([Fault(WRONG, f"{where}: no data set has a split '{split}'{hint}")])
 
-    def _checked(self, tree: dict[str, Any]) -> Config:
-        from lavis.common.run_config import RunConfig  # needs STRICT of this module
+    def _checked(
+        self, tree: dict[str, Any], absent: list[str], *, to_train: bool, has_model: bool
+    ) -> Config | None:
+        """Check each section by its class; None where anything is wrong."""
+        from lavis.common.run_config import RunConfig, training_faults  # needs STRICT from here
 
-        problems: list[str] = []
-
-        def check(cls: Any, node: Any, key: str) -> Any:
-            try:
-                return _check(cls, node, key, self.source)
-            except ConfigError as error:
-                problems.append(str(error))
-                return None
+        def check(cls: Any, node: Any, key: str, names: Collection[str] = ()) -> Any:
+            value, found = check_section(
+                cls, node, key, source=self.source, names=names, absent=absent
+            )
+            self.faults.add(found)
+            return value
 
         run = dict(tree["run"])
-        for kind, name in ((registry.tasks, "task"), (registry.runners, "runner")):
-            if run.get(name) is not None:
-                kind.check(str(run[name]), f"{self.source(f'run.{name}')}, run.{name}")
-        if run.get("lr_sched") is not None:
-            where = f"{self.source('run.lr_sched')}, run.lr_sched"
-            registry.lr_schedulers.check(str(run["lr_sched"]), where)
-        if run.get("task") is None:
-            names = ", ".join(registry.tasks.list())
-            raise ConfigError(f"{self.path}, run.task: missing; one of {names}")
-        task_class = registry.tasks.config_class(str(run["task"]))
-        task_names = {f.name for f in fields(task_class)}
+        task_class = self._task_class(run)
+        task_names = {f.name for f in fields(task_class)} if task_class else set()
         task_node = {k: run.pop(k) for k in list(run) if k in task_names}
-        task = check(task_class, task_node, "run")
-        run_checked = check(_WithNames(RunConfig, task_names), run, "run")
+        if task_class is None:  # which keys are its own is not known
+            own = {f.name for f in fields(RunConfig)}
+            run = {k: v for k, v in run.items() if k in own}
+            run.setdefault("task", "")
+        task = check(task_class, task_node, "run") if task_class else None
+        run_checked = check(RunConfig, run, "run", task_names)
+        if to_train and not run.get("evaluate"):
+            for name, text in training_faults(run):
+                key = f"run.{name}"
+                if key not in absent:
+                    self.faults.add([Fault(WRONG, f"{self._at(key)}: {text}")])
         datasets = {
             name: check(registry.datasets.config_class(name), node, f"datasets.{name}")
             for name, node in tree["datasets"].items()
         }
-        model_class = registry.models.config_class(tree["model"]["arch"])
-        model = check(model_class, tree["model"], "model")
-        if problems:
-            raise ConfigError("\n".join(problems))
+        model = None
+        if has_model:
+            model_class = registry.models.config_class(tree["model"]["arch"])
+            model = check(model_class, tree["model"], "model")
+        if self.faults:  # else it is told where the data are opened
+            self._check_start(run_checked, datasets)
+            return None
         return Config(model=model, datasets=datasets, run=run_checked, task=task, tree=tree)
+
+    def _check_start(self, run: Any, datasets: Mapping[str, Any]) -> None:
+        if run is not None:
+            self.faults.attempt(run.check_start)
+        for name, config in datasets.items():
+            build_info = getattr(config, "build_info", None)
+            for split in getattr(build_info, "annotations", {}):
+                self.faults.attempt(config.check_source, name, split, rank=ABSENT)
+
+    def _task_class(self, run: dict[str, Any]) -> Any:
+        """Return the class of the task's own keys, and check the names of registered parts."""
+        kinds = [(registry.tasks, "task"), (registry.runners, "runner")]
+        known = True
+        for kind, name in [*kinds, (registry.lr_schedulers, "lr_sched")]:
+            if run.get(name) is not None:
+                where = self._at(f"run.{name}")
+                failed = self.faults.attempt(kind.check, str(run[name]), where) is FAILED
+                known = known and not (failed and name == "task")
+        if run.get("task") is None:
+            names = ", ".join(registry.tasks.list())
+            self.faults.add([Fault(WRONG, f"{self.path}, run.task: missing; one of {names}")])
+            return None
+        return registry.tasks.config_class(str(run["task"])) if known else None
+
+    def _at(self, key: str) -> str:
+        return f"{self.source(key)}, {key}"
 
     def source(self, key: str) -> str:
         """Return where a key's value was written: `--options`, the run file or a default YAML."""
@@ -240,37 +362,6 @@ class _Loader:
         if contains(self.file, key):
             return self.path.name
         return "default YAML" if not key.startswith("run") else self.path.name
-
-
-@plain_dataclass(frozen=True)
-class _WithNames:
-    """A dataclass whose unknown-key hint also lists names that are valid beside it."""
-
-    cls: Any
-    names: set[str]
-
-
-def _check(cls: Any, node: Any, key: str, source: Any) -> Any:
-    extra: set[str] = set()
-    if isinstance(cls, _WithNames):
-        cls, extra = cls.cls, cls.names
-    try:
-        return TypeAdapter(cls).validate_python(node)
-    except ValidationError as error:
-        raise ConfigError(explain(error, cls, node, key, source=source, names=extra)) from None
-
-
-def read_yaml(path: Path) -> DictConfig:
-    """Return a file's mapping; raises `ConfigError` where there is no file or no mapping."""
-    if not path.is_file():
-        raise ConfigError(f"no such config file: {path}")
-    try:
-        node = OmegaConf.load(path)
-    except Exception as error:  # YAML errors come as several unrelated types
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(node, DictConfig):
-        raise ConfigError(f"{path}: a mapping was expected at the top")
-    return node
 
 
 def _default_yaml(
@@ -283,55 +374,11 @@ def _default_yaml(
     return read_yaml(CONFIG_ROOT / defaults[str(chosen)])
 
 
-def parse_options(options: Sequence[str]) -> DictConfig:
-    """Read `a.b=c ...` or alternating keys and values, values typed as in YAML."""
-    if not options:
-        return OmegaConf.create({})
-    items = list(options)
-    if "=" not in items[0]:
-        if len(items) % 2:
-            raise ConfigError(f"--options: {items[-1]!r} has no value; write key=value")
-        items = [f"{k}={v}" for k, v in zip(items[::2], items[1::2], strict=True)]
-    for item in items:
-        if "=" not in item:
-            raise ConfigError(f"--options: {item!r} has no value; write key=value")
+def _import(module: str, where: str) -> None:
     try:
-        return OmegaConf.from_dotlist(items)
-    except Exception as error:  # YAML and grammar errors come as several unrelated types
-        raise ConfigError(f"--options: {' '.join(str(error).split())}") from None
-
-
-def resolve(tree: DictConfig) -> dict[str, Any]:
-    """Return plain containers; an interpolation that cannot be resolved is named by its key."""
-    for key, raw in _interpolations(tree, ""):
-        try:
-            OmegaConf.select(tree, key, throw_on_missing=True)
-        except OmegaConfBaseException as error:
-            reason = str(error).split("\n")[0]
-            raise ConfigError(
-                f"{key}: cannot resolve {raw!r} ({reason}); set it, or give --options {key}=..."
-            ) from None
-    container = OmegaConf.to_container(tree, resolve=True)
-    return container  # type: ignore[return-value]
-
-
-def _interpolations(node: Any, prefix: str) -> list[tuple[str, str]]:
-    """Return `(full key, raw text)` of every interpolated value."""
-    raw = OmegaConf.to_container(node, resolve=False)
-    found: list[tuple[str, str]] = []
-
-    def walk(value: Any, key: str) -> None:
-        if isinstance(value, dict):
-            for name, item in value.items():
-                walk(item, f"{key}.{name}" if key else str(name))
-        elif isinstance(value, list):
-            for position, item in enumerate(value):
-                walk(item, f"{key}[{position}]")
-        elif isinstance(value, str) and "${" in value:
-            found.append((key, value))
-
-    walk(raw, prefix)
-    return found
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"{where}: cannot import {module}: {error}") from None
 
 
 def _drop_retired(tree: dict[str, Any]) -> None:
@@ -347,13 +394,3 @@ def _drop_retired(tree: dict[str, Any]) -> None:
         dropped.append("run.max_epoch (runner_iter counts run.max_iters)")
     if dropped:
         logger.warning("ignored, nothing reads them: %s", "; ".join(dropped))
-
-
-def contains(node: DictConfig, key: str) -> bool:
-    """Return whether a dotted key has a value in a tree."""
-    current: Any = OmegaConf.to_container(node, resolve=False)  # an interpolation stays a text
-    for part in key.split("."):
-        if not isinstance(current, dict) or part not in current:
-            return False
-        current = current[part]
-    return True

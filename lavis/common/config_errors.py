@@ -1,20 +1,122 @@
-"""One line of plain words for each thing that is wrong with a configuration."""
+"""One line of plain words for each thing that is wrong with a configuration, all at once."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from lavis.common.errors import nearest
+from lavis.common.errors import ConfigError, nearest
+
+UNKNOWN, WRONG, ABSENT = range(3)  # keys, values, files: the order in which faults are told
+FAILED = object()
+_ROUNDS = 50
 
 
-def explain(
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        rank: `UNKNOWN`, `WRONG` or `ABSENT`.
+        text: what was found, what to write instead.
+        key: full dotted key, where one is known.
+        source: the file (or `--options`) that its value came from.
+    """
+
+    rank: int
+    text: str
+    key: str = ""
+    source: str = ""
+
+    @property
+    def line(self) -> str:
+        """What the user reads."""
+        return f"{self.source}, {self.key}: {self.text}" if self.key else self.text
+
+
+class Faults:
+    """What is wrong with a configuration, collected while it is read."""
+
+    def __init__(self, lines: Iterable[str] = ()) -> None:
+        self._found = [_of_line(line) for line in lines]
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._found)
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        """Note faults."""
+        self._found += faults
+
+    def attempt(self, call: Callable[..., Any], *args: Any, rank: int | None = None) -> Any:
+        """Return what a call returns, or `FAILED` after noting the `ConfigError` it raised."""
+        try:
+            return call(*args)
+        except ConfigError as error:
+            lines = [_of_line(line) for line in str(error).split("\n")]
+            self._found += [each if rank is None else Fault(rank, each.text) for each in lines]
+            return FAILED
+
+    def check(self) -> None:
+        """Raise `ConfigError` with a line for each fault: unknown keys, wrong values, files."""
+        if self._found:
+            ordered = sorted(self._found, key=lambda fault: fault.rank)
+            raise ConfigError("\n".join(dict.fromkeys(fault.line for fault in ordered)))
+
+
+def check_section(
+    cls: Any,
+    node: Any,
+    key: str,
+    *,
+    source: Callable[[str], str],
+    names: Iterable[str] = (),
+    absent: Collection[str] = (),
+) -> tuple[Any, list[Fault]]:
+    """Return what a class makes of plain containers, and everything that is wrong there.
+
+    A check may stop at its first fault, and checks of a whole section run only where its fields are
+    right: so what is at fault is taken out, and the rest is checked again, until nothing is left.
+
+    Args:
+        cls: the dataclass.
+        node: plain containers; not changed.
+        key: dotted key of `node` in the whole config.
+        source: full key -> the file (or `--options`) its value came from.
+        names: valid names beside the fields of `cls`, for the hint of an unknown key.
+        absent: full keys whose values could not be read, which is told elsewhere.
+
+    Returns:
+        The dataclass, without what is at fault where that can be left out, else None; the faults.
+    """
+    faults: list[Fault] = []
+    removed = set(absent)
+    left = copy.deepcopy(node)
+    for _ in range(_ROUNDS):
+        try:
+            value = TypeAdapter(cls).validate_python(left)
+        except ValidationError as error:
+            found = faults_of(error, cls, left, key, source=source, names=names)
+        else:
+            return value, list(dict.fromkeys(faults))
+        faults += [fault for fault in found if not _is_echo(fault, removed)]
+        wrong = {fault.key for fault in found}
+        taken = {_remove(left, each.removeprefix(f"{key}.")) for each in wrong - removed} - {""}
+        if not taken:
+            break
+        removed |= wrong | {f"{key}.{each}" for each in taken}
+    return None, list(dict.fromkeys(faults))
+
+
+def faults_of(
     error: ValidationError,
     cls: Any,
     node: Any,
@@ -22,8 +124,8 @@ def explain(
     *,
     source: Callable[[str], str],
     names: Iterable[str] = (),
-) -> str:
-    """Turn a validation error into lines `source, full.key: found, expected, nearest name`.
+) -> list[Fault]:
+    """Turn a validation error into faults `source, full.key: found, expected, nearest name`.
 
     Args:
         error: what pydantic found.
@@ -33,21 +135,83 @@ def explain(
         source: full key -> the file (or `--options`) its value came from.
         names: valid names beside the fields of `cls`, for the hint of an unknown key.
     """
-    lines: dict[str, str] = {}  # a union reports each member; the first line for a key is enough
+    found: dict[str, Fault] = {}  # a union reports each member; the first for a key is enough
     for problem in error.errors():
         path = _data_path(problem["loc"], node, problem["type"])
-        full = ".".join([key, *map(str, path)])
-        text = _text(problem, cls, path, names)
-        if problem["type"] == "value_error":
-            full, text = _named_key(full, text, _field_names(cls, path))
-        lines.setdefault(full, f"{source(full)}, {full}: {text}")
-    return "\n".join(lines.values())
+        place = ".".join([key, *map(str, path)])
+        is_unknown = problem["type"] in _UNKNOWN_TYPES
+        for text in _text(problem, cls, path, names).split("\n"):
+            full = place
+            if problem["type"] == "value_error":
+                full, text = _named_key(place, text, _field_names(cls, path))
+            rank = UNKNOWN if is_unknown else _rank(text)
+            found.setdefault(full, Fault(rank, text, full, source(full)))
+    return list(found.values())
+
+
+def explain(
+    error: ValidationError,
+    cls: Any,
+    node: Any,
+    key: str,
+    *,
+    source: Callable[[str], str],
+) -> str:
+    """Return a line for each thing that is wrong with a node that a class refused.
+
+    Args:
+        error: what pydantic found; more is found by looking on.
+        cls: the class, its `node`, dotted `key` and `source`: see `check_section`.
+    """
+    faults = check_section(cls, node, key, source=source)[1]
+    faults = faults or faults_of(error, cls, node, key, source=source)
+    return "\n".join(fault.line for fault in sorted(faults, key=lambda fault: fault.rank))
+
+
+_UNKNOWN_TYPES = ("unexpected_keyword_argument", "extra_forbidden")
+
+
+def _of_line(line: str) -> Fault:
+    return Fault(_rank(line), line)
+
+
+def _rank(text: str) -> int:
+    if re.search(r"\bunknown (key|section)\b", text):
+        return UNKNOWN
+    return ABSENT if re.search(r"\bno such\b", text) else WRONG
+
+
+def _is_echo(fault: Fault, removed: Collection[str]) -> bool:
+    """Return whether a fault only says that something is not there which was taken out before."""
+    if fault.key in removed:
+        return True
+    words = set(re.findall(r"\w+", fault.text))
+    return fault.rank == WRONG and any(key.rpartition(".")[2] in words for key in removed)
+
+
+def _remove(node: Any, key: str) -> str:
+    """Take a dotted key out of nested mappings, or the innermost one around it that is there.
+
+    Returns:
+        The key that was taken out; empty where there was none.
+    """
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        inner = node.get(part) if isinstance(node, dict) else None
+        last = depth == len(parts) - 1
+        if isinstance(node, dict) and part in node:
+            following = None if last else parts[depth + 1]
+            if last or not isinstance(inner, dict) or following not in inner:
+                del node[part]
+                return ".".join(parts[: depth + 1])
+        node = inner
+    return ""
 
 
 def _text(problem: Any, cls: Any, path: list[Any], names: Iterable[str]) -> str:
     kind = problem["type"]
     found = problem.get("input")
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+    if kind in _UNKNOWN_TYPES:
         valid = {*_field_names(cls, path[:-1]), *(names if len(path) == 1 else ())}
         return f"unknown key{nearest(str(path[-1]), valid)}"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
@@ -58,7 +222,7 @@ def _text(problem: Any, cls: Any, path: list[Any], names: Iterable[str]) -> str:
         valid = problem["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         return f"{found!r} found{nearest(str(found), valid)}"
     expected = problem["msg"].replace("Input should be ", "").replace("Input ", "")
-    return f"{found!r} found, expected {expected}"
+    return f"{found!r} found, expected {expected}".replace("\n", " ")
 
 
 def _named_key(key: str, text: str, fields: set[str]) -> tuple[str, str]:

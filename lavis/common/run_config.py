@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from lavis.common.config import STRICT
+from lavis.common.config import STRICT, OutputFolder
 from lavis.common.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0)]
@@ -43,7 +44,7 @@ class RunConfig:
     """
 
     task: str
-    output_dir: str
+    output_dir: OutputFolder
     runner: str = "runner_base"
     import_modules: list[str] = Field(default_factory=list)
 
@@ -114,17 +115,21 @@ class RunConfig:
             raise ConfigError("\n".join(faults))
 
     def check_training(self) -> None:
-        """Raise `ConfigError` naming the first key that training needs and the config lacks."""
-        needed = ["lr_sched", "init_lr", "batch_size_train"]
-        if self.runner == "runner_iter":
-            needed += ["max_iters", "iters_per_inner_epoch"]
-        else:
-            needed += ["max_epoch"]
-        for name in needed:
-            value = getattr(self, name)
-            if value is None or (isinstance(value, int) and value < 1):
-                raise ConfigError(
-                    f"run.{name}: {value!r} found; training with {self.runner} needs a value"
-                )
-        if not self.train_splits:
-            raise ConfigError("run.train_splits: empty; name the splits to train on, e.g. [train]")
+        """Raise `ConfigError` naming each key that training needs and the config lacks."""
+        found = [f"run.{name}: {text}" for name, text in training_faults(vars(self))]
+        if found:
+            raise ConfigError("\n".join(found))
+
+
+def training_faults(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield name and fault of each key of `run` that training needs and the config lacks."""
+    runner = run.get("runner", "runner_base")
+    needed = ["lr_sched", "init_lr", "batch_size_train"]
+    by_iterations = runner == "runner_iter"
+    needed += ["max_iters", "iters_per_inner_epoch"] if by_iterations else ["max_epoch"]
+    for name in needed:
+        value = run.get(name)
+        if value is None or (isinstance(value, int) and value < 1):
+            yield name, f"{value!r} found; training with {runner} needs a value"
+    if not run.get("train_splits"):
+        yield "train_splits", "empty; name the splits to train on, e.g. [train]"

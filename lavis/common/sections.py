@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from pydantic import TypeAdapter, ValidationError
+from omegaconf import OmegaConf
 
-from lavis.common.config import contains, parse_options, read_yaml, resolve
-from lavis.common.config_errors import explain
-from lavis.common.errors import ConfigError, nearest
+from lavis.common.config_errors import FAILED, UNKNOWN, Fault, Faults, check_section
+from lavis.common.config_files import contains, merge_options, parse_options, read_yaml, resolve
+from lavis.common.errors import nearest
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,16 @@ def load_sections(
             file does not have is checked as an empty one.
 
     Raises:
-        ConfigError: a line for each problem, naming file, full key and what is valid.
+        ConfigError: a line for each fault, unknown keys first, then wrong values, then missing
+            files; each names file, full key and what is valid.
     """
     path = Path(cfg_path)
-    file, given = read_yaml(path), parse_options(list(options or []))
-    merged = OmegaConf.merge(file, given)
-    assert isinstance(merged, DictConfig)
+    faults = Faults()
+    file: Any = faults.attempt(read_yaml, path)
+    if file is FAILED:
+        faults.attempt(parse_options, list(options or []))
+        faults.check()  # what else is wrong depends on the file
+    given, merged = merge_options(file, list(options or []), faults)
 
     def source(key: str) -> str:
         return "--options" if contains(given, key) else path.name
@@ -65,18 +68,17 @@ def load_sections(
     for name in map(str, merged):
         if name not in classes:
             hint = nearest(name, classes)
-            raise ConfigError(f"{source(name)}, {name}: unknown section{hint}")
-    tree = {name: node or {} for name, node in resolve(merged).items()}
+            faults.add([Fault(UNKNOWN, f"{source(name)}, {name}: unknown section{hint}")])
+    resolved, unread = resolve(merged, source)
+    faults.add(unread)
+    tree = {name: node or {} for name, node in resolved.items()}
     checked: dict[str, Any] = {}
-    problems = []
     for name, cls in classes.items():
-        node = tree.get(name, {})
-        try:
-            checked[name] = TypeAdapter(cls).validate_python(node)
-        except ValidationError as error:
-            problems.append(explain(error, cls, node, name, source=source))
-    if problems:
-        raise ConfigError("\n".join(problems))
+        checked[name], found = check_section(
+            cls, tree.get(name, {}), name, source=source, absent=[each.key for each in unread]
+        )
+        faults.add(found)
+    faults.check()
     return Sections(checked, tree)
 
 

@@ -131,13 +131,25 @@ class DatasetConfig:
     cache_dir: str | None = None
 
     def __post_init__(self) -> None:
+        faults = []
         if not 0 < self.max_pixels <= DEFAULT_MAX_PIXELS:
-            raise ConfigError(
+            faults.append(
                 f"max_pixels is {self.max_pixels}; use 1 to {DEFAULT_MAX_PIXELS}, above which "
                 "Pillow refuses a picture"
             )
         for split in self.build_info.annotations:
-            self._check_files(split)
+            faults += self._missing_files(split)
+        if faults:
+            raise ConfigError("\n".join(dict.fromkeys(faults)))
+
+    def check_source(self, name: str, split: str) -> None:
+        """Raise `ConfigError` where a split's data are neither here nor can be fetched.
+
+        Not part of the section's own check, so that a run file loads before its data are there.
+
+        Args:
+            name: of the data set, for the message.
+        """
 
     def visual(self) -> VisualSource:
         """Return the node that `data_type` names; empty where it is missing."""
@@ -172,18 +184,25 @@ class DatasetConfig:
     def _needs_pictures(self) -> bool:
         return True
 
-    def _check_files(self, split: str) -> None:
+    def _missing_files(self, split: str) -> list[str]:
+        """Return what is named and not there, a line each."""
+        faults = []
         where = f"build_info.annotations.{split}"
         for path in self.record_paths(split):
             if not any(c in path for c in "*?{[") and not os.path.exists(path):
-                raise ConfigError(f"{where}.storage: no such file or folder: {path}")
+                faults.append(f"{where}.storage: no such file or folder: {path}")
         mapping = self.source(split).region_mapping
         if mapping and not os.path.isfile(os.path.expanduser(mapping)):
-            raise ConfigError(f"{where}.region_mapping: no such file: {mapping}")
+            faults.append(f"{where}.region_mapping: no such file: {mapping}")
         root = self.picture_root(split)
         if self._needs_pictures() and root and not os.path.isdir(root):
-            key = f"{where}.vis_root" if self.source(split).vis_root else f"{self.data_type}"
-            raise ConfigError(f"{key}: no such picture folder: {root}")
+            key = (
+                f"{where}.vis_root"
+                if self.source(split).vis_root
+                else f"build_info.{self.data_type}.storage"
+            )
+            faults.append(f"{key}: no such picture folder: {root}")
+        return faults
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -140,8 +140,8 @@ class ClipEncoder:
         kind = load_pretrained(AutoConfig, name, refusal=refusal).model_type
         if kind != "clip":  # it would load, most weights at random
             raise ConfigError(
-                f"{refusal}: it is a '{kind}', whose scores are not CLIP's; name a CLIP model, such "
-                "as openai/clip-vit-base-patch32"
+                f"{refusal}: it is a '{kind}', whose scores are not CLIP's; name a CLIP model "
+                "such as openai/clip-vit-base-patch32"
             )
         model: Any = load_pretrained(CLIPModel, name, refusal=refusal, dtype=torch.float32)
         tokenizer: Any = load_pretrained(CLIPTokenizer, name, refusal=refusal)

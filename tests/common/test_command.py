@@ -309,7 +309,6 @@ def test_a_failure_of_another_rank_alone_is_told_by_it(tmp_path):
     assert "FileNotFoundError" not in text
 
 
-@pytest.mark.skip(reason="lands with the next commit")
 @pytest.mark.parametrize("kind", ["file", "below a file"])
 def test_an_output_folder_that_cannot_be_one_is_refused_before_torch_loads(run_file, kind):
     taken = run_file.parent / "taken"

@@ -60,7 +60,7 @@ class BenchmarkConfig(DatasetConfig):
             raise ConfigError("use_icl: only imagenetvc has demonstrations; set it to false")
         super().__post_init__()
 
-    def check_source(self) -> None:
+    def check_source(self, name: str, split: str) -> None:
         """Raise `ConfigError` where there are neither files nor a way to fetch them.
 
         Not part of the section's own check, so that a run file loads before its data are there.

@@ -37,7 +37,7 @@ class BenchmarkDataset(RecordDataset):
 
     def __init__(self, config: BenchmarkConfig, split: str, *, name: str = "benchmark") -> None:
         self.config, self.name, self.split, self.is_train = config, name, split, False
-        config.check_source()
+        config.check_source(name, split)
         self.kind = BENCHMARKS[config.benchmark].kind
         node = config.processor("vis", split)
         self.vis_processor = load_processor(node["name"], node)
