@@ -79,3 +79,10 @@ def test_every_module_imports_with_the_core_dependencies():
     code = f"import importlib\nfor name in {modules!r}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-800:]
+
+
+def test_only_one_place_asks_whether_the_machine_has_a_gpu():
+    """Elsewhere the device that the run computes on decides (`dist.target_device`)."""
+    allowed = {"lavis/common/dist.py", "lavis/runners/resume.py"}  # the last reads random states
+    asks = {str(p.relative_to(ROOT)) for p in MODULES if "cuda.is_available" in p.read_text()}
+    assert asks <= allowed

@@ -106,9 +106,10 @@ def build_runner(config: Config) -> Any:
     atexit.register(world.leave)  # also after an error, so that no other rank waits
     logger.setup_logging(world.rank)
     dist.seed_everything(config.run.seed)
-    task = registry.tasks.get(config.run.task)(config.task)
-    datasets = {name: _build_splits(name, node) for name, node in config.datasets.items()}
-    model = registry.models.get(config.model.arch).from_config(config.model)
+    with dist.building_for(world.device):
+        task = registry.tasks.get(config.run.task)(config.task)
+        datasets = {name: _build_splits(name, node) for name, node in config.datasets.items()}
+        model = registry.models.get(config.model.arch).from_config(config.model)
     return registry.runners.get(config.run.runner)(config, task, model, datasets, world=world)
 
 

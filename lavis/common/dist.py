@@ -15,7 +15,9 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -29,6 +31,7 @@ from lavis.common.errors import ConfigError, DataError, RunError
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_TARGET: ContextVar[torch.device | None] = ContextVar("target device", default=None)
 
 NOTE_SECONDS = 60.0  # how often a waiting rank says for whom it waits
 
@@ -123,6 +126,24 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cpu")
     local = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device("cuda", local % torch.cuda.device_count())
+
+
+@contextmanager
+def building_for(device: torch.device) -> Iterator[None]:
+    """Say what device the models that are built inside will run on."""
+    token = _TARGET.set(device)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
+
+
+def target_device() -> torch.device:
+    """Return what is built now will run on: as `building_for` says, else CUDA where there is any.
+
+    Whoever chooses a precision while loading asks this, not whether the machine has a GPU.
+    """
+    return _TARGET.get() or pick_device("auto")
 
 
 def seed_everything(seed: int) -> None:

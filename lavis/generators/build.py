@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from lavis.common import registry
 from lavis.common.cache import Cache
 from lavis.common.config_errors import explain
+from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError
 from lavis.generators.base import Generator
 from lavis.generators.config import PicturesConfig
@@ -51,6 +53,13 @@ def build_generator(
     if "device" in getattr(cls, "__dataclass_fields__", {}):
         given.setdefault("device", device)
     return registry.generators.get(name).from_config(generator_config(name, given))
+
+
+def placed(config: PicturesConfig) -> PicturesConfig:
+    """Return the section with `device: auto` as what the run's models are built for."""
+    if config.device != "auto":
+        return config
+    return replace(config, device="cuda" if target_device().type == "cuda" else "cpu")
 
 
 def build_store(config: PicturesConfig) -> PictureStore:

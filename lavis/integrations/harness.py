@@ -110,7 +110,8 @@ class LateFusionLM(TemplateLM):
         self._device = self._world.device
         if self._world.size == 1 and _is_there(device):
             self._device = torch.device(str(device))
-        self.model = chosen.build().to(self._device).eval()
+        with dist.building_for(self._device):
+            self.model = chosen.build().to(self._device).eval()
         if self.model.language.is_masked:
             raise ConfigError(f"llm: '{chosen.model.llm}' fills masks; lm_eval needs a causal one")
         self.tokenizer: Any = load_tokenizer(tokenizer or chosen.model.llm, "tokenizer")
@@ -121,7 +122,8 @@ class LateFusionLM(TemplateLM):
         self._whole = pictures_of == "all"
         self._pictures = None
         if chosen.pictures is not None:
-            self._pictures = TextPictures(chosen.pictures, chosen.processor)
+            with dist.building_for(self._device):
+                self._pictures = TextPictures(chosen.pictures, chosen.processor)
         size = chosen.processor.image_size if self._pictures is not None else None
         room = self.model.longest_text(size) if size else self.model.longest_text()
         self.max_length = max_length or room or 2048

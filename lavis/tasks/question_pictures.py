@@ -16,7 +16,7 @@ from lavis.common.content import folder_digest
 from lavis.common.errors import DataError, RecordError
 from lavis.common.logger import Progress
 from lavis.generators.base import PictureRequest, picture_requests
-from lavis.generators.build import build_scorer, build_store
+from lavis.generators.build import build_scorer, build_store, placed
 from lavis.generators.config import PicturesConfig
 from lavis.generators.prompts import image_prompts
 
@@ -46,7 +46,8 @@ class QuestionPictures:
     def __init__(
         self, config: PicturesConfig, per: Literal["question", "prompt"], *, keep_features: bool
     ) -> None:
-        self.config, self._per, self._keep = config, per, keep_features
+        self.config = config = placed(config)
+        self._per, self._keep = per, keep_features
         self.store = build_store(config)
         self._scores: dict[PictureRequest, float] = {}
         self._tower: Any = None

@@ -45,6 +45,8 @@ class VisualLanguageModelingTask(BaseTask):
     config_class: ClassVar[type] = LanguageModelingConfig
 
     def __init__(self, config: LanguageModelingConfig) -> None:
+        from lavis.generators.build import placed
+
         super().__init__(config)
         self.config: LanguageModelingConfig = config
         self.texts = CaptionTokenizer.load(
@@ -53,6 +55,7 @@ class VisualLanguageModelingTask(BaseTask):
         self._vocabulary: Tensor | None = None
         self._states: TextStates | None = None
         self._store: PictureStore | None = None
+        self._pictures_config = placed(config.pictures)
         self._filled: set[int] = set()
         self._width = 0
 
@@ -132,7 +135,7 @@ class VisualLanguageModelingTask(BaseTask):
         if self._store is None:
             from lavis.generators.build import build_store
 
-            self._store = build_store(self.config.pictures)
+            self._store = build_store(self._pictures_config)
         wiki: Any = dataset
         wiki.picture_store, wiki.picture_seed = self._store, self.config.pictures.seed
         requests = list(dict.fromkeys(wanted(epoch, seed)))[world.rank :: world.size]

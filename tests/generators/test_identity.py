@@ -175,3 +175,16 @@ def test_names_of_pictograms_belong_to_their_pictures(place, monkeypatch):
     plain = fingerprint("openmoji", place)
     monkeypatch.setattr(openmoji_pictures, "vocabulary_digest", lambda: "other words")
     assert fingerprint("openmoji", place) != plain
+
+
+def test_pictures_are_made_where_the_run_computes(monkeypatch):
+    from lavis.common.dist import building_for
+    from lavis.generators.build import placed
+    from lavis.generators.config import PicturesConfig
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with building_for(torch.device("cpu")):
+        assert placed(PicturesConfig()).device == "cpu"
+        assert placed(PicturesConfig(device="cuda")).device == "cuda"
+    assert placed(PicturesConfig()).device == "cuda"

@@ -18,6 +18,7 @@ from transformers import (
     T5Config,
 )
 
+from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError
 from lavis.common.pretrained import load_pretrained
 from lavis.models.base import freeze
@@ -28,7 +29,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def load_language_model(name: str, precision: str, *, key: str) -> nn.Module:
-    """Return a frozen language model, in half precision where there is a GPU to run it.
+    """Return a frozen language model, in half precision where it will run on a GPU.
 
     T5's gated units use the exact gelu, as BLIP-2's T5 weights were trained with.
 
@@ -40,7 +41,7 @@ def load_language_model(name: str, precision: str, *, key: str) -> nn.Module:
     Raises:
         ConfigError: it cannot be read.
     """
-    dtype = DTYPES[precision] if torch.cuda.is_available() else torch.float32
+    dtype = DTYPES[precision] if target_device().type == "cuda" else torch.float32
     refusal = f"model.{key}: cannot build '{name}'"
     config = load_pretrained(AutoConfig, name, refusal=refusal)
     if isinstance(config, T5Config) and config.is_gated_act:

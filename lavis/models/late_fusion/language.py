@@ -21,6 +21,7 @@ from transformers import (
     AutoModelForMaskedLM,
 )
 
+from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError
 from lavis.common.pretrained import build_from_config, load_pretrained
 from lavis.common.sharded import as_bytes, named_weights, whole
@@ -149,10 +150,10 @@ def quantization(config: LateFusionConfig) -> dict[str, Any]:
             f"model.quantize is '{config.quantize}' and bitsandbytes is not installed; "
             "pip install bitsandbytes, or set model.quantize=null"
         )
-    if not torch.cuda.is_available():
+    if target_device().type != "cuda":
         raise ConfigError(
-            f"model.quantize is '{config.quantize}', which needs a CUDA device, and there is none; "
-            "set model.quantize=null"
+            f"model.quantize is '{config.quantize}', which needs a CUDA device, and the model is "
+            "to run on a CPU; set model.quantize=null"
         )
     from transformers import BitsAndBytesConfig
 

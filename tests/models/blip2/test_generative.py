@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from lavis.common.dist import building_for
 from lavis.common.errors import ConfigError
 from lavis.common.registry import models
 from lavis.models.blip2.generative import Blip2OPT, Blip2T5
@@ -196,6 +197,20 @@ def test_adapters_are_trained_and_saved_alone(build, samples, kind):
     with pytest.raises(ConfigError, match="adapters of the checkpoint"):
         again.load_state({n: v for n, v in saved.items() if n != adapters[0].replace(
             "language_model", {"t5": "t5_model", "gpt2": "llm_model"}[kind], 1)})  # fmt: skip
+
+
+def test_the_device_of_the_run_decides_the_precision_not_the_machines(build, monkeypatch):
+    def dtype():
+        return next(build("opt").language_model.parameters()).dtype
+
+    assert dtype() == torch.float32
+    with building_for(torch.device("cuda")):
+        assert dtype() == torch.bfloat16
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with building_for(torch.device("cpu")):
+        assert dtype() == torch.float32
+    assert dtype() == torch.bfloat16  # nobody says where it will run: on the GPU that is there
 
 
 def test_half_precision_of_the_run_reaches_the_language_model(build, samples):
