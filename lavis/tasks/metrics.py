@@ -129,7 +129,7 @@ def fit_calibrator(method: str, scores: np.ndarray, labels: np.ndarray) -> Calib
     """Fit a calibrator to labelled scores.
 
     Temperature scaling minimises the negative log-likelihood (Guo et al. 2017); isotonic
-    regression is scikit-learn's, clipped outside the scores seen.
+    regression is scikit-learn's; outside the scores seen its ends go on.
 
     Raises:
         ValueError: the labels are all equal.
@@ -139,8 +139,7 @@ def fit_calibrator(method: str, scores: np.ndarray, labels: np.ndarray) -> Calib
     if method == "isotonic":
         from sklearn.isotonic import IsotonicRegression
 
-        fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-        fit.fit(np.asarray(scores, dtype=np.float64), labels)
+        fit = IsotonicRegression().fit(np.asarray(scores, dtype=np.float64), labels)
         pairs = zip(fit.X_thresholds_.tolist(), fit.y_thresholds_.tolist(), strict=True)
         return Calibrator("isotonic", knots=tuple(pairs))
     from scipy.optimize import minimize_scalar

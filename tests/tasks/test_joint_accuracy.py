@@ -52,6 +52,8 @@ def test_intervals_are_of_95_percent_and_of_the_seed(tmp_path):
 
     assert intervals(seed=1) == intervals(seed=1) != intervals(seed=2)
     assert intervals() == intervals(seed=0)
+    found = [joint_accuracy(first, second, **one) for one in ({}, {"resamples": 1000})]
+    assert found[0] == found[1]
 
 
 def test_what_counts_as_an_item(tmp_path):

@@ -62,8 +62,8 @@ def test_a_score_is_compared_as_it_is_written():
 
 
 def test_bins_are_as_many_as_said_and_the_last_one_holds_one():
-    scores, labels = np.array([0.95, 1.0, 0.86]), np.array([0, 1, 1])
-    # ten bins: 0.95 and 1 share the last, |1.95 - 1| + |0.86 - 1|
+    scores, labels = np.array([0.95, 1.0, 0.86]), np.array([1, 0, 1])
+    # ten bins: 0.95 and 1 share the last, |1.95 - 1| + |0.86 - 1|; apart they would have 1.05
     expected = (0.95 + 0.14) / 3
     assert expected_calibration_error(scores, labels, bins=10) == pytest.approx(expected)
     # fifteen bins of .0667: 0.86 lies below .8667, the others above .9333

@@ -71,6 +71,10 @@ def test_the_first_line_of_what_is_written(text, line, finished):
     assert is_finished(text) == finished
 
 
+def test_the_released_rule_is_the_one_that_nobody_names():
+    assert score_answer("Not in background.", ["the background"])["f1"] == 0.5
+
+
 def test_no_accepted_answer_shares_no_word():
     assert token_f1("Rome", []) == 0.0 and exact_match("Rome", []) == 0.0
 
