@@ -57,8 +57,11 @@ def read_rows(folder: Path) -> Rows:
     path = folder / "result" / "test_epochbest.jsonl"
     if not path.is_file():
         raise DataError(f"{path}: not there; run scripts/quickstart first")
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {row["question"]: row for row in rows}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = {row["question"]: row for row in lines}
+    if len(rows) < len(lines):
+        sys.exit(f"{path}: a question comes twice; answers cannot be compared in pairs")
+    return rows
 
 
 def marks_of(rows: Rows, blank: Rows) -> dict[str, np.ndarray]:

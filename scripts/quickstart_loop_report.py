@@ -91,6 +91,8 @@ def summarize(loop: Path) -> dict[str, Any]:
 
 
 def _values(rights: Rights, questions: list[str]) -> np.ndarray:
+    if rights.keys() != set(questions):
+        sys.exit("the students were asked different questions; run scripts/close_loop again")
     return np.array([rights[question] for question in questions], dtype=float)
 
 

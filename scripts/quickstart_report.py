@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.errors import DataError
 from lavis.common.storage import write_text
 from lavis.generators import openmoji
+from lavis.tasks.metrics import area_under_curve
 
 KINDS = ("object", "kind", "colour", "relation")
 Rows = list[dict[str, Any]]
@@ -42,14 +42,17 @@ def scored_records(output: Path, world: Path, split: str) -> Rows:
     return [{**records[row["instance"]], "score": row["score"]} for row in scores]
 
 
-def auc(rows: Rows, keep: Callable[[dict[str, Any]], bool] = lambda row: True) -> float:
-    """Area under the ROC curve of accept (1) against reject (0) over the rows that are kept."""
+def auc(rows: Rows, keep: Callable[[dict[str, Any]], bool] = lambda row: True) -> float | None:
+    """Area under the ROC curve of accept (1) against reject (0) over the rows that are kept.
+
+    None where they are all accepted, all rejected, or none.
+    """
     chosen = [row for row in rows if keep(row)]
-    correct = [1 - row["reject_label"] for row in chosen]
-    return float(roc_auc_score(correct, [row["score"] for row in chosen]))
+    correct = np.array([1 - row["reject_label"] for row in chosen])
+    return area_under_curve(np.array([row["score"] for row in chosen]), correct)
 
 
-def auc_table(rows: Rows) -> dict[str, float]:
+def auc_table(rows: Rows) -> dict[str, float | None]:
     """AUC of all rows, of each kind, and of colours of objects training never asks for theirs."""
     table = {"all": auc(rows)}
     for kind in KINDS:
@@ -60,7 +63,7 @@ def auc_table(rows: Rows) -> dict[str, float]:
     return table
 
 
-def filter_table(rows: Rows, threshold: float) -> dict[str, float]:
+def filter_table(rows: Rows, threshold: float) -> dict[str, float | None]:
     """Share of correct records before and after keeping scores from the threshold on."""
     correct = np.array([1 - row["reject_label"] for row in rows], dtype=bool)
     kept = np.array([row["score"] >= threshold for row in rows])
@@ -69,8 +72,8 @@ def filter_table(rows: Rows, threshold: float) -> dict[str, float]:
         "records": len(rows),
         "kept": int(kept.sum()),
         "correct before": float(correct.mean()),
-        "correct after": float(correct[kept].mean()),
-        "correct ones kept": float(kept[correct].mean()),
+        "correct after": float(correct[kept].mean()) if kept.any() else None,
+        "correct ones kept": float(kept[correct].mean()) if correct.any() else None,
     }
 
 
@@ -84,13 +87,22 @@ def print_tables(report: dict[str, Any]) -> None:
     }
     print(f"\n{'AUC on held-out scenes':42}" + "".join(f"{titles[c]:>19}" for c in columns))
     for name in report["auc"]["tuned"]:
-        print(f"  {name:40}" + "".join(f"{report['auc'][c][name]:19.3f}" for c in columns))
+        print(f"  {name:40}" + "".join(f"{_figure(report['auc'][c][name]):>19}" for c in columns))
     done = report["filter"]
     print(f"\nFiltered at {done['threshold']}: kept {done['kept']} of {done['records']} records")
     print(
-        f"  correct before {done['correct before']:.1%}, after {done['correct after']:.1%}; "
-        f"{done['correct ones kept']:.1%} of the correct ones kept"
+        f"  correct before {_share(done['correct before'])}, after "
+        f"{_share(done['correct after'])}; {_share(done['correct ones kept'])} of the correct ones "
+        "kept"
     )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def credit(page: Path) -> None:

@@ -108,7 +108,7 @@ def make_table(cells: Cells, paper: Mapping[str, Mapping[str, float]]) -> list[l
     for benchmark, (title, _) in BENCHMARKS.items():
         found = [row[benchmark] for row in cells.values() if benchmark in row]
         figures = [column.get(benchmark) for column in paper.values()]
-        if not found and not any(figures):
+        if not found and all(figure is None for figure in figures):
             continue
         row = [title, f"{found[0]['chance']:.2f}" if found else ""]
         row += ["" if figure is None else f"{figure:.2f}" for figure in figures]

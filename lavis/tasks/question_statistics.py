@@ -60,8 +60,9 @@ def compare(marks: np.ndarray, reference: np.ndarray, resamples: int, seed: int)
 def interval(values: np.ndarray, resamples: int, seed: int) -> list[float] | None:
     """Return the 95 % percentile bootstrap interval of the mean, in percent.
 
-    Values are drawn with replacement, as many as there are. With few of them it is too narrow, and
-    it has no width where all are equal.
+    Values are drawn with replacement, as many as there are, as if each stood for itself (questions
+    about one passage or picture do not quite). With few of them the interval is too narrow, and it
+    has no width where all are equal.
 
     Args:
         values: `(N,)`.

@@ -185,6 +185,20 @@ def test_the_table_holds_means_over_seeds_and_their_difference(tmp_path):
     ]
 
 
+def test_students_that_were_asked_different_questions_are_not_compared(tmp_path):
+    (tmp_path / "corpora.json").write_text("{}")
+    for folder, count in (("zero_shot", 3), ("unfiltered_0", 3), ("filtered_0", 2)):
+        rows = [
+            {"instance": f"s{i}-0-kind", "group": "kind", "label": 0, "prediction": 0}
+            for i in range(count)
+        ]
+        (tmp_path / folder / "result").mkdir(parents=True)
+        text = "\n".join(map(json.dumps, rows))
+        (tmp_path / folder / "result" / "test_epoch0.jsonl").write_text(text)
+    with pytest.raises(SystemExit, match="asked different questions; run scripts/close_loop"):
+        quickstart_loop_report.summarize(tmp_path)
+
+
 def test_intervals_are_over_scenes():
     """Sixteen scenes, eight of them right: Binomial(16, 1/2), P(<= 3) = .011, P(<= 4) = .038."""
     for per_scene in (1, 5):  # questions of a scene are drawn together: more of them tell no more

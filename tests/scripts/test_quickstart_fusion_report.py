@@ -99,3 +99,10 @@ def test_a_control_that_was_asked_something_else_is_refused(output):
     )
     done = run(output)
     assert done.returncode and "other questions" in done.stderr
+
+
+def test_a_question_that_comes_twice_is_refused(output):
+    path = output / "colours" / "result" / "test_epochbest.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
+    done = run(output)
+    assert done.returncode and "a question comes twice" in done.stderr

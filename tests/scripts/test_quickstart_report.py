@@ -62,6 +62,27 @@ def test_shares_and_areas_are_those_counted_by_hand(output):
     assert "OpenMoji" in done.stdout and "report.html" in done.stdout
 
 
+def test_nothing_kept_and_kinds_of_one_label_have_no_figures(output):
+    rows = [json.loads(line) for line in (output / "world" / "test.jsonl").open()]
+    for row in rows:
+        row["reject_label"] *= row["kind"] != "kind"  # both records of that kind are right
+    for split in ("test", "control"):
+        write(output / "world" / f"{split}.jsonl", rows)
+    done = run(output, "--threshold", "0.95")
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
+    report = json.loads((output / "quickstart.json").read_text())
+    assert report["auc"]["tuned"]["kind"] is None and report["auc"]["tuned"]["object"] == 1.0
+    assert report["filter"] == {
+        "threshold": 0.95,
+        "records": 8,
+        "kept": 0,
+        "correct before": 5 / 8,
+        "correct after": None,
+        "correct ones kept": 0.0,
+    }
+    assert "correct before 62.5%, after -; 0.0% of the correct ones kept" in done.stdout
+
+
 def test_missing_scores_name_the_command(output):
     (output / "result" / "control_epochbest.jsonl").unlink()
     done = run(output)
