@@ -11,7 +11,8 @@ from typing import Any
 from lavis.common import registry
 from lavis.common.command import DONE, command
 from lavis.common.config import Config, Mode, load_config
-from lavis.common.flags import FLAGS, NEEDED, Flag, released_run
+from lavis.common.config_errors import Faults
+from lavis.common.flags import FLAGS, NEEDED, Flag, read_flags
 
 
 def parse_args(
@@ -20,7 +21,8 @@ def parse_args(
     """Read the flags that both front ends share, and the released ones of `mode`.
 
     Returns:
-        `cfg_path`, `options` (those of released flags first) and `print_config`.
+        `cfg_path`, `options` (those of released flags first), `print_config`, and `faults` of
+        the flags' values, to be told with the config's.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg-path", help="run file, e.g. lavis/projects/...yaml")
@@ -38,13 +40,18 @@ def parse_args(
     flags = FLAGS[mode]
     _add_flags(parser, flags)
     args = parser.parse_args(argv)
+    args.faults = Faults()
     given = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
     if given and args.cfg_path is None:
-        for name in NEEDED[mode]:
-            if name not in given:
-                parser.error(f"--{name} is required where --cfg-path is not given")
-        args.cfg_path, options = released_run(mode, given)
-        args.options = [*options, *args.options]
+        lacking = [f"--{name}" for name in NEEDED[mode] if name not in given]
+        if lacking:
+            verb = "is" if len(lacking) == 1 else "are"
+            parser.error(f"{' and '.join(lacking)} {verb} required where --cfg-path is not given")
+        run = read_flags(mode, given, args.faults)
+        if run is None:
+            args.faults.check()
+        else:
+            args.cfg_path, args.options = run[0], [*run[1], *args.options]
     elif given:
         parser.error(f"--{next(iter(given))} is for commands without --cfg-path; use --options")
     if args.cfg_path is None:
@@ -80,7 +87,9 @@ def run_front_end(description: str, mode: Mode, argv: Sequence[str] | None = Non
         The exit status; see `lavis.common.command`.
     """
     args = parse_args(description, argv, mode)
-    config = load_config(args.cfg_path, args.options, mode=mode, to_train=mode == "train")
+    config = load_config(
+        args.cfg_path, args.options, mode=mode, to_train=mode == "train", faults=args.faults
+    )
     if args.print_config:
         sys.stdout.write(config.to_yaml())
         return DONE

@@ -102,7 +102,7 @@ def load_config(
     *,
     mode: Mode = "evaluate",
     to_train: bool = False,
-    faults: Sequence[str] = (),
+    faults: Faults | None = None,
 ) -> Config:
     """Merge, resolve and check a run file.
 
@@ -111,13 +111,13 @@ def load_config(
         options: `a.b=c` items, or alternating keys and values.
         mode: which splits are needed: `evaluate` reads `run.test_splits` only.
         to_train: also ask for what training needs, unless `run.evaluate`.
-        faults: lines about the command's flags, told with the rest.
+        faults: of the command's flags, told with the rest.
 
     Raises:
         ConfigError: a line for each fault, unknown keys first, then wrong values, then missing
             files; each names the full key and what is valid.
     """
-    return _Loader(cfg_path, options or [], Faults(faults)).load(mode, to_train)
+    return _Loader(cfg_path, options or [], faults or Faults()).load(mode, to_train)
 
 
 def load_model_config(

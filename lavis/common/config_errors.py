@@ -45,8 +45,8 @@ class Fault:
 class Faults:
     """What is wrong with a configuration, collected while it is read."""
 
-    def __init__(self, lines: Iterable[str] = ()) -> None:
-        self._found = [_of_line(line) for line in lines]
+    def __init__(self) -> None:
+        self._found: list[Fault] = []
 
     def __bool__(self) -> bool:
         """Return whether there are any."""

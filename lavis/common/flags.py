@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lavis.common.config_errors import FAILED, WRONG, Fault, Faults
 from lavis.common.errors import ConfigError, nearest
 
 logger = logging.getLogger(__name__)
@@ -154,29 +155,32 @@ FLAGS: Mapping[str, dict[str, Flag]] = {"train": TRAIN_FLAGS, "evaluate": EVALUA
 NEEDED = {"train": ("dataset_name", "model_name_or_path"), "evaluate": ("task",)}
 
 
-def released_run(mode: str, given: dict[str, Any]) -> tuple[str, list[str]]:
+def read_flags(mode: str, given: dict[str, Any], faults: Faults) -> tuple[str, list[str]] | None:
     """Return the run file and the options that released flags stand for.
 
     Args:
         mode: `train` or `evaluate`.
         given: flag -> value, those of `NEEDED` among them.
+        faults: gets a line for each value that stands for nothing, which is then left out.
 
-    Raises:
-        ConfigError: values that stand for nothing.
+    Returns:
+        None where no run file is named.
     """
     flags = FLAGS[mode]
     given = {name: value for name, value in given.items() if value != "None"}  # as scripts print it
-    faults = []
-    for name, value in given.items():
+    for name, value in list(given.items()):
         if flags[name].retired:
             logger.warning("--%s has no effect: %s", name, flags[name].retired)
         number = flags[name].number
         fault = number.fault(value) if number else None
         if fault is not None:
-            faults.append(f"--{name}: {fault}")
-    if faults:
-        raise ConfigError("\n".join(faults))
-    return training_run(given) if mode == "train" else evaluation_run(given)
+            faults.add([Fault(WRONG, f"--{name}: {fault}")])
+            del given[name]
+    if mode == "train":
+        run = faults.attempt(training_run, given, faults)
+    else:
+        run = faults.attempt(evaluation_run, given)
+    return None if run is FAILED else run
 
 
 def evaluation_run(given: dict[str, Any]) -> tuple[str, list[str]]:
@@ -228,29 +232,32 @@ def evaluation_run(given: dict[str, Any]) -> tuple[str, list[str]]:
     return str(folder / f"{name}.yaml"), options
 
 
-def training_run(given: dict[str, Any]) -> tuple[str, list[str]]:
+def training_run(given: dict[str, Any], faults: Faults) -> tuple[str, list[str]]:
     """Return the run file and the options of a training.
 
     Checkpoints and logs go to `<output_dir>/<run_name>`, and after each epoch the released code's
     file to `<output_dir>/<run_name>_<epoch>.bin`.
 
     Raises:
-        ConfigError: `--dataset_name` names no data set, or a value has no meaning here.
+        ConfigError: `--dataset_name` names no data set; other faults are added to `faults`.
     """
     datasets = _datasets(str(given["dataset_name"]))
     if given.get("trust_remote_code"):
-        raise ConfigError(
+        text = (
             "--trust_remote_code: code from model repositories is not run; name a model of a "
             "family that transformers knows"
         )
+        faults.add([Fault(WRONG, text)])
     options = [f"datasets.{name}.type=default" for name in datasets]
     options.append("run.train_splits=[train]")
     options += _options(TRAIN_FLAGS, given, datasets)
-    options += _data_options(given, datasets)
+    data = faults.attempt(_data_options, given, datasets)
+    options += [] if data is FAILED else data
     if given.get("run_bf16"):
         options += ["run.amp=true", "model.llm_dtype=bf16"]
     if given.get("with_tracking"):
-        options.append(f"run.trackers=[{','.join(_trackers(given.get('report_to', 'wandb')))}]")
+        trackers = faults.attempt(_trackers, given.get("report_to", "wandb"))
+        options += [] if trackers is FAILED else [f"run.trackers=[{','.join(trackers)}]"]
     if given.get("max_train_steps"):
         # counted in optimizer steps; they win over epochs, as released
         steps = int(given["max_train_steps"]) * int(given.get("gradient_accumulation_steps", 1))

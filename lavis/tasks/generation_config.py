@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from lavis.common.config import STRICT, ExistingPath
+from lavis.common.config import STRICT, ExistingPath, OutputFolder
 from lavis.common.errors import ConfigError
 
 
@@ -95,5 +95,5 @@ class GenerationRunConfig:
         compress: write `corpus.jsonl.zst`.
     """
 
-    output_dir: str
+    output_dir: OutputFolder
     compress: bool = False

@@ -9,7 +9,7 @@ from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from lavis.common import registry
-from lavis.common.config import STRICT
+from lavis.common.config import STRICT, OutputFolder
 from lavis.common.config_errors import explain
 from lavis.common.errors import ConfigError
 
@@ -18,7 +18,7 @@ from lavis.common.errors import ConfigError
 class VerbalizeRunConfig:
     """Section `run`."""
 
-    output_dir: str
+    output_dir: OutputFolder
     seed: int = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_workers: Annotated[int, Field(gt=0)] = 2  # threads that decode pictures ahead

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic.dataclasses import dataclass
 
+from lavis.common.cli import run_front_end
 from lavis.common.config import STRICT, ExistingPath, OutputFolder, load_config, load_model_config
 from lavis.common.errors import ConfigError
 from lavis.common.sections import load_sections
@@ -232,6 +233,20 @@ def test_a_place_that_can_be_no_folder_is_refused(run_file, place):
     (run_file.parent / "dangling").symlink_to("/none/at/all")
     (line,) = faults(run_file, f"run.output_dir={run_file.parent / place}")
     assert "run.output_dir: " in line and "is a file, where a folder is needed" in line
+
+
+def test_faults_of_released_flags_are_told_with_those_of_the_config(capsys):
+    flags = "--dataset_name cropped_vg --model_name_or_path gpt2 --learning_rate fast".split()
+    more = ["--with_tracking", "--report_to", "wandbb", "--trust_remote_code", "--seed", "-1"]
+    status = run_front_end("", "train", [*flags, *more, "--options", "run.log_freqq=1"])
+    lines = capsys.readouterr().err.removeprefix("error: ").splitlines()
+    assert status == 2 and "run.log_freqq: unknown key" in lines[0]
+    assert {line.split(":")[0] for line in lines[1:5]} == {
+        "--learning_rate", "--report_to", "--trust_remote_code", "--seed",
+    }  # fmt: skip
+    with pytest.raises(SystemExit):
+        run_front_end("", "train", ["--seed", "1"])
+    assert "--dataset_name and --model_name_or_path are required" in capsys.readouterr().err
 
 
 def test_a_refused_command_says_all_exits_with_2_and_writes_nothing(run_file):

@@ -13,7 +13,9 @@ from lavis.common.flags import EVALUATE_FLAGS, PROJECTS, TRAIN_FLAGS
 
 
 def parse(*argv):
-    return cli.parse_args("", argv, "evaluate")
+    args = cli.parse_args("", argv, "evaluate")
+    args.faults.check()
+    return args
 
 
 def options(args):
@@ -99,7 +101,9 @@ SEED = (
 
 
 def train(*argv):
-    return cli.parse_args("", argv, "train")
+    args = cli.parse_args("", argv, "train")
+    args.faults.check()
+    return args
 
 
 def loaded(*argv):
