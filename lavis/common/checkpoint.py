@@ -24,11 +24,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lavis.common.errors import DataError
-from lavis.common.refusals import REFUSALS, brief
+from lavis.common.foreign_files import foreign_kind, foreign_kind_of
+from lavis.common.refusals import DECODE_REFUSALS, REFUSALS, brief
 from lavis.common.storage import AtomicFile, AtomicPath
 
 logger = logging.getLogger(__name__)
 
+_UNREADABLE: tuple[type[Exception], ...] = (*DECODE_REFUSALS, RuntimeError)
+_CUT = "it is cut short"
+_LONGEST_HEADER = 100_000_000  # bytes of a safetensors header, the library's own limit
+# Parts of names that `torch.compile`, FSDP and activation checkpointing add, wherever they wrap.
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")  # each also sharded, with an index
 
 
@@ -75,8 +81,9 @@ def shorten(names: Iterable[str], most: int = 8) -> str:
 def read_state_dict(source: str | Path) -> dict[str, Tensor]:
     """Read weights from a file, a URL or a Hugging Face folder, onto the CPU.
 
-    Files hold tensors by name, or such a mapping under `model` or `state_dict`; a `module.` prefix
-    of a wrapped model is removed. Pickles are read with `weights_only=True`.
+    Files hold tensors by name, or such a mapping under `model`, `state_dict`, `model_state_dict` or
+    `module`; what wrappers (DDP, `torch.compile`, FSDP) put into names is removed. Pickles are read
+    with `weights_only=True`.
 
     Raises:
         DataError: no such file, failed download, a pickle that holds code, no tensors.
@@ -92,17 +99,61 @@ def read_state_dict(source: str | Path) -> dict[str, Tensor]:
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
+    kind = foreign_kind_of(path)
+    if kind is not None:
+        raise DataError(f"{path} is {kind}")
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if head[:1] in (b"{", b"[") and head.isascii() and b"\0" not in head:
+        raise DataError(f"{path} is JSON text, not weights; download the file again")
     if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as tensors:
-                state: Any = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
-        except Exception as error:  # the library raises its own, undocumented type
-            raise DataError(f"{path}: not a readable safetensors file: {error}") from None
+        state: Any = _read_safetensors(path)
     else:
         state = _unwrap(_read_pickle(path), path)
-    if state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    return state
+    return plain_names(state, str(path))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    cut = _missing_bytes(path)
+    if cut:
+        raise DataError(f"{path}: not a readable safetensors file: {cut}")
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    except Exception as error:  # the library raises its own, undocumented type
+        raise DataError(f"{path}: not a readable safetensors file: {brief(error)}") from None
+
+
+def _missing_bytes(path: Path) -> str:
+    """Return why a safetensors file is not whole by its header's own numbers, or ''."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > size - 8:
+            return "" if length > _LONGEST_HEADER else f"{_CUT} inside its header"
+        try:
+            header = json.loads(file.read(length))
+            ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+            whole = 8 + length + max(ends, default=0)
+        except REFUSALS:
+            return ""  # the library says what it thinks of it
+    return f"{_CUT}: {size} of {whole} bytes are there" if size < whole else ""
+
+
+def plain_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return weights without what `torch.compile`, FSDP and DDP put into their names.
+
+    Raises:
+        DataError: two weights then have one name.
+    """
+    named = {name: ".".join(p for p in name.split(".") if p not in _WRAPPERS) for name in state}
+    while named and all(name.startswith("module.") for name in named.values()):
+        named = {name: plain.removeprefix("module.") for name, plain in named.items()}
+    found = {plain: state[name] for name, plain in named.items()}
+    if len(found) < len(state):
+        twice = next(name for name, count in Counter(named.values()).items() if count > 1)
+        raise DataError(f"{source}: holds '{twice}' twice, once under a wrapper's name")
+    return found
 
 
 def _read_pickle(path: Path) -> Any:
@@ -118,13 +169,21 @@ def _read_pickle(path: Path) -> Any:
             f"{path}: refused, the file holds objects other than tensors{what} and opening it "
             "could run code; save the state dict alone, or as .safetensors"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise DataError(f"{path}: not a readable checkpoint: {error}") from None
+    except _UNREADABLE as error:
+        cut = _is_cut_archive(path) or "EOF" in str(error) or isinstance(error, EOFError)
+        reason = f"{_CUT}; copy or download it again" if cut else brief(error)
+        raise DataError(f"{path}: not a readable checkpoint: {reason}") from None
+
+
+def _is_cut_archive(path: Path) -> bool:
+    """Return whether a file begins as the zip archive that torch writes, and lacks its end."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path)
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
-        for key in ("model", "state_dict"):
+        for key in ("model", "state_dict", "model_state_dict", "module"):
             if isinstance(content.get(key), Mapping):
                 content = content[key]
                 break
@@ -157,6 +216,9 @@ def _listed_shards(index: Path) -> list[str]:
     Raises:
         DataError: it is cut or holds something else.
     """
+    kind = foreign_kind_of(index)
+    if kind is not None:
+        raise DataError(f"{index} is {kind}")
     try:
         names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         if not names or not all(isinstance(n, str) and n == os.path.basename(n) for n in names):
@@ -207,6 +269,11 @@ def download(url: str) -> Path:
 def _fetch(url: str, target: Path) -> None:
     with urllib.request.urlopen(url, timeout=60) as reply, AtomicFile(target) as file:
         expected = reply.headers.get("Content-Length")
+        head = reply.read(1 << 10)
+        kind = foreign_kind(head)
+        if kind is not None:
+            raise OSError(f"the server sent {kind}")
+        file.write(head)
         shutil.copyfileobj(reply, file, 1 << 20)
         if expected is not None and file.tell() != int(expected):
             raise OSError(f"got {file.tell()} of {expected} bytes")

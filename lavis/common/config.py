@@ -24,6 +24,7 @@ from lavis.common import registry
 from lavis.common.config_errors import ABSENT, FAILED, UNKNOWN, WRONG, Fault, Faults, check_section
 from lavis.common.config_files import contains, merge_options, parse_options, read_yaml, resolve
 from lavis.common.errors import ConfigError, nearest
+from lavis.common.picture_sizes import check_picture_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -324,6 +325,7 @@ class _Loader:
         if has_model:
             model_class = registry.models.config_class(tree["model"]["arch"])
             model = check(model_class, tree["model"], "model")
+        self.faults.attempt(check_picture_sizes, model, datasets)
         if self.faults:  # else it is told where the data are opened
             self._check_start(run_checked, datasets)
             return None

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lavis.common.config_errors import WRONG, Fault, Faults
 from lavis.common.errors import ConfigError
+from lavis.common.foreign_files import foreign_kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ def read_yaml(path: Path) -> DictConfig:
     """
     if not path.is_file():
         raise ConfigError(f"no such config file: {path}")
+    kind = foreign_kind_of(path) if path.stat().st_size else None
+    if kind is not None:
+        raise ConfigError(f"{path} is {kind}")
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)

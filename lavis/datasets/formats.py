@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lavis.common.errors import DataError
+from lavis.common.foreign_files import foreign_kind_of
 from lavis.common.refusals import DECODE_REFUSALS, brief
 from lavis.datasets.built_files import built_once, cache_folder, digest_of, file_identity
 from lavis.datasets.folder_files import RECORDS, open_folder
@@ -41,6 +42,9 @@ def open_file(path: str, cache_dir: str | None = None) -> list[RecordFile]:
         return open_folder(path, lambda inner: open_file(inner, cache_dir))
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such record file or folder")
+    kind = foreign_kind_of(path) if os.path.getsize(path) else None
+    if kind is not None:
+        raise DataError(f"{path} is {kind}")
     name = path.lower()
     if name.endswith(_PACKED_TARS):
         raise DataError(f"{path}: a compressed tar has no random access; unpack it to .tar first")

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from lavis.common.errors import RecordError
+from lavis.common.foreign_files import foreign_kind_of
 from lavis.common.pixels import to_rgb
 from lavis.common.refusals import DECODE_REFUSALS, brief, printable
 
@@ -123,7 +124,9 @@ def _open(file: PictureFile, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError:
         raise RecordError(f"oversized picture: {file.name} is over Pillow's limit") from None
     except Image.UnidentifiedImageError:
-        raise RecordError(f"broken picture: {file.name}: not a known picture format") from None
+        kind = foreign_kind_of(file.path, offset=file.offset or 0)
+        what = f"it is {kind}" if kind else "not a known picture format"
+        raise RecordError(f"broken picture: {file.name}: {what}") from None
     except DECODE_REFUSALS as error:
         raise RecordError(f"broken picture: {file.name}: {brief(error)}") from None
     width, height = image.size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -43,12 +45,15 @@ class BaseModel(nn.Module):
         config: the dataclass of the model's section.
         fresh_keys: prefixes of weights a checkpoint may lack: heads that a task adds.
         unused_keys: prefixes of weights a checkpoint may hold although this model has none.
+        stacks: prefix of weights in numbered layers -> the option that sets how many there are; a
+            checkpoint with another number of them is refused.
         uses_every_weight: every trainable weight gets a gradient in every step, so that processes
             need not look for those that do not.
     """
 
     fresh_keys: tuple[str, ...] = ()
     unused_keys: tuple[str, ...] = ()
+    stacks: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -95,7 +100,8 @@ class BaseModel(nn.Module):
             source: where they came from, for messages.
 
         Raises:
-            ConfigError: required weights are missing, or a shape does not fit.
+            ConfigError: required weights are missing, a shape does not fit, or a stack of layers
+                has another depth.
         """
         native = self.to_native(state)
         own = self.state_dict()
@@ -107,6 +113,7 @@ class BaseModel(nn.Module):
                 resized[name] = (tuple(old), tuple(new))
         report = self._report(native, own, resized, source)
         report.log()
+        self._check_layers(native, own, source)
         self._check_missing(report, strict_trainable, strict_frozen)
         fitted = {name: like(value, own[name]) for name, value in native.items() if name in own}
         self.load_state_dict(fitted, strict=False)
@@ -151,6 +158,26 @@ class BaseModel(nn.Module):
             f"{report.source} lacks {len(required)} weights the model needs: {shorten(required)}"
             f"{none}{hint}"
         )
+
+    def _check_layers(
+        self, native: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str
+    ) -> None:
+        """Compare the layers of each stack that both have; no option makes up for another depth."""
+        theirs = _layers(name for name in native if self._is_stacked(name))
+        for stack, layers in _layers(name for name in own if self._is_stacked(name)).items():
+            found = theirs.get(stack, layers)
+            if found == layers:
+                continue
+            option = next((o for s, o in self.stacks.items() if stack.startswith(s)), "")
+            same = found == set(range(len(found)))
+            hint = f"set {option}={len(found)}, or " if option and same else ""
+            raise ConfigError(
+                f"{source} has {len(found)} layers of {stack}, the model has {len(layers)}; {hint}"
+                "name a checkpoint of the same depth"
+            )
+
+    def _is_stacked(self, name: str) -> bool:
+        return name.startswith(tuple(self.stacks)) if self.stacks else False
 
     def missing_hint(self, missing: list[str]) -> str:
         """Return what to do about missing weights, appended to the error."""
@@ -215,6 +242,16 @@ class ZeroInit(TorchFunctionMode):
             return func(*args, **kwargs)
         with torch.no_grad():
             return (args[0] if args else kwargs["tensor"]).zero_()
+
+
+def _layers(names: Iterable[str]) -> dict[str, set[int]]:
+    """Return the layer numbers of each stack: name up to the first number -> numbers."""
+    found: dict[str, set[int]] = {}
+    for name in names:
+        match = re.match(r"(.*?)\.(\d+)\.", name)
+        if match is not None:
+            found.setdefault(match[1], set()).add(int(match[2]))
+    return found
 
 
 def freeze(module: nn.Module) -> None:

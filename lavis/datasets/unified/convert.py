@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from lavis.common.errors import DataError, RecordError
+from lavis.common.errors import NothingDoneError, RecordError
 from lavis.common.refusals import DECODE_REFUSALS, record_errors
 from lavis.common.storage import AtomicFile
 from lavis.datasets.json_values import json_line
@@ -65,7 +65,7 @@ def convert(
         `items`, `records`, `rejected`, `reasons` (fixed phrase -> count).
 
     Raises:
-        DataError: no record could be made; `rejects` is written, `output` is left as it was.
+        NothingDoneError: no record could be made; `rejects` is written, `output` is left as it was.
     """
     counts: Counter[str] = Counter(items=0, records=0, rejected=0)
     reasons: Counter[str] = Counter()
@@ -91,7 +91,7 @@ def convert(
         if not counts["records"]:
             raise _NoRecordError  # the file is given up, and what was there before stays
     if not counts["records"]:
-        raise DataError(
+        raise NothingDoneError(
             f"{output}: not written, as no record could be made of {counts['items']} items"
             + "".join(f"; {count} set aside, {reason}" for reason, count in reasons.most_common(3))
             + (f"; reasons by item: {rejects}" if reasons else "")

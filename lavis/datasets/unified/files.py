@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lavis.common.errors import DataError, RecordError
+from lavis.common.foreign_files import foreign_kind_of
 from lavis.common.refusals import DECODE_REFUSALS, brief, printable, record_errors
 from lavis.datasets.json_lists import list_elements
 from lavis.datasets.records import parse_object
@@ -44,6 +45,9 @@ def open_text(path: Path) -> IO[str]:
 def _open_bytes(path: Path) -> IO[bytes]:
     if not path.is_file():
         raise DataError(f"no such file: {path}")
+    kind = foreign_kind_of(path) if path.stat().st_size else None
+    if kind is not None:
+        raise DataError(f"{path} is {kind}")
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")  # type: ignore[return-value]
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lavis.common.checkpoint import read_state_dict
+from lavis.common.checkpoint import read_state_dict, shorten
+from lavis.common.errors import ConfigError
 from lavis.common.sharded import as_bytes, named_weights
 from lavis.models.base import BaseModel, ZeroInit, freeze, group_parameters, in_parts
 from lavis.models.blip2 import keys
@@ -40,6 +42,13 @@ class Blip2Base(BaseModel):
     """
 
     qformer_reads_text = True
+    stacks = MappingProxyType(
+        {
+            "visual_encoder.": "model.vit.depth",
+            "qformer.model.encoder.": "model.qformer.num_hidden_layers",
+            "language_model.": "",
+        }
+    )
 
     def __init__(self, config: Blip2Config) -> None:
         super().__init__(config)
@@ -203,7 +212,15 @@ class Blip2Base(BaseModel):
             return
         strict = bool(config.checkpoint) and not config.allow_missing
         source = " + ".join(sources)
-        self.load_state(state, strict_trainable=strict, strict_frozen=strict, source=source)
+        report = self.load_state(
+            state, strict_trainable=strict, strict_frozen=strict, source=source
+        )
+        absent = [name for name in report.missing if name.startswith(TOWER)]
+        if absent and not config.allow_missing:  # the tower's own file is not the whole tower
+            hint = self.missing_hint(absent)
+            raise ConfigError(
+                f"{source} lacks {len(absent)} weights of the tower: {shorten(absent)}{hint}"
+            )
 
     def _tower_file(self) -> str | None:
         config = self.config
@@ -221,9 +238,16 @@ class Blip2Base(BaseModel):
         prefix = TOWER
         if isinstance(self.visual_encoder, FeatureMapTower):
             prefix += "" if any(name.startswith("body.") for name in tower) else "body."
-        own = self.state_dict()  # the published files hold one block and a head more
+        own = self.state_dict()
         named = {prefix + name: value for name, value in tower.items()}
-        return {name: value for name, value in named.items() if name in own}
+        # The published files hold one block, a norm and a head more. Other blocks stay, so that a
+        # file of another depth is refused.
+        blocks, last = f"{TOWER}blocks.", f"{TOWER}blocks.{self.visual_encoder.depth}."
+        return {
+            name: value
+            for name, value in named.items()
+            if name in own or (name.startswith(blocks) and not name.startswith(last))
+        }
 
     def load_state(self, *args: Any, **kwargs: Any) -> Any:
         """See `BaseModel.load_state`."""

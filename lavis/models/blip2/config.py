@@ -137,6 +137,11 @@ class Blip2Config:
             _check_checkpoint(f"model.{key}", self.checkpoint, f"model.load_{key}")
 
     @property
+    def picture_size(self) -> int | None:
+        """Edge that processors must give; a feature-map tower takes any."""
+        return self.image_size if self.vit.out_indices is None else None
+
+    @property
     def checkpoint(self) -> str | None:
         """The weights to load, or None for none."""
         if self.load_finetuned:

@@ -19,6 +19,7 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerAttention, Bl
 
 from lavis.common.config import CONFIG_ROOT
 from lavis.common.errors import ConfigError
+from lavis.common.foreign_files import foreign_kind_of
 from lavis.models.blip2.config import QFormerConfig
 
 VOCABULARY = CONFIG_ROOT / "tokenizers" / "bert-base-uncased" / "vocab.txt"
@@ -30,6 +31,9 @@ Groups = tuple[tuple[int, int], ...]  # runs of rows: (pictures, texts of each)
 def build_tokenizer(config: QFormerConfig) -> BertTokenizer:
     """Return the lower-casing word-piece tokenizer with `[DEC]` added as start of a caption."""
     path = Path(config.vocab).expanduser() if config.vocab else VOCABULARY
+    kind = foreign_kind_of(path)
+    if kind is not None:
+        raise ConfigError(f"model.qformer.vocab: {path} is {kind}")
     vocabulary = load_vocab(str(path))
     for token in SPECIAL_TOKENS:
         if token not in vocabulary:

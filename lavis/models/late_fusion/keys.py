@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lavis.common.checkpoint import plain_names
 from lavis.common.errors import ConfigError
 from lavis.models.late_fusion.families import UNUSED
 
@@ -75,9 +76,7 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
 def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights of any known file under our names; what is never used is left out."""
     native: dict[str, Tensor] = {}
-    wrapped = bool(state) and all(name.startswith("module.") for name in state)
-    for name, value in state.items():
-        name = name.removeprefix("module.") if wrapped else name
+    for name, value in plain_names(state, "the checkpoint").items():
         if name.startswith(UNUSED):
             continue
         if name.startswith(_THEIR_TOWER):

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ class LateFusion(FusionBase):
     """
 
     config_class = LateFusionConfig
+    stacks = MappingProxyType({"llm.": "", "fusion_layer.": ""})
 
     @property
     def uses_every_weight(self) -> bool:

@@ -200,3 +200,74 @@ def test_weights_about_to_be_replaced_are_not_drawn(tiny_config, golden, tmp_pat
     assert not bare.qformer.model.encoder.layer[0].intermediate.dense.weight.any()
     assert bare.qa_head[0].weight.any() and bare.query_tokens.any()  # a file may lack the heads
     assert Blip2Critic(tiny_config()).visual_encoder.blocks[0].mlp.fc1.weight.any()
+
+
+LAYERS = {
+    "visual_encoder.blocks": r"model\.vit\.depth",
+    "Qformer.bert.encoder.layer": r"model\.qformer\.num_hidden_layers",
+}
+
+
+def with_layers(state, stack, count):
+    """Return weights with `count` layers of a stack: the first ones, or copies of the last."""
+    numbers = {int(k[len(stack) + 1 :].split(".")[0]) for k in state if k.startswith(f"{stack}.")}
+    last = f"{stack}.{max(numbers)}."
+    found = {}
+    for name, value in state.items():
+        if not name.startswith(f"{stack}.") or int(name[len(stack) + 1 :].split(".")[0]) < count:
+            found[name] = value
+        if name.startswith(last):
+            for number in range(max(numbers) + 1, count):
+                found[name.replace(last, f"{stack}.{number}.")] = value
+    return found, len(numbers)
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+@pytest.mark.parametrize("change", [-1, 1])
+@pytest.mark.parametrize("stack", LAYERS)
+def test_another_depth_is_refused(tiny_config, golden, tmp_path, stack, change, allow_missing):
+    _, own = with_layers(golden.state, stack, 1)
+    state, _ = with_layers(golden.state, stack, own + change)
+    torch.save({"model": state}, tmp_path / "critic.pth")
+    wanted = (
+        rf"critic\.pth has {own + change} layers of \S+, the model has {own}; "
+        rf"set {LAYERS[stack]}={own + change}, or name a checkpoint of the same depth"
+    )
+    with pytest.raises(ConfigError, match=wanted):
+        built(tiny_config, pretrained=str(tmp_path / "critic.pth"), allow_missing=allow_missing)
+
+
+def test_a_layer_that_is_missing_in_between_is_refused(tiny_config, golden, tmp_path):
+    state = {k: v for k, v in golden.state.items() if not k.startswith("visual_encoder.blocks.1.")}
+    torch.save({"model": state}, tmp_path / "critic.pth")
+    with pytest.raises(ConfigError, match=r"has 2 layers of visual_encoder\.blocks.*3; name a"):
+        built(tiny_config, pretrained=str(tmp_path / "critic.pth"), allow_missing=True)
+
+
+@pytest.mark.parametrize("change", [-1, 2])
+def test_a_tower_file_of_another_depth_is_refused(tiny_config, golden, tmp_path, change):
+    state, _ = with_layers(tower_of(golden), "visual_encoder.blocks", 3 + change)
+    plain = {k.removeprefix("visual_encoder."): v for k, v in state.items()}
+    torch.save(plain, tmp_path / "tower.pth")
+    torch.save({"model": as_written_by_the_trainer(golden)}, tmp_path / "critic.pth")
+    vit = VitConfig(embed_dim=64, depth=3, num_heads=4, weights=str(tmp_path / "tower.pth"))
+    with pytest.raises(ConfigError, match=r"tower\.pth has . layers of visual_encoder\.blocks"):
+        built(tiny_config, pretrained=str(tmp_path / "critic.pth"), vit=vit)
+    with pytest.raises(ConfigError, match=r"layers of visual_encoder\.blocks"):
+        Blip2Critic.from_config(tiny_config(load_pretrained=False, vit=vit))
+
+
+def test_half_a_tower_without_a_checkpoint_is_refused(tiny_config, golden, tmp_path):
+    plain = {k.removeprefix("visual_encoder."): v for k, v in tower_of(golden).items()}
+    del plain["pos_embed"]
+    torch.save(plain, tmp_path / "tower.pth")
+    vit = VitConfig(embed_dim=64, depth=3, num_heads=4, weights=str(tmp_path / "tower.pth"))
+    with pytest.raises(ConfigError, match=r"tower\.pth lacks 1 weights of the tower: visual_enc"):
+        Blip2Critic.from_config(tiny_config(load_pretrained=False, vit=vit))
+
+
+def test_a_compiled_and_wrapped_model_loads(tiny_config, golden, score, tmp_path):
+    state = {f"module._orig_mod.{k}": v for k, v in golden.state.items()}
+    torch.save({"model": state}, tmp_path / "critic.pth")
+    logits = score(built(tiny_config, pretrained=str(tmp_path / "critic.pth")))
+    torch.testing.assert_close(logits, golden.outputs["itm_logits"], rtol=0, atol=1e-4)
