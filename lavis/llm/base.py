@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from lavis.common.cache import make_key
+from lavis.common.pixels import to_rgb
+from lavis.common.refusals import DECODE_REFUSALS
 
+_ORIENTATION = 0x0112  # tag of EXIF
 VERSION = 1  # of the content of a stored reply
 
 Message = dict[str, Any]  # {"role", "content"} of the OpenAI chat format
@@ -139,7 +143,7 @@ def content_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
 
 
 def image_part(image: bytes | str | Path, mime: str | None = None) -> dict[str, Any]:
-    """Return a message part that shows a picture.
+    """Return a message part that shows a picture, in the frame in which it is stored.
 
     Args:
         image: bytes of a picture file, or its path.
@@ -151,8 +155,27 @@ def image_part(image: bytes | str | Path, mime: str | None = None) -> dict[str, 
     else:
         content = Path(image).read_bytes()
         mime = mime or mimetypes.guess_type(str(image))[0] or "image/jpeg"
+    content, mime = _as_stored(content, mime)
     url = f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
     return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _as_stored(content: bytes, mime: str) -> tuple[bytes, str]:
+    """Return a picture that no server turns: without its orientation tag, where it has one.
+
+    Boxes count pixels of the stored frame, as everywhere; see `lavis.common.pixels`.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.getexif().get(_ORIENTATION, 1) == 1:
+                return content, mime
+            buffer = io.BytesIO()
+            to_rgb(image).save(buffer, "PNG")
+    except DECODE_REFUSALS:  # no picture that we know; the server says what it is
+        return content, mime
+    return buffer.getvalue(), "image/png"
 
 
 def message_texts(messages: Sequence[Message]) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lavis.common.refusals import REFUSALS
 from lavis.common.storage import write_text
 from lavis.llm.base import Ask, ChatReply, ChatRequest
 from lavis.llm.batch_job import Job, JobFile, request_line, unfinished_jobs
@@ -213,7 +214,7 @@ class BatchBackend:
                     try:
                         item = json.loads(line)
                         key, answer = item["custom_id"], item.get("response") or {}
-                    except (ValueError, KeyError, TypeError, AttributeError):
+                    except REFUSALS:
                         continue  # counts as a line that never came
                     status = answer.get("status_code") or 500
                     content = answer.get("body")

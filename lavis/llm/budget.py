@@ -21,6 +21,7 @@ from typing import Any, Literal, TextIO
 from filelock import FileLock, Timeout
 
 from lavis.common.errors import ConfigError
+from lavis.common.refusals import REFUSALS
 from lavis.common.storage import write_text
 from lavis.llm.config import CapsConfig, LlmConfig
 
@@ -252,7 +253,7 @@ def _read(path: Path) -> tuple[Totals, dict[str, Totals]]:
             try:
                 line = json.loads(text)
                 amount = Totals(**line["totals"])
-            except (ValueError, KeyError, TypeError):
+            except REFUSALS:
                 if text.endswith("\n"):
                     raise ConfigError(
                         f"{path}, line {number}: damaged; what was spent is not known. Look at "

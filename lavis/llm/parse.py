@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lavis.common.refusals import REFUSALS
 from lavis.llm.region_text import Tokens, region_ids, render, tokenize, tokenize_handles, words
 from lavis.llm.scene import Scene
 
@@ -97,7 +98,7 @@ def read_reply(text: str, finish_reason: str) -> list[QarItem]:
     cut = finish_reason == "length"
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
+    except REFUSALS:
         value = _first_object(text)
     if value is None:
         if cut:
@@ -125,7 +126,7 @@ def _first_object(text: str) -> Any:
     for match in list(re.finditer(r"\{", text))[:20]:
         try:
             value, _ = decoder.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
+        except REFUSALS:
             continue
         if isinstance(value, dict) and "items" in value:
             return value

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lavis.common.errors import ConfigError
+from lavis.common.refusals import REFUSALS
 from lavis.llm.base import ChatReply, ChatRequest
 from lavis.llm.config import OpenAIConfig
 
@@ -114,7 +115,7 @@ class Connection:
         try:
             answer = json.loads(text)
             return self._reply(key, answer)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        except REFUSALS:
             found = self.hide(text[:80])
             reason = f"the server's answer is no chat completion: {found!r}"
             return Problem("transient", reason, cost="unknown")
@@ -205,5 +206,5 @@ def retry_after(headers: dict[str, str]) -> float | None:
     try:
         return max(0.0, email.utils.parsedate_to_datetime(lower["retry-after"]).timestamp()
                    - time.time())  # fmt: skip
-    except (ValueError, TypeError, KeyError):
+    except REFUSALS:
         return None

@@ -235,3 +235,48 @@ def test_scored_rows_whose_rationale_says_nothing_are_counted(
     assert json.loads((tmp_path / "summary.json").read_text())["empty_rationale"] == 2
     page = " ".join((tmp_path / "report.html").read_text().split())
     assert "<b>2</b><span>scored without a rationale's words" in page
+
+
+class CaptionModel:
+    """P(accept) is the number in `What is in this image? Answer: 0.25 ...`."""
+
+    def predict(self, samples):
+        words = [text.split("Answer: ")[1].split()[0] for text in samples["text_input"]]
+        scores = torch.tensor([float(word) for word in words])
+        prediction = torch.stack([1 - scores, scores], dim=1)
+        return {"prediction": prediction, "logits": prediction.log()}
+
+
+def test_names_that_are_not_utf8_reach_every_file(run, tmp_path):
+    from PIL import Image
+
+    from lavis.datasets.builders import build_dataset
+    from lavis.datasets.config import LaionConfig
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    captions = {"caf\udce9": "0.9 cup", "naïve 😀": "0.2 cup", "x\udcff": ""}
+    for name, caption in captions.items():
+        Image.new("RGB", (8, 6), (200, 0, 0)).save(folder / f"{name}.png")
+        (folder / f"{name}.json").write_text(json.dumps({"caption": caption}))
+    config = LaionConfig(
+        build_info={"annotations": {"test": {"storage": str(folder)}}},
+        vis_processor={"eval": {"name": "blip_image_eval", "image_size": 8}},
+        text_processor={"eval": {"name": "base"}},
+    )
+    dataset = build_dataset("laion_sample_extracted", config, "test")
+    task = Task(ClassificationConfig(keep_above=[0.5]))
+    metrics = run(task, dataset, CaptionModel(), tmp_path)
+    assert (metrics["scored"], metrics["rejected"]) == (2, 1)
+    rows = json.loads((tmp_path / "result" / "test_epochbest.json").read_text("utf-8"))
+    assert [row["instance"] for row in rows] == ["caf\\xe9", "naïve 😀"]
+    (reject,) = read_lines(tmp_path / "rejects.jsonl")
+    assert reject["file"].endswith("pictures/x\\xff.png")
+    written = [p for p in tmp_path.rglob("*") if p.suffix in (".jsonl", ".html", ".parquet")]
+    assert {p.suffix for p in written} == {".jsonl", ".html", ".parquet"}
+    for path in written:
+        if path.suffix == ".parquet":
+            cells = [str(cell) for row in pq.read_table(path).to_pylist() for cell in row.values()]
+            assert any("caf\\xe9" in cell for cell in cells)
+        else:
+            path.read_text("utf-8")

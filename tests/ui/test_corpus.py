@@ -8,13 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from odd_values import as_json, spoiled
 
-from lavis.common.errors import ConfigError, DataError
+from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.ui.corpus_index import open_index, read_scores
 from lavis.ui.corpus_query import CorpusQuery, Filter, export_rows, page_of, parse_words
-from lavis.ui.shown import open_corpus
+from lavis.ui.judgements import content_key
+from lavis.ui.label_queue import read_items
+from lavis.ui.shown import RecordViewer, open_corpus
 
 WORDS = ["red", "blue", "cat", "dog", "café", "hat"]
 
@@ -226,3 +229,30 @@ def test_the_index_is_made_once_and_anew_for_a_changed_file(world):
     assert (
         subprocess.run(["ls", cache], capture_output=True, text=True).stdout.count("sqlite\n") == 3
     )
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_odd_records_are_indexed_shown_or_refused(world, data):
+    good = {**world.record(), "prediction": 0.5}
+    records = [good, *(data.draw(spoiled(good)) for _ in range(12))]
+    dataset = world.open([as_json(record) for record in records])
+    index = open_index(dataset, cache_dir=str(world.folder / "cache"))
+    assert len(index) == 13 and index.bad == sum(index.columns.reasons.values())
+    viewer = RecordViewer(dataset)
+    for row in range(13):
+        try:
+            shown = viewer.show(row)
+            content_key(dataset.record(row))
+            assert shown.parts
+        except RecordError as error:
+            assert row and error.reason
+    items = read_items(dataset)
+    assert items.items[0].index == 0
+    assert len(items.items) + len(items.rejects) + items.duplicates == 13
