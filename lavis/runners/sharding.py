@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 import torch.distributed as torch_dist
 from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
@@ -76,8 +75,6 @@ def check_launch() -> None:
             "ACCELERATE_USE_FSDP is set, but no processes are there to share the weights; start "
             "with accelerate launch --use_fsdp --fsdp_version 2 --num_processes N"
         )
-    if not hasattr(FSDPModule, "reset_iter_state"):
-        raise ConfigError(f"FSDP needs torch 2.14, this is {torch.__version__}; launch without it")
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise ConfigError("accelerate's FSDP of version 1 does not work here; add --fsdp_version 2")
     plugin = FullyShardedDataParallelPlugin()
