@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(config: Sections, generation: Generation) -> int:
     """Generate, write the files, and say what was made."""
-    from lavis.common.journal import Journal, JournalReader
+    from lavis.common.journal import Journal, JournalReader, check_segments
     from lavis.common.logger import Progress, setup_logging
     from lavis.common.provenance import describe_environment, write_provenance
     from lavis.llm.client import build_client
@@ -76,10 +76,11 @@ def run(config: Sections, generation: Generation) -> int:
     setup_logging()
     folder = Path(config["run"].output_dir)
     seed = config["generate"].seed or 0
+    fingerprint = generation.fingerprint(config["llm"])
+    check_segments(folder / "journal", fingerprint)  # before anything is written
     write_provenance(
         folder, config.to_yaml(), describe_environment(seed=seed, run_id="", world_size=1)
     )
-    fingerprint = generation.fingerprint(config["llm"])
     with (
         build_client(config["llm"], folder / "llm") as client,
         Journal(folder / "journal", fingerprint) as journal,

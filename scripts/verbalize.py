@@ -83,6 +83,7 @@ def _verbalize(config: Sections, *, dry_run: bool) -> int:
             for name, (left, total) in job.left().items():
                 print(f"{name}: {left} of {total} pictures left")
         return 0
+    job.accept()
     if world.is_main:
         made_with = describe_environment(seed=run.seed, run_id=world.run_id, world_size=world.size)
         write_provenance(Path(run.output_dir), config.to_yaml(), made_with)

@@ -207,13 +207,13 @@ class World:
         of them may write. An error that is for the user is raised on every rank.
 
         Raises:
-            ConfigError, DataError: as `make` on rank 0.
+            ConfigError, DataError, RunError, OSError: as `make` on rank 0.
         """
         value, refusal = None, None
         if self.is_main:
             try:
                 value = make()
-            except (ConfigError, DataError) as error:
+            except (ConfigError, DataError, RunError, OSError) as error:
                 refusal = error
         value, refusal = self.broadcast((value, refusal), what)
         if refusal is not None:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import functools
 from collections.abc import Iterable
+from typing import Any
+
+_LASTING = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
+)
 
 
 class ConfigError(ValueError):
@@ -29,15 +36,33 @@ class NothingDoneError(RunError):
 
 
 class RecordError(DataError):
-    """One record cannot be used; the run sets it aside with `reason` and goes on."""
+    """One record cannot be used; the run sets it aside with `reason` and goes on.
 
-    def __init__(self, reason: str) -> None:
+    Args:
+        reason: a fixed phrase, a colon, and what was found.
+        paths: files that are not there, or are no picture: once they change, the record may do.
+        may_pass: the fault may pass without a change to any file, as a disk's or a server's does:
+            the next start tries the record again.
+    """
+
+    def __init__(self, reason: str, *, paths: Iterable[str] = (), may_pass: bool = False) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.paths, self.may_pass = reason, tuple(paths), may_pass
 
-    def __reduce__(self) -> tuple[type[RecordError], tuple[str]]:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
         """Survive pickling between data-loading processes."""
-        return type(self), (self.reason,)
+        make = functools.partial(type(self), paths=self.paths, may_pass=self.may_pass)
+        return make, (self.reason,)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether what the system refused may be granted later, the files being as they are.
+
+    A file that is missing is none of this: it is noted, and looked for by the next start. Nor is
+    what a decoder says of a picture's bytes, which comes without an error number.
+    """
+    number = getattr(error, "errno", None)
+    return isinstance(error, MemoryError) or (number is not None and number not in _LASTING)
 
 
 def nearest(name: str, names: Iterable[str], *, most: int = 3) -> str:

@@ -69,7 +69,7 @@ def read_state(path: str) -> State:
 
 
 class Watch:
-    """Notes on the inputs of one unit; each is added before it is read.
+    """Notes on the inputs of one unit, each of which is added before it is read.
 
     Args:
         places: folders of the job, absolute.
@@ -77,15 +77,26 @@ class Watch:
     """
 
     def __init__(self, places: Sequence[str], *, with_digests: bool = True) -> None:
-        self._places = places
+        self._places = [os.path.abspath(place) for place in places]
         self._with_digests = with_digests
         self._before: dict[Input, State] = {}
 
-    def add(self, inputs: Iterable[Input]) -> None:
-        """Take down what files are, before they are read."""
-        for one in inputs:
-            if one not in self._before:
-                self._before[one] = read_state(one.path)
+    def add(self, one: Input) -> None:
+        """Take down what a file is, before it is read."""
+        if one not in self._before:
+            self._before[one] = read_state(one.path)
+
+    def add_known(self, path: str, state: State) -> None:
+        """Take down what a file was when it was found, before it is read."""
+        self._before.setdefault(Input(os.path.abspath(path)), state)
+
+    def add_refused(self, path: str) -> None:
+        """Take down a file that was not there, or was refused for what it is.
+
+        If it is there by now, it came since; then the next start looks again.
+        """
+        state = read_state(path)
+        self._before.setdefault(Input(os.path.abspath(path)), None if state is None else False)
 
     def notes(self) -> list[Note]:
         """Return the notes, after everything was read."""
@@ -94,7 +105,7 @@ class Watch:
     def _note(self, one: Input, state: State) -> Note:
         digest = None
         if state and self._with_digests:
-            digest = _digest(one)
+            digest = input_digest(one)
         if state is not False and read_state(one.path) != state:
             state = False
         note = [*_placed(one.path, self._places), state, digest]
@@ -102,16 +113,17 @@ class Watch:
 
 
 def _placed(path: str, places: Sequence[str]) -> tuple[int, str]:
-    """Return which folder holds a path, and the rest of it; -1 and the whole path for none."""
+    """Return which folder holds a path, the innermost one, and the rest; -1 and all for none."""
     path = os.path.abspath(path)
-    for number, place in enumerate(places):
-        inside = os.path.join(place, "")
-        if path.startswith(inside):
-            return number, path[len(inside) :]
-    return -1, path
+    inside = [os.path.join(place, "") for place in places]
+    holding = [number for number, place in enumerate(inside) if path.startswith(place)]
+    if not holding:
+        return -1, path
+    number = max(holding, key=lambda n: len(inside[n]))
+    return number, path[len(inside[number]) :]
 
 
-def _digest(one: Input) -> str | None:
+def input_digest(one: Input) -> str | None:
     """Return the digest of an input's bytes, or None where they cannot be read."""
     state = hashlib.blake2b(digest_size=16)
     try:
@@ -186,4 +198,4 @@ def _is_same(note: Note, places: Sequence[str], state: Callable[[str], State]) -
     if not parts and now[0] != before[0]:
         return False
     ranges = tuple((offset, size) for offset, size in parts[0]) if parts else ()
-    return _digest(Input(path, ranges)) == digest
+    return input_digest(Input(path, ranges)) == digest

@@ -222,13 +222,18 @@ class Finished:
         return sorted(unit for unit, (*_, again) in self.units.items() if again)
 
 
-def finished(folder: str | Path, fingerprint: Mapping[str, Any]) -> Finished:
+def finished(
+    folder: str | Path, fingerprint: Mapping[str, Any], *, partly: bool = False
+) -> Finished:
     """Return what earlier starts have finished; writes nothing.
+
+    Args:
+        partly: `fingerprint` lacks what is not known yet; see `check_segments`.
 
     Raises:
         ConfigError: the folder holds segments of another fingerprint.
     """
-    segments = open_segments(Path(folder), fingerprint)
+    segments = open_segments(Path(folder), fingerprint, partly=partly)
     units: dict[int, tuple[int, int, int, bool]] = {}
     for number, segment in enumerate(segments):
         for unit in scan_segment(segment.path):
@@ -371,8 +376,22 @@ def scan_segment(path: Path) -> Iterator[CommittedUnit]:
             offset += len(line)
 
 
-def open_segments(folder: Path, fingerprint: Mapping[str, Any]) -> list[Segment]:
+def check_segments(folder: str | Path, fingerprint: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds segments of another fingerprint; reads their headers only.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
+    open_segments(Path(folder), fingerprint)
+
+
+def open_segments(
+    folder: Path, fingerprint: Mapping[str, Any], *, partly: bool = False
+) -> list[Segment]:
     """Return the folder's segments by start, after checking whose they are; writes nothing.
+
+    Args:
+        partly: keys of the segments' fingerprints that `fingerprint` lacks count for nothing.
 
     Raises:
         ConfigError: a segment carries another fingerprint; the message names what differs.
@@ -385,8 +404,11 @@ def open_segments(folder: Path, fingerprint: Mapping[str, Any]) -> list[Segment]
         if not line.endswith(b"\n"):
             continue  # killed while writing its header: holds nothing
         header, problem = _header(line)
-        if not problem and header["fingerprint"] != ours:
-            problem = difference(header["fingerprint"], ours)
+        if not problem:
+            theirs = header["fingerprint"]
+            if partly:
+                theirs = {key: value for key, value in theirs.items() if key in ours}
+            problem = difference(theirs, ours)
         if problem:
             raise ConfigError(
                 f"{folder}: this journal belongs to another job ({problem}); choose another "

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.errors import ConfigError, DataError, RecordError, may_pass
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def record_errors(what: str = "wrong type", *, decoding: bool = False) -> Iterat
         logger.debug("a record is refused", exc_info=True)
         if isinstance(error, KeyError) and len(error.args) == 1:
             raise RecordError(f"missing field: {printable(str(error.args[0]))[:60]}") from None
-        raise RecordError(f"{what}: {brief(error)}") from None
+        raise RecordError(f"{what}: {brief(error)}", may_pass=may_pass(error)) from None
 
 
 def brief(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from lavis.common.content import file_state
 from lavis.common.errors import DataError, RecordError
 from lavis.common.refusals import DECODE_REFUSALS, REFUSALS, brief, printable, record_errors
 from lavis.datasets.built_files import built_once, cache_folder, digest_of, file_identity
@@ -56,7 +57,7 @@ class ArrowFile(RecordFile):
         super().__init__(path)
         self._data_path = data_path or path
         self._image_key = image_key
-        self._mtime_ns = os.stat(path).st_mtime_ns
+        self._state = file_state(path)
         self._batches: list[Any] | None = None
         self._first = [0]
         for batch in self.batches:
@@ -165,7 +166,10 @@ class ArrowFile(RecordFile):
         if not 0 <= offset <= self._size - size:
             raise RecordError(f"broken picture: {self.path} is compressed; write it uncompressed")
         name = f"{os.path.basename(self.path)}#{row}"
-        return PictureFile(name, self._data_path, size, self._mtime_ns, offset)
+        state = self._state
+        return PictureFile(
+            name, self._data_path, size, state.mtime_ns, offset, ctime_ns=state.ctime_ns
+        )
 
     @staticmethod
     def _picture_name(column: Any, place: int) -> str | None:

@@ -7,6 +7,7 @@ and drawn pictures need no torch; it is imported when a tensor is made.
 from __future__ import annotations
 
 import abc
+import copy
 import hashlib
 import json
 import random
@@ -15,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.inputs import Input
 from lavis.common.refusals import record_errors
 from lavis.datasets.config import DatasetConfig, is_train_split
 from lavis.datasets.lck_record import Region, check_inside
-from lavis.datasets.pictures import PictureFile, decode_picture
+from lavis.datasets.pictures import PictureFile, PictureRoot, decode_picture
 from lavis.datasets.records import RecordStore
 from lavis.processors import load_processor
 from lavis.processors.region import DrawnRegion, Palette, draw_regions, outline_width
@@ -100,6 +102,8 @@ class RecordDataset(abc.ABC):
 
     config_class: ClassVar[type[DatasetConfig]]
     has_pictures: bool = True  # False: `picture` is never called
+    reads_pictures: bool = True  # False: what stands for them was made before
+    pictures: PictureRoot  # where a data set has one
     palette: Palette = "released"
     line_width: int | Literal["auto"] = 2
 
@@ -182,7 +186,10 @@ class RecordDataset(abc.ABC):
         return self.store.place(index)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what rows and pictures depend on: files by name, size and time, and options."""
+        """Return what all rows depend on: record files by content, processors and options.
+
+        What only some rows depend on, such as their pictures, is left to `inputs`.
+        """
         return {
             "name": self.name,
             "split": self.split,
@@ -191,6 +198,29 @@ class RecordDataset(abc.ABC):
             "text_processor": self.text_processor.describe(),
             "options": self._options(),
         }
+
+    def places(self) -> list[str]:
+        """Return the folders that rows' own files lie in: that of records, roots of pictures."""
+        roots = [root.root for root in self._picture_roots()]
+        return [self.store.folder(), *roots]
+
+    def inputs(self, index: int) -> list[Input]:
+        """Return the files, or parts of files, that one row is read from, its picture apart."""
+        return self.store.inputs(index)
+
+    def names_only(self) -> RecordDataset:
+        """Return a copy whose rows name pictures without a look at them, as a plan needs them.
+
+        So a plan does not depend on which pictures are there today.
+        """
+        twin = copy.copy(self)
+        if hasattr(twin, "pictures"):
+            twin.pictures = PictureRoot(twin.pictures.root, must_exist=False)
+        return twin
+
+    def _picture_roots(self) -> list[PictureRoot]:
+        named = hasattr(self, "pictures") and self.config.picture_root(self.split)
+        return [self.pictures] if named else []
 
     def collate(
         self, rows: Sequence[Row], pictures: Tensor | None, image_index: Sequence[int]
@@ -233,8 +263,8 @@ class RecordDataset(abc.ABC):
         return samples
 
     def _options(self) -> dict[str, Any]:
-        """Return the section's own options that change rows or pictures, JSON-able."""
-        return {}
+        """Return the options that change rows or pictures, JSON-able."""
+        return self.config.options(self.split)
 
     def _picture_key(self, drawing: Drawing) -> str:
         """Return a hash of all that the tensor, or the reason why there is none, depends on."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lavis.common.content import content_digest
 from lavis.common.storage import AtomicPath
 
 logger = logging.getLogger(__name__)
@@ -35,10 +36,9 @@ def digest_of(parts: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def file_identity(path: str | os.PathLike[str]) -> list[str | int]:
-    """Return where a file is, its size and its change time."""
-    status = os.stat(path)
-    return [os.path.realpath(path), status.st_size, status.st_mtime_ns]
+def file_identity(path: str | os.PathLike[str]) -> list[str]:
+    """Return a file's endings, by which it is read, and its content, wherever it lies."""
+    return ["".join(Path(path).suffixes[-2:]).lower(), content_digest(path)]
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lavis.common.errors import DataError, RecordError
+from lavis.common.inputs import Input
 from lavis.common.refusals import REFUSALS
 from lavis.common.registry import datasets
 from lavis.datasets.arrow_files import open_tables
@@ -93,13 +94,12 @@ class CaptionDataset(RecordDataset):
         """Return the file of a row, and its line or row there."""
         return super().source(self._stored(index))
 
+    def inputs(self, index: int) -> list[Input]:
+        """Return the files, or parts of files, that a row is read from, its picture apart."""
+        return super().inputs(self._stored(index))
+
     def _stored(self, index: int) -> int:
         return index if self._rows is None else int(self._rows[index])
-
-    def _options(self) -> dict[str, Any]:
-        config = self.config
-        names = ("max_elements", "shuffle_data", "with_pictures")
-        return {name: getattr(config, name) for name in names}
 
 
 def chosen_rows(count: int, config: CaptionsConfig) -> np.ndarray | None:
@@ -220,8 +220,3 @@ class CaptionedImages(CaptionDataset):
 
     def _box(self, record: Mapping[str, Any]) -> Box | None:
         return read_box(record, self.config.box_key, self.config.box_format)
-
-    def _options(self) -> dict[str, Any]:
-        config = self.config
-        names = ("image_key", "text_key", "box_key", "box_format")
-        return {**super()._options(), **{name: getattr(config, name) for name in names}}

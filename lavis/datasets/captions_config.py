@@ -77,6 +77,7 @@ class PublishedConfig(CaptionsConfig):
     """
 
     local_files: ClassVar[str] = ""  # what `data_dir` may hold, for messages
+    UNREAD: ClassVar[frozenset[str]] = CaptionsConfig.UNREAD | {"data_dir"}
 
     data_dir: str | None = None
 
@@ -145,6 +146,7 @@ class WikiConfig(PublishedConfig):
     """
 
     local_files: ClassVar[str] = "wiki.train.raw, or the Parquet files of wikitext-103-raw-v1"
+    UNREAD: ClassVar[frozenset[str]] = PublishedConfig.UNREAD | {"tokenizer"}  # by its state
 
     wiki_num: Literal[2, 103] = 103
     tokenizer: str

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
@@ -36,6 +37,9 @@ _RETIRED = {
 class SplitSource:
     """Node `build_info.annotations.<split>`.
 
+    `UNREAD` names fields on which no row depends, since what they name is identified by what it
+    holds.
+
     Attributes:
         storage: record files, folders or shards; relative ones are joined to `ann_root`.
         region_mapping: JSONL of `{image, region_locations}`, beside or instead of `references`.
@@ -53,6 +57,8 @@ class SplitSource:
     no_regions: bool = False
     no_question: bool = False
     use_object_tags: bool = False
+
+    UNREAD: ClassVar[frozenset[str]] = frozenset({"storage", "region_mapping", "vis_root"})
 
     @model_validator(mode="before")
     @classmethod
@@ -113,6 +119,9 @@ class ProcessorPair:
 class DatasetConfig:
     """What every data set's section holds.
 
+    Every field is part of what rows depend on (`options`) but those of `UNREAD`: processors
+    describe themselves, and files and folders are identified by what they hold.
+
     Attributes:
         type: which default YAML the section started from.
         data_type: key of `build_info` that holds the picture root.
@@ -129,6 +138,19 @@ class DatasetConfig:
     max_pixels: int = DEFAULT_MAX_PIXELS
     follow_symlinks: bool = False
     cache_dir: str | None = None
+
+    UNREAD: ClassVar[frozenset[str]] = frozenset(
+        {"type", "data_type", "build_info", "vis_processor", "text_processor", "cache_dir"}
+    )
+
+    def options(self, split: str) -> dict[str, Any]:
+        """Return every option on which rows or pictures of a split depend, JSON-able."""
+        found: dict[str, Any] = {}
+        for node in (self, self.source(split)):
+            for one in dataclasses.fields(node):
+                if one.name not in node.UNREAD:
+                    found[one.name] = getattr(node, one.name)
+        return found
 
     def __post_init__(self) -> None:
         faults = []

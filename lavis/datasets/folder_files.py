@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lavis.common.errors import DataError, RecordError
+from lavis.common.errors import DataError, RecordError, may_pass
+from lavis.common.inputs import Input
 from lavis.common.pixels import is_picture
 from lavis.common.refusals import printable
 from lavis.datasets.pictures import PictureFile
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 LINES = tuple(f"{end}{packed}" for end in (".jsonl", ".ndjson") for packed in ("", ".gz", ".zst"))
 RECORDS = (*LINES, ".parquet", ".pq", ".tar")
+_NOTES = (".json", ".JSON")  # of the record beside a picture; the first one counts
 _SHOWN = 3  # names that a message gives as examples
 
 
@@ -52,14 +54,15 @@ class FolderFile(RecordFile):
         return record
 
     def _sidecar(self, stem: str) -> bytes:
-        for ending in (".json", ".JSON"):
+        for ending in _NOTES:
             try:
                 with open(os.path.join(self.path, stem + ending), "rb") as file:
                     return file.read()
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise RecordError(f"unreadable sidecar: {printable(str(error))}"[:200]) from None
+                reason = f"unreadable sidecar: {printable(str(error))}"[:200]
+                raise RecordError(reason, may_pass=may_pass(error)) from None
         raise RecordError(f"missing sidecar: {printable(stem)}.json")
 
     def picture(self, row: int) -> PictureFile:
@@ -72,18 +75,24 @@ class FolderFile(RecordFile):
         try:
             status = os.stat(path)
         except FileNotFoundError:
-            raise RecordError(f"missing image: {shown}") from None
-        return PictureFile(shown, path, status.st_size, status.st_mtime_ns)
+            raise RecordError(f"missing image: {shown}", paths=[path]) from None
+        return PictureFile(
+            shown, path, status.st_size, status.st_mtime_ns, ctime_ns=status.st_ctime_ns
+        )
 
     def place(self, row: int) -> dict[str, Any]:
         return {"file": printable(os.path.join(self.path, self._name(row))), "row": row}
 
     def identity(self) -> dict[str, Any]:
-        """Return name, number of pictures, a hash of their names, and the folder's change time."""
+        """Return name, number of pictures and a hash of their names."""
         digest = hashlib.blake2b(self._names.tobytes(), digest_size=16).hexdigest()
         name = printable(os.path.basename(os.path.normpath(self.path)))
-        changed = os.stat(self.path).st_mtime_ns
-        return {"name": name, "size": len(self), "names": digest, "mtime_ns": changed}
+        return {"name": name, "size": len(self), "names": digest}
+
+    def inputs(self, row: int) -> list[Input]:
+        stem = os.path.splitext(self._name(row))[0]
+        found = [Input(os.path.join(self.path, stem + ending)) for ending in _NOTES]
+        return found[:1] if os.path.exists(found[0].path) else found
 
 
 def is_hidden(name: str) -> bool:

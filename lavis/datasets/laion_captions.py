@@ -79,6 +79,3 @@ class LaionCaptions(CaptionDataset):
 
     def _fields(self, record: Mapping[str, Any]) -> dict[str, Any]:
         return {"instance": str(record.get("url"))}
-
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "short": self.config.short}

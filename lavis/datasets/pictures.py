@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import io
 import os
+import stat
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from lavis.common.errors import RecordError
+from lavis.common.errors import RecordError, may_pass
 from lavis.common.foreign_files import foreign_kind_of
 from lavis.common.pixels import to_rgb
 from lavis.common.refusals import DECODE_REFUSALS, brief, printable
@@ -34,6 +35,8 @@ class PictureFile:
         size: bytes.
         mtime_ns: change time of the file, so that a replaced picture gets another key.
         offset: first byte inside a tar; None for a file of its own.
+        ctime_ns: status time of the file, which tells a replaced picture even where size and change
+            time are the old one's.
     """
 
     name: str
@@ -41,10 +44,11 @@ class PictureFile:
     size: int
     mtime_ns: int
     offset: int | None = None
+    ctime_ns: int = 0
 
     def identity(self) -> list[str | int | None]:
         """Return what tells this picture's bytes from others; no machine path in it."""
-        return [self.name, self.size, self.mtime_ns, self.offset]
+        return [self.name, self.size, self.mtime_ns, self.offset, self.ctime_ns]
 
 
 class PictureRoot:
@@ -63,7 +67,9 @@ class PictureRoot:
         self.follow_symlinks = follow_symlinks
         self.must_exist = must_exist
         self._real = os.path.realpath(root)
-        self._find = functools.lru_cache(maxsize=65536)(self._look_up)
+        # what a name is stays so; the state of its file is asked for each time it is found
+        self._refused = functools.lru_cache(maxsize=65536)(self._refuse_name)
+        self._inside = functools.lru_cache(maxsize=65536)(self._is_inside)
 
     def __getstate__(self) -> dict[str, object]:
         kept = ("root", "follow_symlinks", "must_exist")
@@ -80,13 +86,34 @@ class PictureRoot:
         """
         if not isinstance(name, str):
             raise RecordError(f"wrong type: image is {type(name).__name__}, expected a path")
-        found = self._find(name)
-        if isinstance(found, str):
-            raise RecordError(found)
-        return found
+        reason = self._refused(name)
+        if reason is not None:
+            raise RecordError(reason)
+        path = os.path.join(self.root, name)
+        if not self.must_exist:
+            return PictureFile(name, path, 0, 0)
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError) as error:
+            if may_pass(error):
+                raise RecordError(f"unreadable image: {error}"[:300], may_pass=True) from None
+            raise RecordError(f"missing image: {name}"[:300], paths=[path]) from None
+        if not self.follow_symlinks and not self._inside(path):
+            reason = f"path leaves the image root: {name!r} is a link out of it"
+            raise RecordError(reason, paths=[path])
+        if not stat.S_ISREG(status.st_mode):
+            raise RecordError(f"missing image: {name} is not a file", paths=[path])
+        return PictureFile(
+            name, path, status.st_size, status.st_mtime_ns, ctime_ns=status.st_ctime_ns
+        )
 
-    def _look_up(self, name: str) -> PictureFile | str:
-        """Return the file, or the reason why there is none (so that both are remembered)."""
+    def _is_inside(self, path: str) -> bool:
+        real = os.path.realpath(path)
+        return real == self._real or real.startswith(os.path.join(self._real, ""))
+
+    @staticmethod
+    def _refuse_name(name: str) -> str | None:
+        """Return why a name cannot be a picture's, whatever files there are."""
         if not name.strip():
             return "missing image: the name is empty"
         if printable(name) != name:
@@ -94,20 +121,7 @@ class PictureRoot:
         parts = name.replace("\\", "/").split("/")
         if "\0" in name or ".." in parts or os.path.isabs(name) or parts[0].endswith(":"):
             return f"path leaves the image root: {name!r}"[:300]
-        path = os.path.join(self.root, name)
-        if not self.must_exist:
-            return PictureFile(name, path, 0, 0)
-        try:
-            real = os.path.realpath(path)
-            inside = real == self._real or real.startswith(os.path.join(self._real, ""))
-            if not inside and not self.follow_symlinks:
-                return f"path leaves the image root: {name!r} is a link out of it"
-            status = os.stat(path)
-        except (OSError, ValueError):
-            return f"missing image: {name}"[:300]
-        if not os.path.isfile(path):
-            return f"missing image: {name} is not a file"
-        return PictureFile(name, path, status.st_size, status.st_mtime_ns)
+        return None
 
 
 def _open(file: PictureFile, max_pixels: int) -> Image.Image:
@@ -120,7 +134,7 @@ def _open(file: PictureFile, max_pixels: int) -> Image.Image:
                 stream.seek(file.offset)
                 image = Image.open(io.BytesIO(stream.read(file.size)), formats=_FORMATS)
     except FileNotFoundError:
-        raise RecordError(f"missing image: {file.name}") from None
+        raise RecordError(f"missing image: {file.name}", paths=[file.path]) from None
     except Image.DecompressionBombError:
         raise RecordError(f"oversized picture: {file.name} is over Pillow's limit") from None
     except Image.UnidentifiedImageError:
@@ -128,7 +142,8 @@ def _open(file: PictureFile, max_pixels: int) -> Image.Image:
         what = f"it is {kind}" if kind else "not a known picture format"
         raise RecordError(f"broken picture: {file.name}: {what}") from None
     except DECODE_REFUSALS as error:
-        raise RecordError(f"broken picture: {file.name}: {brief(error)}") from None
+        reason = f"broken picture: {file.name}: {brief(error)}"
+        raise RecordError(reason, may_pass=may_pass(error)) from None
     width, height = image.size
     if width * height > max_pixels:
         image.close()
@@ -158,4 +173,5 @@ def decode_picture(file: PictureFile, max_pixels: int) -> Image.Image:
         try:
             return to_rgb(image)
         except DECODE_REFUSALS as error:
-            raise RecordError(f"broken picture: {file.name}: {brief(error)}") from None
+            reason = f"broken picture: {file.name}: {brief(error)}"
+            raise RecordError(reason, may_pass=may_pass(error)) from None

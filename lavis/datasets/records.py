@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import bisect
 import glob
+import hashlib
 import json
 import logging
 import mmap
@@ -20,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from lavis.common.content import content_digest
 from lavis.common.errors import DataError, RecordError
+from lavis.common.inputs import Input, input_digest
 from lavis.common.refusals import printable, record_errors
 from lavis.datasets.json_lists import check_json
 from lavis.datasets.json_values import RowConverter, struct_fields
@@ -54,10 +57,16 @@ class RecordFile(abc.ABC):
         return {"file": printable(self.path), "row": row}
 
     def identity(self) -> dict[str, Any]:
-        """Return what changes when the content does: name, size, change time."""
-        status = os.stat(self.path)
+        """Return name and content of the file; what `inputs` says of the rows is left out."""
         name = printable(os.path.basename(os.path.normpath(self.path)))
-        return {"name": name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        return {"name": name, "content": content_digest(self.path)}
+
+    def inputs(self, row: int) -> list[Input]:
+        """Return the files, or parts of the file, that a row is read from beside `identity`.
+
+        Its picture counts where it lies inside the file.
+        """
+        return []
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
@@ -277,8 +286,30 @@ class RecordStore:
         return file.place(row)
 
     def identity(self) -> list[dict[str, Any]]:
-        """Return name, size and change time of every file."""
+        """Return name and content of every file; what `inputs` says of the rows is left out."""
         return [file.identity() for file in self.files]
+
+    def inputs(self, index: int) -> list[Input]:
+        """Return the files, or parts of files, that a row is read from beside `identity`."""
+        file, row = self.find(index)
+        return file.inputs(row)
+
+    def folder(self) -> str:
+        """Return the folder that all files lie in, absolute."""
+        folders = [os.path.dirname(os.path.abspath(file.path)) for file in self.files]
+        return os.path.commonpath(folders) if folders else os.getcwd()
+
+    def whole_identity(self) -> list[dict[str, Any]]:
+        """Return `identity` with the content of everything that rows are read from."""
+        found = []
+        for file in self.files:
+            digest, parts = hashlib.blake2b(digest_size=16), False
+            for row in range(len(file)):
+                for one in file.inputs(row):
+                    digest.update(repr((os.path.basename(one.path), input_digest(one))).encode())
+                    parts = True
+            found.append({**file.identity(), **({"rows": digest.hexdigest()} if parts else {})})
+        return found
 
 
 def expand_paths(paths: Sequence[str]) -> list[str]:

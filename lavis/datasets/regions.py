@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lavis.common.errors import DataError, RecordError
 from lavis.datasets.base import Drawing, RecordDataset
-from lavis.datasets.config import DatasetConfig, RegionOptions
+from lavis.datasets.config import RegionOptions
 from lavis.datasets.formats import open_file
 from lavis.datasets.lck_record import (
     Region,
@@ -22,8 +21,6 @@ from lavis.datasets.pictures import PictureFile, PictureRoot, picture_size
 from lavis.datasets.records import JsonLinesFile
 from lavis.datasets.region_mapping import RegionMapping
 from lavis.processors.region import DrawnRegion, RegionTag
-
-_BASE_FIELDS = {f.name for f in dataclasses.fields(DatasetConfig)}
 
 
 class RegionDataset(RecordDataset):
@@ -41,13 +38,8 @@ class RegionDataset(RecordDataset):
         self.mapping = open_mapping(mapping, config.cache_dir) if mapping else None
 
     def _options(self) -> dict[str, Any]:
-        node = dataclasses.asdict(self.config)
-        options = {k: v for k, v in node.items() if k not in _BASE_FIELDS}
-        source = self.config.source(self.split)
-        for key in ("is_mc", "no_regions", "no_question", "use_object_tags"):
-            options[key] = getattr(source, key)
-        options["region_mapping"] = self.mapping.file.identity() if self.mapping else None
-        return options
+        mapping = self.mapping.file.identity() if self.mapping else None
+        return {**super()._options(), "region_mapping": mapping}
 
     def picture_file(self, index: int, record: Mapping[str, Any]) -> PictureFile:
         """Return the picture stored with the row, else the file its `image` names.

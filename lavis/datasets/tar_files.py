@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import hashlib
 import logging
 import os
 from collections import Counter
@@ -12,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from lavis.common.content import file_state
 from lavis.common.errors import RecordError
+from lavis.common.inputs import Input
 from lavis.common.pixels import PICTURE_SUFFIXES
 from lavis.common.refusals import printable, record_errors
 from lavis.datasets.pictures import PictureFile
@@ -22,6 +25,7 @@ from lavis.datasets.tar_members import TarMember, member_at, tar_members
 logger = logging.getLogger(__name__)
 
 _PICTURES = frozenset(suffix[1:] for suffix in PICTURE_SUFFIXES)
+_HEADER = 512  # bytes of a header, in which the name is
 _KINDS = ("json", "txt", "picture")
 _ENDINGS = (".json", ".txt", *PICTURE_SUFFIXES)
 
@@ -50,7 +54,7 @@ class TarFile(RecordFile):
                 self._problems[number] = sample.problem
         # header, record offset and size, picture offset and size; -1 where there is none; is text
         self._rows = np.frombuffer(rows, dtype=np.int64).reshape(-1, 6).copy()
-        self._mtime_ns = os.stat(path).st_mtime_ns
+        self._state = file_state(path)
         for kind, count in skipped.items():
             logger.info("%s: passed over %d %s", printable(path), count, kind)
 
@@ -75,7 +79,19 @@ class TarFile(RecordFile):
         if offset < 0:
             return None
         name = f"{self._name()}/{self._key(row)}"
-        return PictureFile(name, self.path, size, self._mtime_ns, offset)
+        _, mtime, ctime = self._state
+        return PictureFile(name, self.path, size, mtime, offset, ctime)
+
+    def identity(self) -> dict[str, Any]:
+        """Return name, number of rows, and a hash of where their members are."""
+        places = hashlib.blake2b(self._rows.tobytes(), digest_size=16)
+        places.update(repr(sorted(self._problems.items())).encode("utf-8", "backslashreplace"))
+        return {"name": self._name(), "size": len(self), "places": places.hexdigest()}
+
+    def inputs(self, row: int) -> list[Input]:
+        header, record, size, picture, picture_size, _ = self._rows[row].tolist()
+        members = ((header, _HEADER), (record, size), (picture, picture_size))
+        return [Input(self.path, tuple(part for part in members if part[0] >= 0))]
 
     def _check(self, row: int) -> None:
         if row in self._problems:

@@ -101,6 +101,9 @@ class CroppedVisualGenome(CaptionDataset):
         found = (os.path.join(root, name) for root in roots if root for name in _FOLDERS)
         return list(dict.fromkeys(os.path.normpath(f) for f in found if os.path.isdir(f)))
 
+    def _picture_roots(self) -> list[PictureRoot]:
+        return self.roots
+
     def _caption(self, record: Mapping[str, Any]) -> str:
         return read_text(record, "phrase")
 
@@ -111,6 +114,7 @@ class CroppedVisualGenome(CaptionDataset):
         number = record.get("image_id")
         if number is None:
             raise RecordError("missing field: image_id")
+        looked_for: list[str] = []
         for ending in _ENDINGS:
             for root in self.roots:
                 try:
@@ -118,8 +122,9 @@ class CroppedVisualGenome(CaptionDataset):
                 except RecordError as error:
                     if not error.reason.startswith("missing image"):
                         raise
+                    looked_for += error.paths
         folders = ", ".join(os.path.basename(root.root) for root in self.roots) or "(no folder)"
-        raise RecordError(f"missing image: {number}.jpg in {folders}")
+        raise RecordError(f"missing image: {number}.jpg in {folders}", paths=looked_for)
 
     def _box(self, record: Mapping[str, Any]) -> Box | None:
         box = read_box(record, _BOX, "xywh")

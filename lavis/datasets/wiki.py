@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.inputs import Input
 from lavis.common.registry import datasets
 from lavis.common.sentences import random_sentence
 from lavis.common.tokenizer import load_tokenizer
@@ -180,16 +181,22 @@ class WikiDataset(RecordDataset):
         number = index if self._rows is None else int(self._rows[index])
         return {"file": str(self.blocks.path), "row": number}
 
+    def places(self) -> list[str]:
+        """Return nothing: no row has a file of its own."""
+        return []
+
+    def inputs(self, index: int) -> list[Input]:
+        """Return nothing: no row has a file of its own."""
+        return []
+
     def fingerprint(self) -> dict[str, Any]:
         """Return what rows depend on; the name of the blocks' file stands for all they are of."""
-        config = self.config
-        options = {n: getattr(config, n) for n in ("max_elements", "shuffle_data", "with_pictures")}
         return {
             "name": self.name,
             "split": self.split,
             "blocks": self.blocks.path.name,
             "vis_processor": self.vis_processor.describe(),
-            "options": options,
+            "options": self.config.options(self.split),
         }
 
     def collate(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError, NothingDoneError
-from lavis.common.journal import Journal, JournalReader
+from lavis.common.inputs import Changed, changed_units
+from lavis.common.journal import Finished, Journal, JournalReader, check_segments, finished
 from lavis.common.logger import Progress
-from lavis.runners.identity import WeightDigest, scoring_identity
+from lavis.runners.identity import WeightDigest, plan_digest, scoring_identity
 from lavis.runners.loader import make_loader, to_device
 from lavis.runners.precision import autocast, evaluation_dtype
 from lavis.runners.watch import WatchedRows
@@ -51,6 +55,7 @@ class Evaluator:
         self._dtype = evaluation_dtype(run, world.device)
         self._digest = WeightDigest(model)
         self.unscored: list[str] = []  # a sentence for each result without a score
+        self._accepted: dict[str, _Job] = {}
 
     def run(
         self, dataset: Any, name: str, *, report: bool = True, replace: bool = False
@@ -71,51 +76,111 @@ class Evaluator:
         world = self._world
         training = self._model.training
         self._model.eval()
-        identity = world.broadcast(self._identity(dataset), f"{name}: identity")
-        folder = self._folder / "journal" / name
-        plan = self._plan(dataset, folder.with_name(f"{name}.plan.npz"))
-        if replace and world.is_main:
-            _discard_other(folder, identity)
-        world.barrier(f"{name}: journal")
-        journal = Journal(folder, identity, world.rank)
-        left = [unit for unit in range(len(plan)) if not journal.done(unit)]
-        if left:
+        job = self._accepted.pop(name, None) or self._job(dataset, name, replace=replace)
+        path = job.folder.with_name(f"{name}.plan.npz")
+        plan = self._plan(dataset, path, job.identity["data"])
+        identity = {**job.identity, "plan": plan_digest(plan)}
+        left = world.on_main(lambda: _left(job, identity, plan), f"{name}: what is left")
+        if len(left.units):
             # what a task computes ahead is what the model would compute in the loop
             with torch.no_grad(), autocast(world.device, self._dtype):
                 self._task.prepare(self._model, dataset, world)
-        world.barrier(f"{name}: start")  # nobody writes before everybody has read what is left
-        self._score(dataset, plan, journal, name=name, units=left[world.rank :: world.size])
+        world.barrier(f"{name}: start")
+        mine = left.units[world.rank :: world.size].tolist()
+        places = list(map(os.path.realpath, _places(dataset)))
+        journal = Journal(job.folder, identity, world.rank, start=left.start, places=places)
+        self._score(dataset, plan, journal, name=name, units=mine)
         journal.close()
         world.barrier(f"{name}: every unit scored")
-        found: tuple[dict[str, Any], str | None] | None = None
-        if world.is_main:
-            with JournalReader(folder, identity) as reader:
+
+        def finish() -> tuple[dict[str, Any], str | None]:
+            with JournalReader(job.folder, identity) as reader:
                 rows = WatchedRows(reader)
                 metrics = self._task.finish(rows, dataset, self._folder, name, report=report)
-                found = metrics, rows.nothing(name)
+                return metrics, rows.nothing(name)
+
+        metrics, nothing = world.on_main(finish, f"{name}: metrics")
         self._model.train(training)
-        metrics, nothing = world.broadcast(found, f"{name}: metrics")
         if nothing is not None:
             if not report:  # a training would choose its best weights by nothing
                 raise NothingDoneError(nothing)
             self.unscored.append(nothing)
         return metrics
 
-    def _identity(self, dataset: Any) -> dict[str, Any] | None:
-        if not self._world.is_main:
-            return None
-        data, weights = dataset.fingerprint(), self._digest()
-        return scoring_identity(self._tree, data=data, weights=weights, task=self._task.identity())
+    def accept(self, dataset: Any, name: str) -> None:
+        """Refuse what `run` would refuse, before anything is written; weights must stay till then.
 
-    def _plan(self, dataset: Any, path: Path) -> Any:
+        Raises:
+            ConfigError: the output folder holds scores of another job.
+        """
+        self._accepted[name] = self._job(dataset, name)
+
+    def _job(self, dataset: Any, name: str, *, replace: bool = False) -> _Job:
+        """Return whose scores are wanted, and on rank 0 which of them are there."""
+        folder = self._folder / "journal" / name
+        found: list[_Before] = []
+
+        def look() -> dict[str, Any]:
+            identity = self._identity(dataset)
+            try:
+                found.append(self._before(folder, identity, _places(dataset), name))
+            except ConfigError as error:
+                if not replace:
+                    raise
+                logger.info("discarding scores of an earlier run: %s", error)
+                shutil.rmtree(folder)
+                found.append(_Before(finished(folder, identity), []))
+            return identity
+
+        identity = self._world.on_main(look, f"{name}: whose scores")
+        return _Job(name, folder, identity, found[0] if found else None)
+
+    def _before(
+        self, folder: Path, identity: dict[str, Any], places: list[str], name: str
+    ) -> _Before:
+        """Read the journal, and compare the files that finished units were made from."""
+        before = finished(folder, identity, partly=True)  # the plan is not known yet
+        where = f"{name}: inputs of finished units"
+        changed = changed_units(before.noted(), places, tick=lambda _: self._world.beat(where))
+        moved = [one for one in changed if one.moved]
+        if moved:
+            there = next(noted.places for noted in before.noted() if noted.unit == moved[0].unit)
+            raise ConfigError(
+                f"{folder}: these scores are of files in {', '.join(there)}; this run reads "
+                f"{', '.join(map(os.path.realpath, places))}, where the files of {len(moved)} "
+                f"units are others (first: {moved[0].name}); choose another run.output_dir or "
+                f"delete {folder}"
+            )
+        return _Before(before, changed)
+
+    def _identity(self, dataset: Any) -> dict[str, Any]:
+        identity = scoring_identity(
+            self._tree,
+            data=dataset.fingerprint(),
+            weights=self._digest(),
+            task=self._task.identity(),
+        )
+        return {**identity, "computed_in": str(self._dtype or torch.float32)}
+
+    def _plan(self, dataset: Any, path: Path, data: Mapping[str, Any]) -> Any:
         """Plan on rank 0, which saves the plan for the others."""
         size = self._run.batch_size_eval
-        plan = None
-        if self._world.is_main:
+
+        made: list[Any] = []
+
+        def make() -> str:
             path.parent.mkdir(parents=True, exist_ok=True)
-            plan = self._task.plan(dataset, size, path)
-        self._world.barrier(f"{path.name}: planned")
-        return plan if plan is not None else self._task.plan(dataset, size, path)
+            made.append(self._task.plan(dataset, size, path, data))
+            return plan_digest(made[0])
+
+        digest = self._world.on_main(make, f"{path.name}: planned")
+        plan = made[0] if made else self._task.plan(dataset, size, path, data)
+        if plan_digest(plan) != digest:
+            raise ConfigError(
+                f"{path}: rank {self._world.rank} reads another plan than rank 0 has written; the "
+                "folder must be one that all processes share"
+            )
+        return plan
 
     def _score(
         self, dataset: Any, plan: Any, journal: Journal, *, name: str, units: list[int]
@@ -128,7 +193,7 @@ class Evaluator:
         rejected = 0
         for number, (batch, outputs) in enumerate(self._outputs(dataset, plan, units)):
             rows = self._task.rows(batch, outputs)
-            journal.append(batch.unit, rows)
+            journal.append(batch.unit, rows, batch.inputs, batch.again)
             rejected += sum("reject" in payload for _, payload in rows)
             world.beat(f"{name}: unit {number + 1} of {len(units)}")
             progress.add(min(len(rows) * world.size, total - progress.done))
@@ -179,9 +244,56 @@ class _Copy:
         return self._batch, self._outputs
 
 
-def _discard_other(folder: Path, identity: dict[str, Any]) -> None:
-    try:
-        JournalReader(folder, identity).close()
-    except ConfigError as error:
-        logger.info("discarding scores of an earlier run: %s", error)
-        shutil.rmtree(folder)
+@dataclass(frozen=True)
+class _Before:
+    """What earlier starts have finished, and which of it is no longer so."""
+
+    finished: Finished
+    changed: list[Changed]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Whose scores a journal holds; `identity` lacks the plan, `before` is known to rank 0."""
+
+    name: str
+    folder: Path
+    identity: dict[str, Any]
+    before: _Before | None
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Units that are to be scored, int64, and the number of this start."""
+
+    units: np.ndarray
+    start: int
+
+
+def _places(dataset: Any) -> list[str]:
+    return dataset.places() if hasattr(dataset, "places") else []
+
+
+def _left(job: _Job, identity: dict[str, Any], plan: Any) -> _Left:
+    """Return the units that nobody has finished, or that must be done again; on rank 0.
+
+    Raises:
+        ConfigError: they are units of another plan.
+    """
+    assert job.before is not None, "rank 0 has read the journal"
+    check_segments(job.folder, identity)
+    before, changed = job.before.finished, job.before.changed
+    again, redone = before.again(), [one.unit for one in changed]
+    first = changed[0].name if changed else ""
+    for units, why in (
+        (redone, f"files they are made from changed (first: {first})"),
+        (again, "what they are made from could not be read then"),
+    ):
+        if units:
+            rows = sum(len(plan.rows(unit)) for unit in units)
+            told = (job.name, len(units), rows, why)
+            logger.warning("%s: %d units (%d records) are scored again: %s", *told)
+    done = np.zeros(len(plan), dtype=bool)
+    done[list(before.units)] = True
+    done[[*redone, *again]] = False
+    return _Left(np.flatnonzero(~done), before.next_start)

@@ -156,6 +156,8 @@ class FeatureBuilder:
 class FeatureDataset:
     """A data set whose pictures are features where these exist."""
 
+    reads_pictures = False
+
     def __init__(self, dataset: Any, features: Features) -> None:
         self._dataset, self._features = dataset, features
 

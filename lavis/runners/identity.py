@@ -55,6 +55,14 @@ def scoring_identity(
     return _jsonable({**parts, **({"task": task} if task else {})})
 
 
+def plan_digest(plan: Any) -> str:
+    """Return a hash of which rows belong to which unit."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in (plan.order, plan.offsets):
+        state.update(part.tobytes())
+    return state.hexdigest()
+
+
 class WeightDigest:
     """Hash of a model's weights and buffers; what is frozen is read only once.
 

@@ -91,12 +91,6 @@ class Runner:
             task=task, model=self.model, world=world, run=run, tree=cfg.tree, folder=self.folder
         )
         self._features: dict[torch.dtype | None, FeatureBuilder] = {}
-        if world.is_main:
-            environment = describe_environment(
-                seed=run.seed, run_id=world.run_id, world_size=world.size
-            )
-            write_provenance(self.folder, cfg.to_yaml(), environment)
-            self.run_log.config(cfg.tree)
         logger.info(
             "run %s: %d process(es) on %s, files in %s",
             world.run_id,
@@ -121,7 +115,7 @@ class Runner:
         checkpoint = self._checkpoint(trainer)
         if checkpoint is not None:
             trainer.resume(checkpoint)
-        self._start_trackers()
+        self._begin()
         self._fit(trainer)
         metrics = self._test(trainer)
         stop_trackers(self.accelerator)
@@ -141,10 +135,13 @@ class Runner:
         if self.run.resume_ckpt_path:
             path = Path(self.run.resume_ckpt_path).expanduser()
             self.model.load_state(read_state_dict(path))  # type: ignore[operator]
-        self._start_trackers()
-        metrics = self._evaluate_splits(
-            self.run.test_splits, "best", fresh=self.run.resume == "never"
-        )
+        fresh = self.run.resume == "never"
+        if not fresh:
+            for _, result, dataset in self._results(self.run.test_splits, "test_splits", "best"):
+                self.task.prepare_pictures(dataset, self.world)
+                self._evaluator.accept(dataset, result)
+        self._begin()
+        metrics = self._evaluate_splits(self.run.test_splits, "best", fresh=fresh)
         stop_trackers(self.accelerator)
         self._check_scored()
         return metrics
@@ -156,6 +153,26 @@ class Runner:
     def _check_scored(self) -> None:
         if self._evaluator.unscored:
             raise NothingDoneError("; ".join(self._evaluator.unscored))
+
+    def _begin(self) -> None:
+        """Write what the run is made with, once it is known that the folder's results are its own.
+
+        Whatever refuses a run comes before, so that finished results keep their own config.
+        """
+        self.world.barrier("accepted")
+        if self.world.is_main:
+            environment = describe_environment(
+                seed=self.run.seed, run_id=self.world.run_id, world_size=self.world.size
+            )
+            write_provenance(self.folder, self.cfg.to_yaml(), environment)
+            self.run_log.config(self.cfg.tree)
+        start_trackers(
+            self.accelerator,
+            self.run.trackers,
+            folder=self.folder,
+            run_id=self.world.run_id,
+            tree=self.cfg.tree,
+        )
 
     # Training
 
@@ -281,20 +298,27 @@ class Runner:
             replace_other: discard those of other weights, which this training has left behind.
         """
         results = {}
+        option = "test_splits" if report else "valid_splits"
+        for key, result, dataset in self._results(splits, option, token):
+            self.task.prepare_pictures(dataset, self.world)
+            if fresh and self.world.is_main:
+                shutil.rmtree(self.folder / "journal" / result, ignore_errors=True)
+            with self._sharding.whole():  # ranks score units of different sizes
+                results[key] = self._evaluator.run(
+                    self._with_features(dataset), result, report=report, replace=replace_other
+                )
+            self._report(key, token, results[key])
+        return results
+
+    def _results(
+        self, splits: list[str], option: str, token: str
+    ) -> Iterator[tuple[str, str, Any]]:
+        """Yield key, name of the result, and data set of each that is evaluated."""
         for split in splits:
-            named = self._split(split, "test_splits" if report else "valid_splits")
+            named = self._split(split, option)
             for name, dataset in named:
                 key = split if len(named) == 1 else f"{name}_{split}"
-                result = f"{key}_epoch{token}"
-                self.task.prepare_pictures(dataset, self.world)
-                if fresh and self.world.is_main:
-                    shutil.rmtree(self.folder / "journal" / result, ignore_errors=True)
-                with self._sharding.whole():  # ranks score units of different sizes
-                    results[key] = self._evaluator.run(
-                        self._with_features(dataset), result, report=report, replace=replace_other
-                    )
-                self._report(key, token, results[key])
-        return results
+                yield key, f"{key}_epoch{token}", dataset
 
     def _report(self, key: str, token: str, metrics: Mapping[str, Any]) -> None:
         numbers = _numbers(metrics)
@@ -323,15 +347,6 @@ class Runner:
             known = {split for splits in self.datasets.values() for split in splits}
             raise ConfigError(f"run.{key}: no data set has split {split!r}{nearest(split, known)}")
         return found
-
-    def _start_trackers(self) -> None:
-        start_trackers(
-            self.accelerator,
-            self.run.trackers,
-            folder=self.folder,
-            run_id=self.world.run_id,
-            tree=self.cfg.tree,
-        )
 
 
 @runners.register("runner_base")

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lavis.common.errors import RecordError
+from lavis.common.inputs import Input, Watch
 from lavis.tasks.planning import Plan, load_or_make, make_plan
 
 if TYPE_CHECKING:
@@ -39,12 +40,16 @@ class UnitBatch:
         rows: the N rows that can be scored, in the order of the samples.
         samples: what the model takes; empty where no row can be scored.
         rejects: (row number, payload with `reject`, `file`, `line`) of the others.
+        inputs: notes of `lavis.common.inputs` on the files that only this unit is made from.
+        again: a row was set aside for what may pass, so that the next start does the unit again.
     """
 
     unit: int
     rows: list[Row]
     samples: dict[str, Any]
     rejects: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    inputs: list[Any] = field(default_factory=list)
+    again: bool = False
 
     def pin_memory(self) -> UnitBatch:
         """Return the unit with its tensors in pinned memory (torch's DataLoader calls this)."""
@@ -55,10 +60,58 @@ class UnitBatch:
         return dataclasses.replace(self, samples=samples)
 
 
+class UnitReading:
+    """Rows and pictures of one unit, with notes on the files that they were read from.
+
+    Attributes:
+        again: a record was refused for what may pass.
+    """
+
+    def __init__(self, dataset: RecordDataset) -> None:
+        self._dataset = dataset
+        places = dataset.places() if hasattr(dataset, "places") else []
+        self._watch = Watch(places, with_digests=getattr(dataset, "reads_pictures", True))
+        self._inputs: Callable[[int], list[Input]] = getattr(dataset, "inputs", lambda index: [])
+        self.again = False
+
+    def row(self, index: int) -> Row:
+        """Return a row; raises `RecordError` as the data set does."""
+        for one in self._inputs(index):
+            self._watch.add(one)
+        try:
+            row = self._dataset.row(index)
+        except RecordError as error:
+            self._refuse(error)
+            raise
+        file = row.drawing.file if row.drawing is not None else None
+        if file is not None and file.offset is None:  # others are parts of record files
+            self._watch.add_known(file.path, [file.size, file.mtime_ns, file.ctime_ns])
+        return row
+
+    def picture(self, row: Row) -> Tensor:
+        """Return a row's picture; raises `RecordError` as the data set does."""
+        try:
+            return self._dataset.picture(row)
+        except RecordError as error:
+            self._refuse(error)
+            raise
+
+    def notes(self) -> list[Any]:
+        """Return what the files were, after all was read."""
+        return self._watch.notes()
+
+    def _refuse(self, error: RecordError) -> None:
+        self.again = self.again or error.may_pass
+        for path in error.paths:
+            self._watch.add_refused(path)
+
+
 class BaseTask(ABC):
     """One job over rows; knows neither devices nor processes."""
 
     config_class: ClassVar[type]
+    # Options that change no row: what is made of finished rows, and where things are kept.
+    unscored: ClassVar[frozenset[str]] = frozenset({"report_metric", "report_examples"})
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -68,8 +121,11 @@ class BaseTask(ABC):
         return model(samples)
 
     def identity(self) -> dict[str, Any]:
-        """Return the task's own options on which scores depend, JSON-able."""
-        return {}
+        """Return the task's own options on which rows depend, JSON-able: all but `unscored`."""
+        if self.config is None:
+            return {}
+        options = dataclasses.asdict(self.config)
+        return {name: value for name, value in options.items() if name not in self.unscored}
 
     def prepare_pictures(self, dataset: RecordDataset, world: Any) -> None:  # noqa: B027
         """Make the pictures of a data set that has none; before any is read or encoded."""
@@ -114,16 +170,23 @@ class BaseTask(ABC):
             epoch: the (inner) epoch that ends.
         """
 
-    def plan(self, dataset: RecordDataset, batch_size: int, path: Path | None = None) -> Plan:
+    def plan(
+        self,
+        dataset: RecordDataset,
+        batch_size: int,
+        path: Path | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> Plan:
         """Return the units of a data set; they depend on the data and `batch_size` only.
 
         Args:
             dataset: every row is read once.
             batch_size: texts to a unit.
             path: where the plan is kept (`.npz`); a plan of the same data found there is used.
+            data: the data set's fingerprint, where the caller has it.
         """
         if path is not None:
-            return load_or_make(Path(path), dataset, batch_size)
+            return load_or_make(Path(path), dataset, batch_size, data)
         return make_plan(dataset, batch_size)
 
     def load_unit(self, dataset: RecordDataset, plan: Plan, unit: int) -> UnitBatch:
@@ -134,15 +197,16 @@ class BaseTask(ABC):
         import torch  # here, so that merging and reporting need none of its memory
 
         groups: dict[str, list[Row]] = {}
-        rejects: list[tuple[int, dict[str, Any]]] = []
+        batch = UnitBatch(unit, [], {})
+        reading = UnitReading(dataset)
         for index in plan.rows(unit).tolist():
             try:
-                row = dataset.row(index)
+                row = reading.row(index)
             except RecordError as error:
-                rejects.append(self.reject(dataset, index, error.reason))
+                batch.rejects.append(self.reject(dataset, index, error.reason))
             else:
                 groups.setdefault(row.picture_key, []).append(row)
-        rows: list[Row] = []
+        rows = batch.rows
         pictures: list[Tensor] = []
         image_index: list[int] = []
         for group in groups.values():
@@ -151,16 +215,18 @@ class BaseTask(ABC):
                 rows += group
                 continue
             try:
-                picture = dataset.picture(group[0])
+                picture = reading.picture(group[0])
             except RecordError as error:
-                rejects += [self.reject(dataset, row.index, error.reason) for row in group]
+                batch.rejects += [self.reject(dataset, row.index, error.reason) for row in group]
             else:
                 image_index += [len(pictures)] * len(group)
                 pictures.append(picture)
                 rows += group
         stacked = torch.stack(pictures) if pictures else None
-        samples = dataset.collate(rows, stacked, image_index) if rows else {}
-        return UnitBatch(unit, rows, samples, rejects)
+        if rows:
+            batch.samples = dataset.collate(rows, stacked, image_index)
+        batch.inputs, batch.again = reading.notes(), reading.again
+        return batch
 
     @staticmethod
     def reject(dataset: RecordDataset, index: int, reason: str) -> tuple[int, dict[str, Any]]:

@@ -68,14 +68,11 @@ class ComparisonTask(ScoringTask):
     """
 
     config_class: ClassVar[type] = ComparisonConfig
+    unscored = ScoringTask.unscored | {"resamples"}
 
     def __init__(self, config: ComparisonConfig) -> None:
         super().__init__(config)
         self.config: ComparisonConfig = config
-
-    def identity(self) -> dict[str, Any]:
-        """Return what ranks, and what orders equal scores."""
-        return {"score": self.config.score, "tie_seed": self.config.tie_seed}
 
     def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:
         """Refuse a model that lacks what `run.score` asks for, before anything is scored.

@@ -68,7 +68,7 @@ class Generation:
             del node[name]
         return {
             "generate": node,
-            "records": self.store.identity(),
+            "records": self.store.whole_identity(),
             "templates": self.prompts.identity(),
             "llm": llm.identity,
         }

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # part of a saved plan's identity: raise it when the same data are planned differently
+VERSION = 2  # part of a saved plan's identity: raise it when the same data are planned differently
 BUCKET = 16  # characters, about four tokens: finer saves nothing, coarser pads more
 LOG_SECONDS = 10.0
 
@@ -76,13 +77,19 @@ def make_plan(dataset: RecordDataset, batch_size: int) -> Plan:
     return Plan(order[source + np.arange(len(order))], offsets, batch_size)
 
 
-def load_or_make(path: Path, dataset: RecordDataset, batch_size: int) -> Plan:
+def load_or_make(
+    path: Path, dataset: RecordDataset, batch_size: int, data: Mapping[str, Any] | None = None
+) -> Plan:
     """Return the plan saved at `path` where it is of these data and this size, else make and save.
 
     One process should come first and the others after a barrier; several at once do the work
     several times and end with the same file.
+
+    Args:
+        data: `dataset.fingerprint()` where the caller has it.
     """
-    parts = {"version": VERSION, "batch_size": batch_size, "data": dataset.fingerprint()}
+    data = dataset.fingerprint() if data is None else data
+    parts = {"version": VERSION, "batch_size": batch_size, "data": data}
     identity = json.dumps(parts, sort_keys=True)
     plan = _load(path, identity, batch_size)
     if plan is None:
@@ -93,6 +100,7 @@ def load_or_make(path: Path, dataset: RecordDataset, batch_size: int) -> Plan:
 
 def _scan(dataset: RecordDataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return of each row a picture hash (uint64), the longest text (characters), the text count."""
+    dataset = dataset.names_only() if hasattr(dataset, "names_only") else dataset
     count = len(dataset)
     pictures = np.zeros(count, dtype=np.uint64)
     lengths = np.zeros(count, dtype=np.int32)

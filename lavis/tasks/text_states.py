@@ -61,16 +61,16 @@ class TextStates:
     def of(cls, model: Any, folder: Path) -> TextStates:
         """Return the states of a model, in the type that its language model gives them in.
 
+        They are those of the device and of the autocast that this is called in.
+
         Args:
             model: gives `encode_text`, `text_fingerprint` and `device`.
         """
         hidden = model.encode_text(torch.zeros(1, 1, dtype=torch.long)).hidden
-        return cls(
-            folder,
-            f"{model.text_fingerprint()} {model.device.type}",
-            hidden.shape[-1],
-            hidden.dtype,
-        )
+        device = model.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        fingerprint = f"{model.text_fingerprint()} {device} {autocast}"
+        return cls(folder, fingerprint, hidden.shape[-1], hidden.dtype)
 
     def __len__(self) -> int:
         """Return the number of texts that have states."""

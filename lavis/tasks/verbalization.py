@@ -3,29 +3,33 @@
 A stage's descriptors depend on its settings, on the pictures and on the stages it reads; a hash of
 these names its folder, so that a change makes again what depends on it and nothing else:
 
-    stages/<name>/<hash>/journal/           while it runs: finished chunks of pictures
+    stages/<name>/<hash>/journal/           finished chunks of pictures
     stages/<name>/<hash>/descriptors.jsonl  when it is done: a line a picture, in their order
+
+A chunk notes what its pictures were, and what the stages that it reads said of them. Where one of
+these is another at the next start, the chunk is made again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
-import shutil
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lavis.common import registry
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError, RecordError
-from lavis.common.journal import Journal, JournalReader
+from lavis.common.inputs import Changed, Input, Watch, changed_units
+from lavis.common.journal import Finished, Journal, JournalReader, finished
 from lavis.common.logger import Progress
 from lavis.common.storage import AtomicFile
 from lavis.datasets.picture_sources import line_bytes, picture_lines
@@ -35,49 +39,18 @@ from lavis.datasets.scenes import Scene, open_scene
 from lavis.datasets.scenes_config import ScenesConfig
 from lavis.tasks.verbalization_config import VerbalizeRunConfig
 from lavis.tasks.verbalization_results import tell, write_results
+from lavis.tasks.verbalization_stages import Chunk, Stage, rejected, stage_identity
 from lavis.tasks.verbalization_writers import build_writer
 from lavis.verbalizers.base import RetryLater, Tools
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of what stages write
+VERSION = 2  # of what stages write
 PICTURES = "pictures"  # the stage that opens every picture and checks its boxes
 PICTURES_CHUNK = 256
-# Settings that change how a stage is computed and not what it says.
-_NOT_IDENTITY = {"batch_size"}
-_CLIENT_IDENTITY = (
-    *("backend", "model", "base_url", "revision", "gguf_file", "template", "dtype"),
-    *("script", "options", "send_seed"),
-)
 
-Load = Callable[[Sequence[int]], Any]
+Load = Callable[[Sequence[int]], Chunk]
 Describe = Callable[[Any], list[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a run.
-
-    Attributes:
-        name: in the run file.
-        reads: names of the stages whose descriptors it sees.
-        fingerprint: everything its descriptors depend on.
-        folder: of its journal and descriptors.
-        chunk: pictures of one unit.
-    """
-
-    name: str
-    reads: tuple[str, ...]
-    fingerprint: dict[str, Any]
-    folder: Path
-    chunk: int
-    cls: Any = None
-    config: Any = None
-
-    @property
-    def descriptors(self) -> Path:
-        """The file with a line a picture, there when the stage is done."""
-        return self.folder / "descriptors.jsonl"
 
 
 class Verbalization:
@@ -93,9 +66,11 @@ class Verbalization:
         self.pictures, self.run_config, self.world = pictures, run, world
         self.folder = Path(run.output_dir)
         self.root = PictureRoot(pictures.root, follow_symlinks=pictures.follow_symlinks)
+        self._names = PictureRoot(pictures.root, must_exist=False)
         self.source, digest = self._open_source()
         self.stages = self._plan(stages, digest)
         self._files: dict[str, JsonLinesFile] = {}
+        self._compared: dict[str, tuple[Finished, list[Changed], dict[int, str]]] = {}
 
     def run(self) -> dict[str, Any] | None:
         """Do what is left; returns the summary, or None where texts have to be asked for again."""
@@ -111,19 +86,12 @@ class Verbalization:
 
     def left(self) -> dict[str, tuple[int, int]]:
         """Return stage name -> pictures in units that are not done, and all pictures."""
-        total = len(self.source)
         found = {}
         for name, stage in self.stages.items():
-            left = 0
-            if not stage.descriptors.exists():
-                journal = Journal(stage.folder / "journal", stage.fingerprint)
-                starts = range(0, total, stage.chunk)
-                left = sum(
-                    min(stage.chunk, total - start)
-                    for unit, start in enumerate(starts)
-                    if not journal.done(unit)
-                )
-            found[name] = (left, total)
+            ready = all(self.stages[other].descriptors.exists() for other in stage.reads)
+            left = self._left(stage) if ready else (list(self._units(stage)), 1)
+            rows = sum(len(self._rows(stage, unit)) for unit in (left[0] if left else ()))
+            found[name] = (rows, len(self.source))
         return found
 
     def _open_source(self) -> tuple[JsonLinesFile, str]:
@@ -154,7 +122,7 @@ class Verbalization:
             try:
                 reads = (PICTURES, *cls.reads(config, classes))
                 identity = {
-                    "config": _identity(dataclasses.asdict(config)),
+                    "config": stage_identity(dataclasses.asdict(config)),
                     "files": cls.identity(config),
                     "seed": self.run_config.seed,
                     "reads": {other: stages[other].folder.name for other in reads},
@@ -190,15 +158,19 @@ class Verbalization:
     def _run(self, stage: Stage) -> bool:
         """Do one stage; returns whether it is done."""
         world = self.world
-        world.barrier(f"{stage.name}: begin")
-        if stage.descriptors.exists():
+        left = world.on_main(lambda: self._left(stage), f"{stage.name}: what is left")
+        if left is None:
             logger.info("%s: done before, %s", stage.name, stage.folder.name)
             return True
-        journal = Journal(stage.folder / "journal", stage.fingerprint, world.rank)
-        units = range(-(-len(self.source) // stage.chunk))
-        left = [unit for unit in units if not journal.done(unit)]
-        world.barrier(f"{stage.name}: start")  # nobody writes before everybody has read
-        mine = left[world.rank :: world.size]
+        units, start = left
+        journal = Journal(
+            stage.folder / "journal",
+            stage.fingerprint,
+            world.rank,
+            start=start,
+            places=[os.path.realpath(self.root.root)],
+        )
+        mine = units[world.rank :: world.size]
         reason = ""
         with ExitStack() as stack:
             stack.callback(journal.close)
@@ -210,10 +182,71 @@ class Verbalization:
             told = next(reason for reason in reasons if reason)
             logger.error("%s: unfinished, start the command again later: %s", stage.name, told)
             return False
-        if world.is_main:
-            self._commit(stage)
-        world.barrier(f"{stage.name}: written")
+        world.on_main(lambda: self._commit(stage), f"{stage.name}: written")
         return True
+
+    def accept(self) -> None:
+        """Refuse what `run` would refuse, before it writes anything; every process calls this.
+
+        Raises:
+            ConfigError: what is there was made of other pictures in another folder.
+        """
+
+        def compare() -> None:
+            self._compared = {stage.name: self._compare(stage) for stage in self.stages.values()}
+
+        self.world.on_main(compare, "whose descriptors")
+
+    def _compare(self, stage: Stage) -> tuple[Finished, list[Changed], dict[int, str]]:
+        """Return what is finished, what of it has other pictures, and what each chunk has read."""
+        before = finished(stage.folder / "journal", stage.fingerprint)
+        reads: dict[int, str] = {}
+
+        def files() -> Iterator[tuple[int, list[Any], list[str]]]:
+            for unit, notes, places in before.noted():
+                reads[unit] = notes.pop()
+                yield unit, notes, places
+
+        where = f"{stage.name}: inputs of finished chunks"
+        root = self.root.root
+        changed = changed_units(files(), [root], tick=lambda _: self.world.beat(where))
+        if any(one.moved for one in changed):
+            raise ConfigError(
+                f"pictures.root: {stage.folder} was made of pictures in another folder, and in "
+                f"{os.path.realpath(root)} those of {len(changed)} chunks are others (first: "
+                f"{changed[0].name}); choose another run.output_dir or delete {stage.folder}"
+            )
+        return before, changed, reads
+
+    def _left(self, stage: Stage) -> tuple[list[int], int] | None:
+        """Return the chunks to make and the number of this start, or None where all is done."""
+        known = stage.name in self._compared  # once; a stage that it reads may be made again now
+        before, changed, reads = self._compared.pop(stage.name) if known else self._compare(stage)
+        redone = {one.unit for one in changed} | set(before.again())
+        redone |= {unit for unit, read in reads.items() if read != self._read(stage, unit)}
+        if redone:
+            logger.warning(
+                "%s: %d chunks of pictures are made again: what they are made from changed%s",
+                *(stage.name, len(redone), f" (first: {changed[0].name})" if changed else ""),
+            )
+        units = [unit for unit in self._units(stage) if unit not in before.units or unit in redone]
+        if not units and stage.descriptors.exists():
+            return None
+        return units, before.next_start
+
+    def _units(self, stage: Stage) -> range:
+        return range(-(-len(self.source) // stage.chunk))
+
+    def _rows(self, stage: Stage, unit: int) -> range:
+        return range(unit * stage.chunk, min(len(self.source), (unit + 1) * stage.chunk))
+
+    def _read(self, stage: Stage, unit: int) -> str:
+        """Return a hash of what the stages that a chunk reads say of its pictures."""
+        state = hashlib.blake2b(digest_size=16)
+        for file in self.files_of(stage):
+            for row in self._rows(stage, unit):
+                state.update(file.read_line(row) + b"\n")
+        return state.hexdigest()
 
     def _do(
         self, stage: Stage, journal: Journal, units: list[int], load: Load, describe: Describe
@@ -223,15 +256,16 @@ class Verbalization:
         done = max(0, total - world.size * len(units) * stage.chunk)
         progress = Progress(total, stage.name, unit="pictures", done=done, shown=world.is_main)
         reason = ""
-        for unit, rows, loaded in self._ahead(stage, units, load):
+        for unit, rows, chunk in self._ahead(stage, units, load):
             try:
-                payloads = describe(loaded)
+                payloads = describe(chunk.loaded)
             except RetryLater as later:
                 reason = str(later)
                 if later.stop:
                     break
                 continue
-            journal.append(unit, list(zip(rows, payloads, strict=True)))
+            inputs = [*chunk.notes, self._read(stage, unit)]
+            journal.append(unit, list(zip(rows, payloads, strict=True)), inputs, chunk.again)
             world.beat(f"{stage.name}: unit {unit}")
             progress.add(min(len(rows) * world.size, total - progress.done))
         progress.close()
@@ -239,13 +273,13 @@ class Verbalization:
 
     def _ahead(
         self, stage: Stage, units: Sequence[int], load: Load
-    ) -> Iterator[tuple[int, Sequence[int], Any]]:
+    ) -> Iterator[tuple[int, Sequence[int], Chunk]]:
         """Yield units with what they need, the next ones loaded by threads meanwhile."""
-        total, waiting = len(self.source), deque[tuple[int, Sequence[int], Future[Any]]]()
+        waiting = deque[tuple[int, Sequence[int], Future[Chunk]]]()
         workers = self.run_config.num_workers
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             for unit in units:
-                rows = range(unit * stage.chunk, min(total, (unit + 1) * stage.chunk))
+                rows = self._rows(stage, unit)
                 waiting.append((unit, rows, pool.submit(load, rows)))
                 if len(waiting) > workers:
                     first, its_rows, future = waiting.popleft()
@@ -257,12 +291,27 @@ class Verbalization:
     def _work(self, stage: Stage, stack: ExitStack) -> tuple[Load, Describe]:
         """Return how the units of a stage are loaded, and how they are done."""
         if stage.cls is None:
-            return (lambda rows: [self._opened(row) for row in rows]), list
+            return (lambda rows: self._chunk(rows, self._opened)), list
         self.files_of(stage)  # opened before threads ask for them
         verbalizer = stage.cls(stage.config, self._tools(stage, stack))
-        return (lambda rows: [self._scene(stage, verbalizer, row) for row in rows]), (
-            lambda loaded: _describe(verbalizer, loaded)
-        )
+
+        def scene(row: int) -> Scene | dict[str, Any]:
+            return self._scene(stage, verbalizer, row)
+
+        return (lambda rows: self._chunk(rows, scene)), lambda loaded: _describe(verbalizer, loaded)
+
+    def _chunk(self, rows: Sequence[int], load: Callable[[int], Any]) -> Chunk:
+        """Load rows, with notes on their pictures."""
+        watch = Watch([self.root.root])
+        loaded, again = [], False
+        for row in rows:
+            with contextlib.suppress(RecordError):  # a name that can be no picture's
+                path = self._names.find(self.source.read(row).get("image")).path
+                watch.add(Input(os.path.abspath(path)))
+            found = load(row)
+            again = again or (isinstance(found, dict) and bool(found.get("again")))
+            loaded.append(found)
+        return Chunk(loaded, watch.notes(), again)
 
     def files_of(self, stage: Stage) -> list[JsonLinesFile]:
         """Return the descriptors that a stage reads, the pictures' first."""
@@ -288,7 +337,7 @@ class Verbalization:
         try:
             record, bad = open_scene(source, self.root, self.pictures)
         except RecordError as error:
-            return {"image": name, "reject": error.reason}
+            return rejected(name, error)
         return {"image": name, "record": record, **({"failed": bad} if bad else {})}
 
     def _scene(self, stage: Stage, verbalizer: Any, row: int) -> Scene | dict[str, Any]:
@@ -304,18 +353,17 @@ class Verbalization:
             if verbalizer.needs_picture(scene):
                 scene.picture()
         except RecordError as error:
-            return {"image": scene.image, "reject": error.reason}
+            return rejected(scene.image, error)
         return scene
 
     def _commit(self, stage: Stage) -> None:
-        """Write a finished stage's descriptors in the order of the pictures; drop its journal."""
+        """Write a finished stage's descriptors in the order of the pictures."""
         journal = stage.folder / "journal"
         with JournalReader(journal, stage.fingerprint) as reader:
             assert len(reader) == len(self.source)
             with AtomicFile(stage.descriptors) as file:
                 for _, raw in reader.iterate_raw():
                     file.write(raw + b"\n")
-        shutil.rmtree(journal)
 
 
 def _describe(verbalizer: Any, loaded: Sequence[Any]) -> list[dict[str, Any]]:
@@ -324,13 +372,3 @@ def _describe(verbalizer: Any, loaded: Sequence[Any]) -> list[dict[str, Any]]:
     return [
         {"image": each.image, **next(found)} if isinstance(each, Scene) else each for each in loaded
     ]
-
-
-def _identity(node: Any) -> Any:
-    """Return settings without those that do not change what is said."""
-    if isinstance(node, dict):
-        kept = {key: _identity(value) for key, value in node.items() if key not in _NOT_IDENTITY}
-        if isinstance(kept.get("client"), dict):
-            kept["client"] = {k: v for k, v in kept["client"].items() if k in _CLIENT_IDENTITY}
-        return kept
-    return [_identity(item) for item in node] if isinstance(node, list) else node

@@ -174,6 +174,7 @@ class VisualQuestionsTask(BaseTask):
             rejects = [self.reject(dataset, row.index, error.reason) for row in batch.rows]
             batch.rejects += rejects
             batch.rows, batch.questions, batch.asks, batch.samples = [], [], [], {}
+            batch.again = True  # the next start makes what is gone
             return
         most = max(len(one) for sets in wanted.values() for one in sets)
         for prefix, sets in wanted.items():

@@ -186,10 +186,9 @@ def open_index(
         workers: processes that read records beside this one.
         tick: called with a number of rows as they are read.
     """
-    mapping = dataset.mapping.file.path if dataset.mapping else None
-    files = [*(file.path for file in dataset.store.files), *([mapping] if mapping else [])]
+    mapping = dataset.mapping.file.identity() if dataset.mapping else None
     scored = file_identity(scores.path) if scores else score_key
-    parts = ["browse", VERSION, scored, bool(mapping), *(file_identity(path) for path in files)]
+    parts = ["browse", VERSION, scored, mapping, *dataset.store.whole_identity()]
     target = cache_folder(cache_dir) / f"{digest_of(parts)}.sqlite"
 
     def build(temporary: Path) -> None:

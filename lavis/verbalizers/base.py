@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from PIL import Image
 
+from lavis.common.content import content_digest
 from lavis.common.errors import ConfigError
 from lavis.verbalizers.config import WriterConfig
 
@@ -202,9 +203,9 @@ def vocabulary_identity(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def model_identity(name: str, revision: str | None = None) -> Any:
-    """Return what tells a model from another: its files where it is a folder, else its id."""
+    """Return what tells a model from another: a folder's files by content, else its id."""
     folder = Path(os.path.expanduser(name))
     if not folder.is_dir():
         return [name, revision]
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    return [folder.name, [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]]
+    return [[path.name, content_digest(path)] for path in files]

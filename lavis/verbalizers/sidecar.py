@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lavis.common.content import content_digest
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.refusals import REFUSALS, brief
 from lavis.common.registry import verbalizers
@@ -41,11 +42,7 @@ class SidecarReader(Verbalizer):
 
     @classmethod
     def identity(cls, config: SidecarConfig) -> dict[str, Any]:
-        digest = hashlib.blake2b(digest_size=16)
-        with open(_path(config), "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return {"content": digest.hexdigest()}
+        return {"content": content_digest(_path(config))}
 
     def needs_picture(self, scene: Scene) -> bool:
         return False

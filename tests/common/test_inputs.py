@@ -27,7 +27,7 @@ def noted(folder, names=NAMES, **options):
     found = []
     for unit, name in enumerate(names):
         watch = Watch([str(folder)], **options)
-        watch.add([Input(str(folder / name))])
+        watch.add(Input(str(folder / name)))
         found.append((unit, watch.notes(), [os.path.realpath(folder)]))
     return found
 
@@ -93,7 +93,7 @@ def test_without_digests_a_touched_file_counts_as_changed(pictures):
 
 def test_a_file_that_changed_while_it_was_read_is_done_again(pictures):
     watch = Watch([str(pictures)])
-    watch.add([Input(str(pictures / "a.jpg"))])
+    watch.add(Input(str(pictures / "a.jpg")))
     edit(pictures / "a.jpg", b"other")
     (note,) = watch.notes()
     assert note[2] is False
@@ -107,7 +107,7 @@ def test_members_of_a_tar_change_one_by_one(tmp_path):
     notes = []
     for unit, offset in enumerate((4, 104)):
         watch = Watch([str(tmp_path)])
-        watch.add([Input(str(tar), ((offset, 100),))])
+        watch.add(Input(str(tar), ((offset, 100),)))
         notes.append((unit, watch.notes(), [str(tmp_path)]))
     edit(tar, b"head" + b"a" * 100 + b"c" * 100 + b"more")
     assert changed(notes, tmp_path) == [Changed(1, "0.tar", False)]

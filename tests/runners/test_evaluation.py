@@ -113,3 +113,60 @@ def test_digests_follow_weights_and_identities_name_what_changed(tiny):
     assert difference(*trained) == "run.seed is 1 there and 2 here"
     scored = [scoring_identity(t, data={}, weights="w") for t in (tree, other)]
     assert difference(*scored) == "run.batch_size_eval is 8 there and 4 here"
+
+
+RESULT = "result/test_epochbest.json"
+
+
+@pytest.mark.parametrize("rows", [1, 3, 10])  # fewer than processes; as many units; uneven shares
+def test_three_processes_write_the_file_of_one(launch, tmp_path, rows):
+    for size in (1, 3):
+        for rank in launch(tmp_path / str(size), size, rows=rows):
+            code, log = rank.wait()
+            assert code == 0, log
+    files = [(tmp_path / size / RESULT).read_bytes() for size in "13"]
+    assert files[0] == files[1] and len(json.loads(files[0])) == rows
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_three_processes_finish_what_one_has_left(launch, tmp_path, left):
+    (rank,) = launch(tmp_path / "out", 1, rows=6)
+    assert rank.wait()[0] == 0
+    result = tmp_path / "out" / RESULT
+    content = result.read_bytes()
+    result.unlink()
+    (segment,) = (tmp_path / "out/journal/test_epochbest").glob("*.jsonl")
+    if left:
+        segment.write_bytes(segment.read_bytes()[:-5])  # the last unit's commit is torn
+    for rank in launch(tmp_path / "out", 3, rows=6):
+        code, log = rank.wait()
+        assert code == 0, log
+    assert result.read_bytes() == content
+    assert len(list(segment.parent.glob("*.jsonl"))) == 1 + left  # who had nothing wrote nothing
+
+
+def test_a_refused_run_changes_no_file(tiny, tmp_path):
+    evaluate(tiny, tmp_path)
+    trained = tmp_path / "trained"
+    tiny.make_runner(trained, max_epoch=1).train()
+
+    def files(folder):
+        return {
+            path: (path.read_bytes(), path.stat().st_mtime_ns)
+            for path in folder.rglob("*")
+            if path.is_file() and path.name != "run.log"  # it says why the run was refused
+        }
+
+    before = files(tmp_path)
+    runner = tiny.make_runner(tmp_path, test_splits=["test"], num_workers=1)
+    with torch.no_grad():
+        runner.model.head.weight.add_(1)
+    with pytest.raises(ConfigError, match=r"weights is .* there and"):
+        runner.evaluate()
+    assert files(tmp_path) == before
+    tree = {"model": {"arch": "another"}, "datasets": {}, "run": {}}
+    with pytest.raises(ConfigError, match=r"model\.arch is \"tiny\" there"):
+        tiny.make_runner(trained, tree=tree, max_epoch=1).train()
+    assert files(tmp_path) == before
+    evaluate(tiny, tmp_path, num_workers=1)  # accepted: now its config stands beside the scores
+    assert files(tmp_path) != before

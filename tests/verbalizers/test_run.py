@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,68 @@ def test_shipped_run_files_load(name, world, capsys):
     options = ["--options", f"pictures.root={world}", "--print-config"]
     assert verbalize(["--cfg-path", str(path), *options]) == 0
     assert "output/verbalized" in capsys.readouterr().out
+
+
+def describing(world, tiny):
+    settings = stages(world, tiny)
+    return {name: settings[name] for name in ("concepts", "attributes", "sidecar")}
+
+
+def chunks(world, stage):
+    """Return how often each chunk of a stage was made."""
+    counts = {}
+    for path in (world / "out/stages" / stage).glob("*/journal/*.jsonl"):
+        for line in path.read_text().splitlines():
+            if line.startswith('{"unit"'):
+                unit = json.loads(line)["unit"]
+                counts[unit] = counts.get(unit, 0) + 1
+    return counts
+
+
+def test_changed_and_mended_pictures_are_verbalized_again_and_no_others(
+    world, tiny, run_file, picture
+):
+    settings = describing(world, tiny)
+    arguments = run_file(settings)
+    assert verbalize(arguments) == 0
+    before = read_lines(world / "out/verbalized.jsonl")
+    assert [record["image"] for record in before] == ["p0.png", "p1.png", "p2.png", "p4.png"]
+    assert verbalize(arguments) == 0
+    assert chunks(world, "concepts") == {0: 1, 1: 1, 2: 1}
+    picture(77).save(world / "images/p3.png")  # it was broken
+    picture(78, (64, 40)).save(world / "images/p2.png")
+    assert verbalize(arguments) == 0
+    assert chunks(world, "concepts") == {0: 1, 1: 2, 2: 1}  # of two pictures each: p2 and p3
+    assert chunks(world, "attributes") == {0: 1, 1: 2, 2: 1}
+    assert verbalize(run_file(settings, "fresh")) == 0
+    for name in OUTPUTS[:2]:
+        assert (world / "out" / name).read_bytes() == (world / "fresh" / name).read_bytes()
+    after = read_lines(world / "out/verbalized.jsonl")
+    assert after[2]["width"] == 64 and after[3]["image"] == "p3.png"
+
+
+def test_a_stage_is_made_again_where_one_that_it_reads_says_something_else(world, tiny, run_file):
+    settings = describing(world, tiny)
+    arguments = run_file(settings)
+    assert verbalize(arguments) == 0
+    (stage,) = (world / "out/stages/pictures").glob("*/descriptors.jsonl")
+    stage.write_text(stage.read_text().replace('"dog"', '"cow"'))  # as after a kill in between
+    assert verbalize(arguments) == 0
+    assert chunks(world, "pictures") == {0: 1}
+    assert max(chunks(world, "attributes").values()) == 2
+    assert "cow" in (world / "out/verbalized.jsonl").read_text()
+
+
+def test_other_pictures_of_the_same_names_are_refused(world, tiny, run_file, picture, capsys):
+    settings = {"sidecar": describing(world, tiny)["sidecar"]}
+    assert verbalize(run_file(settings)) == 0
+    before = (world / "out/verbalized.jsonl").read_bytes()
+    shutil.copytree(world / "images", world / "copied")
+    assert verbalize(run_file(settings, root=str(world / "copied"))) == 0
+    config = (world / "out/config.yaml").read_bytes()
+    picture(79).save(world / "copied/p1.png")
+    assert verbalize(run_file(settings, root=str(world / "copied"))) == 2
+    said = capsys.readouterr().err
+    assert "was made of pictures in another folder" in said and "first: p1.png" in said
+    assert (world / "out/verbalized.jsonl").read_bytes() == before
+    assert (world / "out/config.yaml").read_bytes() == config

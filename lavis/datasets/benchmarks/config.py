@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -32,6 +32,8 @@ class BenchmarkConfig(DatasetConfig):
         unify_grey: write "grey" as "gray".
         max_questions: at most so many of each group, the first ones.
     """
+
+    UNREAD: ClassVar[frozenset[str]] = DatasetConfig.UNREAD | {"data_dir"}
 
     benchmark: str
     data_dir: str | None = None

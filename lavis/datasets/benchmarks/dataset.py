@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common.errors import ConfigError, DataError, RecordError
+from lavis.common.inputs import Input
 from lavis.common.registry import datasets
 from lavis.datasets.base import RecordDataset, Row
 from lavis.datasets.benchmarks.config import BenchmarkConfig
@@ -130,20 +131,16 @@ class BenchmarkDataset(RecordDataset):
         item = self.items[index]
         return {"file": item.file, "line": item.line} if isinstance(item, Record) else {}
 
+    def places(self) -> list[str]:
+        """Return nothing: no row has a file of its own."""
+        return []
+
+    def inputs(self, index: int) -> list[Input]:
+        """Return nothing: no row has a file of its own."""
+        return []
+
     def fingerprint(self) -> dict[str, Any]:
         """Return what questions and pictures depend on: files and options."""
-        config = self.config
-        options = {
-            key: getattr(config, key)
-            for key in (
-                "benchmark",
-                "subsets",
-                "use_icl",
-                "protocol",
-                "unify_grey",
-                "max_questions",
-            )
-        }
         content = hashlib.blake2b(digest_size=16)
         for item in self.items:
             said = item.reason if isinstance(item, Record) else asdict(item)
@@ -154,7 +151,7 @@ class BenchmarkDataset(RecordDataset):
             "files": self._files,
             "content": content.hexdigest(),
             "vis_processor": self.vis_processor.describe(),
-            "options": options,
+            "options": self.config.options(self.split),
         }
 
 

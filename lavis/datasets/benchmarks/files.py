@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lavis.common.content import content_digest
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.pretrained import load_table
 from lavis.common.refusals import REFUSALS, printable, record_errors
@@ -210,10 +211,5 @@ def _with_labels(path: Path, records: list[Record]) -> list[Record]:
 
 
 def identity(path: str | Path) -> dict[str, Any]:
-    """Return name, size and change time of a file."""
-    status = os.stat(path)
-    return {
-        "name": os.path.basename(path),
-        "size": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
-    }
+    """Return name and content of a file."""
+    return {"name": os.path.basename(path), "content": content_digest(path)}
