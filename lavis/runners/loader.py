@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +41,18 @@ class TrainBatches(Dataset[TrainBatch]):
 
     A row that cannot be used is replaced by the next usable row of its data set, so that batches
     keep their size on every rank.
+
+    Args:
+        views: of the data sets.
+        prepare: the task's `prepare_batch`.
     """
 
-    def __init__(self, views: Sequence[TrainingView]) -> None:
-        self._views = list(views)
+    def __init__(
+        self,
+        views: Sequence[TrainingView],
+        prepare: Callable[[dict[str, Any], torch.Generator], dict[str, Any]] | None = None,
+    ) -> None:
+        self._views, self._prepare = list(views), prepare
 
     def __getitem__(self, request: BatchRequest) -> TrainBatch:
         view = self._views[request.dataset]
@@ -51,6 +61,8 @@ class TrainBatches(Dataset[TrainBatch]):
         items = [self._usable(view, index, rejects) for index in request.indices]
         samples = view.collate(items)
         samples.pop("rejects", None)
+        if self._prepare is not None:
+            samples = self._prepare(samples, _own_stream(view.seed, request))
         return TrainBatch(samples, request, rejects)
 
     @staticmethod
@@ -94,6 +106,13 @@ def to_device(samples: dict[str, Any], device: torch.device) -> dict[str, Any]:
         elif isinstance(value, Tensor):
             moved[name] = value.to(device, non_blocking=True)
     return moved
+
+
+def _own_stream(seed: int, request: BatchRequest) -> torch.Generator:
+    """Return a batch's random numbers: not those of its loader process, nor of those before it."""
+    said = json.dumps([seed, request.dataset, request.epoch, list(map(int, request.indices))])
+    digest = hashlib.blake2b(said.encode(), digest_size=7).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
 class _Items(torch.utils.data.Sampler[Any]):

@@ -83,7 +83,8 @@ class Trainer:
         self._sharding = sharding or Sharding()
         self._wrapped = model if self._sharding else _wrap(accelerator, model)
         cache = features.features if features is not None else None
-        self._batches = TrainBatches([TrainingView(d, run.seed, cache) for d in self._datasets])
+        views = [TrainingView(d, run.seed, cache) for d in self._datasets]
+        self._batches = TrainBatches(views, task.prepare_batch)
         self._meters, self._interval = Meters(), Totals()
         self._guard = FiniteGuard(world)
         self._rejected: set[tuple[int, int]] = set()

@@ -18,6 +18,7 @@ from lavis.common.inputs import Input, Watch
 from lavis.tasks.planning import Plan, load_or_make, make_plan
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from lavis.datasets.base import RecordDataset, Row
@@ -159,6 +160,17 @@ class BaseTask(ABC):
             folder: where what is made may be kept.
             autocast: gives the context that training steps run in.
         """
+
+    def prepare_batch(
+        self, samples: dict[str, Any], generator: torch.Generator | None = None
+    ) -> dict[str, Any]:
+        """Return a training batch as `train_step` takes it; called in loader processes.
+
+        Args:
+            samples: as the data set collates them; tensors that are added are pinned and moved.
+            generator: of all random draws; the same for a batch whenever it is loaded.
+        """
+        return samples
 
     def finish_epoch(self, model: Any, *, epoch: int, world: Any) -> None:  # noqa: B027
         """Write what the task writes at the end of an epoch; all processes call this.

@@ -25,16 +25,19 @@ from lavis.tasks.language_config import LanguageModelingConfig
 from lavis.tasks.sinks import JsonArray
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from lavis.datasets.base import RecordDataset
     from lavis.generators.store import PictureStore
+    from lavis.tasks.planning import Plan
     from lavis.tasks.text_states import TextStates
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 64  # pictures between two signs of life
 _ROWS = 256  # rows whose logits over the vocabulary exist at the same time
+_TEXT_PARTS = ("input_ids", "attention_mask", "labels", "text_hidden")
 _TEXTS = 1024  # texts that are tokenized at a time
 
 
@@ -58,6 +61,7 @@ class VisualLanguageModelingTask(BaseTask):
         self._pictures_config = placed(config.pictures)
         self._filled: set[int] = set()
         self._width = 0
+        self._fills_masks = False
 
     def identity(self) -> dict[str, Any]:
         """Return the options that losses depend on."""
@@ -93,7 +97,7 @@ class VisualLanguageModelingTask(BaseTask):
         if self.config.export_vlmig:
             model.check_exportable()
         self.texts.check_reader(model)
-        self._width = model.vision_width
+        self._width, self._fills_masks = model.vision_width, model.fills_masks
         for dataset in datasets:
             self._make_pictures(dataset, epoch, run.seed, world)
         if self._filled >= {id(dataset) for dataset in datasets}:
@@ -114,7 +118,7 @@ class VisualLanguageModelingTask(BaseTask):
     def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:
         """Take note of the model's kind and sizes."""
         self.texts.check_reader(model)
-        self._width = model.vision_width
+        self._width, self._fills_masks = model.vision_width, model.fills_masks
         self._cut_texts(model, dataset)
 
     def _cut_texts(self, model: Any, dataset: RecordDataset) -> None:
@@ -212,15 +216,25 @@ class VisualLanguageModelingTask(BaseTask):
 
     # Steps
 
-    def train_step(self, model: Any, samples: dict[str, Any]) -> dict[str, Tensor]:
-        """Return `loss`, the mean over the predicted tokens of all processes' texts."""
+    def prepare_batch(
+        self, samples: dict[str, Any], generator: torch.Generator | None = None
+    ) -> dict[str, Any]:
+        """Add a batch's tokens, labels, and the states of its texts where these are kept."""
         tokens = self.texts.tokens(samples)
         batch = self.texts.batch(tokens)
-        if model.fills_masks:
-            batch = self.texts.mask(batch)
-        given = {**batch, **self._pictures(samples)}
+        if self._fills_masks:
+            batch = self.texts.mask(batch, generator)
         if self._states is not None:
-            given["text_hidden"] = self._states.batch(tokens)
+            batch["text_hidden"] = self._states.batch(tokens)
+        return {**samples, **batch}
+
+    def train_step(self, model: Any, samples: dict[str, Any]) -> dict[str, Tensor]:
+        """Return `loss`, the mean over the predicted tokens of all processes' texts."""
+        if "labels" not in samples:  # without the loader that calls `prepare_batch`
+            self._fills_masks = model.fills_masks
+            samples = self.prepare_batch(samples)
+        given = {name: samples[name] for name in _TEXT_PARTS if name in samples}
+        given |= self._pictures(samples)
         if self._vocabulary is not None:
             given["loss_vocabulary"] = self._vocabulary
         outputs = model(given)
@@ -245,6 +259,19 @@ class VisualLanguageModelingTask(BaseTask):
 
     # Evaluation
 
+    def load_unit(self, dataset: RecordDataset, plan: Plan, unit: int) -> UnitBatch:
+        """See `BaseTask`; adds tokens and labels."""
+        batch = super().load_unit(dataset, plan, unit)
+        if batch.rows:
+            batch.samples |= self._asked(batch.samples)
+        return batch
+
+    def _asked(self, samples: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the tokens and labels of an evaluated batch."""
+        tokens = self.texts.tokens(samples)
+        given = self.texts.batch(tokens)
+        return self._masked(tokens, given) if self._fills_masks else given
+
     def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
         """Return `loss` and `text_loss` `(B,)`, means over each text's tokens, and their number.
 
@@ -256,10 +283,10 @@ class VisualLanguageModelingTask(BaseTask):
             return {}
         import torch
 
-        tokens = self.texts.tokens(batch.samples)
-        given = self.texts.batch(tokens)
-        if model.fills_masks:
-            given = self._masked(tokens, given)
+        given = batch.samples
+        if "labels" not in given:  # without `load_unit`
+            self._fills_masks = model.fills_masks
+            given = self._asked(given)
         device = model.device
         positions, targets, valid = (
             value.to(device) for value in _targets(given, masked=model.fills_masks)
