@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from lavis.common.errors import ConfigError
 from lavis.common.journal import (
+    CommittedUnit,
     Journal,
     JournalReader,
+    _OffsetTable,
     finished,
     open_segments,
     scan_segment,
@@ -259,6 +261,36 @@ def test_many_segments_are_read_with_few_files_open(tmp_path, monkeypatch):
     assert len(open_files) == 2
     reader.close()
     assert all(file.closed for file in open_files) and not reader._files
+
+
+def test_open_files_are_used_again_and_the_oldest_makes_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("lavis.common.journal.MAX_OPEN_SEGMENTS", 2)
+    for start in range(3):
+        with Journal(tmp_path, SEED) as journal:
+            journal.append(start, [(row, {}) for row in range(4 * start, 4 * start + 4)])
+    opened = []
+    with JournalReader(tmp_path, SEED) as reader:
+        monkeypatch.setattr(
+            "lavis.common.journal.open",
+            lambda *args, **options: opened.append(open(*args, **options)) or opened[-1],
+            raising=False,
+        )
+        assert [row for row, _ in reader.iterate()] == list(range(12))
+        assert list(reader._files) == [1, 2]
+        assert [file.closed for file in opened] == [True, False, False]
+    assert all(file.closed for file in opened)
+
+
+def test_the_table_of_rows_doubles_when_it_is_full():
+    table, sizes = _OffsetTable(), []
+    for row in (5, 1023, 1024, 2047, 5000, 5001):
+        table.add(0, CommittedUnit(row, [row], [7, 9]))
+        sizes.append(len(table.lengths))
+        assert (table.offsets[row], table.lengths[row]) == (7, 2)
+    assert sizes == [1024, 1024, 2048, 2048, 5001, 10002]
+    assert table.lengths.nbytes + table.segments.nbytes + table.offsets.nbytes == 16 * 10002
+    table.add(0, CommittedUnit(9, [], [7]))
+    assert table.lengths[:5].tolist() == [0] * 5
 
 
 @pytest.mark.parametrize("rows", [[1023, 1024, 5000], [65535, 65536, 131072], [3]])

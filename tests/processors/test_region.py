@@ -77,6 +77,26 @@ def test_distinct_colours_can_be_told_apart():
     assert colors[:5] == [region_colors(i)[1][:3] for i in range(5)]
 
 
+def test_distinct_colours_by_hand():
+    # hue .475, lightness .3, saturation .95: between .015 and .585, blue .85 of the way
+    assert region_colors(5, "distinct") == ((3, 149, 127, 32), (3, 149, 127, 255))
+    # a golden turn further each, lightness .5, .62 and .3 again
+    found = [region_colors(color_id, "distinct")[1][:3] for color_id in (6, 7, 8)]
+    assert found == [(248, 6, 214), (170, 250, 66), (3, 43, 149)]
+    # saturation goes round after 1023, hue after 1024, lightness after 1025 colours
+    expected = {131: (137, 129, 105), 220: (145, 160, 108), 1300: (135, 173, 112)}
+    assert {color_id: region_colors(color_id)[1][:3] for color_id in expected} == expected
+
+
+def test_a_person_without_a_colour_hides_no_other():
+    image = Image.new("RGB", (20, 20), (100, 100, 100))
+    box = (3, 3, 15, 12)
+    regions = [DrawnRegion(3, box), DrawnRegion(0, box)]
+    drawn = draw_regions(image, regions, palette="person_xyz")
+    expected = draw_regions(image, regions[1:], palette="person_xyz")
+    assert drawn.tobytes() == expected.tobytes() != image.tobytes()
+
+
 def test_one_box_pixel_by_pixel():
     image = Image.new("RGB", (20, 20), (100, 100, 100))
     drawn = draw_regions(image, [DrawnRegion(0, (3.4, 3.6, 15.5, 12.2))])

@@ -169,6 +169,17 @@ def test_what_people_agree_on_when_their_ratings_tie():
     assert set(alone.baselines) == {"longest", "shortest"}  # one rater: nobody to agree with
 
 
+def test_ties_of_the_raters_mean_are_ordered_by_the_seed_and_the_record():
+    ratings = np.array([[0.0, 10.0], [5.0, 0.0], [5.0, 0.0]])  # 10/3 each; two prefer the first
+    for seed in (1, 2):
+        found = Judgements()
+        for key in range(30):
+            gold = Gold("pairwise", ratings)
+            found.add(gold, ["a", "a"], np.arange(2), seed=seed, key=key)
+        firsts = [ranks([0.0, 0.0], seed, key)[0] == 1 for key in range(30)]
+        assert found.baselines["oracle"] == pytest.approx([1 / 3 if f else -1 / 3 for f in firsts])
+
+
 def test_people_against_each_other_and_the_best_possible_order():
     figures = judged([({"scores": [[1, 2, 3], [1, 3, 2]]}, [1, 2, 3])])
     # rater 1 by rater 2: two pairs right, one wrong; the same the other way round
