@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -94,7 +95,7 @@ def test_run_ids_tell_time_and_differ():
 
 def test_asking_for_a_missing_gpu_says_what_to_use(monkeypatch):
     monkeypatch.setattr(dist.torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"run\.device: 'cuda' found.*use auto or cpu"):
+    with pytest.raises(ConfigError, match=r"^run\.device: 'cuda' found.*use auto or cpu$"):
         dist.pick_device("cuda")
     assert dist.pick_device("auto").type == "cpu"
 
@@ -177,11 +178,12 @@ def ranks():
 def test_values_come_back_by_rank_at_every_meeting(ranks):
     def work(world):
         found = [world.gather((world.rank, step)) for step in range(3)]
-        found.append(world.broadcast(f"of {world.rank}"))
+        found.append(world.broadcast(f"of {world.rank}", "the plan"))
+        found.append(world.pulse._where)
         world.barrier("the end")
         return found
 
-    expected = [[(0, step), (1, step)] for step in range(3)] + ["of 0"]
+    expected = [[(0, step), (1, step)] for step in range(3)] + ["of 0", "past 'the plan'"]
     assert ranks.run(work) == [expected, expected]
     left = {(n, r) for n in range(5) for r in range(2) if ranks.store.check([f"meet/{n}/{r}"])}
     assert left == {(4, 0), (4, 1)}  # what all have read is thrown away
@@ -380,3 +382,61 @@ def test_one_seed_for_every_generator():
     dist.torch.manual_seed(5)
     assert first == (random.random(), np.random.random(), dist.torch.rand(1).item())
     assert draw(2**32 + 5)[1] == first[1]  # numpy's seeds have 32 bits
+
+
+def test_a_note_may_hold_the_sign_that_ends_the_count(quick):
+    quick.store.set("pulse/1", "3|a|b.jpg")
+    assert quick(0)._tell(1, 1).endswith("last at: a|b.jpg")
+
+
+def test_the_reason_of_rank_0_is_that_of_the_others(monkeypatch):
+    store = dist.torch_dist.HashStore()
+    where = dist.torch_dist.distributed_c10d
+    monkeypatch.setattr(where, "_get_default_store", lambda: store)
+    start = time.monotonic()
+    assert not dist.failed_alike(1, "no such file", 0.1)  # rank 0 has noted nothing
+    assert 0.1 <= time.monotonic() - start < 5
+    assert not dist.failed_alike(0, "no such file", 5.0)  # rank 0 itself says it
+    assert dist.failed_alike(1, "no such file", 5.0)
+    assert not dist.failed_alike(1, "disk full", 5.0)
+    assert dist.failed_alike(1, "disk full", 5.0, any_reason=True)
+
+    def gone():
+        raise ValueError("no process group")
+
+    monkeypatch.setattr(where, "_get_default_store", gone)
+    assert not dist.failed_alike(1, "no such file", 5.0, any_reason=True)
+
+
+def test_a_process_joins_those_of_its_launcher(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    world = dist.start("cpu", timeout_minutes=0.5)
+    try:
+        assert dist.has_joined() and os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false"
+        assert (world.rank, world.size, world.limit, world.device.type) == (0, 1, 30.0, "cpu")
+        assert (dist.rank(), dist.world_size(), dist.is_main()) == (0, 1, True)
+        assert re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{4}", world.run_id)
+        pulse = world.pulse
+        assert pulse._where == f"joined on {socket.gethostname()}"
+        assert (pulse._rank, pulse._size, pulse._limit) == (0, 1, 30.0)
+        store = dist.torch_dist.distributed_c10d._get_default_store()
+        assert store.get("lavis/run_id").decode() == world.run_id
+        assert store.check([f"lavis/{world.run_id}/pulse/0"])  # a run's own keys
+        assert world.gather("x", "what") == ["x"] and pulse._where == "past 'what'"
+        assert dist.share_of_mean(dist.torch.tensor(3)) == 1.0
+        assert dist.share_of_mean(dist.torch.tensor(0)) == 0.0  # nobody has any
+        monkeypatch.setattr(dist.torch_dist, "get_rank", lambda: 1)
+        monkeypatch.setattr(dist.torch_dist, "get_world_size", lambda: 2)
+        second = dist.start("cpu", timeout_minutes=0.5)
+        assert (second.rank, second.size, second.run_id) == (1, 2, world.run_id)
+        second.pulse.leave()
+        monkeypatch.undo()
+    finally:
+        world.close()
+    assert world.pulse is None and not dist.has_joined()
