@@ -6,13 +6,15 @@ Shapes: N pictures, S edge in pixels, P tokens of width D.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
 from lavis.common.checkpoint import read_state_dict
 from lavis.common.errors import ConfigError, nearest
@@ -21,6 +23,8 @@ from lavis.models.base import CPU_PICTURES, freeze, in_parts
 from lavis.models.blip2.config import VitConfig
 from lavis.models.blip2.vision import FeatureMapTower
 from lavis.models.late_fusion.config import VisionConfig
+
+logger = logging.getLogger(__name__)
 
 TIMM = "timm:"
 CPU_VIT_PICTURES = 16  # ViT-B/32: 48 took 7 % longer, 4 took 15 % longer in smaller products
@@ -67,7 +71,8 @@ class VisionTower(nn.Module):
         if isinstance(own, int) and image.shape[-1] != own:
             given["interpolate_pos_encoding"] = True
         if self._last is not None:
-            tokens = _output_of(self.tower, self._last, given)
+            with _first_layers(self.tower, *self._last):
+                tokens = self.tower(**given, output_hidden_states=True).hidden_states[-1]
         else:
             found = self.tower(**given, output_hidden_states=True)
             tokens = found.hidden_states[self.config.layer]
@@ -108,55 +113,51 @@ class VisionTower(nn.Module):
         self.tower.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
 
 
-class _Reached(Exception):
-    """Leaves a tower behind the layer that is read."""
+def _last_read(tower: nn.Module, layer: int) -> tuple[str, int] | None:
+    """Return the tower's list of layers and how many of them `hidden_states[layer]` needs.
 
-
-def _last_read(tower: nn.Module, layer: int) -> str | None:
-    """Return the name of the block whose output is `hidden_states[layer]`; later ones need not run.
-
-    None where there is no such block, or no later one, or where a trial says otherwise.
+    None where there is no such list, or no layer behind, or where a trial says otherwise.
     """
     sizes: Any = tower.config
     depth, size = getattr(sizes, "num_hidden_layers", None), getattr(sizes, "image_size", None)
     if not isinstance(depth, int) or not isinstance(size, int):
         return None
-    place = layer + depth if layer < 0 else layer - 1
+    count = layer + depth + 1 if layer < 0 else layer
     stacks = [
         name
         for name, module in tower.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == depth
     ]
-    if len(stacks) != 1 or not 0 <= place < depth - 1:
+    if len(stacks) != 1 or not 0 < count < depth:
         return None
-    block = f"{stacks[0]}.{place}"
     channels = getattr(sizes, "num_channels", 3)
     trial = torch.linspace(-1, 1, channels * size * size).view(1, channels, size, size)
     was_training = tower.training
     tower.eval()
     with torch.no_grad():
-        given = {"pixel_values": trial}
-        whole = tower(**given, output_hidden_states=True).hidden_states[layer]
-        found = _output_of(tower, block, given)
+        given = {"pixel_values": trial, "output_hidden_states": True}
+        whole = tower(**given).hidden_states[layer]
+        with _first_layers(tower, stacks[0], count):
+            found = tower(**given).hidden_states[-1]
     tower.train(was_training)
-    return block if torch.equal(found, whole) else None
+    if torch.equal(found, whole):
+        return stacks[0], count
+    logger.info("model.vision: all layers of the tower run, as a part of them gives other tokens")
+    return None
 
 
-def _output_of(tower: nn.Module, block: str, given: dict[str, Any]) -> Tensor:
-    """Return what a block of a tower gives; the blocks behind it do not run."""
-    reached: list[Tensor] = []
-
-    def stop(module: nn.Module, args: Any, output: Any) -> None:
-        reached.append(output[0] if isinstance(output, tuple) else output)
-        raise _Reached
-
-    handle = tower.get_submodule(block).register_forward_hook(stop)
+@contextlib.contextmanager
+def _first_layers(tower: nn.Module, stack: str, count: int) -> Iterator[None]:
+    """Let a tower have its first layers only; its weights and their names stay as they are."""
+    parent, _, name = stack.rpartition(".")
+    owner = tower.get_submodule(parent)
+    layers = tower.get_submodule(stack)
+    assert isinstance(layers, nn.ModuleList)
+    setattr(owner, name, layers[:count])
     try:
-        with contextlib.suppress(_Reached):
-            tower(**given)
+        yield
     finally:
-        handle.remove()
-    return reached[0]
+        setattr(owner, name, layers)
 
 
 def pool_tokens(tokens: Tensor, grid: int) -> Tensor:
@@ -182,7 +183,7 @@ def _build_library(config: VisionConfig) -> tuple[nn.Module, int]:
     try:
         sizes = getattr(whole, "vision_config", whole)
         if config.weights == "pretrained":
-            cls: Any = AutoModel._model_mapping[type(sizes)]
+            cls: Any = MODEL_MAPPING[type(sizes)]
             tower = load_pretrained(cls, config.name, refusal=refusal, config=sizes)
         else:
             tower = build_from_config(AutoModel, sizes)
