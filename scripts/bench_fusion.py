@@ -20,6 +20,7 @@ Answers must agree to 1e-4, else the exit status is 1.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import shutil
@@ -31,6 +32,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -38,7 +40,7 @@ import torch.nn.functional as F
 import yaml
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, CLIPVisionConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, CLIPVisionConfig, DynamicCache, PreTrainedTokenizerFast
 
 from lavis.common import dist, registry
 from lavis.common.command import command
@@ -329,6 +331,24 @@ def our_values(output: Path, name: str) -> np.ndarray:
     return np.array(values, dtype=float).ravel()
 
 
+@contextlib.contextmanager
+def beginnings_run_once(model: Any) -> Iterator[None]:
+    """Raise `RuntimeError` where texts were to share a beginning, and none did."""
+    continued = []
+
+    def look(module: Any, args: Any, given: dict[str, Any]) -> None:
+        continued.extend(1 for value in given.values() if isinstance(value, DynamicCache))
+
+    handle = model.llm.base_model.register_forward_pre_hook(look, with_kwargs=True)
+    with mock.patch.object(model, "shared_starts", wraps=model.shared_starts) as asked:
+        try:
+            yield
+        finally:
+            handle.remove()
+    if asked.called and not continued:
+        raise RuntimeError("texts that begin alike ran in full each: the fast path was not taken")
+
+
 def compare(name: str, per: str, args: argparse.Namespace) -> dict[str, Any]:
     """Time one set of questions both ways; return what is reported."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -350,7 +370,8 @@ def compare(name: str, per: str, args: argparse.Namespace) -> dict[str, Any]:
             runner = build_ours(path, output, model)
             runner._evaluator._digest()  # once a run whatever its length, like loading weights
             start = time.perf_counter()
-            runner.evaluate()
+            with beginnings_run_once(model):
+                runner.evaluate()
             seconds["ours"].append(time.perf_counter() - start)
             start = time.perf_counter()
             expected = plain.values()

@@ -141,6 +141,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "n_output_layers": 1,
     },
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "hy_v3": {"initializer_range": 0.1},  # by default so small that a norm's epsilon counts
     "hrm_text": {"num_hidden_layers": 8, "num_layers_per_stack": 1},
     "roc_bert": {
         "shape_vocab_size": 11,

@@ -54,7 +54,7 @@ def build_block(
         reason = "the library does not say where its words enter"
         raise ConfigError(_unusable(config, reason)) from None
     if getattr(block, "pooler", None) is not None:
-        block.pooler = None
+        block.pooler = nn.Identity()  # some call it whatever it is
     if config.model_type == "gpt2":  # released: as deep as the base model, in spite of one layer
         depth = text_config.num_hidden_layers
         for name, weight in block.named_parameters():

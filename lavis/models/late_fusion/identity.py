@@ -5,6 +5,9 @@ model's last norm, so that its own last norm, a frozen copy, makes h of x again.
 attention and MLP add to the residual stream starts at zero: by the gains of the norms behind them
 (gemma 2 and 3), else by their output matrices. Learnt position tables start at zero.
 
+That is exact but for the norm's epsilon, which counts where hidden states are as small as its root:
+not in trained models.
+
 (Measured on Gemma-3-270M: the block on h itself, started at random, learns nothing in 80 steps.)
 """
 

@@ -53,6 +53,15 @@ MORE = {
     "gpt_neox": ("gpt_neox", {}),
     "bloom": ("bloom", {"n_head": 4, "n_layer": 2}),
     "mamba": ("mamba", {}),
+    "gpt_neo": (
+        "gpt_neo",
+        {
+            "num_layers": 2,
+            "num_heads": 4,
+            "window_size": 2,
+            "attention_types": [[["local", "global"], 1]],
+        },
+    ),
 }
 CAUSAL = [kind for kind in KINDS if kind not in ("bert", "roberta")]
 PATCHES, WIDTH = 5, 12

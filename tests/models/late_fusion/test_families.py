@@ -190,6 +190,14 @@ def test_other_families_are_checked_when_built(make_model, texts, pictures, kind
     assert bool(model.predict(sample)["log_probs"].isfinite().all())
 
 
+def test_pictures_are_seen_from_afar_where_the_first_layer_is_local(make_model, texts, pictures):
+    model, sample = make_model("gpt_neo"), {**texts((9, 9, 9)), **pictures()}
+    assert model.fusion_layer.h[0].attn.attention_type == "global"
+    before = model.predict(sample)["log_probs"]
+    sample["vision_features"] = sample["vision_features"] + 1
+    assert (model.predict(sample)["log_probs"] - before).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("kind", ["bloom", "mamba"])
 def test_a_family_that_works_otherwise_is_refused(make_model, kind):
     with pytest.raises(ConfigError, match=rf"model\.llm: .* '{kind}' "):
