@@ -258,6 +258,8 @@ def training_run(given: dict[str, Any], faults: Faults) -> tuple[str, list[str]]
     if given.get("with_tracking"):
         trackers = faults.attempt(_trackers, given.get("report_to", "wandb"))
         options += [] if trackers is FAILED else [f"run.trackers=[{','.join(trackers)}]"]
+    elif "report_to" in given:
+        logger.warning("--report_to has no effect without --with_tracking, as released")
     if given.get("max_train_steps"):
         # counted in optimizer steps; they win over epochs, as released
         steps = int(given["max_train_steps"]) * int(given.get("gradient_accumulation_steps", 1))

@@ -249,6 +249,14 @@ def test_what_flags_leave_out_is_said(flags, said, caplog):
     assert found.get("model.pretrained") != "None"
 
 
+def test_a_tracker_that_nobody_switches_on_is_told(caplog):
+    train(*SEED[2:6], "--report_to", "wandb")
+    assert "--report_to has no effect without --with_tracking" in caplog.text
+    caplog.clear()
+    train(*SEED)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
 def test_what_a_start_needs_is_looked_for_before_anything_loads(
     mode, tmp_path, monkeypatch, capsys
