@@ -6,6 +6,7 @@ from path, size and change time, by one process while others wait.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import logging
 import os
@@ -21,6 +22,7 @@ from lavis.datasets.folder_files import RECORDS, open_folder
 from lavis.datasets.json_lists import list_elements
 from lavis.datasets.records import JsonLinesFile, ParquetFile, RecordFile
 from lavis.datasets.tar_files import TarFile
+from lavis.datasets.tar_members import PACKED
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +60,19 @@ def open_file(path: str, cache_dir: str | None = None) -> list[RecordFile]:
         )
     if name.endswith((".gz", ".zst")) or _is_json_list(path):
         return [JsonLinesFile(path, _unpacked(path, cache_dir))]
+    _check_text(path)
     return [JsonLinesFile(path)]
+
+
+def _check_text(path: str) -> None:
+    """Refuse a file whose every line would be called malformed, in words that say why."""
+    with open(path, "rb") as file:
+        first = file.read(6)
+    for mark, kind in PACKED.items():
+        if first.startswith(mark):
+            raise DataError(f"{path}: {kind} under another name; unpack it, or rename it")
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}: UTF-16; save it as UTF-8")
 
 
 def _is_json_list(path: str) -> bool:

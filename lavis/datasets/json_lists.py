@@ -31,10 +31,11 @@ def list_elements(file: IO[str], key: str | None, name: str) -> Iterator[Element
     Never more than one element and one chunk are in memory.
 
     Raises:
-        DataError: not such a file, or one that is cut off.
+        DataError: not such a file, one that is cut off, or one that goes on behind its end.
     """
     reader = _Reader(file, name)
-    if key is not None and reader.peek() == "{":
+    is_inside = key is not None and reader.peek() == "{"
+    if is_inside:
         reader.take("{")
         while True:
             if reader.peek() == "}":
@@ -53,6 +54,15 @@ def list_elements(file: IO[str], key: str | None, name: str) -> Iterator[Element
             reader.take(",")
         elif reader.peek() != "]":
             reader.fail("expected ',' or ']'")
+    reader.take("]")
+    if is_inside:  # the rest tells whether the file is whole
+        while reader.peek() == ",":
+            reader.take(",")
+            reader.element()
+            reader.take(":")
+            reader.element()
+        reader.take("}")
+    reader.finish()
 
 
 def check_json(value: Any, text: bytes) -> None:
@@ -142,6 +152,17 @@ class _Reader:
             except RecordError as error:
                 return Element(text, None, error.reason)
             return Element(text, value)
+
+    def finish(self) -> None:
+        """Check that nothing but blanks is left."""
+        while True:
+            self._place += len(self._text[self._place :]) - len(
+                self._text[self._place :].lstrip(_BLANKS)
+            )
+            if self._place < len(self._text):
+                self.fail("something follows the end, such as a second list")
+            if not self._more():
+                return
 
     def fail(self, what: str) -> Any:
         """Raise `DataError`."""

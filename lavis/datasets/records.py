@@ -31,6 +31,7 @@ from lavis.datasets.pictures import PictureFile
 
 logger = logging.getLogger(__name__)
 
+_MOST_SHARDS = 1_000_000  # that a pattern may name: more is a slip of the pen
 _CHUNK = 1 << 24  # bytes scanned at a time for line ends
 _BOM = b"\xef\xbb\xbf"
 
@@ -329,10 +330,12 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
 
 
 def _expand_range(path: str) -> list[str]:
-    match = re.search(r"\{(\d+)\.\.(\d+)\}", path)
+    match = re.search(r"\{(\d{1,12})\.\.(\d{1,12})\}", path)
     if match is None:
         return [path]
     first, last = match.groups()
     numbers = range(int(first), int(last) + 1)
+    if not 0 < len(numbers) <= _MOST_SHARDS:
+        raise DataError(f"{path}: {{{first}..{last}}} names {len(numbers)} files")
     head, tail = path[: match.start()], path[match.end() :]
     return [p for n in numbers for p in _expand_range(f"{head}{n:0{len(first)}d}{tail}")]

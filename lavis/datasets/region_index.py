@@ -62,6 +62,8 @@ def read_list(path: str) -> Iterator[Any]:
             while True:
                 place = _skip(buffer, place, ",")
                 if buffer[place : place + 1] == "]":
+                    if buffer[place + 1 :].strip() or stream.read(_CHUNK).strip():
+                        raise DataError(f"{path}: something follows the end of the list")
                     return
                 try:
                     item, end = _next_item(buffer, place)

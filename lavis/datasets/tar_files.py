@@ -66,7 +66,10 @@ class TarFile(RecordFile):
         self._check(row)
         key = self._key(row)
         if offset < 0:
-            raise RecordError(f"missing sidecar: {key}.json in {self._name()}")
+            raise RecordError(
+                f"missing sidecar: {key}.json in {self._name()} next to it (a sample's members "
+                "follow each other; tar --sort=name packs them so)"
+            )
         content = self._bytes(offset, size)
         with record_errors("malformed line"):
             record = {"txt": content.decode("utf-8")} if is_text else parse_object(content)

@@ -27,11 +27,12 @@ _LONGEST_EXTENSION = 1 << 20  # bytes of a long name or of pax fields
 _NO_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _HEADER_ERRORS: tuple[type[Exception], ...] = (tarfile.TarError, *REFUSALS)
-_PACKED = {
+PACKED = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstandard",
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "zip",
 }
 
 
@@ -87,7 +88,7 @@ class _Scanner:
     def refuse_packed(self) -> None:
         self._file.seek(0)
         first = self._file.read(6)
-        for mark, name in _PACKED.items():
+        for mark, name in PACKED.items():
             if first.startswith(mark):
                 raise DataError(
                     f"{self._path}: compressed ({name}); a compressed tar has no random access, "

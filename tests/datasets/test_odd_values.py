@@ -326,3 +326,24 @@ def test_a_file_that_is_a_line_too_long_or_empty_is_read(folder):
     assert len(JsonLinesFile(str(folder / "r.jsonl"))) == 0
     with pytest.raises((DataError, ConfigError), match="no records in"):
         build("unified_vqa_binary", LckConfig, folder, "test", folder / "r.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", '[{"a": 1}]\n[{"a": 2}]', "something follows the end, such as a second list"),
+        ("a.json", '[{"a": 1}, {"a": 2}', "the file is cut off"),
+        ("a.jsonl", b"\x1f\x8b\x08\0\0\0", "gzip under another name"),
+        ("a.jsonl", '{"a": 1}\n'.encode("utf-16"), "UTF-16; save it as UTF-8"),
+    ],
+)
+def test_files_that_are_not_what_they_seem_are_refused_whole(folder, name, content, message):
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=f"{name}: .*{message}"):
+        RecordStore([str(folder / name)], cache_dir=str(folder / "c"))
+
+
+@pytest.mark.parametrize("pattern", ["{3..1}", "{0..99999999999}"])
+def test_patterns_that_name_nothing_or_too_much_are_refused(pattern):
+    with pytest.raises(DataError, match=r"names .* files"):
+        RecordStore([f"x-{pattern}.jsonl"])

@@ -57,3 +57,19 @@ def test_lines_arrays_and_compressed_files_give_the_same_items(tmp_path):
 def test_numbers_of_people_become_ids():
     assert numbers_to_ids("1 and 2's dog", 3) == [[0], "and", [1], "'s", "dog"]
     assert numbers_to_ids("meet 4 at 10:30, 2.", 3) == ["meet", "4", "at", "10:30,", [1], "."]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [1, 2], "more"', "cut off"),
+        ('{"images": [1, 2]', "cut off"),
+        ('{"images": [1, 2]} {"images": [3]}', "something follows the end"),
+        ("[1, 2] [3]", "something follows the end"),
+    ],
+)
+def test_a_file_is_read_to_its_end(monkeypatch, chunk, text, message):
+    monkeypatch.setattr(json_lists, "_CHUNK", chunk)
+    with pytest.raises(DataError, match=message):
+        elements(io.StringIO(text), "images")
