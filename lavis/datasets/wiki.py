@@ -197,6 +197,7 @@ class WikiDataset(RecordDataset):
             "blocks": self.blocks.path.name,
             "vis_processor": self.vis_processor.describe(),
             "options": self.config.options(self.split),
+            "pictures": getattr(self.picture_store, "fingerprint", lambda: None)(),
         }
 
     def collate(

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lavis.common.cache import Cache, make_key
+from lavis.common.content import file_state
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.logger import Progress
-from lavis.datasets.base import RejectedRow, TrainingView
+from lavis.datasets.base import RejectedRow, Row, TrainingView
 from lavis.runners.loader import make_loader
 from lavis.runners.precision import autocast
 
@@ -208,10 +209,23 @@ class _Chunks(Dataset[Any]):
         keys, pictures = [], []
         for key, index in chunk:
             item = self._view[index]
-            if not isinstance(item, RejectedRow) and item[1] is not None and item[1].ndim == 3:
-                keys.append(key)  # what a data set gives as features is not encoded
+            if isinstance(item, RejectedRow) or item[1] is None or item[1].ndim != 3:
+                continue  # what a data set gives as features is not encoded
+            if item[0].picture_key == key and _is_still(item[0]):
+                keys.append(key)
                 pictures.append(item[1])
         return keys, torch.stack(pictures) if pictures else None
+
+
+def _is_still(row: Row) -> bool:
+    """Return whether a row's picture is the file that its key was made of, now that it is read."""
+    file = row.drawing.file if row.drawing is not None else None
+    if file is None or file.offset is not None:  # parts of record files stay what they are
+        return True
+    try:
+        return tuple(file_state(file.path))[1:] == (file.mtime_ns, file.ctime_ns)
+    except OSError:
+        return False
 
 
 class _NoPictures:

@@ -24,14 +24,19 @@ _EVALUATION_ONLY = {"amp_eval", "batch_size_eval", "calibrate"}
 _SCORING = {"task", "batch_size_eval", "amp_eval", "amp_dtype"}
 
 
-def training_identity(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a config on which trained weights depend, JSON-able.
+def training_identity(
+    tree: Mapping[str, Any], data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what trained weights depend on, JSON-able.
 
-    `valid_splits` belong to it: they choose the best checkpoint.
+    Of the config, `valid_splits` belong to it: they choose the best checkpoint.
+
+    Args:
+        data: fingerprints of the training data by name.
     """
     run = {k: v for k, v in tree.get("run", {}).items() if k not in _FREE | _EVALUATION_ONLY}
     parts = {name: tree.get(name, {}) for name in ("model", "datasets")}
-    return _jsonable({**parts, "run": run})
+    return _jsonable({**parts, "run": run, **({"data": data} if data else {})})
 
 
 def scoring_identity(

@@ -144,6 +144,8 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any], *, stric
     Raises:
         ConfigError: naming what differs and the ways out.
     """
+    if "data" not in checkpoint.identity:  # written before data were noted
+        identity = {key: value for key, value in identity.items() if key != "data"}
     found = difference(checkpoint.identity, identity)
     if not found:
         return
@@ -151,7 +153,7 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any], *, stric
         logger.warning("%s was written with another config: %s", checkpoint.folder, found)
         return
     raise ConfigError(
-        f"run.output_dir: {checkpoint.folder} belongs to a training with another config ({found}); "
+        f"run.output_dir: {checkpoint.folder} belongs to another training ({found}); "
         "choose another run.output_dir, start over with run.resume=never, or go on regardless with "
         f"run.resume_ckpt_path={checkpoint.folder}"
     )

@@ -90,6 +90,7 @@ class Runner:
         self._evaluator = Evaluator(
             task=task, model=self.model, world=world, run=run, tree=cfg.tree, folder=self.folder
         )
+        self._identity: dict[str, Any] = {}  # of the training
         self._features: dict[torch.dtype | None, FeatureBuilder] = {}
         logger.info(
             "run %s: %d process(es) on %s, files in %s",
@@ -187,6 +188,12 @@ class Runner:
             seed=run.seed,
             ratios=self._ratios([name for name, _ in named]),
         )
+        self._identity = self.world.on_main(
+            lambda: training_identity(
+                self.cfg.tree, {f"{n}.{d.split}": d.fingerprint() for n, d in named}
+            ),
+            "training data",
+        )
         counting: Counting = type(self).counting(run, sampler)
         self._sharding = shard(self.model, world)
         features = None
@@ -204,7 +211,7 @@ class Runner:
             run=run,
             run_log=self.run_log,
             folder=self.folder,
-            identity=training_identity(self.cfg.tree),
+            identity=self._identity,
             features=features,
             sharding=self._sharding,
         )
@@ -233,7 +240,7 @@ class Runner:
         if not asked and (run.resume == "never" or not folder.exists()):
             return None
         checkpoint = read_folder(folder)
-        check_identity(checkpoint, training_identity(self.cfg.tree), strict=not asked)
+        check_identity(checkpoint, self._identity, strict=not asked)
         return checkpoint
 
     def _fit(self, trainer: Trainer) -> None:

@@ -395,3 +395,23 @@ def test_pictures_of_one_name_size_and_time_have_keys_of_their_own(corpus):
     rewrite(corpus / "images/deep/0.bmp", lambda path: write_picture(path, 250))
     assert dataset.row(0).picture_key != first  # nor does a data set that is open remember it
     assert np.isclose(float(dataset.picture(dataset.row(0)).mean()), 250 / 255 * 1, atol=10)
+
+
+def test_features_are_kept_only_of_the_picture_that_their_key_names(corpus):
+    from lavis.runners.features import _Chunks, _PlainView
+
+    dataset = open_lck(corpus)
+    keys = [(dataset.row(index).picture_key, index) for index in (0, 2)]
+    chunks = _Chunks(_PlainView(dataset), 0)
+    assert chunks[keys][0] == [key for key, _ in keys]
+    rewrite(corpus / "images/deep/0.bmp", lambda path: write_picture(path, 250))
+    assert chunks[keys][0] == [keys[1][0]]  # the first is another picture than it was listed as
+    read = dataset.picture
+
+    def changes_meanwhile(row):
+        image = read(row)
+        rewrite(corpus / "images/deep/1.bmp", lambda path: write_picture(path, 251))
+        return image
+
+    dataset.picture = changes_meanwhile
+    assert chunks[keys[1:]][0] == []

@@ -177,3 +177,16 @@ def test_random_states_come_back_through_a_safe_file(tmp_path):
     drawn = [random.random(), np.random.rand(), torch.rand(1).item(), random.gauss(0, 1)]
     resume.set_rng_state(torch.load(tmp_path / "rng.pt", weights_only=True))
     assert drawn == [random.random(), np.random.rand(), torch.rand(1).item(), random.gauss(0, 1)]
+
+
+def test_training_goes_on_with_the_data_it_began_with_only(tiny, tmp_path):
+    def runner(bad, **run):
+        data = {"tiny": {"train": tiny.TinyData(bad=bad)}}
+        return tiny.make_runner(tmp_path / "out", datasets=data, **run)
+
+    runner([], max_epoch=1).train()
+    config = (tmp_path / "out/config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=r"data\.tiny\.train\.bad is \[\] there and \[3\] here"):
+        runner([3], max_epoch=1).train()
+    assert (tmp_path / "out/config.yaml").read_bytes() == config
+    runner([3], max_epoch=1, resume_ckpt_path=str(tmp_path / "out/checkpoint_last")).train()
