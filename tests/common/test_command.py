@@ -261,6 +261,49 @@ def test_a_run_without_a_single_score_does_not_succeed(run_file):
     assert outcome("evaluate.py", "--cfg-path", str(run_file), *options)[0] == 0
 
 
+KILLED_WHILE_WRITING = """
+import os, runpy, signal, sys
+from lavis.tasks import filtering
+
+def write(self, rows, table):
+    for file in self._kept.values():
+        file.write(b"x" * 1_000_000)
+        file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+filtering._Corpora.write = write
+sys.argv = ["evaluate.py", *sys.argv[1:]]
+runpy.run_path("evaluate.py", run_name="__main__")
+"""
+
+
+def test_what_a_kill_in_the_final_writing_leaves_is_removed_by_the_rerun(run_file):
+    Image.new("RGB", (28, 28)).save(run_file.parent / "0.png")
+    arguments = ["--cfg-path", str(run_file), "--options", "run.keep_above=[0.0,0.5]"]
+    assert outcome("-c", KILLED_WHILE_WRITING, *arguments)[0] == -signal.SIGKILL
+    left = list((run_file.parent / "out/kept").iterdir())
+    assert left and all(path.name.startswith(".") for path in left)
+    status, _, text = outcome("evaluate.py", *arguments)
+    assert status == 0 and "unfinished file(s)" in text, text
+    assert not [path for path in run_file.parent.rglob("*") if path.name.endswith(".part")]
+    kept = sorted(path.name for path in (run_file.parent / "out/kept").iterdir())
+    assert kept == [f"test_epochbest_filtered_threshold_{t}.jsonl" for t in (0.0, 0.5)]
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(run_file):
+    code = (
+        "import resource, runpy, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "sys.argv = ['evaluate.py', *sys.argv[1:]]\n"
+        "runpy.run_path('evaluate.py', run_name='__main__')\n"
+    )
+    status, errors, text = outcome("-c", code, "--cfg-path", str(run_file))
+    assert status == 1 and len(errors) == 1, text
+    assert "larger than files may be here" in errors[0] and str(run_file.parent) in errors[0]
+    assert "Traceback" not in text
+    assert not [path for path in run_file.parent.rglob("*") if path.name.endswith(".part")]
+
+
 def test_ctrl_c_in_a_run_is_one_line_and_130(run_file):
     process = start("evaluate.py", "--cfg-path", str(run_file), "--options", "run.num_workers=1")
     assert process.stderr is not None
