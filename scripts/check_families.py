@@ -25,8 +25,13 @@ from pathlib import Path
 
 import torch
 import transformers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from families.checks import BROKEN, NOT_BUILT, REFUSED, RIGHT, WRONG, Outcome, check_family
 from families.tiny import KINDS, model_types
+
+from lavis.common.command import command
+from lavis.common.storage import write_text
 
 WORDS = (RIGHT, REFUSED, NOT_BUILT, WRONG, BROKEN)
 
@@ -78,6 +83,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@command
 def main() -> int:
     """Print a line for each family, and how many there are of each outcome."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -100,7 +106,7 @@ def main() -> int:
     for (kind, word), count in sorted(counted.items()):
         print(f"{kind} {word}: {count}")
     if args.markdown is not None:
-        args.markdown.write_text(markdown(outcomes), encoding="utf-8")
+        write_text(args.markdown, markdown(outcomes))
     return int(any(outcome.is_fault for outcome in outcomes))
 
 

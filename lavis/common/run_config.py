@@ -65,7 +65,7 @@ class RunConfig:
     num_workers: Count = 0
     accum_grad_iters: Number = 1
     max_grad_norm: Positive | None = None
-    train_dataset_ratios: dict[str, Positive] | None = None
+    train_dataset_ratios: dict[str, NotNegative] | None = None
 
     amp: bool = False
     amp_dtype: Literal["bf16", "fp16"] = "bf16"

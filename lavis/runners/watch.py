@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from lavis.common.journal import JournalReader
 
@@ -26,6 +27,11 @@ class WatchedRows:
             if not self._scored:
                 self._note(raw)
             yield row, raw
+
+    def iterate(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (row number, payload)."""
+        for row, raw in self.iterate_raw():
+            yield row, json.loads(raw)
 
     def nothing(self, name: str) -> str | None:
         """Return a sentence where no row was scored, with the commonest reasons; None elsewhere.
