@@ -30,7 +30,7 @@ NUMBERS = {
     "num_workers": ([-1], [0, 4]),
     "accum_grad_iters": ([0, -1], [1, 8]),
     "max_grad_norm": ([0, -1], [1.0, None]),
-    "train_dataset_ratios": ([{"a": 0}, {"a": -1}, {"a": math.nan}], [{"a": 0.5}, None]),
+    "train_dataset_ratios": ([{"a": -1}, {"a": math.nan}], [{"a": 0.5}, {"a": 0, "b": 1}, None]),
     "timeout_minutes": ([0, -1], [0.5]),
     "seed": ([-1, 2**63], [0, 42]),
     "save_every_steps": ([0, -1], [1, None]),
