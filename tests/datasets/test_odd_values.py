@@ -347,3 +347,16 @@ def test_files_that_are_not_what_they_seem_are_refused_whole(folder, name, conte
 def test_patterns_that_name_nothing_or_too_much_are_refused(pattern):
     with pytest.raises(DataError, match=r"names .* files"):
         RecordStore([f"x-{pattern}.jsonl"])
+
+
+def test_whatever_a_value_makes_a_data_set_raise_costs_its_row(folder):
+    path = write_lines(folder / "r.jsonl", [LCK, LCK])
+    dataset = build("unified_vqa_binary", LckConfig, folder, "test", path)
+
+    def refuses(text):
+        raise OverflowError("int too large to convert to float")
+
+    dataset.text_processor = refuses
+    assert set(read_all(dataset).values()) == {
+        "malformed record: int too large to convert to float"
+    }

@@ -1,13 +1,15 @@
 """Boxes of the published formats, in corners, whatever each of them writes."""
 
 import json
+import logging
 
 import pytest
 from PIL import Image
 
 from lavis.common.errors import DataError, RecordError
-from lavis.datasets.picture_sources import picture_lines
+from lavis.datasets.picture_sources import line_bytes, picture_lines
 from lavis.datasets.pictures import PictureRoot
+from lavis.datasets.records import parse_object
 from lavis.datasets.scenes import open_scene
 from lavis.datasets.scenes_config import ScenesConfig
 
@@ -190,3 +192,29 @@ def test_a_broken_picture_is_refused(tmp_path):
         open_line(tmp_path, {"image": "b.png", "regions": []})
     with pytest.raises(RecordError, match="malformed metadata"):
         open_line(tmp_path, {"reject": "malformed metadata: x"})
+
+
+def test_a_folder_of_pictures_says_what_it_passes_over(tmp_path, caplog):
+    for name in ("a.JPG", "._a.jpg", "caf\udce9.png", "sub/b.tiff"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 3)).save(tmp_path / name, "PNG")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
+    with caplog.at_level(logging.INFO):
+        lines = list(picture_lines(ScenesConfig(root=str(tmp_path))))
+    assert [line["image"] for line in lines] == ["a.JPG", "caf\\xe9.png", "sub/b.tiff"]
+    assert lines[1]["reject"] == "file name that is not UTF-8: caf\\xe9.png"
+    assert parse_object(line_bytes(lines[1])) == lines[1]
+    for said in ("1 names of the system", "1 files .txt (notes.txt)", "1 links to a folder above"):
+        assert said in caplog.text
+
+
+def test_a_bad_line_costs_its_picture(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"image": "a.png"}\n{torn\n{"boxes": []}\n{"image": "b.png"}\n')
+    lines = list(picture_lines(ScenesConfig(root=str(tmp_path), regions=str(path))))
+    assert [line["image"] for line in lines] == [
+        "a.png", "line 2 of x.jsonl", "line 3 of x.jsonl", "b.png",
+    ]  # fmt: skip
+    assert lines[1]["reject"].startswith("malformed line: ")
+    assert lines[2]["reject"] == "missing field: image"
