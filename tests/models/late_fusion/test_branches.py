@@ -50,7 +50,7 @@ def test_branches_equal_texts_alone(make_model, pictures, kind, branches, kind_o
             ways,
         )
         for name, expected in alone.items():
-            torch.testing.assert_close(found[name][row : row + 1], expected, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(found[name][row : row + 1], expected, atol=2e-4, rtol=1e-4)
 
 
 def test_beginnings_run_once(make_model, causal, branches, monkeypatch):
@@ -76,8 +76,8 @@ def test_one_text_stands_for_several_rows(make_model, texts, pictures, kind):
     found = model.predict({**sample, "text_index": of, **given}, ways)
     repeated = {name: value[of] for name, value in sample.items()}
     for name, expected in model.predict({**repeated, **given}, ways).items():
-        torch.testing.assert_close(found[name], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found[name], expected, atol=2e-4, rtol=1e-4)
     whole = model.predict({**repeated, "positions": positions, **seen}, ways, details=True)
     some = model.predict({**repeated, **given}, ways, details=True)
     for name in ("log_probs.mixed", "log_probs.sure", "text_log_probs"):
-        torch.testing.assert_close(some[name], whole[name].gather(-1, ids), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(some[name], whole[name].gather(-1, ids), atol=2e-4, rtol=1e-4)
