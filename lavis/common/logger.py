@@ -35,11 +35,23 @@ def setup_logging(rank: int = 0, *, level: int = logging.INFO, file: Path | None
     handlers: list[logging.Handler] = [_TqdmHandler()]
     if file is not None and rank == 0:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(_LogFile(file, encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(line)
         root.addHandler(handler)
     root.setLevel(level if rank == 0 else logging.WARNING)
+
+
+class _LogFile(logging.FileHandler):
+    """The log's file, without a traceback for each line that a full disk refuses.
+
+    What the run itself writes fails too, and that is told.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Pass over what the system refused to write."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 class _TqdmHandler(logging.Handler):
