@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import multiprocessing
+import re
 import sys
 import tempfile
 import warnings
@@ -70,17 +71,30 @@ def _run(kind: str, model_type: str, answer: Connection) -> None:
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
-    """Return the table: a row of all right ones for each note, a row for each other family."""
-    lines = [f"transformers {transformers.__version__}", "", "| | family | |", "|---|---|---|"]
-    for word in WORDS:
-        grouped: dict[str, list[str]] = {}
-        for one in outcomes:
-            if one.outcome == word:
-                note = one.note.replace(f"'{one.model_type}'", "'...'").replace("|", "\\|")
-                grouped.setdefault(note, []).append(f"{one.model_type} ({one.kind})")
-        for note, names in grouped.items():
-            lines.append(f"| {word} | {', '.join(names)} | {note} |")
+    """Return the table: families of one kind and outcome share a row for each note."""
+    lines = [
+        f"transformers {transformers.__version__}, tiny random models of all classes it maps:",
+        "",
+        "| kind | outcome | families | |",
+        "|---|---|---|---|",
+    ]
+    for kind in KINDS:
+        for word in WORDS:
+            grouped: dict[str, list[str]] = {}
+            for one in outcomes:
+                if (one.kind, one.outcome) == (kind, word):
+                    grouped.setdefault(_reason(one), []).append(one.model_type)
+            for note, names in sorted(grouped.items(), key=lambda item: -len(item[1])):
+                row = f"{word}: {len(names)} | {', '.join(sorted(names))} | {note}"
+                lines.append(f"| {kind} | {row} |")
     return "\n".join(lines) + "\n"
+
+
+def _reason(outcome: Outcome) -> str:
+    """Return a note without what it says of the one family."""
+    note = outcome.note.removeprefix("model.llm: ").replace("|", "\\|")
+    note = re.sub(r"(an?|this) '[\w-]+'", "it", note)
+    return note.removeprefix("it ").removeprefix("cannot be used: ")
 
 
 @command

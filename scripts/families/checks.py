@@ -54,7 +54,7 @@ def check_family(kind: str, model_type: str, folder: Path) -> Outcome:
     """
 
     def outcome(word: str, note: object = "") -> Outcome:
-        text = " ".join(str(note).split())
+        text = " ".join(str(note).replace(str(folder), "...").split())
         return Outcome(kind, model_type, word, text)
 
     try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,8 @@ def build_block(
     if mlp_bias:
         config.mlp_bias = True
     block: Any = _from_config(config)
+    if "inputs_embeds" not in inspect.signature(block.forward).parameters:
+        raise ConfigError(_unusable(config, "it takes words, and no vectors in their place"))
     try:
         block.set_input_embeddings(nn.Identity())
     except NotImplementedError:

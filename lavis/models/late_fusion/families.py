@@ -93,6 +93,14 @@ _DISTANCES = (
 )
 _TEXT_ONLY = {
     **dict.fromkeys(("bloom", "deberta", "deberta-v2", "mpnet", "mpt"), _DISTANCES),
+    **dict.fromkeys(
+        ("flaubert", "layoutlm", "reformer", "xlm", "xlnet"),
+        "its attention takes no mask that says of each row which others it sees",
+    ),
+    **dict.fromkeys(
+        ("gemma4", "gemma4_text"), "its layers read the words again beside their hidden states"
+    ),
+    "hrm_text": "its layers run several times over and cannot be had one by one",
     "longformer": "its attention is cut into windows of the text",
     "longcat_flash": "its layer holds two attentions, and shows its keys and values as of one",
 }
