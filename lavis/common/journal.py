@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2
 FSYNC_SECONDS = 5.0  # a power cut loses at most this much; a killed process loses nothing written
+SEGMENT_BITS = 40  # a place is the segment's number above its offset: segments up to a terabyte
 MAX_OPEN_SEGMENTS = 128  # well under the usual limit of 1024 open files
 
 
@@ -244,9 +245,10 @@ def finished(
 class JournalReader:
     """Rows of all segments of a journal, each once, in data-set order.
 
-    Scanning is linear in the bytes on disk and keeps 16 bytes a row: segment, length and offset.
-    A unit that was finished twice counts as it was last finished (segments by number and time of
-    their start), all its rows together.
+    Scanning is linear in the bytes on disk and keeps 16 bytes a row (segment, length and offset)
+    and the place of each unit. A unit that was finished twice counts as it was last finished
+    (segments by number and time of their start), all its rows together: a row that it no longer
+    has is gone.
 
     Raises:
         ConfigError: the folder holds segments of another fingerprint.
@@ -256,12 +258,11 @@ class JournalReader:
         self._paths = [segment.path for segment in open_segments(Path(folder), fingerprint)]
         self._table = _OffsetTable()
         self._files: OrderedDict[int, BinaryIO] = OrderedDict()
-        seen: set[int] = set()
         for number, path in enumerate(self._paths):
             for unit in scan_segment(path):
-                seen.add(unit.unit)
                 self._table.add(number, unit)
-        self.units = len(seen)
+        self._table.drop_superseded()
+        self.units = self._table.units
 
     def __len__(self) -> int:
         """Return the number of distinct rows."""
@@ -321,8 +322,19 @@ class _OffsetTable:
         self.segments = np.zeros(0, dtype=np.uint32)
         self.lengths = np.zeros(0, dtype=np.uint32)  # bytes with the newline; 0: no such row
         self.offsets = np.zeros(0, dtype=np.int64)
+        self._begins: dict[int, int] = {}  # unit -> where it begins as it was last finished
+        self._superseded: list[int] = []  # where it began before
+
+    @property
+    def units(self) -> int:
+        """Return the number of distinct units."""
+        return len(self._begins)
 
     def add(self, segment: int, unit: CommittedUnit) -> None:
+        """Note a unit; the rows that it shares with an earlier one are the later's."""
+        if unit.unit in self._begins:
+            self._superseded.append(self._begins[unit.unit])
+        self._begins[unit.unit] = (segment << SEGMENT_BITS) + unit.offsets[0]
         if not unit.rows:
             return
         self._grow(max(unit.rows) + 1)
@@ -331,6 +343,18 @@ class _OffsetTable:
         self.segments[rows] = segment  # what an earlier start wrote of these rows is superseded
         self.offsets[rows] = bounds[:-1]
         self.lengths[rows] = np.diff(bounds)
+
+    def drop_superseded(self) -> None:
+        """Forget rows of units that were finished again without them; called after the last unit.
+
+        The lines of a unit stand together, so a row is of the last unit that begins before it.
+        """
+        if not self._superseded:
+            return
+        begins = np.array(sorted([*self._begins.values(), *self._superseded]), dtype=np.int64)
+        places = (self.segments.astype(np.int64) << SEGMENT_BITS) + self.offsets
+        unit_begins = begins[np.searchsorted(begins, places, side="right") - 1]
+        self.lengths[np.isin(unit_begins, self._superseded)] = 0
 
     def _grow(self, size: int) -> None:
         if size > len(self.lengths):

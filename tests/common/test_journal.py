@@ -128,6 +128,30 @@ def test_a_unit_done_again_counts_as_it_was_last_whatever_the_clocks_say(tmp_pat
     ]
 
 
+@pytest.mark.parametrize("later", [[], [4], [3, 4], [4, 9]], ids=str)
+def test_rows_that_a_unit_done_again_no_longer_has_are_gone(tmp_path, later):
+    before = {0: [0, 1, 2], 1: [3, 4, 5], 2: [6]}
+    with Journal(tmp_path, SEED) as journal:
+        for unit, rows in before.items():
+            journal.append(unit, [(row, {"start": 1}) for row in rows], again=unit == 1)
+    with Journal(tmp_path, SEED) as journal:
+        journal.append(1, [(row, {"start": 2}) for row in later])
+    expected = {row: {"start": 1} for row in [0, 1, 2, 6]}
+    expected |= {row: {"start": 2} for row in later}
+    with JournalReader(tmp_path, SEED) as reader:
+        assert list(reader.iterate()) == sorted(expected.items())
+        assert (len(reader), reader.units) == (len(expected), 3)
+        assert reader.rows().tolist() == sorted(expected)
+
+
+def test_a_unit_done_again_by_the_same_start_counts_as_it_was_last(tmp_path):
+    with Journal(tmp_path, SEED) as journal:
+        journal.append(0, [(0, {"n": 0}), (1, {"n": 0})])
+        journal.append(0, [(1, {"n": 1})])
+    with JournalReader(tmp_path, SEED) as reader:
+        assert list(reader.iterate()) == [(1, {"n": 1})]
+
+
 def test_inputs_of_a_unit_are_read_back_as_it_was_done_last(tmp_path):
     for state in (1, 2):
         with Journal(tmp_path, SEED, places=[f"/pictures/{state}"]) as journal:
