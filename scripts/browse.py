@@ -6,7 +6,7 @@
 The corpus is indexed once, into the cache folder, and never loaded; a changed file is indexed
 anew. Records that cannot be read are counted and left out. `--export FILE` opens no page: it writes
 the selection that `--words`, `--source`, `--score`, `--regions` and `--order` name.
-Exit code: 0 done, 2 something cannot be used.
+Exit status: 0 done, 2 something cannot be used.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
         --license cc-by-4.0 --critic critic_ft --threshold 0.8
 
 Rows are streamed. Bad records go to `rejects.jsonl` with the reason. The shards are record files
-for our own data sets as well. Exit code: 0 all rows exported, 1 some rejected, 2 nothing readable.
+for our own data sets as well. Exit status: 0 all rows exported, 1 some or all
+rejected, 2 a flag or a file cannot be used.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 
 from lavis.common.command import command
 from lavis.common.config import CONFIG_ROOT
-from lavis.common.errors import NothingDoneError, RecordError
+from lavis.common.errors import ConfigError, NothingDoneError, RecordError
 from lavis.common.storage import AtomicFile, AtomicPath, write_text
 from lavis.datasets.json_values import json_line
 from lavis.datasets.lck_record import check_tokens, read_region_ids, read_score
@@ -35,6 +36,7 @@ from lavis.datasets.records import RecordStore
 GROUP = 2000  # rows of a row group, which readers keep decoded
 PARTS = ("question", "answer", "rationale")
 _SPLIT = re.compile(r"[\w-]+(\.[\w-]+)*")
+_SPLIT_RULE = "letters, digits, _ and -, with single dots between them"
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("image", "source", "split", "index")]
     + [(name, pa.list_(pa.int64())) for name in ("region", "region_all")]
@@ -114,7 +116,7 @@ def to_row(record: Mapping[str, Any], split: str | None) -> dict[str, Any]:
         raise RecordError("missing field: image")
     name = split or str(record.get("split") or "train")
     if not _SPLIT.fullmatch(name):  # it becomes a file's name
-        raise RecordError(f"bad split: {name[:60]!r}, expected letters, digits, _ and -")
+        raise RecordError(f"bad split: {name[:60]!r}, expected {_SPLIT_RULE}")
     row: dict[str, Any] = {
         "image": record["image"],
         "source": str(record.get("source", "")),
@@ -159,7 +161,14 @@ def _json(value: Any) -> str:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Write shards, rejects and the card; returns how many records were rejected."""
+    """Write shards, rejects and the card; returns how many records were rejected.
+
+    Raises:
+        ConfigError: `--split` cannot be part of a file's name.
+        NothingDoneError: no record can be exported.
+    """
+    if args.split is not None and not _SPLIT.fullmatch(args.split):
+        raise ConfigError(f"--split: {args.split!r} found, expected {_SPLIT_RULE}")
     store = RecordStore(args.files, cache_dir=args.cache_dir)
     folder = args.output / "data"
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +252,7 @@ def size_category(rows: int) -> str:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Export; returns the exit code."""
+    """Export; returns the exit status."""
     return 1 if export(parse_args(argv)) else 0
 
 

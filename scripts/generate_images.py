@@ -49,7 +49,7 @@ SCORED_AT_A_TIME = 1024
 
 @command
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command; returns its exit status."""
     args = parse_arguments(arguments)
     world = dist.start(args.device)
     setup_logging(world.rank)

@@ -6,7 +6,7 @@
         --options llm.base_url=http://localhost:8000/v1 llm.model=my-model ...
 
 Writes `corpus.jsonl` (LCK records), `rejects.jsonl` (each with its reason) and `summary.json` into
-`run.output_dir`. A killed run goes on where it stopped and pays for no reply twice. Exit code: 0
+`run.output_dir`. A killed run goes on where it stopped and pays for no reply twice. Exit status: 0
 done; 1 something is left (a cap is reached, a server failed), start again later; 2 the run file or
 the data cannot be used.
 """
@@ -52,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command; returns its exit status."""
     args = parse_args(argv)
     config = load_sections(args.cfg_path, args.options, SECTIONS)
     if args.print_config:

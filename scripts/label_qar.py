@@ -6,7 +6,7 @@
 The page shows the picture with its drawn regions; `?annotator=bo` in its address opens another
 person's queue. Every judgement is on the disk before the next record appears, and a restart goes on
 there. `--export` opens no page: it writes `critic_train.jsonl` (what the critic is trained on) and
-`agreement.json` (Cohen's and Fleiss' kappa). Exit code: 0 done, 2 something cannot be used.
+`agreement.json` (Cohen's and Fleiss' kappa). Exit status: 0 done, 2 something cannot be used.
 """
 
 from __future__ import annotations

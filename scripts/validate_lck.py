@@ -3,7 +3,7 @@
     python scripts/validate_lck.py train.jsonl.gz val.jsonl --image-root images
 
 Writes `rejects.jsonl` (file, line, index, reason) and prints counts. Memory stays near 24 bytes a
-row. Exit code: 0 every record is good, 1 some are bad, 2 the files cannot be read.
+row. Exit status: 0 every record is good, 1 some are bad, 2 the files cannot be read.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 
 Writes `verbalized.jsonl` (a region mapping with descriptors, a line a picture), `rejects.jsonl` and
 `summary.json` into `run.output_dir`. A killed run goes on where it stopped; a changed stage is made
-again with those that read it, and no other. Exit code: 0 done, 1 an endpoint left something open
+again with those that read it, and no other. Exit status: 0 done, 1 an endpoint left something open
 (start again later), 2 the run file or the data cannot be used.
 """
 
@@ -58,7 +58,7 @@ def load_run(cfg_path: str, options: list[str]) -> Sections:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command; returns its exit status."""
     args = parse_args(argv)
     config = load_run(args.cfg_path, args.options)
     if args.print_config:

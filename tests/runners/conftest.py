@@ -54,7 +54,7 @@ class Rank:
         self.process, self.log = process, log
 
     def wait(self, timeout=180):
-        """Return exit code and log."""
+        """Return exit status and log."""
         self.process.join(timeout)
         assert self.process.exitcode is not None, f"still running: {self.log.read_text()}"
         return self.process.exitcode, self.log.read_text()

@@ -66,7 +66,7 @@ def fsdp_environment(flags=FLAGS):
 
 @pytest.fixture
 def train(forks, made, tmp_path):
-    """Run `train.py` in two processes, with FSDP or without; returns exit codes and logs."""
+    """Run `train.py` in two processes, with FSDP or without; returns exit statuses and logs."""
 
     def run(argv, env=None, *, fsdp=True):
         ranks, logs = [], [tmp_path / f"rank-{rank}" for rank in range(2)]

@@ -94,6 +94,30 @@ def test_the_folder_is_a_data_set_of_the_hubs_library(script, tmp_path):
     assert loaded["train"][1]["answer_text"] == "A dog"
 
 
+@pytest.mark.parametrize(
+    "split", ["../../escaped", "/tmp/escaped", "a/b", "..", ".hidden", "a\\b", "a\n", " ", "a..b"]
+)
+def test_a_split_never_becomes_a_path(script, tmp_path, capsys, split):
+    corpus, folder = tmp_path / "lck.jsonl", tmp_path / "in" / "out"
+    corpus.write_text(
+        "".join(json.dumps(record(n, split=s)) + "\n" for n, s in [(0, split), (1, "val")])
+    )
+    assert script.main([str(corpus), "--output", str(folder)]) == 1
+    assert [path.name for path in (folder / "data").iterdir()] == ["val-00000-of-00001.parquet"]
+    reject = json.loads((folder / "rejects.jsonl").read_text())
+    assert reject["row"] == 0 and reject["reason"].startswith(f"bad split: {split!r}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "lck.jsonl"]
+
+    flags = [str(corpus), "--output", str(tmp_path / "flag"), "--split", split]
+    assert script.main(flags) == 2  # the flag is at fault, not each record
+    assert "--split" in capsys.readouterr().err and not (tmp_path / "flag").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val.unseen", "test-dev_2015"])
+def test_names_that_are_splits(script, split):
+    assert script.to_row(record(0, split=split), None)["split"] == split
+
+
 def test_nothing_readable_is_an_error(script, tmp_path, capsys):
     (tmp_path / "lck.jsonl").write_text("{}\n")
     assert script.main([str(tmp_path / "lck.jsonl"), "--output", str(tmp_path / "out")]) == 1

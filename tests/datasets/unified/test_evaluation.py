@@ -49,7 +49,7 @@ IMPORTS = (
 
 @pytest.fixture(scope="module")
 def world(session_samples, language_models, tmp_path_factory):
-    """Convert and evaluate everything once; returns folder, exit codes and what was said."""
+    """Convert and evaluate everything once; returns folder, exit statuses and what was said."""
     import torch
     from safetensors.torch import load
 
