@@ -138,7 +138,7 @@ def load_pipeline(config: DiffusionConfig) -> Any:
         refusal=f"model: cannot load the pipeline '{config.model}'",
         revision=config.revision,
         variant=config.variant,
-        torch_dtype=_DTYPES[weights_dtype(config)],
+        dtype=_DTYPES[weights_dtype(config)],
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)

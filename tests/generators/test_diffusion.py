@@ -73,7 +73,7 @@ def test_the_pipeline_gets_turbo_defaults(fake):
     assert pipeline.options == {
         "revision": None,
         "variant": None,
-        "torch_dtype": torch.float32,
+        "dtype": torch.float32,
         "trust_remote_code": False,
     }
     common = {"num_inference_steps": 1, "guidance_scale": 0.0, "output_type": "pil"}
@@ -242,7 +242,7 @@ def tiny_pipeline(tmp_path_factory):
         vae=vae,
         text_encoder=CLIPTextModel(text).eval(),
         tokenizer=tokenizer,
-        scheduler=diffusers.EulerDiscreteScheduler(),
+        scheduler=diffusers.EulerDiscreteScheduler(steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
