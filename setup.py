@@ -17,6 +17,7 @@ HARNESS = "lm-eval>=0.4.13"
 LLM = "openai>=2.0"  # also what speaks to vLLM, llama.cpp and Ollama
 GRADIO = "gradio>=6.31"
 TRACK = ["tensorboard>=2.18", "wandb>=0.19"]
+DIFFUSION = "diffusers>=0.40"  # from there on, precision is asked for as `dtype`
 
 
 setup(
@@ -57,7 +58,7 @@ setup(
     ],
     extras_require={
         "llm": [LLM],
-        "t2i": ["diffusers>=0.35"],
+        "t2i": [DIFFUSION],
         "eval": ["datasets>=4.0", HARNESS],
         "ui": [GRADIO],
         "peft": ["peft>=0.18"],
@@ -65,6 +66,7 @@ setup(
         "quickstart": [*QUICKSTART, *LANGUAGE_MODEL],
         "dev": [
             *QUICKSTART,
+            DIFFUSION,
             GRADIO,
             HARNESS,
             LLM,
