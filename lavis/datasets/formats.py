@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import logging
 import os
 import shutil
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from lavis.common.errors import DataError
 from lavis.common.foreign_files import foreign_kind_of
@@ -58,6 +59,8 @@ def open_file(path: str, cache_dir: str | None = None) -> list[RecordFile]:
         raise DataError(
             f"{path}: records are not read from this form; use {', '.join(RECORDS)} or a folder"
         )
+    if name.endswith((".gz", ".zst")) and not os.path.getsize(path):
+        raise DataError(f"{path}: empty, which no packed file is; copy or download it again")
     if name.endswith((".gz", ".zst")) or _is_json_list(path):
         return [JsonLinesFile(path, _unpacked(path, cache_dir))]
     _check_text(path)
@@ -76,9 +79,9 @@ def _check_text(path: str) -> None:
 
 
 def _is_json_list(path: str) -> bool:
-    if not path.lower().endswith(".json"):
+    if not path.lower().endswith((".json", ".json.gz", ".json.zst")):
         return False
-    with open(path, "rb") as file:
+    with _open_bytes(path) as file:
         return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
@@ -100,17 +103,24 @@ def _unpacked(path: str, cache_dir: str | None) -> str:
 
 
 def _unpack(path: str, output: BinaryIO) -> None:
-    if path.lower().endswith(".gz"):
-        with gzip.open(path, "rb") as packed:
+    if not _is_json_list(path):
+        with _open_bytes(path) as packed:
             shutil.copyfileobj(packed, output, 1 << 20)
-    elif path.lower().endswith(".zst"):
+        return
+    with _open_bytes(path) as content, io.TextIOWrapper(content, "utf-8-sig") as file:
+        for element in list_elements(file, None, path):
+            # As it is written, in one line: what is odd about it is found where it is read.
+            line = element.text.replace("\n", " ").replace("\r", " ")
+            output.write(line.encode() + b"\n")
+
+
+def _open_bytes(path: str) -> Any:
+    """Return what is in a file, unpacked where its name says that it is packed."""
+    name = path.lower()
+    if name.endswith(".gz"):
+        return gzip.open(path, "rb")
+    if name.endswith(".zst"):
         import pyarrow as pa
 
-        with pa.CompressedInputStream(pa.OSFile(path, "rb"), "zstd") as packed:
-            shutil.copyfileobj(packed, output, 1 << 20)
-    else:
-        with open(path, encoding="utf-8-sig") as file:
-            for element in list_elements(file, None, path):
-                # As it is written, in one line: what is odd about it is found where it is read.
-                line = element.text.replace("\n", " ").replace("\r", " ")
-                output.write(line.encode() + b"\n")
+        return pa.CompressedInputStream(pa.OSFile(path, "rb"), "zstd")
+    return open(path, "rb")

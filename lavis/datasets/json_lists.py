@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from lavis.common.errors import DataError, RecordError
-from lavis.common.refusals import REFUSALS, brief, record_errors
+from lavis.common.refusals import REFUSALS, brief, printable, record_errors
 
 _CHUNK = 1 << 20  # characters read at a time
 _BLANKS = " \t\n\r"
@@ -58,11 +58,26 @@ def list_elements(file: IO[str], key: str | None, name: str) -> Iterator[Element
     if is_inside:  # the rest tells whether the file is whole
         while reader.peek() == ",":
             reader.take(",")
-            reader.element()
+            if reader.element().value == key:
+                reader.fail(f"'{key}' comes twice")
             reader.take(":")
             reader.element()
         reader.take("}")
     reader.finish()
+
+
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of its pairs; for `object_pairs_hook`.
+
+    Raises:
+        RecordError: a key comes twice, and nothing says which value is meant.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise RecordError(f"duplicate key: {printable(twice)[:60]!r} comes twice in one object")
+    return found
 
 
 def check_json(value: Any, text: bytes) -> None:
@@ -98,8 +113,10 @@ class _Reader:
     def __init__(self, file: IO[str], name: str) -> None:
         self._file, self._name = file, name
         self._text, self._place = "", 0
-        self._long = 0  # digits of a number that `int` refuses
-        self._decode = json.JSONDecoder(parse_int=self._int).raw_decode
+        self._problem = ""  # of a value that Python would refuse, or settle without a word
+        self._decode = json.JSONDecoder(
+            parse_int=self._int, object_pairs_hook=self._object
+        ).raw_decode
 
     def _int(self, digits: str) -> int:
         """Return a number; of one that is too long only the length is kept.
@@ -108,9 +125,17 @@ class _Reader:
         """
         limit = sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else 0
         if limit and len(digits) > limit:
-            self._long = len(digits)
+            self._problem = f"malformed item: a number of {len(digits)} digits"
             return 0
         return int(digits)
+
+    def _object(self, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        """Return an object; of one with a key twice the problem is kept, and the list goes on."""
+        try:
+            return unique_keys(pairs)
+        except RecordError as error:
+            self._problem = error.reason
+            return {}
 
     def peek(self) -> str:
         """Return the next character that is not blank, without taking it."""
@@ -132,7 +157,7 @@ class _Reader:
         """Take one JSON value."""
         self.peek()
         while True:
-            self._long = 0
+            self._problem = ""
             try:
                 value, end = self._decode(self._text, self._place)
             except json.JSONDecodeError as error:
@@ -145,8 +170,8 @@ class _Reader:
                 continue  # a number may go on
             text = self._text[self._place : end]
             self._place = end
-            if self._long:
-                return Element(text, None, f"malformed item: a number of {self._long} digits")
+            if self._problem:
+                return Element(text, None, self._problem)
             try:
                 check_json(value, text.encode("utf-8", "surrogatepass"))
             except RecordError as error:

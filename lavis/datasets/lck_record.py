@@ -92,6 +92,8 @@ def check_tokens(value: Any, key: str) -> Tokens:
     for item in value:
         if isinstance(item, list):
             tokens.append([region_number(part) for part in item])
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise RecordError(f"wrong type: {key} holds {item}, which is no word")
         elif isinstance(item, (str, int, float)) and not isinstance(item, bool):
             tokens.append(item)
         else:
@@ -123,17 +125,27 @@ def index_entries(value: Any, key: str, *, named: bool) -> dict[int, Any]:
     if value is None:
         return {}
     if isinstance(value, Mapping):
-        return {region_number(k): v for k, v in value.items() if v is not None}
+        return _by_id([(region_number(k), v) for k, v in value.items() if v is not None], key)
     if not isinstance(value, list):
         raise RecordError(f"wrong type: {key} is {type(value).__name__}, expected regions")
     if not named:
         return {place: entry for place, entry in enumerate(value) if entry is not None}
-    entries = {}
+    pairs = []
     for entry in value:
         if not isinstance(entry, Mapping) or "name" not in entry:
             raise RecordError(f"wrong type: {key} holds {_shown(entry)}, expected a named region")
-        entries[region_number(entry["name"])] = entry
-    return entries
+        pairs.append((region_number(entry["name"]), entry))
+    return _by_id(pairs, key)
+
+
+def _by_id(pairs: Sequence[tuple[int, Any]], key: str) -> dict[int, Any]:
+    """Return entries by id; one that comes again unchanged does no harm."""
+    found: dict[int, Any] = {}
+    for region_id, entry in pairs:
+        if region_id in found and found[region_id] != entry:
+            raise RecordError(f"duplicate region: {key} holds two of id {region_id}")
+        found[region_id] = entry
+    return found
 
 
 def make_region(region_id: int, entry: Any) -> Region:

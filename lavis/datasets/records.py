@@ -25,7 +25,7 @@ from lavis.common.content import content_digest
 from lavis.common.errors import DataError, RecordError
 from lavis.common.inputs import Input, input_digest
 from lavis.common.refusals import printable, record_errors
-from lavis.datasets.json_lists import check_json
+from lavis.datasets.json_lists import check_json, unique_keys
 from lavis.datasets.json_values import RowConverter, struct_fields
 from lavis.datasets.pictures import PictureFile
 
@@ -74,11 +74,12 @@ def parse_object(text: bytes) -> dict[str, Any]:
     """Return one JSON object.
 
     Raises:
-        RecordError: not JSON in UTF-8, not an object, or text that no tokenizer accepts.
+        RecordError: not JSON in UTF-8, not an object, a key twice, or text that no tokenizer
+            accepts.
     """
     with record_errors("malformed line"):
         try:
-            record = json.loads(text.decode("utf-8"))
+            record = json.loads(text.decode("utf-8"), object_pairs_hook=unique_keys)
         except json.JSONDecodeError as error:
             at = f"{error.msg} at character {error.pos + 1}"
             raise RecordError(f"malformed line: {at}") from None
@@ -221,7 +222,13 @@ class ParquetFile(RecordFile):
 def _from_column(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("[", "{"):
         try:
-            found = json.loads(value, parse_constant=lambda name: None)  # NaN: JSON has none
+            found = json.loads(
+                value,
+                parse_constant=lambda name: None,  # NaN: JSON has none
+                object_pairs_hook=unique_keys,
+            )
+        except RecordError:
+            raise
         except ValueError:
             return value
         check_json(found, value.encode("utf-8"))
@@ -317,7 +324,7 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
     """Return paths with `{a..b}` and `*` written out, each pattern's matches sorted.
 
     Raises:
-        DataError: a pattern without a match.
+        DataError: a pattern without a match, or a file that is meant twice.
     """
     found: list[str] = []
     for path in paths:
@@ -326,6 +333,12 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
             if not os.path.exists(plain) and not matches:
                 raise DataError(f"{plain}: no file matches")
             found += [plain] if os.path.exists(plain) else matches
+    seen: dict[str, str] = {}
+    for path in found:
+        other = seen.setdefault(os.path.realpath(path), path)
+        if other is not path:
+            both = path if other == path else f"{path} (also {other})"
+            raise DataError(f"{printable(both)}: named twice; its records would count twice")
     return found
 
 

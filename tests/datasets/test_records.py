@@ -236,3 +236,47 @@ def test_an_empty_file_is_refused_by_the_data_set(lck, pictures):
     (pictures / "r.jsonl").write_text("\n\n")
     with pytest.raises(DataError, match="unified_vqa_binary, split test: no records in"):
         lck.open(pictures, str(pictures / "r.jsonl"))
+
+
+@pytest.mark.parametrize("line", ['{"a": 1, "b": 0, "a": 2}', '{"b": [{"a": 1, "a": 1}]}'])
+def test_a_key_twice_in_one_object_is_refused_in_every_form(tmp_path, line):
+    good = '{"a": 3, "b": {"a": 4}}'
+    (tmp_path / "a.jsonl").write_text(f"{line}\n{good}\n")
+    (tmp_path / "b.json").write_text(f"[{line},\n {good}]")
+    pq.write_table(pa.table({"c": [line, good]}), tmp_path / "c.parquet")
+    for name in ("a.jsonl", "b.json", "c.parquet"):
+        store = RecordStore([str(tmp_path / name)], cache_dir=str(tmp_path / "cache"))
+        with pytest.raises(RecordError, match="'a' comes twice in one object"):
+            store.read(0)
+        assert store.read(1)
+
+
+@pytest.mark.parametrize("packing", ["gz", "zst"])
+def test_packed_lists_are_read_as_lists(tmp_path, packing):
+    content = b"\xef\xbb\xbf" + json.dumps([{"a": "é"}, {"a": 2}], indent=1).encode()
+    codec = {"gz": gzip.compress, "zst": _zstd}[packing]
+    (tmp_path / f"l.json.{packing}").write_bytes(codec(content))
+    store = RecordStore([str(tmp_path / f"l.json.{packing}")], cache_dir=str(tmp_path / "cache"))
+    assert [store.read(row) for row in range(len(store))] == [{"a": "é"}, {"a": 2}]
+
+
+def _zstd(content):
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as out:
+        out.write(content)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("name", ["r.jsonl.gz", "r.jsonl.zst"])
+def test_an_empty_packed_file_is_a_lost_one(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=f"{name}: empty"):
+        RecordStore([str(tmp_path / name)], cache_dir=str(tmp_path / "cache"))
+
+
+def test_a_file_that_is_meant_twice_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "link.jsonl").symlink_to("a.jsonl")
+    for paths in (["a.jsonl", "a.jsonl"], ["a.jsonl", "./a.jsonl"], ["*.jsonl"]):
+        with pytest.raises(DataError, match="named twice"):
+            RecordStore([str(tmp_path / path) for path in paths])
