@@ -7,7 +7,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,10 @@ def check_section(
         except ValidationError as error:
             found = faults_of(error, cls, left, key, source=source, names=names)
         else:
+            faults += [
+                Fault(WRONG, f"{given} found, expected a number", place, source(place))
+                for place, given in _truths_for_numbers(value, left, key)
+            ]
             return value, list(dict.fromkeys(faults))
         faults += [fault for fault in found if not _is_echo(fault, removed)]
         wrong = {fault.key for fault in found}
@@ -114,6 +118,26 @@ def check_section(
             break
         removed |= wrong | {f"{key}.{each}" for each in taken}
     return None, list(dict.fromkeys(faults))
+
+
+def _truths_for_numbers(value: Any, node: Any, key: str) -> Iterator[tuple[str, bool]]:
+    """Yield key and value where a truth value was given and, without a word, became 0 or 1.
+
+    Args:
+        value: what a class made of `node`.
+        node: plain containers.
+        key: dotted key of `node`.
+    """
+    if isinstance(node, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield key, node
+    elif isinstance(node, dict):
+        for name, inner in node.items():
+            part = value.get(name) if isinstance(value, dict) else getattr(value, str(name), None)
+            yield from _truths_for_numbers(part, inner, f"{key}.{name}")
+    elif isinstance(node, list) and isinstance(value, (list, tuple)):
+        for place, (part, inner) in enumerate(zip(value, node, strict=False)):
+            yield from _truths_for_numbers(part, inner, f"{key}.{place}")
 
 
 def faults_of(

@@ -92,6 +92,10 @@ class RunConfig:
             raise ConfigError(
                 f"warmup_lr is {self.warmup_lr:g}; use 0 or more, or -1 to start from init_lr"
             )
+        for name in ("train_splits", "valid_splits", "test_splits"):
+            splits = getattr(self, name)
+            if len(set(splits)) != len(splits):
+                raise ConfigError(f"{name} is {splits}; name each split once")
 
     def check_start(self) -> None:
         """Look at what a start needs of this machine, before anything is loaded.

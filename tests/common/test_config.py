@@ -177,6 +177,17 @@ def test_a_mistake_is_named_with_its_key_and_the_nearest_name(run_file, option, 
         load_config(run_file(), [option])
 
 
+@pytest.mark.parametrize("key", ["run.batch_size_eval", "run.init_lr", "model.vit.depth"])
+def test_a_truth_value_is_no_number(run_file, key):
+    with pytest.raises(ConfigError, match=f"{key}: True found, expected a number"):
+        load_config(run_file(), [f"{key}=true"], mode="evaluate")
+
+
+def test_a_split_is_named_once(run_file):
+    with pytest.raises(ConfigError, match=r"test_splits: is .*; name each split once"):
+        load_config(run_file(), ["run.test_splits=[test,test]"], mode="evaluate")
+
+
 def test_every_problem_is_told_at_once(run_file):
     with pytest.raises(ConfigError) as error:
         load_config(run_file(), ["model.imag_size=1", "run.sede=2"])
