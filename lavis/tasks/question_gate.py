@@ -1,7 +1,8 @@
 """Which questions of a benchmark need no pictures, because the text alone is certain of its answer.
 
 Every question is first answered without pictures; what that gives is kept in the cache, so that a
-run that is started again, on any number of processes, decides the same.
+run that is started again, on any number of processes, decides the same. Processes tell each other
+what they found, and so decide alike whatever a shared folder shows to each of them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def certain_questions(
 
     Args:
         predict: answers rows from the text alone.
-        world: gives `rank`, `size`, `beat` and `barrier`.
+        world: gives `rank`, `size`, `beat` and `gather`.
         model: identity of the language model.
         threshold: see `lavis.generators.gate.skip_when_certain`.
 
@@ -65,26 +66,27 @@ def certain_questions(
     plan = make_plan(dataset, UNIT)
     units = range(len(plan))[world.rank :: world.size]
     progress = Progress(len(units), "text-only answers", unit="units", shown=world.rank == 0)
+    own: dict[int, float] = {}
     for unit in units:
         asked = _asked(texts, dataset, plan.rows(unit).tolist())
         keys = [_key(asks, model, answers.gate_rule) for _, asks in asked]
-        if any(key not in cache for key in keys):
+        kept = [cache.get_array(key) for key in keys]
+        found = [float(value) for value in kept if value is not None]
+        if len(found) < len(keys):
             found = _certainties(predict, answers, asked)
             for key, value in zip(keys, found, strict=True):
                 cache.put_array(key, np.array(value, dtype=np.float64))
+        own |= {question.index: value for (question, _), value in zip(asked, found, strict=True)}
         progress.add(1)
         world.beat("text-only answers")
     progress.close()
-    world.barrier("text-only answers")
-    rows, values = [], []
-    for index in range(len(dataset)):
-        for question, asks in _asked(texts, dataset, [index]):
-            kept = cache.get_array(_key(asks, model, answers.gate_rule))
-            rows.append(question.index)
-            values.append(0.0 if kept is None else float(kept))
-    skipped = skip_when_certain(np.array(values), threshold)
-    logger.info("%d of %d questions need no pictures", int(skipped.sum()), len(rows))
-    return frozenset(row for row, skip in zip(rows, skipped.tolist(), strict=True) if skip)
+    # what the others found comes from them: a shared folder may not show it yet
+    values: dict[int, float] = {}
+    for one in world.gather(own, "text-only answers"):
+        values |= one
+    skipped = skip_when_certain(np.array(list(values.values())), threshold)
+    logger.info("%d of %d questions need no pictures", int(skipped.sum()), len(values))
+    return frozenset(row for row, skip in zip(values, skipped.tolist(), strict=True) if skip)
 
 
 def _asked(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,20 +27,27 @@ COLUMNS = ["text", "single", "pictures", "best_of_n", "shuffled"]
 PICTURES = {"generator": "openmoji", "options": {"image_size": 32}, "scorer": "named"}
 
 
-class Rank:
-    """One of two processes, each at a time."""
+class Ranks:
+    """Two processes as threads; what each gathers is what both left."""
 
-    size = 2
+    def __init__(self):
+        self.met = threading.Barrier(2, timeout=120)
+        self.left = {}
 
-    def __init__(self, rank):
-        self.rank = rank
+    def of(self, rank):
+        world = World()
+        world.rank, world.size = rank, 2
+        met = itertools.count()
 
-    def beat(self, where): ...
+        def gather(value, what=""):
+            self.left[rank, number := next(met)] = value
+            self.met.wait()
+            return [self.left[other, number] for other in range(2)]
 
-    def barrier(self, what): ...
-
-    def gather(self, value, what=""):
-        return [value]
+        world.gather = gather
+        world.barrier = lambda what: gather(None)
+        world.broadcast = lambda value, what="": gather(value)[0]
+        return world
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +111,22 @@ def test_every_process_and_every_start_decides_the_same(model, tmp_path, monkeyp
     threshold = (ranked[2][1] + ranked[3][1]) / 2
     alone = make_task(tmp_path / "a", threshold)
     alone.prepare(model, dataset, World())
-    both = [make_task(tmp_path / "b", threshold) for _ in range(2)]
-    for _ in range(2):  # a real barrier would hold each until the other is through
-        for rank, task in enumerate(both):
-            task.prepare(model, dataset, Rank(rank))
+    both = [make_task(folder, threshold) for folder in (tmp_path / "b", tmp_path / "c")]
+    # each sees a cache of its own, as where a shared folder does not show the other's files yet
+    ranks = Ranks()
+    with ThreadPoolExecutor(2) as pool:
+        ran = [
+            pool.submit(task.prepare, copy.deepcopy(model), dataset, ranks.of(rank))
+            for rank, task in enumerate(both)
+        ]
+        for one in ran:
+            one.result()
     assert {task.pictures.skipped for task in both} == {alone.pictures.skipped}
 
     def refuse(*args):
         raise AssertionError("what was decided is kept")
 
-    again = make_task(tmp_path / "b", threshold)
+    again = make_task(tmp_path / "a", threshold)
     monkeypatch.setattr(again, "_text_only", refuse)
     again.prepare(model, dataset, World())
     assert again.pictures.skipped == alone.pictures.skipped
