@@ -25,8 +25,8 @@ from torch.nn.utils.rnn import pad_sequence
 from lavis.common import dist
 from lavis.common.errors import ConfigError
 from lavis.common.logger import Progress
-from lavis.common.tokenizer import Specials, check_vocabulary, load_tokenizer
-from lavis.integrations.harness_options import GenerationOptions, Options
+from lavis.common.tokenizer import Specials, check_vocabulary, load_tokenizer, padding_token
+from lavis.integrations.harness_options import GenerationOptions, Options, whole_number
 from lavis.integrations.harness_pictures import TextPictures
 from lavis.integrations.lm_eval_command import register
 
@@ -54,10 +54,17 @@ class _Ask:
 
 
 def _is_there(device: str | None) -> bool:
-    """Return whether a device is named and usable; the harness asks for cuda:0 on any machine."""
+    """Return whether a device is named and usable; the harness asks for cuda:0 on any machine.
+
+    Raises:
+        ConfigError: there is no such kind of device.
+    """
     if device is None or str(device) == "cuda":
         return False
-    kind = torch.device(str(device)).type
+    try:
+        kind = torch.device(str(device)).type
+    except RuntimeError:
+        raise ConfigError(f"device is '{device}'; use cpu, cuda or cuda:N") from None
     return kind == "cpu" or getattr(torch, kind).is_available()
 
 
@@ -74,7 +81,8 @@ class LateFusionLM(TemplateLM):
         pictures_of: `context`, shared by the options of a question, and nothing that is to be
             predicted is drawn; `all` draws context and continuation, as released.
         picture_size: edge of the tower's pictures, pixels.
-        add_bos_token: start texts with the start token, or not (default: the tokenizer's way).
+        add_bos_token: start texts with the tokenizer's start token, or with none of its special
+            tokens (default: the tokenizer's way).
         max_length: longest text in tokens (default: what fits behind the pictures).
         options: any other key of `model`, such as `mix`, `weights` or `vision.name`, or of
             `run.pictures`, such as `scorer`, `cache_dir` or `options.root`.
@@ -104,11 +112,18 @@ class LateFusionLM(TemplateLM):
         super().__init__()
         if pictures_of not in ("context", "all"):
             raise ConfigError(f"pictures_of is '{pictures_of}'; use context or all")
+        if not (add_bos_token is None or isinstance(add_bos_token, bool)):
+            raise ConfigError(f"add_bos_token is {add_bos_token!r:.60}; use True or False")
+        self.batch_size = _batch_size(batch_size, max_batch_size)
+        self.add_bos_token = add_bos_token
+        self.max_gen_toks = whole_number("max_gen_toks", max_gen_toks)
+        wished = None if max_length is None else whole_number("max_length", max_length, 2)
+        there = _is_there(device)
         chosen = Options.of(llm, pretrained, generator, k, picture_size, options)
         self._world = dist.start("cpu" if device == "cpu" else "auto")
         self._rank, self._world_size = self._world.rank, self._world.size
         self._device = self._world.device
-        if self._world.size == 1 and _is_there(device):
+        if self._world.size == 1 and there:
             self._device = torch.device(str(device))
         with dist.building_for(self._device):
             self.model = chosen.build().to(self._device).eval()
@@ -116,9 +131,7 @@ class LateFusionLM(TemplateLM):
             raise ConfigError(f"llm: '{chosen.model.llm}' fills masks; lm_eval needs a causal one")
         self.tokenizer: Any = load_tokenizer(tokenizer or chosen.model.llm, "tokenizer")
         check_vocabulary(self.tokenizer, self.model, "tokenizer")
-        self._specials = Specials.of(self.tokenizer)
-        self.batch_size = _batch_size(batch_size, max_batch_size)
-        self.add_bos_token, self.max_gen_toks = add_bos_token, max_gen_toks
+        self._opening = self._texts_start()
         self._whole = pictures_of == "all"
         self._pictures = None
         if chosen.pictures is not None:
@@ -126,21 +139,34 @@ class LateFusionLM(TemplateLM):
                 self._pictures = TextPictures(chosen.pictures, chosen.processor)
         size = chosen.processor.image_size if self._pictures is not None else None
         room = self.model.longest_text(size) if size else self.model.longest_text()
-        self.max_length = max_length or room or 2048
+        if wished and room and wished > room:
+            raise ConfigError(f"max_length is {wished}, but texts of at most {room} tokens fit")
+        self.max_length = wished or room or 2048
         self._told = False
 
     # What the harness asks of every model
 
     @property
-    def eot_token_id(self) -> int:
-        """The token that ends a text."""
-        return int(self.tokenizer.eos_token_id)
+    def eot_token_id(self) -> int | None:
+        """The token that ends a text, if there is one."""
+        end = self.tokenizer.eos_token_id
+        return None if end is None else int(end)
 
     @property
     def prefix_token_id(self) -> int:
-        """What a text without context follows."""
-        start = self.tokenizer.bos_token_id
-        return self.eot_token_id if start is None else int(start)
+        """What a text without context follows.
+
+        Raises:
+            ConfigError: the tokenizer has neither a start token nor an end token.
+        """
+        for token in (self.tokenizer.bos_token_id, self.eot_token_id):
+            if token is not None:
+                return int(token)
+        raise ConfigError(
+            f"tokenizer: '{self.tokenizer.name_or_path}' has neither a start token nor an end "
+            "token, and a text without context must follow one; name its bos_token in "
+            "tokenizer_config.json"
+        )
 
     @property
     def tokenizer_name(self) -> str:
@@ -170,8 +196,24 @@ class LateFusionLM(TemplateLM):
             start = self.tokenizer.bos_token
             begun = bool(start) and string.startswith(start)
             add_special_tokens = False if begun else self.add_bos_token
-        opening = [] if add_special_tokens is False else list(self._specials.opening)
-        return opening + self.tokenizer.encode(string, add_special_tokens=False)
+        opening = [] if add_special_tokens is False else self._opening
+        tokens = opening + self.tokenizer.encode(string, add_special_tokens=False)
+        if max(tokens, default=0) >= self.model.vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(max(tokens))
+            raise ConfigError(
+                f"tokenizer: a text holds the token '{token}', number {max(tokens)}, and the "
+                f"language model has vectors for {self.model.vocabulary}; name its own tokenizer"
+            )
+        return tokens
+
+    def _texts_start(self) -> list[int]:
+        opening, start = list(Specials.of(self.tokenizer).opening), self.tokenizer.bos_token_id
+        if not self.add_bos_token or start in opening:
+            return opening
+        if start is None:
+            name = self.tokenizer.name_or_path
+            raise ConfigError(f"add_bos_token: the tokenizer '{name}' has no start token")
+        return [int(start), *opening]
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """Return the tensors of all processes, one behind the other."""
@@ -318,6 +360,7 @@ class LateFusionLM(TemplateLM):
                     "tokens; give a smaller one with --gen_kwargs or in the task"
                 )
             rows = {n: self.tok_encode(requests[n].args[0])[-room:] for n in numbers}
+            rows = {n: row or [self.prefix_token_id] for n, row in rows.items()}
             order = sorted(numbers, key=lambda n: -len(rows[n]))
             for start in range(0, len(order), self.batch_size):
                 part = order[start : start + self.batch_size]
@@ -342,7 +385,7 @@ class LateFusionLM(TemplateLM):
         self, rows: list[list[int]], texts: list[str], options: GenerationOptions
     ) -> list[str]:
         tokenizer, end = self.tokenizer, self.eot_token_id
-        stops = [*options.until, tokenizer.decode([end])]
+        stops = [*options.until, *([] if end is None else [tokenizer.decode([end])])]
 
         def stop(tokens: Tensor) -> Tensor:
             said = tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -355,7 +398,7 @@ class LateFusionLM(TemplateLM):
             num_beams=options.num_beams,
             length_penalty=options.length_penalty,
             eos_token_id=end,
-            pad_token_id=end,
+            pad_token_id=padding_token(tokenizer),
             stop=stop,
         )
         said = tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -399,9 +442,10 @@ def _until(text: str, stops: Sequence[str]) -> str:
 
 
 def _batch_size(given: int | str, most: int | None) -> int:
+    largest = _AUTO_BATCH if most is None else whole_number("max_batch_size", most)
     if str(given).startswith("auto"):
-        return most or _AUTO_BATCH
-    size = int(given)
-    if size < 1:
-        raise ConfigError(f"batch_size is {given}; use 1 or more, or auto")
-    return size
+        return largest
+    try:
+        return whole_number("batch_size", given)
+    except ConfigError as error:
+        raise ConfigError(f"{error}, or auto") from None

@@ -90,6 +90,24 @@ class Options:
         return models.get(ARCH).from_config(self.model)
 
 
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """Return a whole number that the harness hands over as it was typed.
+
+    Raises:
+        ConfigError: it is none, or less than `least`.
+    """
+    refusal = ConfigError(f"{name} is {value!r:.60}; use a whole number of {least} or more")
+    if isinstance(value, bool):
+        raise refusal
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise refusal from None
+    if number < least or number != (float(value) if isinstance(value, float) else number):
+        raise refusal
+    return number
+
+
 def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return keys of `model` and of `run.pictures`, nested at their dots."""
     sections: list[Any] = [OmegaConf.create({}), OmegaConf.create({})]
@@ -155,7 +173,7 @@ class GenerationOptions:
             max_gen_toks: where the task names none.
 
         Raises:
-            ConfigError: the task wants random answers.
+            ConfigError: the task wants random answers, or a value is no number.
         """
         node = dict(given)
         if node.get("do_sample"):
@@ -164,11 +182,17 @@ class GenerationOptions:
                 "--gen_kwargs do_sample=False"
             )
         until = node.pop("until", None) or ()
-        lengths = [node.pop(name, None) for name in _LENGTHS]
-        found = next((int(length) for length in lengths if length is not None), max_gen_toks)
-        beams, penalty = node.pop("num_beams", 1), node.pop("length_penalty", 1.0)
+        lengths = {name: node.pop(name, None) for name in _LENGTHS}
+        named = {name: length for name, length in lengths.items() if length is not None}
+        found = next((whole_number(k, v, 0) for k, v in named.items()), max_gen_toks)
+        beams = whole_number("num_beams", node.pop("num_beams", 1))
+        penalty = node.pop("length_penalty", 1.0)
+        try:
+            penalty = float(penalty)
+        except (TypeError, ValueError):
+            raise ConfigError(f"length_penalty is {penalty!r:.60}; use a number") from None
         unread = sorted(key for key in node if key not in _GREEDY)
         if unread:
             logger.warning("generation options that late_fusion does not read: %s", unread)
         stops = (until,) if isinstance(until, str) else tuple(until)
-        return cls(stops, found, int(beams), float(penalty))
+        return cls(stops, found, beams, penalty)

@@ -63,14 +63,15 @@ class TextPictures:
     def samples(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return `vision_features` `(N, P, D)`, `image_index` and `scores` `(B, K)`.
 
-        A text without words has no pictures: its row of `image_index` is -1. Nothing is returned
-        where no text has any.
+        A text without words has no pictures, nor has one whose pictures are all withheld: its row
+        of `image_index` is -1. Nothing is returned where no text has any.
 
         Raises:
             RecordError: a picture is gone from the store.
         """
         sets: list[Any] = [
-            self._pictures.sets(as_question(text))[0] if text.strip() else () for text in texts
+            next(iter(self._pictures.sets(as_question(text))), ()) if text.strip() else ()
+            for text in texts
         ]
         places = {r: n for n, r in enumerate(dict.fromkeys(r for one in sets for r in one))}
         if not places:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-from lavis.common.errors import ConfigError, DataError
+from lavis.common.command import REFUSED, command
 
 NAME, TARGET = "late_fusion", "lavis.integrations.harness:LateFusionLM"
 
@@ -26,23 +26,20 @@ def register() -> None:
         model_registry.register(NAME, target=TARGET)
 
 
+@command
 def main() -> int:
     """Run the harness's command line on `sys.argv`.
 
     Returns:
-        The exit status: 0, or 2 after an error of the user's, told in one line.
+        The exit status (`lavis.common.command`); 2 without the harness.
     """
     if find_spec("lm_eval") is None:
         sys.stderr.write("error: lm-eval is not installed; pip install 'lavis-commonsense[eval]'\n")
-        return 2
+        return REFUSED
     from lm_eval.__main__ import cli_evaluate  # what its own console script calls
 
     register()
-    try:
-        cli_evaluate()
-    except (ConfigError, DataError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    cli_evaluate()
     return 0
 
 

@@ -179,9 +179,9 @@ class QuestionTokenizer:
         if len(ids) < 2:
             raise RecordError("too short: a text of one token has nothing to predict")
         kept = self._fit(ids)
-        cut = len(ids) - len(kept)
+        offsets = [*offsets[: len(opening)], *offsets[len(opening) + len(ids) - len(kept) :]]
         reads = tuple((at, (kept[at + 1],)) for at in range(len(kept) - 1))
-        return Ask(place, prompt, kept, reads, ends=tuple(end for _, end in offsets[cut + 1 :]))
+        return Ask(place, prompt, kept, reads, ends=tuple(end for _, end in offsets[1:]))
 
     def _open(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a text that goes on: nothing closes it."""
@@ -200,9 +200,11 @@ class QuestionTokenizer:
             )
         if self._max is None or len(ids) <= self._max:
             return tuple(ids)
-        if not self._cut:
+        opening = self._specials.opening
+        around = len(opening) + (len(self._specials.closing) if self._masked else 0)
+        if not self._cut or self._max <= around:
             raise RecordError(f"text too long: {len(ids)} tokens, run.max_tokens is {self._max}")
-        start = [ids[0]] if ids[0] == self.tokenizer.bos_token_id else []
+        start = opening if tuple(ids[: len(opening)]) == opening else ()
         return (*start, *ids[len(ids) - self._max + len(start) :])
 
 

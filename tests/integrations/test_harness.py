@@ -16,6 +16,7 @@ from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
+from transformers import AutoTokenizer
 
 from golden import given
 from lavis.common.errors import ConfigError
@@ -243,12 +244,75 @@ def test_the_command_equals_our_own_task_on_the_same_items(
         ({"k": -1, "generator": "openmoji"}, "k is -1"),
         ({"mix": "sums"}, "mix"),
         ({"pictures_of": "options"}, "use context or all"),
-        ({"batch_size": 0}, "use 1 or more, or auto"),
+        ({"batch_size": 0}, "use a whole number of 1 or more, or auto"),
+        ({"batch_size": "abc"}, "batch_size is 'abc'; use a whole number of 1 or more, or auto"),
+        ({"batch_size": "auto", "max_batch_size": "z"}, "max_batch_size is 'z'"),
+        ({"max_length": "long"}, "max_length is 'long'; use a whole number of 2 or more"),
+        ({"max_length": -5}, "max_length is -5"),
+        ({"max_length": 10**9}, "max_length is 1000000000, but texts of at most 192 tokens fit"),
+        ({"max_gen_toks": 2.5}, "max_gen_toks is 2.5"),
+        ({"add_bos_token": "maybe"}, "add_bos_token is 'maybe'; use True or False"),
+        ({"add_bos_token": True}, "has no start token"),
     ],
 )
 def test_wrong_arguments_are_named(tiny, options, message):
     with pytest.raises(ConfigError, match=message):
         LateFusionLM(llm=str(tiny.llm), device="cpu", **options)
+
+
+def test_a_device_that_does_not_exist_is_named(tiny):
+    with pytest.raises(ConfigError, match="device is 'banana'; use cpu, cuda or cuda:N"):
+        LateFusionLM(llm=str(tiny.llm), device="banana")
+
+
+def tokenizer_folder(tiny, folder, **settings):
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text((tiny.llm / "tokenizer.json").read_text())
+    known = {"tokenizer_class": "PreTrainedTokenizerFast", **settings}
+    (folder / "tokenizer_config.json").write_text(json.dumps(known))
+    return str(folder)
+
+
+def test_a_start_token_is_put_where_it_is_asked_for(tiny, tmp_path, text_only):
+    start = "<|endoftext|>"
+    folder = tokenizer_folder(tiny, tmp_path / "start", bos_token=start, eos_token=start)
+    plain = text_only.tok_encode("a man")
+    wanted = {None: plain, False: plain, True: [0, *plain]}
+    for add, tokens in wanted.items():
+        lm = LateFusionLM(llm=str(tiny.llm), tokenizer=folder, add_bos_token=add, device="cpu")
+        assert lm.tok_encode("a man") == tokens
+
+
+def test_a_tokenizer_without_an_end_token_continues_and_says_what_it_cannot(tiny, tmp_path):
+    folder = tokenizer_folder(tiny, tmp_path / "endless")
+    lm = LateFusionLM(llm=str(tiny.llm), tokenizer=folder, device="cpu")
+    asked = requests("generate_until", [("What is", {"max_gen_toks": 3})])
+    assert lm.generate_until(asked)[0]
+    with pytest.raises(ConfigError, match="neither a start token nor an end token"):
+        lm.loglikelihood(requests("loglikelihood", [("", "hello")]))
+
+
+def test_tokens_that_the_model_does_not_know_are_named(tiny, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny.llm)
+    tokenizer.add_tokens(["<img>"])
+    tokenizer.save_pretrained(tmp_path / "added")
+    lm = LateFusionLM(llm=str(tiny.llm), tokenizer=str(tmp_path / "added"), device="cpu")
+    with pytest.raises(ConfigError, match="the token '<img>', number 2000, .* vectors for 2000"):
+        lm.loglikelihood(requests("loglikelihood", [("a <img> man", " eats")]))
+
+
+def test_an_empty_text_is_continued_after_the_prefix_token(text_only):
+    way = {"max_gen_toks": 4, "until": ["zzz"]}
+    found = text_only.generate_until(requests("generate_until", [("", way)]))
+    start = text_only.tokenizer.decode([text_only.prefix_token_id])
+    assert found == text_only.generate_until(requests("generate_until", [(start, way)]))
+
+
+def test_a_text_whose_pictures_are_all_withheld_has_none(tiny, pictures, monkeypatch):
+    options = pictures(image_prompts("a man", 2), 2)
+    lm = LateFusionLM(**tiny.args, **options, device="cpu")
+    monkeypatch.setattr(lm._pictures._pictures, "sets", lambda question: [])
+    assert lm._pictures.samples(["a man"]) == {}
 
 
 def test_a_language_model_is_needed():
@@ -270,6 +334,13 @@ def test_random_answers_are_refused(text_only):
     asked = requests("generate_until", [("What", {"do_sample": True})])
     with pytest.raises(ConfigError, match="do_sample"):
         text_only.generate_until(asked)
+    for way, message in (
+        ({"max_gen_toks": "x"}, "max_gen_toks is 'x'"),
+        ({"num_beams": 0}, "num_beams is 0"),
+        ({"length_penalty": "x"}, "length_penalty is 'x'; use a number"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            text_only.generate_until(requests("generate_until", [("What", way)]))
     asked = requests("generate_until", [("What", {"max_gen_toks": 4000})])
     with pytest.raises(ConfigError, match="max_gen_toks is 4000"):
         text_only.generate_until(asked)

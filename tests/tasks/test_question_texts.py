@@ -98,6 +98,40 @@ def test_the_model_decides_whether_a_mask_is_read(bert_words):
     assert masked.reads[0][0] == 6
 
 
+def test_all_start_tokens_stay_where_a_text_is_cut():
+    """A text is cut behind what the tokenizer puts in front, be it one token, two, or none."""
+    start = "<|endoftext|>"
+    for count in (0, 1, 2):
+        tokenizer = AutoTokenizer.from_pretrained(SET)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{start} " * count + "$A", special_tokens=[(start, tokenizer.bos_token_id)]
+        )
+        text = "the color of milk is white"
+        words = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        texts = QuestionTokenizer(tokenizer, count + 2, cut=True)
+        texts.read_by(reader(masked=False))
+        (ask,) = texts.asks(question("choice", (text,)), 0)
+        assert ask.ids == (0,) * count + tuple(words.input_ids[-2:])
+        ends = [0] * count + [end for _, end in words.offset_mapping[-2:]]
+        assert ask.ends == tuple(ends[1:])
+        (open_text,) = texts.asks(question("generate", (text,)), 0)
+        assert open_text.ids == ask.ids
+
+
+def test_a_mask_is_never_cut_away(bert_words):
+    asked = question("next_word", ("the color of milk is",), ("green", "white"))
+    for most, refused in ((2, True), (3, False)):
+        texts = QuestionTokenizer(bert_words, most, cut=True)
+        texts.read_by(reader(masked=True))
+        if refused:
+            with pytest.raises(RecordError, match="8 tokens, run.max_tokens is 2"):
+                texts.asks(asked, 0)
+            continue
+        (ask,) = texts.asks(asked, 0)
+        assert bert_words.convert_ids_to_tokens(ask.ids) == ["[CLS]", "[MASK]", "[SEP]"]
+        assert ask.reads[0][0] == 1
+
+
 def test_specials_around_a_text(bert_words):
     assert Specials.of(bert_words) == Specials((2,), (3,))
     end = closed(AutoTokenizer.from_pretrained(SET))
