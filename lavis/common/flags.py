@@ -47,10 +47,11 @@ class Number:
         wanted += "".join(f", or '{word}'" for word in self.beside)
         try:
             number = int(text) if self.is_whole else float(text)
-        except ValueError:
-            return f"'{text}' found, expected {wanted}"
+            is_finite = math.isfinite(number)
+        except (ValueError, OverflowError):  # the latter: more digits than a float has room for
+            return f"'{text[:60]}' found, expected {wanted}"
         is_right = number > self.least if self.above else number >= self.least
-        return None if is_right and math.isfinite(number) else f"{text} found, expected {wanted}"
+        return None if is_right and is_finite else f"{text[:60]} found, expected {wanted}"
 
 
 _COUNT, _FROM_0 = Number(), Number(least=0)

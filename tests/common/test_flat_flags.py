@@ -9,7 +9,7 @@ import pytest
 from lavis.common import cli
 from lavis.common.config import load_config
 from lavis.common.errors import ConfigError
-from lavis.common.flags import EVALUATE_FLAGS, PROJECTS, TRAIN_FLAGS
+from lavis.common.flags import EVALUATE_FLAGS, PROJECTS, TRAIN_FLAGS, Number
 
 
 def parse(*argv):
@@ -292,3 +292,14 @@ def test_every_training_run_file_loads(path, tmp_path):
     config.run.check_training()
     assert config.run.task == "visual_language_modeling"
     assert config.task.tokenizer == config.model.llm
+
+
+NO_NUMBERS = ["1" * 400, "1" * 5000, "1e400", "nan", "-inf", "", "0x10", "True"]
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+def test_what_is_no_number_for_any_flag(text):
+    for number in (Number(), Number(least=0), Number(False, 0), Number(False, 0, above=True)):
+        fault = number.fault(text)
+        assert fault is not None and len(fault) < 200
+        assert "found, expected a" in fault

@@ -261,7 +261,7 @@ def test_wrong_arguments_are_named(tiny, options, message):
 
 
 def test_a_device_that_does_not_exist_is_named(tiny):
-    with pytest.raises(ConfigError, match="device is 'banana'; use cpu, cuda or cuda:N"):
+    with pytest.raises(ConfigError, match=r"device is .banana.; use cpu, cuda or"):
         LateFusionLM(llm=str(tiny.llm), device="banana")
 
 
@@ -297,7 +297,7 @@ def test_tokens_that_the_model_does_not_know_are_named(tiny, tmp_path):
     tokenizer.add_tokens(["<img>"])
     tokenizer.save_pretrained(tmp_path / "added")
     lm = LateFusionLM(llm=str(tiny.llm), tokenizer=str(tmp_path / "added"), device="cpu")
-    with pytest.raises(ConfigError, match="the token '<img>', number 2000, .* vectors for 2000"):
+    with pytest.raises(ConfigError, match=r"the token .<img>., number 2000, .* vectors for 2000"):
         lm.loglikelihood(requests("loglikelihood", [("a <img> man", " eats")]))
 
 

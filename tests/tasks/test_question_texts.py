@@ -124,7 +124,7 @@ def test_a_mask_is_never_cut_away(bert_words):
         texts = QuestionTokenizer(bert_words, most, cut=True)
         texts.read_by(reader(masked=True))
         if refused:
-            with pytest.raises(RecordError, match="8 tokens, run.max_tokens is 2"):
+            with pytest.raises(RecordError, match=r"8 tokens, run\.max_tokens is 2"):
                 texts.asks(asked, 0)
             continue
         (ask,) = texts.asks(asked, 0)

@@ -88,6 +88,11 @@ class Blip2Base(BaseModel):
 
     # Pictures
 
+    @property
+    def uses_every_weight(self) -> bool:
+        """See `BaseModel`: stages behind the last that is read of a feature-map tower are idle."""
+        return self.vision_is_frozen or self.config.vit.out_indices is None
+
     def train(self, mode: bool = True) -> Blip2Base:
         """Set the mode; a frozen tower stays as in evaluation (drop path, batch norms)."""
         super().train(mode)

@@ -41,7 +41,8 @@ class Blip2Critic(GroundedMatcher):
     @property
     def uses_every_weight(self) -> bool:
         """See `BaseModel`: aligning words and places calls neither Q-Former nor heads."""
-        return not (self.config.grounding and self.config.grounding.alignment_only)
+        aligns = self.config.grounding and self.config.grounding.alignment_only
+        return not aligns and super().uses_every_weight
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the losses.

@@ -81,7 +81,7 @@ class Blip2Generative(Blip2Base):
     @property
     def uses_every_weight(self) -> bool:
         """See `BaseModel`; which layers adapters are put on, the user says."""
-        return self.config.lora is None
+        return self.config.lora is None and super().uses_every_weight
 
     def train(self, mode: bool = True) -> Blip2Generative:
         """Set the mode; a language model without adapters stays as in evaluation."""

@@ -100,11 +100,6 @@ class Blip2Stage1(GroundedMatcher):
         self.lm_head = CaptionHead(self.qformer.model.config, words)
         self.build_grounding()
 
-    @property
-    def uses_every_weight(self) -> bool:
-        """See `BaseModel`: the three losses reach all of it."""
-        return True
-
     def forward(
         self, samples: Mapping[str, Any], negatives: Negatives | None = None
     ) -> dict[str, Tensor]:

@@ -16,11 +16,17 @@ CONFIGS = {
     "critic, places": ("blip2_critic", {"grounding": {}}),
     "critic, places frozen": ("blip2_critic", {"grounding": {"freeze": True}}),
     "critic, places only": ("blip2_critic", {"grounding": {"alignment_only": True}}),
+    "critic, places, maps trained": ("blip2_critic", {"grounding": {}, "freeze_vit": False}),
+    "student, places, maps trained": ("blip2", {"grounding": {}, "freeze_vit": False}),
     "student": ("blip2", {}),
     "student, tower trained": ("blip2", {"freeze_vit": False}),
     "student, places frozen": ("blip2", {"grounding": {"freeze": True}}),
 }
-PART = ("critic, places only",)
+PART = (
+    "critic, places only",
+    "critic, places, maps trained",
+    "student, places, maps trained",
+)
 
 
 def build(arch, changes, folder):
