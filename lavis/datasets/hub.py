@@ -1,9 +1,34 @@
-"""Published tables from the Hugging Face hub, as the Arrow files that `datasets` keeps of them."""
+"""Published tables from the Hugging Face hub, and the Arrow files that `datasets` keeps of them."""
 
 from __future__ import annotations
 
-from lavis.common.errors import DataError
+from typing import Any
+
+from lavis.common.errors import ConfigError, DataError
 from lavis.common.pretrained import load_table
+from lavis.common.refusals import brief
+
+
+def fetch_table(name: str, config: str | None, split: str, *, advice: str) -> Any:
+    """Return a data set's split, fetched on first use.
+
+    Args:
+        name: id on the hub.
+        config: one of its configurations.
+        advice: what to do where it cannot be fetched.
+
+    Raises:
+        ConfigError: the package `datasets` is missing.
+        DataError: it cannot be fetched.
+    """
+    try:
+        return load_table(name, config, split)
+    except ImportError:
+        raise ConfigError(
+            f"'{name}': the package datasets is missing; install it, or {advice}"
+        ) from None
+    except Exception as error:  # network, hub and format errors come as several unrelated types
+        raise DataError(f"'{name}' cannot be fetched ({brief(error)}); {advice}") from None
 
 
 def hub_files(name: str, config: str | None, split: str, *, section: str, local: str) -> list[str]:
@@ -16,16 +41,8 @@ def hub_files(name: str, config: str | None, split: str, *, section: str, local:
         local: what a local folder would hold, for messages.
 
     Raises:
-        DataError: it cannot be fetched; the message says where to put local files.
+        ConfigError, DataError: as `fetch_table`; the message says where to put local files.
     """
     advice = f"put {local} into a folder and set datasets.{section}.data_dir to it"
-    try:
-        table = load_table(name, config, split)
-    except ImportError:
-        raise DataError(
-            f"'{name}': the package datasets is missing; install it, or {advice}"
-        ) from None
-    except Exception as error:  # network, hub and format errors come as several unrelated types
-        reason = " ".join(str(error).split())[:300]
-        raise DataError(f"'{name}' cannot be fetched ({reason}); {advice}") from None
+    table = fetch_table(name, config, split, advice=advice)
     return [entry["filename"] for entry in table.cache_files]

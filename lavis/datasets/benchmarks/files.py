@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.content import content_digest
-from lavis.common.errors import ConfigError, DataError, RecordError
-from lavis.common.pretrained import load_table
+from lavis.common.errors import DataError, RecordError
 from lavis.common.refusals import REFUSALS, printable, record_errors
+from lavis.datasets.hub import fetch_table
 from lavis.datasets.json_lists import Element, list_elements
 from lavis.datasets.json_values import RowConverter
 from lavis.datasets.records import parse_object
@@ -109,15 +109,8 @@ def read_hub(source: Source) -> list[Record]:
     """
     assert source.hub is not None, "checked by BenchmarkConfig.check_source"
     name, config, split = source.hub
-    try:
-        table = load_table(name, config, split)
-    except ImportError:
-        raise ConfigError(
-            "datasets.benchmark.data_dir: missing; give a local folder, or pip install datasets "
-            f"to fetch '{source.hub[0]}'"
-        ) from None
-    except Exception as error:  # network, hub and format errors come as several unrelated types
-        raise DataError(f"{name}: cannot be fetched: {error}; give data_dir") from None
+    advice = "set datasets.benchmark.data_dir to a folder of its files"
+    table = fetch_table(name, config, split, advice=advice)
     return [Record(dict(row), name, number + 1) for number, row in enumerate(table)]
 
 
