@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from lavis.common.errors import DataError, RecordError
-from lavis.common.refusals import REFUSALS, brief, printable, record_errors
+from lavis.common.refusals import DECODE_REFUSALS, REFUSALS, brief, printable, record_errors
 
 _CHUNK = 1 << 20  # characters read at a time
 _BLANKS = " \t\n\r"
@@ -198,7 +198,7 @@ class _Reader:
         size = max(_CHUNK, len(self._text) - self._place)  # doubles for a long value
         try:
             chunk = self._file.read(size)
-        except (UnicodeError, OSError, EOFError) as error:
+        except DECODE_REFUSALS as error:  # of text and of what it is compressed with
             raise DataError(f"{self._name}: cannot be read: {brief(error)}") from None
         if chunk:
             self._text, self._place = self._text[self._place :] + chunk, 0
