@@ -80,8 +80,3 @@ def load_sections(
         faults.add(found)
     faults.check()
     return Sections(checked, tree)
-
-
-def load_section(cfg_path: str | Path, options: Sequence[str] | None, name: str, cls: Any) -> Any:
-    """Return the one section of a run file that has no other; see `load_sections`."""
-    return load_sections(cfg_path, options, {name: cls})[name]

@@ -20,7 +20,6 @@ from lavis.common.refusals import REFUSALS, brief, printable
 logger = logging.getLogger(__name__)
 
 BLOCK = tarfile.BLOCKSIZE
-_ZEROS = bytes(BLOCK)
 # An end mark is two blocks of zeros, filled up to a record of 20; a longer hole is damage.
 _LONGEST_END = 2 + tarfile.RECORDSIZE // BLOCK
 _LONGEST_EXTENSION = 1 << 20  # bytes of a long name or of pax fields
