@@ -3,9 +3,18 @@
 import copy
 import json
 
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 LONG = "@a number of 5000 digits@"  # what `as_json` writes as one; `int` refuses it, JSON does not
+
+# Of every test that draws `spoiled` values: the same values each time, and one folder for all.
+ODD = settings(
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 def nested(depth, make):

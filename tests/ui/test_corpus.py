@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from odd_values import as_json, spoiled
+from odd_values import ODD, as_json, spoiled
 
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.ui.corpus_index import open_index, read_scores
@@ -231,13 +231,7 @@ def test_the_index_is_made_once_and_anew_for_a_changed_file(world):
     )
 
 
-@settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(ODD, max_examples=15)
 @given(data=st.data())
 def test_odd_records_are_indexed_shown_or_refused(world, data):
     good = {**world.record(), "prediction": 0.5}

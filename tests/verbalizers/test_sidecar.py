@@ -1,9 +1,9 @@
 """Sidecars: an odd line is refused by its number before anything is asked."""
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from odd_values import spoiled, write_lines
+from odd_values import ODD, spoiled, write_lines
 
 from lavis.common.errors import DataError
 from lavis.verbalizers.base import Tools
@@ -32,13 +32,7 @@ def reader(path):
     return SidecarReader(SidecarConfig(path=str(path), type="sidecar"), Tools("s", 0, "cpu", None))
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(ODD, max_examples=150)
 @given(data=st.data())
 def test_a_line_is_read_or_named(tmp_path, data):
     path = write_lines(tmp_path / "s.jsonl", [LINE, data.draw(spoiled(LINE))])

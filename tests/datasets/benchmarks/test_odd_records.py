@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from benchmark_files import FILES, write_benchmark
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from odd_values import as_json, spoiled, write_lines
+from odd_values import ODD, as_json, spoiled, write_lines
 
 from lavis.common.errors import DataError, RecordError
 from lavis.datasets.benchmarks.config import BenchmarkConfig
@@ -31,13 +31,7 @@ def opened(name, folder, **options):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(ODD, max_examples=25)
 @given(data=st.data())
 def test_a_question_is_asked_or_set_aside(tmp_path, name, data):
     write_benchmark(name, tmp_path)

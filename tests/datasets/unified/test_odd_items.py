@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from odd_values import as_json, spoiled, write_lines
+from odd_values import ODD, as_json, spoiled, write_lines
 
 from lavis.common.errors import DataError, NothingDoneError, RecordError
 from lavis.datasets.unified.aokvqa import AokvqaConverter
@@ -64,13 +64,7 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("make", list(MAKERS), ids=lambda make: make.__name__)
-@settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(ODD, max_examples=40)
 @given(data=st.data())
 def test_an_item_is_converted_or_set_aside(session_samples, tmp_path, make, data):
     source = getattr(session_samples, MAKERS[make])
