@@ -50,6 +50,20 @@ def load_pretrained(cls: Any, name: str, *, refusal: str, **options: Any) -> Any
         raise ConfigError(f"{refusal}: {_reason(error)}") from None
 
 
+def load_with_processor(
+    cls: Any, name: str, *, refusal: str, revision: str | None, dtype: Any
+) -> tuple[Any, Any]:
+    """Return a model of `cls` and the processor of its pictures and texts; see `load_pretrained`.
+
+    Raises:
+        ConfigError: one of them cannot be loaded.
+    """
+    from transformers import AutoProcessor
+
+    model = load_pretrained(cls, name, refusal=refusal, revision=revision, dtype=dtype)
+    return model, load_pretrained(AutoProcessor, name, refusal=refusal, revision=revision)
+
+
 def build_from_config(cls: Any, config: Any, **options: Any) -> Any:
     """Return `cls.from_config(config)` of an Auto class, without code of the config's folder.
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lavis.common.pretrained import load_pretrained
+from lavis.common.pretrained import load_with_processor
 from lavis.common.registry import verbalizers
 from lavis.verbalizers.base import (
     Descriptors,
@@ -38,19 +38,16 @@ class Detector(Verbalizer):
     config: DetectConfig
 
     def __init__(self, config: DetectConfig, tools: Tools) -> None:
-        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+        from transformers import AutoModelForZeroShotObjectDetection
 
         super().__init__(config, tools)
         refusal = f"cannot load '{config.model}' as a zero-shot detector"
-        model: Any = load_pretrained(
+        model, self.processor = load_with_processor(
             AutoModelForZeroShotObjectDetection,
             config.model,
             refusal=refusal,
             revision=config.revision,
             dtype=getattr(torch, config.dtype),
-        )
-        self.processor: Any = load_pretrained(
-            AutoProcessor, config.model, refusal=refusal, revision=config.revision
         )
         self.model = model.to(tools.device).eval().requires_grad_(False)
         self.names = vocabulary(config.vocabulary)

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavis.common.errors import ConfigError
-from lavis.common.pretrained import load_pretrained
+from lavis.common.pretrained import load_with_processor
 from lavis.verbalizers.config import EncoderOptions
 
 
@@ -22,18 +22,15 @@ class DualEncoder:
     """A frozen dual encoder, its tokenizer and its picture processing."""
 
     def __init__(self, config: EncoderOptions, device: str) -> None:
-        from transformers import AutoModel, AutoProcessor
+        from transformers import AutoModel
 
         refusal = f"cannot load '{config.model}' as a dual encoder"
-        model: Any = load_pretrained(
+        model, self.processor = load_with_processor(
             AutoModel,
             config.model,
             refusal=refusal,
             revision=config.revision,
             dtype=getattr(torch, config.dtype),
-        )
-        self.processor: Any = load_pretrained(
-            AutoProcessor, config.model, refusal=refusal, revision=config.revision
         )
         if not hasattr(model, "get_text_features") or not hasattr(model, "logit_scale"):
             raise ConfigError(

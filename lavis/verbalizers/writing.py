@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from lavis.common.errors import ConfigError
-from lavis.common.pretrained import load_pretrained
+from lavis.common.pretrained import load_with_processor
 from lavis.verbalizers.base import WriteError, WriteRequest
 from lavis.verbalizers.config import WriterConfig
 
@@ -57,18 +57,15 @@ class LocalWriter:
     """
 
     def __init__(self, config: WriterConfig, device: str) -> None:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
         refusal = f"cannot load '{config.model}' as an image-text-to-text model"
-        model: Any = load_pretrained(
+        model, self.processor = load_with_processor(
             AutoModelForImageTextToText,
             config.model,
             refusal=refusal,
             revision=config.revision,
             dtype=getattr(torch, config.dtype),
-        )
-        self.processor: Any = load_pretrained(
-            AutoProcessor, config.model, refusal=refusal, revision=config.revision
         )
         self.model = model.to(device).eval().requires_grad_(False)
         self.config = config
