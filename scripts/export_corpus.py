@@ -200,7 +200,9 @@ def export(args: argparse.Namespace) -> int:
         )
     for old in folder.glob("*.parquet"):
         old.unlink()  # of an earlier export into the same folder
-    written = [{"name": n, "rows": s.rows, "files": s.finish()} for n, s in sorted(splits.items())]
+    written: list[dict[str, Any]] = [
+        {"name": n, "rows": s.rows, "files": s.finish()} for n, s in sorted(splits.items())
+    ]
     write_text(args.output / "README.md", card(args, written, counts, len(pictures), rejected))
     rows = sum(split["rows"] for split in written)
     print(f"{args.output}: {rows} rows of {len(pictures)} pictures, {rejected} records rejected")
