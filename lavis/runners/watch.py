@@ -23,6 +23,9 @@ class WatchedRows:
 
     def iterate_raw(self) -> Iterator[tuple[int, bytes]]:
         """Yield (row number, the payload's JSON text)."""
+        if not self._scored:  # a task may read the rows more than once
+            self._rows = 0
+            self._reasons.clear()
         for row, raw in self._reader.iterate_raw():
             if not self._scored:
                 self._note(raw)
