@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections import Counter
@@ -25,13 +26,14 @@ import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lavis.common.arguments import at_least, check_outputs
 from lavis.common.command import command
 from lavis.common.config import CONFIG_ROOT
 from lavis.common.errors import ConfigError, NothingDoneError, RecordError
 from lavis.common.storage import AtomicFile, AtomicPath, write_text
 from lavis.datasets.json_values import json_line
 from lavis.datasets.lck_record import check_tokens, read_region_ids, read_score
-from lavis.datasets.records import RecordStore
+from lavis.datasets.records import RecordStore, expand_paths
 
 GROUP = 2000  # rows of a row group, which readers keep decoded
 PARTS = ("question", "answer", "rationale")
@@ -51,7 +53,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("files", nargs="+", metavar="FILES", help="jsonl, .gz, .zst, parquet, tar")
     parser.add_argument("--output", type=Path, required=True, help="folder that is written")
     parser.add_argument("--split", help="of all rows (default: each record's own, else train)")
-    parser.add_argument("--shard-rows", type=int, default=100_000, help="rows of a Parquet file")
+    parser.add_argument(
+        "--shard-rows", type=at_least(1), default=100_000, help="rows of a Parquet file"
+    )
     parser.add_argument("--name", help="title of the card (default: the folder's name)")
     parser.add_argument("--license", default="other", help="of the texts")
     parser.add_argument("--picture-source", help="where the pictures come from")
@@ -164,11 +168,15 @@ def export(args: argparse.Namespace) -> int:
     """Write shards, rejects and the card; returns how many records were rejected.
 
     Raises:
-        ConfigError: `--split` cannot be part of a file's name.
+        ConfigError: `--split` cannot be part of a file's name, `--threshold` is no number, or the
+            export would write over its input.
         NothingDoneError: no record can be exported.
     """
+    if args.threshold is not None and not math.isfinite(args.threshold):
+        raise ConfigError(f"--threshold: {args.threshold} found, expected a finite number")
     if args.split is not None and not _SPLIT.fullmatch(args.split):
         raise ConfigError(f"--split: {args.split!r} found, expected {_SPLIT_RULE}")
+    check_outputs([args.output / "rejects.jsonl"], expand_paths(args.files))
     store = RecordStore(args.files, cache_dir=args.cache_dir)
     folder = args.output / "data"
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
+from lavis.common.arguments import at_least
 from lavis.common.command import command
 from lavis.common.storage import write_json, write_text
 from lavis.datasets.lck import LckDataset
@@ -39,8 +40,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--annotators", help="names, as ann,bo,cy (default: those who judged, else 'annotator')"
     )
-    parser.add_argument("--per-item", type=int, help="people per record (default: all)")
-    parser.add_argument("--limit", type=int, help="label only so many rows, drawn at random")
+    parser.add_argument("--per-item", type=at_least(1), help="people per record (default: all)")
+    parser.add_argument(
+        "--limit", type=at_least(1), help="label only so many rows, drawn at random"
+    )
     parser.add_argument("--order", choices=["shuffled", "file"], default="shuffled")
     parser.add_argument("--seed", type=int, default=0, help="of the draw and the order")
     parser.add_argument("--steps", type=int, default=3, help="scores from 0 to 1: 2 to 5 steps")

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lavis.common.arguments import check_outputs
 from lavis.common.command import command
 from lavis.common.errors import NothingDoneError, RecordError
 from lavis.common.storage import AtomicFile
 from lavis.datasets.negatives import KINDS, NegativeMaker, note_all, positive, to_line
-from lavis.datasets.records import RecordStore
+from lavis.datasets.records import RecordStore, expand_paths
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     """Write the file that the flags name."""
     args = parse_args(argv)
     counts: Counter[str] = Counter()
+    check_outputs([args.out], expand_paths(args.corpus))
     store = RecordStore(args.corpus)
     maker = NegativeMaker(
         note_all(read_records(store)),

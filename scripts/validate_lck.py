@@ -19,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from lavis.common.arguments import at_least, check_outputs
 from lavis.common.command import command
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.registry import datasets
@@ -45,12 +46,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="none: names only; header: size and boxes; decode: every pixel "
         "(default: decode with --image-root, else none for LCK files)",
     )
-    parser.add_argument("--max-pixels", type=int, help="largest picture that is accepted")
-    parser.add_argument("--max-words", type=int, default=70, help="where texts are cut")
+    parser.add_argument("--max-pixels", type=at_least(1), help="largest picture that is accepted")
+    parser.add_argument("--max-words", type=at_least(1), default=70, help="where texts are cut")
     parser.add_argument(
         "--follow-symlinks", action="store_true", help="allow links out of the root"
     )
-    parser.add_argument("--workers", type=int, default=0, help="processes beside this one")
+    parser.add_argument("--workers", type=at_least(0), default=0, help="processes beside this one")
     parser.add_argument("--cache-dir", help="where compressed files are unpacked")
     return parser.parse_args(argv)
 
@@ -141,8 +142,11 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from lavis.datasets.corpus import CorpusSummary
+    from lavis.datasets.records import expand_paths
 
     dataset = open_dataset(args)
+    mapping = [args.region_mapping] if args.region_mapping else []
+    check_outputs([args.rejects, args.summary], [*expand_paths(args.files), *mapping])
     summary = CorpusSummary()
     with (
         AtomicFile(args.rejects) as out,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from lavis.common.arguments import at_least
 from lavis.common.command import command
 from lavis.common.storage import write_json
 from lavis.tasks.joint_accuracy import joint_accuracy, read_marks
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("qa", type=Path, help="run of vcr_qa.yaml")
     parser.add_argument("qar", type=Path, help="run of vcr_qar.yaml")
     parser.add_argument("--output", type=Path, help="also write the figures as JSON")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument("--resamples", type=at_least(1), default=1000, help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     args = parser.parse_args(argv)
     found = joint_accuracy(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lavis.common.arguments import at_least, check_outputs
 from lavis.common.command import command
 from lavis.datasets.unified.convert import Converter, convert
 
@@ -27,10 +28,12 @@ def run_converter(cls: type[Converter], description: str, argv: Sequence[str] | 
     cls.add_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="record file (.jsonl)")
     parser.add_argument("--rejects", type=Path, help="default: <output>.rejects.jsonl")
-    parser.add_argument("--limit", type=int, help="stop after so many records")
+    parser.add_argument("--limit", type=at_least(1), help="stop after so many records")
     given = vars(parser.parse_args(argv))
     output, rejects, limit = (given.pop(name) for name in ("output", "rejects", "limit"))
     rejects = rejects or output.with_name(f"{output.name}.rejects.jsonl")
+    read = [value for value in given.values() if isinstance(value, Path)]
+    check_outputs([output, rejects], read)
     found = convert(cls(**given), output, rejects=rejects, limit=limit)
     sys.stdout.write(f"{found['records']} records of {found['items']} items in {output}\n")
     for reason, count in found["reasons"].items():

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lavis.common.arguments import at_least
 from lavis.common.errors import DataError, RecordError
 from lavis.common.refusals import REFUSALS
 from lavis.datasets.unified.convert import (
@@ -73,7 +74,9 @@ class VisualCometConverter(Converter):
             "--image-dir", type=Path, required=True, help="vcr1images, with the metadata"
         )
         parser.add_argument("--candidates", type=Path, help="lists to rank; default: drawn")
-        parser.add_argument("--count", type=int, default=cls.count, help="candidates of a record")
+        parser.add_argument(
+            "--count", type=at_least(1), default=cls.count, help="candidates of a record"
+        )
         parser.add_argument("--seed", type=int, default=cls.seed)
         parser.add_argument("--no-place", dest="with_place", action="store_false")
         parser.add_argument("--image-prefix", default=cls.image_prefix)
