@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lavis.common.refusals import DECODE_REFUSALS
+
+# What opening or decoding a picture raises: Pillow's limit on pixels is an Exception of its own.
+PICTURE_REFUSALS: tuple[type[Exception], ...] = (Image.DecompressionBombError, *DECODE_REFUSALS)
 PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),

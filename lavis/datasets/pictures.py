@@ -18,7 +18,7 @@ from PIL import Image
 
 from lavis.common.errors import RecordError, may_pass
 from lavis.common.foreign_files import foreign_kind_of
-from lavis.common.pixels import to_rgb
+from lavis.common.pixels import PICTURE_REFUSALS, to_rgb
 from lavis.common.refusals import DECODE_REFUSALS, brief, printable
 
 # Formats that Pillow reads without an outside program.
@@ -172,6 +172,6 @@ def decode_picture(file: PictureFile, max_pixels: int) -> Image.Image:
     with _open(file, max_pixels) as image:
         try:
             return to_rgb(image)
-        except DECODE_REFUSALS as error:
+        except PICTURE_REFUSALS as error:
             reason = f"broken picture: {file.name}: {brief(error)}"
             raise RecordError(reason, may_pass=may_pass(error)) from None

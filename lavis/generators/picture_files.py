@@ -14,11 +14,10 @@ from PIL import Image
 
 from lavis.common.content import FileState, content_digest, file_state
 from lavis.common.errors import DataError
-from lavis.common.pixels import to_rgb
-from lavis.common.refusals import DECODE_REFUSALS, REFUSALS, brief
+from lavis.common.pixels import PICTURE_REFUSALS, to_rgb
+from lavis.common.refusals import REFUSALS, brief
 
 READ_AT_MOST = 1 << 28  # bytes of pictures that are read at a start to say what they are
-_PICTURE_ERRORS: tuple[type[Exception], ...] = (Image.DecompressionBombError, *DECODE_REFUSALS)
 
 
 def existing_folder(path: str, key: str) -> Path:
@@ -57,7 +56,7 @@ def decode(content: bytes, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content)) as picture:
             return to_rgb(picture)
-    except _PICTURE_ERRORS as error:
+    except PICTURE_REFUSALS as error:
         raise DataError(f"{name}: cannot be read as a picture: {brief(error)}") from None
 
 

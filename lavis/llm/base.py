@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from lavis.common.cache import make_key
-from lavis.common.pixels import to_rgb
-from lavis.common.refusals import DECODE_REFUSALS
+from lavis.common.pixels import PICTURE_REFUSALS, to_rgb
 
 _ORIENTATION = 0x0112  # tag of EXIF
 VERSION = 1  # of the content of a stored reply
@@ -173,7 +172,7 @@ def _as_stored(content: bytes, mime: str) -> tuple[bytes, str]:
                 return content, mime
             buffer = io.BytesIO()
             to_rgb(image).save(buffer, "PNG")
-    except DECODE_REFUSALS:  # no picture that we know; the server says what it is
+    except PICTURE_REFUSALS:  # no picture that we know; the server says what it is
         return content, mime
     return buffer.getvalue(), "image/png"
 

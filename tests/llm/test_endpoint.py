@@ -1,5 +1,6 @@
 """The client against servers that are slow, busy, broken or gone."""
 
+import base64
 import email.utils
 import json
 import logging
@@ -7,6 +8,7 @@ import threading
 import time
 
 import pytest
+from PIL import Image
 
 from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatRequest, image_part
@@ -231,6 +233,14 @@ def test_a_wrong_key_stops_the_run_and_is_shown_nowhere(serve, settings, tmp_pat
     assert SECRET not in caplog.text, "the key is in the log"
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+
+
+def test_a_picture_over_the_limit_of_pixels_is_sent_as_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "large.png"
+    Image.new("RGB", (9, 9)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)  # over twice of it Pillow refuses
+    sent = image_part(path)["image_url"]["url"]
+    assert sent == f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def test_pictures_are_sent_whole_and_stored_as_hashes(serve, settings, tmp_path):

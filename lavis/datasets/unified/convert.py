@@ -20,7 +20,8 @@ from typing import Any
 from PIL import Image
 
 from lavis.common.errors import NothingDoneError, RecordError
-from lavis.common.refusals import DECODE_REFUSALS, record_errors
+from lavis.common.pixels import PICTURE_REFUSALS
+from lavis.common.refusals import record_errors
 from lavis.common.storage import AtomicFile
 from lavis.datasets.json_values import json_line
 from lavis.datasets.lck_record import check_inside, make_region
@@ -242,7 +243,7 @@ def _size_of(picture: Path) -> tuple[int, int] | None:
     try:
         with Image.open(picture) as image:
             return image.size
-    except DECODE_REFUSALS:
+    except PICTURE_REFUSALS:
         return None  # told where the record is read, if the file is not there by then
 
 

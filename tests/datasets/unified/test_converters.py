@@ -10,7 +10,7 @@ from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import ContrastiveConfig
 from lavis.datasets.unified.aokvqa import AokvqaConverter
 from lavis.datasets.unified.command import run_converter
-from lavis.datasets.unified.convert import numbers_to_ids
+from lavis.datasets.unified.convert import numbers_to_ids, scaled
 from lavis.datasets.unified.sherlock import SherlockConverter
 from lavis.datasets.unified.snli_ve import SnliVeConverter
 from lavis.datasets.unified.vcr import VcrConverter
@@ -334,3 +334,11 @@ def test_a_size_of_another_form_is_refused(samples, converted, size, reason):
     ).records[0]
     with pytest.raises(RecordError, match=reason):
         drawn_boxes(samples, {**record, "boxes_size": size})
+
+
+def test_boxes_of_a_picture_over_the_limit_of_pixels_stay_as_they_are(tmp_path, monkeypatch):
+    Image.new("RGB", (80, 60)).save(tmp_path / "large.png")
+    references = {"0": PERSON_1}
+    assert scaled(references, (40, 30), tmp_path / "large.png")[1] == (80, 60)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)  # over twice of it Pillow refuses
+    assert scaled(references, (40, 30), tmp_path / "large.png") == (references, (40, 30))
