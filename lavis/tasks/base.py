@@ -112,7 +112,7 @@ class BaseTask(ABC):
 
     config_class: ClassVar[type]
     # Options that change no row: what is made of finished rows, and where things are kept.
-    unscored: ClassVar[frozenset[str]] = frozenset({"report_metric", "report_examples"})
+    free_options: ClassVar[frozenset[str]] = frozenset({"report_metric", "report_examples"})
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -122,11 +122,11 @@ class BaseTask(ABC):
         return model(samples)
 
     def identity(self) -> dict[str, Any]:
-        """Return the task's own options on which rows depend, JSON-able: all but `unscored`."""
+        """Return the task's own options on which rows depend, JSON-able: all but `free_options`."""
         if self.config is None:
             return {}
         options = dataclasses.asdict(self.config)
-        return {name: value for name, value in options.items() if name not in self.unscored}
+        return {name: value for name, value in options.items() if name not in self.free_options}
 
     def prepare_pictures(self, dataset: RecordDataset, world: Any) -> None:  # noqa: B027
         """Make the pictures of a data set that has none; before any is read or encoded."""

@@ -68,7 +68,7 @@ class ComparisonTask(ScoringTask):
     """
 
     config_class: ClassVar[type] = ComparisonConfig
-    unscored = ScoringTask.unscored | {"resamples"}
+    free_options = ScoringTask.free_options | {"resamples"}
 
     def __init__(self, config: ComparisonConfig) -> None:
         super().__init__(config)

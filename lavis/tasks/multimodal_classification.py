@@ -37,7 +37,7 @@ class MultimodalClassificationTask(ScoringTask):
     """Filtering, and training or evaluating the critic that filters."""
 
     config_class: ClassVar[type] = ClassificationConfig
-    unscored = ScoringTask.unscored | {"keep_above", "calibrate", "calibrate_on"}
+    free_options = ScoringTask.free_options | {"keep_above", "calibrate", "calibrate_on"}
 
     def __init__(self, config: ClassificationConfig) -> None:
         super().__init__(config)
