@@ -53,6 +53,8 @@ def _can_be_folder(path: str) -> str:
     place = Path(path).expanduser().absolute()
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
+    if place.is_symlink() and not place.exists():
+        raise ConfigError(f"{place} is a link to nothing, to {os.readlink(place)}; mend the link")
     if not place.is_dir():
         raise ConfigError(f"{place} is a file, where a folder is needed; name another folder")
     if not os.access(place, os.W_OK | os.X_OK):

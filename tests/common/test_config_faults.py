@@ -227,12 +227,18 @@ def test_run_files_of_scripts_tell_all_too(tmp_path):
     ), lines
 
 
-@pytest.mark.parametrize("place", ["file", "file/below", "dangling"])
-def test_a_place_that_can_be_no_folder_is_refused(run_file, place):
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        *((place, "is a file, where a folder is needed") for place in ("file", "file/below")),
+        *((place, "is a link to nothing, to /none") for place in ("dangling", "dangling/below")),
+    ],
+)
+def test_a_place_that_can_be_no_folder_is_refused(run_file, place, reason):
     (run_file.parent / "file").touch()
     (run_file.parent / "dangling").symlink_to("/none/at/all")
     (line,) = faults(run_file, f"run.output_dir={run_file.parent / place}")
-    assert "run.output_dir: " in line and "is a file, where a folder is needed" in line
+    assert "run.output_dir: " in line and reason in line
 
 
 def test_faults_of_released_flags_are_told_with_those_of_the_config(capsys):
