@@ -194,7 +194,10 @@ def _squad_asked_one(record: Record, fields: dict[str, Any] | None, name: str) -
     if not isinstance(answers, list):
         raise RecordError("missing field: answers")
     title, context = text_of(fields, "title"), text_of(fields, "context")
-    accepted = () if fields.get("is_impossible") else tuple(map(_answer, answers))
+    impossible = fields.get("is_impossible")
+    if impossible not in (None, False, True):  # the word "false" is true for Python
+        raise RecordError(f"wrong is_impossible: {impossible!r:.60}, expected true or false")
+    accepted = () if impossible else tuple(map(_answer, answers))
     return _Asked(
         name=str(fields.get("id", name)),
         article=title,

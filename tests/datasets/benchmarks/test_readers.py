@@ -482,3 +482,22 @@ def test_a_broken_question_of_squad_costs_no_other(tmp_path, entry):
     assert list(asked) == ["Who 1?", "Who 2?"]
     assert "A: Rome\n\nQ: Who 2?" in asked["Who 2?"].prompts[0]
     assert len(reasons) == 3
+
+
+def test_squad_takes_no_word_for_a_truth_value(tmp_path):
+    """The word "false" would be true, and its question one that nothing answers."""
+    entry = {"question": "who?", "answers": [{"text": "Ann", "answer_start": 0}]}
+    given = {"a": False, "b": "false", "c": True, "d": None, "e": 0}
+    entries = [{"id": name, **entry, "is_impossible": value} for name, value in given.items()]
+    article = {"title": "t", "paragraphs": [{"context": "c", "qas": entries}]}
+    (tmp_path / "dev-v2.0.json").write_text(json.dumps({"data": [article]}))
+    dataset = make("squad", tmp_path, protocol="corrected")
+    golds = {}
+    for index in range(len(dataset)):
+        try:
+            question = dataset.question(index)
+        except RecordError as error:
+            assert error.reason == "wrong is_impossible: 'false', expected true or false"
+            continue
+        golds[question.question_id] = question.gold
+    assert golds == {"a": ("Ann",), "c": (), "d": ("Ann",), "e": ("Ann",)}
