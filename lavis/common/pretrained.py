@@ -64,6 +64,26 @@ def load_with_processor(
     return model, load_pretrained(AutoProcessor, name, refusal=refusal, revision=revision)
 
 
+def load_whole_model(cls: Any, name: str, *, refusal: str, **options: Any) -> Any:
+    """Return a model as `load_pretrained` does, each of whose weights is in its files.
+
+    The library fills a weight that is not there at random, and only logs it.
+
+    Raises:
+        ConfigError: as `load_pretrained`; or a weight is missing.
+    """
+    options["output_loading_info"] = True
+    model, info = load_pretrained(cls, name, refusal=refusal, **options)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ConfigError(
+            f"{refusal}: its files lack weights that its config asks for: "
+            f"{', '.join(missing[:3])}{more}"
+        )
+    return model
+
+
 def build_from_config(cls: Any, config: Any, **options: Any) -> Any:
     """Return `cls.from_config(config)` of an Auto class, without code of the config's folder.
 

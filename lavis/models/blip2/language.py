@@ -20,7 +20,7 @@ from transformers import (
 
 from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError
-from lavis.common.pretrained import load_pretrained
+from lavis.common.pretrained import load_pretrained, load_whole_model
 from lavis.models.base import freeze
 from lavis.models.blip2.config import LoraOptions
 
@@ -47,7 +47,7 @@ def load_language_model(name: str, precision: str, *, key: str) -> nn.Module:
     if isinstance(config, T5Config) and config.is_gated_act:
         config.dense_act_fn = "gelu"
     auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = load_pretrained(auto, name, refusal=refusal, config=config, dtype=dtype)
+    model = load_whole_model(auto, name, refusal=refusal, config=config, dtype=dtype)
     freeze(model)
     return model
 

@@ -23,7 +23,7 @@ from transformers import (
 
 from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError
-from lavis.common.pretrained import build_from_config, load_pretrained
+from lavis.common.pretrained import build_from_config, load_pretrained, load_whole_model
 from lavis.common.sharded import as_bytes, named_weights, whole
 from lavis.models.base import freeze, in_parts
 from lavis.models.late_fusion.cache import cache_argument, new_cache, read_tokens, why_no_branches
@@ -126,7 +126,7 @@ def load_language_model(config: LateFusionConfig) -> nn.Module:
             options = quantization(config)
             dtype = DTYPES[config.llm_dtype] if config.llm_dtype else "auto"
             refusal = f"model.llm: cannot build '{config.llm}'"
-            llm = load_pretrained(auto, config.llm, refusal=refusal, dtype=dtype, **options)
+            llm = load_whole_model(auto, config.llm, refusal=refusal, dtype=dtype, **options)
     except ConfigError:
         raise
     except (OSError, ValueError) as error:

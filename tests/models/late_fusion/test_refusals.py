@@ -4,7 +4,13 @@ import json
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from lavis.common.errors import ConfigError
 from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
@@ -75,3 +81,17 @@ def test_every_value_of_a_weight_is_in_the_fingerprint(make_model):
         assert model.text_fingerprint() != before
         before = model.text_fingerprint()
     assert model.text_fingerprint() == before
+
+
+def test_a_language_model_whose_files_lack_weights_is_refused(tmp_path):
+    """The library would draw the missing layer at random."""
+    sizes = {"vocab_size": 61, "n_embd": 16, "n_head": 2, "n_positions": 32}
+    for layers in (2, 3):
+        GPT2LMHeadModel(GPT2Config(n_layer=2, **sizes)).save_pretrained(tmp_path)
+        GPT2Config(n_layer=layers, **sizes).save_pretrained(tmp_path)
+        section = LateFusionConfig(llm=str(tmp_path), vision=VisionConfig(name=None, width=4))
+        if layers == 2:
+            LateFusion.from_config(section)
+            continue
+        with pytest.raises(ConfigError, match=r"lack weights .* transformer\.h\.2\..* and 9 more"):
+            LateFusion.from_config(section)
