@@ -27,6 +27,7 @@ from lavis.datasets.tar_members import PACKED
 
 logger = logging.getLogger(__name__)
 
+VERSION = 1  # of the lines that are unpacked
 _PACKED_TARS = tuple(
     f".t{end}" for end in ("ar.gz", "gz", "ar.zst", "ar.bz2", "bz2", "ar.xz", "xz")
 )
@@ -87,7 +88,7 @@ def _is_json_list(path: str) -> bool:
 
 def _unpacked(path: str, cache_dir: str | None) -> str:
     """Return a plain-lines copy of a compressed file, made on first use."""
-    target = cache_folder(cache_dir) / f"{digest_of(file_identity(path))}.jsonl"
+    target = cache_folder(cache_dir) / f"{digest_of([VERSION, *file_identity(path)])}.jsonl"
 
     def build(temporary: Path) -> None:
         logger.info("unpacking %s to %s", path, target)
