@@ -71,8 +71,11 @@ def read_state(path: str) -> State:
 class Watch:
     """Notes on the inputs of one unit, each of which is added before it is read.
 
+    Which folder an input belongs to is told by what it is, not by its path: a folder of records may
+    be the root of the pictures too, and each may be another one in the next start.
+
     Args:
-        places: folders of the job, absolute.
+        places: folders of the job: that of records, then the roots of pictures.
         with_digests: read files once more for their digests, while the system still holds them.
     """
 
@@ -80,18 +83,20 @@ class Watch:
         self._places = [os.path.abspath(place) for place in places]
         self._with_digests = with_digests
         self._before: dict[Input, State] = {}
+        self._records: set[Input] = set()
 
     def add(self, one: Input) -> None:
-        """Take down what a file is, before it is read."""
+        """Take down what a file of records is, before it is read."""
         if one not in self._before:
             self._before[one] = read_state(one.path)
+            self._records.add(one)
 
     def add_known(self, path: str, state: State) -> None:
-        """Take down what a file was when it was found, before it is read."""
+        """Take down what a picture was when it was found, before it is read."""
         self._before.setdefault(Input(os.path.abspath(path)), state)
 
     def add_refused(self, path: str) -> None:
-        """Take down a file that was not there, or was refused for what it is.
+        """Take down a picture that was not there, or was refused for what it is.
 
         If it is there by now, it came since; then the next start looks again.
         """
@@ -108,18 +113,24 @@ class Watch:
             digest = input_digest(one)
         if state is not False and read_state(one.path) != state:
             state = False
-        note = [*_placed(one.path, self._places), state, digest]
+        first = slice(0, 1) if one in self._records else slice(1, None)
+        note = [*_placed(one.path, self._places, first), state, digest]
         return [*note, [list(part) for part in one.parts]] if one.parts else note
 
 
-def _placed(path: str, places: Sequence[str]) -> tuple[int, str]:
-    """Return which folder holds a path, the innermost one, and the rest; -1 and all for none."""
+def _placed(path: str, places: Sequence[str], first: slice) -> tuple[int, str]:
+    """Return which folder holds a path, and the rest; -1 and all for none.
+
+    Args:
+        first: the places that come before the others; among equals the innermost is taken.
+    """
     path = os.path.abspath(path)
     inside = [os.path.join(place, "") for place in places]
     holding = [number for number, place in enumerate(inside) if path.startswith(place)]
     if not holding:
         return -1, path
-    number = max(holding, key=lambda n: len(inside[n]))
+    preferred = range(len(places))[first]
+    number = max(holding, key=lambda n: (n in preferred, len(inside[n])))
     return number, path[len(inside[number]) :]
 
 

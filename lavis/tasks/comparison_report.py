@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import RecordError
-from lavis.tasks.report import picture_uri, report_environment
+from lavis.tasks.report import picture_uri, report_environment, scored_row
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset
@@ -63,7 +63,7 @@ def render_page(
 
 
 def _example(payload: Mapping[str, Any], dataset: RecordDataset) -> dict[str, Any]:
-    row = dataset.row(payload["row"])
+    row = scored_row(dataset, payload["row"])
     try:
         picture = picture_uri(dataset.drawn_image(row))
     except (RecordError, OSError):

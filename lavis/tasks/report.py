@@ -20,7 +20,7 @@ from lavis.common.errors import RecordError
 from lavis.tasks.filtering import RowTable
 
 if TYPE_CHECKING:
-    from lavis.datasets.base import RecordDataset
+    from lavis.datasets.base import RecordDataset, Row
 
 TEMPLATE = "report.html.jinja"
 PICTURE_WIDTH = 360  # pixels in the page; taller than wide pictures are bounded alike
@@ -77,9 +77,17 @@ def choose_examples(table: RowTable, threshold: float, count: int) -> dict[str, 
     return chosen
 
 
+def scored_row(dataset: RecordDataset, index: int) -> Row:
+    """Return a row that was scored; its picture may be gone since."""
+    try:
+        return dataset.row(index)
+    except RecordError:
+        return dataset.names_only().row(index)
+
+
 def make_example(dataset: RecordDataset, table: RowTable, index: int, threshold: float) -> Example:
     """Read one row again and lay it out for the page."""
-    row = dataset.row(index)
+    row = scored_row(dataset, index)
     record = dataset.record(index)
     score = float(table.final[index])
     label = int(table.labels[index])

@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lavis.common.errors import ConfigError
+from lavis.common.errors import ConfigError, RecordError
 from lavis.common.registry import datasets as registered
 from lavis.datasets import pictures as picture_files
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import DatasetConfig, LaionConfig, LckConfig, SplitSource
+from lavis.tasks.report import scored_row
 
 PICTURES = 6  # two records each, two of them to a unit
 RESULT = "result/test_epochbest.json"
@@ -163,6 +164,27 @@ def test_another_picture_root_is_refused_and_nothing_is_written(run, corpus, tmp
     with pytest.raises(ConfigError, match=rf"files in .*images; this run reads .*{other.name}"):
         run(open_lck(corpus, other))
     assert files_of(tmp_path / "out") == before
+
+
+def test_another_root_is_seen_where_pictures_lay_beside_their_records(run, corpus, tmp_path):
+    for number in range(PICTURES):
+        write_picture(corpus / "deep" / f"{number}.bmp", 10 * number)
+    run(open_lck(corpus, corpus))
+    other = tmp_path / "other"
+    for number in range(PICTURES):
+        write_picture(other / "deep" / f"{number}.bmp", 200)
+    before = files_of(tmp_path / "out")
+    with pytest.raises(ConfigError, match=rf"this run reads .*{other.name}"):
+        run(open_lck(corpus, other))
+    assert files_of(tmp_path / "out") == before
+
+
+def test_a_report_shows_a_scored_row_whose_picture_is_gone(corpus):
+    dataset = open_lck(corpus)
+    (corpus / "images/deep/0.bmp").unlink()
+    with pytest.raises(RecordError, match="missing image"):
+        dataset.row(0)
+    assert scored_row(dataset, 0).text.startswith("a b c")
 
 
 def test_a_moved_copy_of_the_data_keeps_all_scores(run, corpus, tmp_path):
