@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
 from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 
 from lavis.common.errors import ConfigError
@@ -380,7 +379,26 @@ def _gather(tensor: Tensor, *, with_gradient: bool = False) -> list[Tensor]:
     if _world_size() == 1:
         return [tensor]
     if with_gradient:
-        return list(all_gather_with_gradient(tensor))
+        return list(_GatherWithGradient.apply(tensor))
+    return _all_gather(tensor)
+
+
+def _all_gather(tensor: Tensor) -> list[Tensor]:
+    tensor = tensor.contiguous()
     parts = [torch.empty_like(tensor) for _ in range(_world_size())]
-    dist.all_gather(parts, tensor.contiguous())
+    dist.all_gather(parts, tensor)
     return parts
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """The tensors of all ranks; each rank's gradient is summed over the losses of all."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_all_gather(tensor))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = torch.stack(gradients)
+        dist.all_reduce(total)
+        return total[dist.get_rank()]
