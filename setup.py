@@ -43,7 +43,7 @@ setup(
         "numpy>=2.0",
         "omegaconf>=2.3",
         "pandas>=2.2.2",
-        "pillow>=10.1",
+        "pillow>=11.0",  # the header's size is that of the pixels in turned TIFFs, too
         "pyarrow>=17",
         "pydantic>=2.9",
         "safetensors>=0.8",

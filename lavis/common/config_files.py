@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def merge_options(
             given, merged = OmegaConf.merge(given, one), OmegaConf.merge(merged, one)
         except Exception as error:  # YAML and grammar errors come as several unrelated types
             reason = " ".join(str(error).split())
-            if "incompatible container types" in reason:
+            if re.search(r"\[\d+\]|\.\d+$", key):
                 reason = "part of a list cannot be set; give the whole list, key=[...]"
             faults.add([Fault(WRONG, f"--options: {item!r}: {reason}")])
     return given, merged
