@@ -119,7 +119,9 @@ def gradient_checks(name: str, model: Any, loss: Tensor, path: Path) -> Iterator
     grads = {lavis_name(n): p.grad for n, p in model.named_parameters() if p.grad is not None}
     for key, expected in load_file(path).items():
         found = grads.get(key, torch.full_like(expected, torch.nan))
-        yield compare(f"{name}.gradient.{key}", found, expected, STATES)
+        # sums over all tokens: their rounding grows with them, and differs between processors
+        scale = max(1.0, expected.abs().max().item())
+        yield compare(f"{name}.gradient.{key}", found, expected, STATES * scale)
 
 
 def parameter_checks(model: Any, at: Path) -> Iterator[Check]:

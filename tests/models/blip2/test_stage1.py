@@ -83,7 +83,7 @@ def test_gradients(model, stage1_golden, cases, image):
     ].backward()
     gradients = {lavis_name(n): p.grad for n, p in model.named_parameters()}
     for name, value in load_file(stage1_golden / "gradients_explicit.safetensors").items():
-        close(gradients[name], value, 1e-5)
+        close(gradients[name], value, 1e-4 * max(1.0, value.abs().max().item()))
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
