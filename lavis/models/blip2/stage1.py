@@ -395,10 +395,12 @@ class _GatherWithGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Return the ranks' tensors, each `(B, ...)` as this rank's is."""
         return tuple(_all_gather(tensor))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the gradient of this rank's tensor, `(B, ...)`."""
         total = torch.stack(gradients)
         dist.all_reduce(total)
         return total[dist.get_rank()]
