@@ -54,7 +54,7 @@ class ChatReply:
 
     Attributes:
         key: the request's.
-        text: what the model wrote; empty where it failed.
+        text: what the model wrote as its answer; empty where it failed.
         finish_reason: `stop`, `length`, `content_filter`, or the server's own word.
         prompt_tokens: as the server counted, else estimated.
         completion_tokens: likewise.
@@ -62,6 +62,7 @@ class ChatReply:
         failure: kind of error: `transient` may succeed when asked again later, `refused` is this
             request's own fault, `fatal` would meet every request (a wrong key, no such model).
         cached: taken from the store, not paid for now.
+        reasoning: what it wrote before its answer, where the server or its marks tell them apart.
     """
 
     key: str
@@ -72,6 +73,7 @@ class ChatReply:
     error: str = ""
     failure: Failure = ""
     cached: bool = False
+    reasoning: str = ""
 
     @property
     def ok(self) -> bool:

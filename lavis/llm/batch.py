@@ -22,7 +22,8 @@ from lavis.llm.batch_job import Job, JobFile, request_line, unfinished_jobs
 from lavis.llm.budget import KEPT, BudgetReached
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.desk import Desk
-from lavis.llm.wire import Connection, Problem
+from lavis.llm.failures import Problem
+from lavis.llm.wire import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -226,16 +227,15 @@ class BatchBackend:
 
     def _again(self, job: Job, key: str, body: dict[str, Any], problem: Problem) -> None:
         """Queue a line that failed once more, or answer with the reason."""
-        ledger, name = self._desk.ledger, job.reservation(key)
-        ledger.close_failed(name, problem.cost)
+        self._desk.failed(job.reservation(key), problem)
         self._known.discard(key)
         if key not in self._wanted:
             return
         attempt = job.attempts.get(key, 0) + 1
-        if problem.kind == "format" and self._connection.simplify(body):
+        if problem.kind == "simplify" and self._connection.simplify(body):
             body.pop("response_format")
         elif problem.kind != "transient" or attempt >= self._config.max_attempts:
-            kind: Any = "refused" if problem.kind == "format" else problem.kind
+            kind: Any = "refused" if problem.kind == "simplify" else problem.kind
             self._answer(ChatReply(key, error=problem.reason, failure=kind))
             return
         request = _request_of(key, body, self._config.token_field)

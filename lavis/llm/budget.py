@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
 
@@ -164,15 +164,6 @@ class Ledger:
         with self._changed:
             wanted = self._open.get(name, Totals())
         self._close(name, replace(wanted, unknown=1))
-
-    def close_failed(self, name: str, cost: Literal["none", "unknown", "unsent"]) -> None:
-        """Close the reservation of an attempt that gave no reply: free, forfeit or cancel it."""
-        if cost == "none":
-            self.free(name)
-        elif cost == "unknown":
-            self.forfeit(name)
-        else:
-            self.cancel(name)
 
     def cancel(self, name: str) -> None:
         """Give a reservation back: the request was never sent."""

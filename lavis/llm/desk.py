@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lavis.llm.base import ChatReply, ChatRequest
 from lavis.llm.budget import Ledger
+from lavis.llm.failures import Problem
 from lavis.llm.store import ReplyStore
 from lavis.llm.tokens import TokenCounter
 
@@ -45,3 +46,19 @@ class Desk:
         self.store.put(key, reply, request)
         self.ledger.settle(reservation, reply.prompt_tokens, reply.completion_tokens)
         return reply
+
+    def failed(self, reservation: str, problem: Problem) -> None:
+        """Settle the reservation of an attempt that gave no reply.
+
+        Args:
+            reservation: name in the ledger.
+            problem: says what the server counted, or what the attempt can have cost.
+        """
+        if problem.usage is not None:
+            self.ledger.settle(reservation, *problem.usage)
+        elif problem.cost == "none":
+            self.ledger.free(reservation)
+        elif problem.cost == "unknown":
+            self.ledger.forfeit(reservation)
+        else:
+            self.ledger.cancel(reservation)

@@ -20,8 +20,9 @@ from lavis.llm.base import Ask, Backend, ChatReply
 from lavis.llm.budget import BudgetReached
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.desk import Desk
+from lavis.llm.failures import Problem
 from lavis.llm.limiter import RateLimiter
-from lavis.llm.wire import Connection, Problem
+from lavis.llm.wire import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class OpenAIBackend:
                 if kind == "fatal":
                     self._stop.set()  # no use in sending the rest
                 return ChatReply(ask.content_key, error=reason, failure=kind)
-            if outcome.kind == "transient":  # `format` goes on at once, with less
+            if outcome.kind == "transient":  # `simplify` goes on at once, with less
                 attempt += 1
                 if attempt == self._config.max_attempts:
                     break
@@ -116,9 +117,9 @@ class OpenAIBackend:
                 raise
             outcome = self._connection.problem_of(error)
         if isinstance(outcome, Problem):
-            if outcome.kind == "format" and not self._connection.simplify(body):
+            if outcome.kind == "simplify" and not self._connection.simplify(body):
                 outcome = replace(outcome, kind="refused")
-            ledger.close_failed(name, outcome.cost)
+            self._desk.failed(name, outcome)
             return outcome
         reply = self._desk.finish(ask.content_key, outcome, request, name)
         self._limiter.correct(reply.prompt_tokens + reply.completion_tokens - expected)

@@ -7,13 +7,13 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from lavis.common.errors import ConfigError
 from lavis.common.refusals import REFUSALS
 from lavis.llm.base import ChatReply, ChatRequest
 from lavis.llm.config import OpenAIConfig
+from lavis.llm.failures import Problem
 
 OPENAI_URL = "https://api.openai.com/v1"
 RETRIED = frozenset({408, 409, 425, 429})
@@ -21,25 +21,6 @@ FATAL = frozenset({401, 402, 403, 404})
 FILTERED = ("content_filter", "content_policy", "content management policy")
 FORMAT_LEVELS = ("json_schema", "json_object", "none")
 _SHOWN = 300  # characters of a server's message
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why an attempt gave no reply.
-
-    Attributes:
-        kind: `transient`: try again. `format`: try again with a simpler `response_format`.
-            `refused`: this request's fault. `fatal`: no request can succeed.
-        reason: for people, free of secrets.
-        retry_after: seconds the server asks to wait, where it does.
-        cost: `none` the server refused, `unknown` it may have worked and charged, `unsent` nothing
-            reached it.
-    """
-
-    kind: Literal["transient", "format", "refused", "fatal"]
-    reason: str
-    retry_after: float | None = None
-    cost: Literal["none", "unknown", "unsent"] = "none"
 
 
 class Connection:
@@ -181,7 +162,7 @@ class Connection:
         if any(word in low for word in FILTERED):
             return Problem("refused", f"content filter: {reason}")
         if any(word in low for word in ("response_format", "json_schema", "schema", "grammar")):
-            return Problem("format", reason)
+            return Problem("simplify", reason)
         return Problem("refused", f"the server refused the request: {reason}")
 
     def _message(self, body: Any) -> str:
