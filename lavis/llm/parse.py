@@ -1,63 +1,23 @@
-"""A model's reply to question / answer / rationale records, or the reason why not.
+"""An item of a model's reply to a question / answer / rationale record, or the reason why not.
 
-A whole reply that cannot be read raises `ReplyError`, which may be worth one more turn; a single
-item that is no use is dropped. Every reason starts with a fixed phrase, by which they are counted.
+Every reason starts with a fixed phrase, by which they are counted.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from lavis.common.refusals import REFUSALS
+from lavis.llm.refusal import is_refusal
 from lavis.llm.region_text import Tokens, region_ids, render, tokenize, tokenize_handles, words
+from lavis.llm.reply_items import QarItem
 from lavis.llm.scene import Scene
 
 PARTS = ("question", "answer", "rationale")
 MIN_WORDS = {"question": 2, "answer": 1, "rationale": 3}  # ids count as words here
 ECHO_WORDS = 8  # as many words in a row as the instructions have are an echo
-_REFUSAL = re.compile(
-    r"\bas an ai\b|\bas a language model\b|\b(?:can ?not|can't) be determined\b|"
-    r"\bunable to (?:determine|answer)\b|\bnot enough information\b|"
-    r"^\W*(?:i(?: am|'m) (?:sorry|unable|not able)|i apologi[sz]e|i can(?:not|'t| not)|sorry)\b",
-    re.IGNORECASE,
-)
-
-
-class QarItem(BaseModel):
-    """One item of a reply."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    question: str
-    answer: str
-    rationale: str
-
-
-class QarReply(BaseModel):
-    """A whole reply."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    items: list[QarItem]
-
-
-class ReplyError(ValueError):
-    """A reply that cannot be read.
-
-    Attributes:
-        reason: fixed phrase, a colon, what is wrong.
-        repairable: whether it is worth asking the model for a better one.
-    """
-
-    def __init__(self, reason: str, *, repairable: bool = True) -> None:
-        super().__init__(reason)
-        self.reason, self.repairable = reason, repairable
 
 
 @dataclass(frozen=True)
@@ -75,63 +35,6 @@ class Wanted:
     regions: Literal["any", "none"]
     people: bool
     num_items: int
-
-
-def response_format() -> dict[str, Any]:
-    """Return what asks a server for replies of this form."""
-    schema = {"name": "qar", "strict": True, "schema": QarReply.model_json_schema()}
-    return {"type": "json_schema", "json_schema": schema}
-
-
-def read_reply(text: str, finish_reason: str) -> list[QarItem]:
-    """Return the items of a reply: JSON, which may stand in a code fence or between other words.
-
-    Raises:
-        ReplyError: there is no such JSON.
-    """
-    if finish_reason == "content_filter":
-        raise ReplyError("content filter: the server withheld the reply", repairable=False)
-    if finish_reason == "refusal":
-        raise ReplyError(f"refusal: {text[:200]}", repairable=False)
-    if not text.strip():
-        raise ReplyError("empty reply: the model wrote nothing")
-    cut = finish_reason == "length"
-    try:
-        value = json.loads(text)
-    except REFUSALS:
-        value = _first_object(text)
-    if value is None:
-        if cut:
-            raise ReplyError("cut off: the reply reached max_tokens; write fewer or shorter items")
-        if _REFUSAL.search(text[:200]):
-            raise ReplyError(f"refusal: {text[:200]}", repairable=False)
-        raise ReplyError("malformed reply: no JSON object was found in it")
-    try:
-        items = QarReply.model_validate(value).items
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc'])) or 'reply'}: {problem['msg']}"
-            for problem in error.errors()[:3]
-        ]
-        raise ReplyError(f"against the schema: {'; '.join(problems)}") from None
-    if not items:
-        raise ReplyError("no items: the list is empty")
-    return items
-
-
-def _first_object(text: str) -> Any:
-    """Return the first JSON object with `items` that stands in a text, or None."""
-    decoder = json.JSONDecoder()
-    found = None
-    for match in list(re.finditer(r"\{", text))[:20]:
-        try:
-            value, _ = decoder.raw_decode(text, match.start())
-        except REFUSALS:
-            continue
-        if isinstance(value, dict) and "items" in value:
-            return value
-        found = value if found is None else found
-    return found
 
 
 def make_record(
@@ -189,7 +92,7 @@ def _text_problem(texts: dict[str, str], instructions: str) -> str:
     for part, text in texts.items():
         if not text:
             return f"empty: {part}"
-        if _REFUSAL.search(text):
+        if is_refusal(text):
             return f"refusal: {part}"
         if echoes(text, instructions):
             return f"prompt echo: {part} repeats the instructions"

@@ -1,4 +1,4 @@
-"""The OpenAI wire format: request bodies, completions, what an error means, and keeping the key."""
+"""The OpenAI wire format: request bodies, what an error means, and keeping the key."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lavis.common.errors import ConfigError
 from lavis.common.refusals import REFUSALS
 from lavis.llm.base import ChatReply, ChatRequest
+from lavis.llm.completion import read_completion
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.failures import Problem
 
@@ -87,39 +88,8 @@ class Connection:
         return True
 
     def read(self, key: str, text: str) -> ChatReply | Problem:
-        """Return the reply that a completion's JSON holds.
-
-        Args:
-            key: of the reply.
-            text: body of an answer with status 200.
-        """
-        try:
-            answer = json.loads(text)
-            return self._reply(key, answer)
-        except REFUSALS:
-            found = self.hide(text[:80])
-            reason = f"the server's answer is no chat completion: {found!r}"
-            return Problem("transient", reason, cost="unknown")
-
-    def _reply(self, key: str, answer: dict[str, Any]) -> ChatReply | Problem:
-        if answer.get("error"):
-            return Problem("transient", self._message(answer["error"]), cost="unknown")
-        choice = answer["choices"][0]
-        message = choice["message"]
-        content = message.get("content")
-        finish = str(choice.get("finish_reason") or "stop")
-        if message.get("refusal") and not content:
-            content, finish = message["refusal"], "refusal"
-        if content is not None and not isinstance(content, str):
-            raise TypeError("content")
-        usage = answer.get("usage") or {}
-        return ChatReply(
-            key=key,
-            text=self.hide(content or ""),
-            finish_reason=finish,
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
-        )
+        """Return the reply that the body of an answer with status 200 holds, see `completion`."""
+        return read_completion(key, text, self.hide)
 
     def failed(self, error: Exception) -> bool:
         """Return whether an exception is the SDK's or its HTTP library's, and no bug of ours."""

@@ -20,8 +20,9 @@ from lavis.llm.base import ChatReply, ChatRequest, content_key
 from lavis.llm.budget import BudgetReached
 from lavis.llm.client import ChatClient
 from lavis.llm.config import LlmConfig
-from lavis.llm.parse import ReplyError, Wanted, make_record, read_reply, response_format
+from lavis.llm.parse import Wanted, make_record
 from lavis.llm.prompts import Prompts
+from lavis.llm.reply_items import ReplyError, read_reply, response_format
 from lavis.llm.scene import Scene, SceneLimits, read_scene
 from lavis.llm.store import ReplyStore
 from lavis.llm.tokens import TokenCounter

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from lavis.llm.parse import QarItem, ReplyError, Wanted, make_record, read_reply, response_format
+from lavis.llm.parse import Wanted, make_record
 from lavis.llm.prompts import Prompts, quote
+from lavis.llm.reply_items import QarItem, ReplyError, read_reply, response_format
 from lavis.llm.scene import SceneLimits, read_scene
 
 RECORD = {
