@@ -24,7 +24,9 @@ from lavis.common.command import command
 from lavis.datasets.lck import LckDataset
 from lavis.ui.command import named_corpus, page_parser, quiet_logging
 from lavis.ui.corpus_index import CorpusIndex, ScoreFile, open_index, read_scores
+from lavis.ui.corpus_kind import check_corpus
 from lavis.ui.corpus_query import CorpusQuery, Filter, export_rows
+from lavis.ui.serve import check_ready
 from lavis.ui.shown import RecordViewer
 
 
@@ -64,12 +66,15 @@ def find_index(
             tick=bar.update,
         )
         bar.update(len(dataset) - bar.n)
+    check_corpus(dataset, index)
     print(f"{len(index)} records, {index.bad} of them bad {dict(index.columns.reasons) or ''}")
     return index, scores
 
 
 def run(args: argparse.Namespace) -> None:
     """Serve the page, or export."""
+    if not args.export:
+        check_ready(args.port)
     dataset = named_corpus(args)
     index, scores = find_index(args, dataset)
     query = CorpusQuery(index)

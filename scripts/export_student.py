@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jinja2
 from omegaconf import OmegaConf
 
-from lavis.common.checkpoint import read_state_dict, save_safetensors
 from lavis.common.command import command
 from lavis.common.config import CONFIG_ROOT, load_model_config
 from lavis.common.errors import ConfigError
@@ -74,6 +73,8 @@ def export(args: argparse.Namespace) -> None:
 
         export_student(model, args.output)
     else:
+        from lavis.common.checkpoint import save_safetensors
+
         weights = model.full_state_dict() if args.whole else model.trainable_state_dict()
         save_safetensors(args.output / "model.safetensors", weights, {"format": "pt"})
     write_text(args.output / "README.md", card(args, tree))
@@ -82,6 +83,8 @@ def export(args: argparse.Namespace) -> None:
 
 def build(section: Mapping[str, Any], weights: Path) -> Any:
     """Return the model of a run's section with trained weights over those it started from."""
+    from lavis.common.checkpoint import read_state_dict
+
     config, _ = load_model_config(section["arch"], section["model_type"], section)
     model = models.get(section["arch"]).from_config(config)
     model.load_state(read_state_dict(weights), source=str(weights))

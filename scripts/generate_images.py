@@ -24,24 +24,24 @@ import atexit
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from lavis.common import dist, registry
+from lavis.common import registry
 from lavis.common.command import command
 from lavis.common.config import Config, Mode, load_config
 from lavis.common.config_errors import explain
 from lavis.common.errors import ConfigError, DataError, NothingDoneError
-from lavis.common.logger import setup_logging
 from lavis.generators.base import PictureRequest, picture_requests
-from lavis.generators.build import build_scorer, build_store
 from lavis.generators.config import PicturesConfig
 from lavis.generators.picture_files import read_json_lines
 from lavis.generators.prompts import image_prompts
-from lavis.generators.store import PictureStore
-from lavis.tasks.question_pictures import QuestionPictures
+
+if TYPE_CHECKING:
+    from lavis.common.dist import World
+    from lavis.generators.store import PictureStore
 
 logger = logging.getLogger("lavis.generate_images")
 SCORED_AT_A_TIME = 1024
@@ -51,6 +51,10 @@ SCORED_AT_A_TIME = 1024
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = parse_arguments(arguments)
+    from lavis.common import dist
+    from lavis.common.logger import setup_logging
+    from lavis.generators.build import build_store
+
     world = dist.start(args.device)
     setup_logging(world.rank)
     atexit.register(world.leave)  # also after an error, so that no other rank waits
@@ -148,6 +152,8 @@ def of_run_file(args: argparse.Namespace) -> tuple[PicturesConfig, list[PictureR
         raise ConfigError(f"{args.cfg_path}, run.task: '{config.run.task}' asks for no pictures")
     if not task.pictures.num_images:
         raise ConfigError(f"{args.cfg_path}, model.num_images is 0: the run needs no pictures")
+    from lavis.tasks.question_pictures import QuestionPictures
+
     pictures = QuestionPictures(task.pictures, task.pictures_per, keep_features=False)
     requests: list[PictureRequest] = []
     for name, node in config.datasets.items():
@@ -248,9 +254,11 @@ def score_share(
     store: PictureStore,
     requests: list[PictureRequest],
     config: PicturesConfig,
-    world: dist.World,
+    world: World,
 ) -> int:
     """Store the scores of this rank's share of the pictures; returns how many there are."""
+    from lavis.generators.build import build_scorer
+
     scorer = None if store.makes_features else build_scorer(config, store.generator)
     if scorer is None or not scorer.reads_pictures:
         return 0

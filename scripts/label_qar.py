@@ -29,6 +29,7 @@ from lavis.ui.command import named_corpus, page_parser, quiet_logging
 from lavis.ui.judgements import JudgementStore
 from lavis.ui.label_queue import Items, LabelQueue, read_items
 from lavis.ui.labelling import LabelDesk, scale_of
+from lavis.ui.serve import check_ready
 from lavis.ui.shown import RecordViewer
 from lavis.ui.training_export import export_training
 
@@ -100,6 +101,8 @@ def export(
 
 def run(args: argparse.Namespace) -> None:
     """Serve the page, or export."""
+    if not args.export:
+        check_ready(args.port)
     folder = args.out / "judgements"
     names = find_annotators(args, folder)
     scale = scale_of(args.steps)

@@ -6,6 +6,7 @@ old releases do not exist for every Python.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import sys
@@ -29,6 +30,7 @@ def lowest_versions(source: str) -> dict[str, str]:
 @command
 def main() -> None:
     """Print a line a requirement, in the order of names."""
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     lowest = lowest_versions(SETUP.read_text(encoding="utf-8"))
     for name in sorted(lowest.keys() - set(FREE)):
         sys.stdout.write(f"{name}=={lowest[name]}\n")

@@ -1,18 +1,21 @@
 """Check record files without a model, set bad records aside, and sum up the corpus.
 
     python scripts/validate_lck.py train.jsonl.gz val.jsonl --image-root images
+    python scripts/validate_lck.py train.jsonl.gz --image-root images --rejects rejects.jsonl
 
-Writes `rejects.jsonl` (file, line, index, reason) and prints counts. Memory stays near 24 bytes a
-row. Exit status: 0 every record is good, 1 some are bad, 2 the files cannot be read.
+Prints counts and the first bad records; `--rejects` lists them all (file, line, index, reason).
+Nothing is written that no flag names. Memory stays near 24 bytes a row. Exit status: 0 every record
+is good, 1 some are bad, 2 the files cannot be read.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from lavis.common.errors import ConfigError, RecordError
 from lavis.common.registry import datasets
 from lavis.common.storage import AtomicFile, write_json
 
+SHOWN = 5  # bad records that are printed
 CHUNK = 1000  # rows a worker takes at a time
 
 
@@ -38,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--kind", choices=["lck", "laion"], default="lck", help="LCK records, or image captions"
     )
     parser.add_argument("--training", action="store_true", help="require critic-training labels")
-    parser.add_argument("--rejects", default="rejects.jsonl", help="where bad records are listed")
+    parser.add_argument("--rejects", metavar="FILE", help="list all bad records here, JSON lines")
     parser.add_argument("--summary", help="also write the summary as JSON to this file")
     parser.add_argument(
         "--check-images",
@@ -137,6 +141,11 @@ def print_report(report: dict[str, Any]) -> None:
             print(f"  ... and {len(value) - 30} more")
 
 
+def place_of(reject: Mapping[str, Any]) -> str:
+    """Return the line or row of a bad record, as a reader says it."""
+    return f"line {reject['line']}" if "line" in reject else f"row {reject.get('row')}"
+
+
 def run(args: argparse.Namespace) -> int:
     """Check the files and return the exit status."""
     from tqdm import tqdm
@@ -148,21 +157,25 @@ def run(args: argparse.Namespace) -> int:
     mapping = [args.region_mapping] if args.region_mapping else []
     check_outputs([args.rejects, args.summary], [*expand_paths(args.files), *mapping])
     summary = CorpusSummary()
-    with (
-        AtomicFile(args.rejects) as out,
-        tqdm(total=len(dataset), unit="row", desc="checking", mininterval=1) as progress,
-    ):
+    first: list[dict[str, Any]] = []  # of the bad records
+    bar = tqdm(total=len(dataset), unit="row", desc="checking", mininterval=1, disable=None)
+    with AtomicFile(args.rejects) if args.rejects else io.BytesIO() as out, bar:
         for part, rejects in checked(dataset, args):
             summary.merge(part)
-            for reject in rejects:
+            first += rejects[: SHOWN - len(first)]
+            for reject in rejects if args.rejects else []:
                 out.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
-            progress.update(part.rows)
+            bar.update(part.rows)
     report = {**summary.report(), "images_checked": args.check_images}
     print_report(report)
     if args.summary:
         write_json(args.summary, report)
-    if report["rejected"]:
+    for reject in first:
+        print(f"{reject['file']}, {place_of(reject)}: {reject['reason']}")
+    if args.rejects:
         print(f"rejected records are listed in {args.rejects}")
+    elif report["rejected"] > len(first):
+        print(f"... and {report['rejected'] - len(first)} more; --rejects FILE lists them all")
     return 1 if report["rejected"] else 0
 
 

@@ -31,6 +31,17 @@ VERSION = 1  # of the lines that are unpacked
 _PACKED_TARS = tuple(
     f".t{end}" for end in ("ar.gz", "gz", "ar.zst", "ar.bz2", "bz2", "ar.xz", "xz")
 )
+_NO_TEXT = {
+    b"\x89PNG\r\n": "a picture (PNG)",
+    b"\xff\xd8\xff": "a picture (JPEG)",
+    b"GIF8": "a picture (GIF)",
+    b"II*\x00": "a picture (TIFF)",
+    b"MM\x00*": "a picture (TIFF)",
+    b"RIFF": "a picture, sound or film (RIFF)",
+    b"%PDF-": "a PDF document",
+    b"SQLite": "an SQLite database",
+    b"PAR1": "a Parquet table under another name; rename it to .parquet",
+}
 _UNREADABLE = (".zip", ".7z", ".rar", ".bz2", ".xz", ".csv", ".tsv", ".arrow", ".xlsx", ".pkl")
 
 
@@ -77,6 +88,9 @@ def _check_text(path: str) -> None:
             raise DataError(f"{path}: {kind} under another name; unpack it, or rename it")
     if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{path}: UTF-16; save it as UTF-8")
+    for mark, kind in _NO_TEXT.items():
+        if first.startswith(mark):
+            raise DataError(f"{path} is {kind}, not a file of records")
 
 
 def _is_json_list(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 from lavis.common.errors import ConfigError
@@ -24,6 +25,23 @@ def load_gradio() -> Any:
     except ImportError as error:
         raise ConfigError(f"the page needs Gradio ({error}): pip install '.[ui]'") from None
     return gradio
+
+
+def check_ready(port: int | None) -> None:
+    """Find out, before work that takes long, that a page can be served at all.
+
+    Raises:
+        ConfigError: Gradio is not installed, or the port is taken.
+    """
+    load_gradio()
+    if port is None:
+        return
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            probe.bind((HOST, port))
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--port {port}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def serve(

@@ -59,8 +59,9 @@ def run_script(*arguments, cwd):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_script_lists_rejects_and_sums_up(pictures, corpus, workers):
+    written = ["--summary", "s.json", "--rejects", "rejects.jsonl"]
     done = run_script(
-        corpus, "--image-root", pictures, "--workers", workers, "--summary", "s.json", cwd=pictures
+        corpus, "--image-root", pictures, "--workers", workers, *written, cwd=pictures
     )
     assert done.returncode == 1, done.stderr
     lines = (pictures / "rejects.jsonl").read_text().splitlines()
@@ -76,6 +77,19 @@ def test_the_script_lists_rejects_and_sums_up(pictures, corpus, workers):
     assert report["words"]["p100"] == 89
     assert report["images_checked"] == "decode"
     assert "rejected                 3" in done.stdout
+    assert done.stderr == ""  # a bar is for terminals
+
+
+def test_the_script_writes_nothing_that_no_flag_names(pictures, corpus):
+    before = sorted(pictures.iterdir())
+    done = run_script(corpus, "--image-root", pictures, cwd=pictures)
+    assert done.returncode == 1 and sorted(pictures.iterdir()) == before
+    assert f"{corpus}, line 5: missing image: gone.png\n" in done.stdout
+    many = pictures / "many.jsonl"
+    many.write_text("{torn\n" * 9)
+    done = run_script(many, cwd=pictures)
+    assert done.stdout.count(", line ") == 5
+    assert "... and 4 more; --rejects FILE lists them all" in done.stdout
 
 
 def test_the_script_works_without_pictures_and_names_a_missing_file(pictures, corpus):
