@@ -22,7 +22,7 @@ _ORIENTATION = 0x0112  # tag of EXIF
 VERSION = 1  # of the content of a stored reply
 
 Message = dict[str, Any]  # {"role", "content"} of the OpenAI chat format
-Failure = Literal["", "transient", "refused", "fatal", "budget"]
+Failure = Literal["", "transient", "refused", "fatal", "stopped", "budget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class ChatRequest:
         key: the caller's name for it; replies carry it.
         messages: OpenAI chat format; images as parts with data URLs (see `image_part`).
         max_tokens: most tokens of the reply.
-        temperature: 0 takes the likeliest token.
-        top_p: share of probability that tokens are drawn from.
+        temperature: 0 takes the likeliest token; None leaves it to the server or the model.
+        top_p: share of probability that tokens are drawn from; None likewise.
         seed: also what makes a second, different reply to the same messages.
         response_format: OpenAI's, such as a JSON schema; None for free text.
     """
@@ -42,8 +42,8 @@ class ChatRequest:
     key: str
     messages: Sequence[Message]
     max_tokens: int = 512
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: float | None = 1.0
+    top_p: float | None = 1.0
     seed: int | None = None
     response_format: Mapping[str, Any] | None = None
 
@@ -60,7 +60,8 @@ class ChatReply:
         completion_tokens: likewise.
         error: why there is no text, free of secrets; empty where there is.
         failure: kind of error: `transient` may succeed when asked again later, `refused` is this
-            request's own fault, `fatal` would meet every request (a wrong key, no such model).
+            request's own fault; `fatal` would meet every request (a wrong key, no such model), as
+            would `stopped` (an account without money, a dead server), and `budget` is a cap.
         cached: taken from the store, not paid for now.
         reasoning: what it wrote before its answer, where the server or its marks tell them apart.
     """

@@ -279,8 +279,8 @@ def _request_of(key: str, body: dict[str, Any], token_field: str) -> ChatRequest
         key=key,
         messages=body["messages"],
         max_tokens=body[token_field],
-        temperature=body["temperature"],
-        top_p=body["top_p"],
+        temperature=body.get("temperature"),
+        top_p=body.get("top_p"),
         seed=body.get("seed"),
         response_format=body.get("response_format"),
     )

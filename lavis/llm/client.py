@@ -13,10 +13,13 @@ from lavis.llm.base import Ask, Backend, ChatReply, ChatRequest, content_key
 from lavis.llm.budget import BudgetReached, Ledger, Totals
 from lavis.llm.config import LlmConfig
 from lavis.llm.desk import Desk
+from lavis.llm.failures import EndpointStopped
 from lavis.llm.store import ReplyStore
 from lavis.llm.tokens import TokenCounter
 
 logger = logging.getLogger(__name__)
+
+_ENDS: dict[str, type[Exception]] = {"fatal": ConfigError, "stopped": EndpointStopped}
 
 
 class ChatClient:
@@ -45,6 +48,7 @@ class ChatClient:
             BudgetReached: a cap stands in the way of the next request; every reply on its way was
                 yielded before.
             ConfigError: no request can succeed (a wrong key, no such model); likewise.
+            EndpointStopped: none can for now (a quota, a dead server); likewise.
         """
         source = iter(requests)
         waiting: dict[str, list[str]] = {}  # content key -> keys of callers
@@ -63,8 +67,8 @@ class ChatClient:
                 names = waiting.pop(reply.key, [])
                 if reply.failure == "budget":
                     stop, more = stop or BudgetReached(reply.error), False
-                elif reply.failure == "fatal":
-                    stop, more = stop or ConfigError(f"llm: {reply.error}"), False
+                elif reply.failure in _ENDS:
+                    stop, more = stop or _ENDS[reply.failure](f"llm: {reply.error}"), False
                 else:
                     yield from (reply.named(name) for name in names)
         if stop is not None:

@@ -6,10 +6,10 @@ dataclass checks the rest. `LlmSettings` is the type to use for such a field.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -17,9 +17,17 @@ from pydantic.dataclasses import dataclass
 from lavis.common import registry
 from lavis.common.config import STRICT
 from lavis.common.config_errors import explain
+from lavis.common.content import content_digest
 from lavis.common.errors import ConfigError
+from lavis.common.refusals import REFUSALS, brief
+from lavis.llm.address import OPENAI_URL, check_url, normal_url
 
 DEFAULT_CACHE = "~/.cache/lavis/llm"
+# Of a request's body, set from a request or from options of their own.
+OWN_FIELDS = frozenset(
+    {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed"}
+    | {"response_format", "n", "stream"}
+)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -131,8 +139,19 @@ class LlmConfig:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return what replies depend on beside the request; no secrets."""
+        """Return what replies depend on beside the request; no secrets.
+
+        The one place that says so: stored replies, journals and stages are found by it.
+        """
         return {"backend": self.backend, "model": self.model}
+
+    @property
+    def endpoint_identity(self) -> dict[str, Any]:
+        """Return what it depends on whether a request is taken or rejected; no secrets.
+
+        A request that was rejected under another one is asked again.
+        """
+        return self.identity
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -141,6 +160,12 @@ class OpenAIConfig(LlmConfig):
 
     Attributes:
         base_url: such as `http://localhost:8000/v1`; None for OpenAI's own.
+        server: name of the server in what replies are stored under, in place of `base_url`: the
+            replies stay its own when it moves to another address or port.
+        extra_query: query of every request, such as `{api-version: 2024-10-21}` for Azure, where
+            the key is then also sent as the header `api-key`.
+        extra_body: what this server wants in a request's body beside what is set here, such as
+            `{chat_template_kwargs: {enable_thinking: false}}`.
         api_key_env: NAME of the environment variable that holds the key. The key itself never
             stands in a file. A server that is not OpenAI's may do without.
         concurrency: requests on their way at once.
@@ -160,6 +185,9 @@ class OpenAIConfig(LlmConfig):
 
     backend: Literal["openai"] = "openai"
     base_url: str | None = None
+    server: str | None = None
+    extra_query: dict[str, str] | None = None
+    extra_body: dict[str, Any] | None = None
     api_key_env: str = "OPENAI_API_KEY"
     concurrency: int = 8
     rpm: float | None = None
@@ -185,16 +213,8 @@ class OpenAIConfig(LlmConfig):
                 "never the key"
             )
         if self.base_url is not None:
-            parts = urlsplit(self.base_url)
-            if parts.username or parts.password or parts.query:
-                raise ConfigError(
-                    "base_url: no user, password or query; put the key into the environment "
-                    "variable that api_key_env names"
-                )
-            if parts.scheme not in ("http", "https"):
-                raise ConfigError(
-                    "base_url: write http:// or https://, such as http://host:8000/v1"
-                )
+            check_url(self.base_url)
+        self._check_extras()
         for name in ("concurrency", "max_attempts", "timeout", "min_retry_wait", "max_retry_wait"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
@@ -202,10 +222,55 @@ class OpenAIConfig(LlmConfig):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; null for no limit")
 
+    def _check_extras(self) -> None:
+        if self.server is not None and not self.server.strip():
+            raise ConfigError("server: empty; write a name of your own for the server, or null")
+        own = sorted(OWN_FIELDS & set(self.extra_body or {}))
+        if own:
+            raise ConfigError(
+                f"extra_body: {', '.join(own)} is set by this program; use the option of that name"
+            )
+        try:
+            json.dumps(self.extra_body, allow_nan=False)
+        except REFUSALS as error:
+            raise ConfigError(f"extra_body: cannot be written as JSON: {brief(error)}") from None
+        for name in self.extra_query or {}:
+            if re.search(r"key|token|secret|passw|sig|auth", name, re.IGNORECASE):
+                raise ConfigError(  # the value is not shown: it may be the key
+                    f"extra_query: {name!r} looks like a secret; put the key into the environment "
+                    "variable that api_key_env names"
+                )
+
+    @property
+    def address(self) -> str:
+        """Return the base URL in one spelling."""
+        return normal_url(self.base_url or OPENAI_URL)
+
     @property
     def identity(self) -> dict[str, Any]:
-        """Return the model's name: the same model of another server gives the stored reply."""
-        return {"backend": "openai", "model": self.model}
+        """Return the server, its model, and all that goes to them beside the request.
+
+        Two servers may serve different models under one name.
+        """
+        return {
+            "backend": "openai",
+            "model": self.model,
+            "server": self.server or self.address,
+            "query": dict(self.extra_query or {}),
+            "extra_body": dict(self.extra_body or {}),
+            "send_seed": self.send_seed,
+            "structured": self.structured,
+        }
+
+    @property
+    def endpoint_identity(self) -> dict[str, Any]:
+        """Return the identity of replies, and what a server may reject a request for."""
+        return self.identity | {
+            "address": self.address,
+            "token_field": self.token_field,
+            "api_key_env": self.api_key_env,
+            "mode": self.mode,
+        }
 
     @property
     def price_factor(self) -> float:
@@ -244,7 +309,7 @@ class TransformersConfig(LlmConfig):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return the model's name and revision; of a folder, also its files' sizes and times."""
+        """Return the model's name and revision; of a folder, what its files hold."""
         known: dict[str, Any] = {"backend": "transformers", "model": self.model}
         known |= {
             "revision": self.revision,
@@ -253,8 +318,13 @@ class TransformersConfig(LlmConfig):
             "dtype": self.dtype,
         }
         if os.path.isdir(self.model):
-            files = sorted((e for e in os.scandir(self.model) if e.is_file()), key=lambda e: e.name)
-            known["files"] = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+            del known["model"]  # the same files elsewhere are the same model
+            names = {entry.name for entry in os.scandir(self.model) if entry.is_file()}
+            names |= {self.gguf_file} if self.gguf_file else set()  # may lie deeper
+            paths = [(name, os.path.join(self.model, name)) for name in sorted(names)]
+            known["files"] = [
+                [name, content_digest(path)] for name, path in paths if os.path.isfile(path)
+            ]
         return known
 
 

@@ -86,9 +86,9 @@ class OpenAIBackend:
             if isinstance(outcome, ChatReply):
                 return outcome
             reason = outcome.reason
-            if outcome.kind in ("refused", "fatal"):
+            if outcome.kind == "refused" or outcome.ends_run:
                 kind: Any = outcome.kind
-                if kind == "fatal":
+                if outcome.ends_run:
                     self._stop.set()  # no use in sending the rest
                 return ChatReply(ask.content_key, error=reason, failure=kind)
             if outcome.kind == "transient":  # `simplify` goes on at once, with less
@@ -110,7 +110,11 @@ class OpenAIBackend:
         body = self._connection.body(request)
         outcome: ChatReply | Problem
         try:
-            raw = self._connection.sdk.chat.completions.with_raw_response.create(**body)
+            raw = self._connection.sdk.chat.completions.with_raw_response.create(
+                model=body["model"],
+                messages=body["messages"],
+                extra_body={k: v for k, v in body.items() if k not in ("model", "messages")},
+            )
             outcome = self._connection.read(ask.content_key, raw.http_response.text)
         except Exception as error:
             if not self._connection.failed(error):

@@ -7,6 +7,7 @@ others share the batch, nor on a restart.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -99,7 +100,7 @@ class TransformersBackend:
             top_p=None,
             top_k=None,
             pad_token_id=self._tokenizer.pad_token_id,
-            logits_processor=LogitsProcessorList([_OwnStreams(asks)]),
+            logits_processor=LogitsProcessorList([_OwnStreams([self._drawn(a) for a in asks])]),
         )
         new = output[:, inputs["input_ids"].shape[1] :]
         lengths = inputs["attention_mask"].sum(1).tolist()
@@ -114,6 +115,15 @@ class TransformersBackend:
         text = self._tokenizer.decode(kept, skip_special_tokens=True)
         reply = ChatReply(ask.content_key, text, finish, prompt_tokens, max(1, len(kept)))
         return self._desk.finish(ask.content_key, reply, ask.request, ask.content_key)
+
+    def _drawn(self, ask: Ask) -> Ask:
+        """Return what is asked, with the model's own way to draw where none is asked for."""
+        own, request = self._model.generation_config, ask.request
+        if request.temperature is None:
+            request = replace(request, temperature=float(own.temperature or 1.0))
+        if request.top_p is None:
+            request = replace(request, top_p=float(own.top_p or 1.0))
+        return replace(ask, request=request)
 
     def _ends(self) -> set[int]:
         ids = self._model.generation_config.eos_token_id
@@ -156,6 +166,7 @@ class _OwnStreams(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # (B, L), (B, V) -> (B, V)
         rows = []
         for row, request, stream in zip(scores.float(), self._requests, self._streams, strict=True):
+            assert request.temperature is not None and request.top_p is not None  # see `_drawn`
             if request.temperature <= 0:
                 rows.append(row)
                 continue

@@ -16,7 +16,6 @@ from lavis.llm.completion import read_completion
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.failures import Problem
 
-OPENAI_URL = "https://api.openai.com/v1"
 RETRIED = frozenset({408, 409, 425, 429})
 FATAL = frozenset({401, 402, 403, 404})
 FILTERED = ("content_filter", "content_policy", "content management policy")
@@ -48,7 +47,8 @@ class Connection:
         self._level = 0 if config.structured == "auto" else len(FORMAT_LEVELS) - 1
         self.sdk = openai.OpenAI(
             api_key=key or "none",
-            base_url=config.base_url or OPENAI_URL,
+            base_url=config.address,
+            default_query=config.extra_query or {},
             timeout=config.timeout,
             max_retries=0,  # every attempt is counted against the caps here
         )
@@ -63,11 +63,13 @@ class Connection:
             "model": self.config.model,
             "messages": list(request.messages),
             self.config.token_field: request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
         }
+        for name in ("temperature", "top_p"):
+            if getattr(request, name) is not None:
+                body[name] = getattr(request, name)
         if request.seed is not None and self.config.send_seed:
             body["seed"] = request.seed
+        body.update(self.config.extra_body or {})
         level = FORMAT_LEVELS[self._level]
         if request.response_format is not None and level != "none":
             plain = {"type": "json_object"}

@@ -234,7 +234,7 @@ def estimate(generation: Generation, llm: LlmConfig) -> dict[str, Any]:
     step = max(1, -(-rows // generation.config.dry_run_sample))
     sample = range(0, rows, step)
     counter = TokenCounter(llm, exact=True)
-    store = ReplyStore(llm.cache_dir)
+    store, identity = ReplyStore(llm.cache_dir), llm.identity
     asked = stored = tokens = 0
     reasons: dict[str, int] = {}
     kinds = len(generation.config.prompts)
@@ -246,7 +246,7 @@ def estimate(generation: Generation, llm: LlmConfig) -> dict[str, Any]:
             reasons[reason] = reasons.get(reason, 0) + 1
             continue
         asked += 1
-        if store.has(content_key(llm.identity, request)):
+        if store.has(content_key(identity, request)):
             stored += 1
         else:
             tokens += counter.estimate(request)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config import STRICT, ExistingPath, OutputFolder
@@ -51,7 +52,8 @@ class GenerateConfig:
         max_regions: most regions shown in a prompt; people first where they are asked about.
         max_captions, max_narratives, max_concepts, max_dialogue: likewise of global notes.
         max_tokens: of a reply.
-        temperature, top_p, seed: how replies are drawn.
+        temperature, top_p, seed: how replies are drawn; null is not sent, which leaves it to the
+            server (some models take no number but their own).
         structured: ask the server for JSON by a schema.
         repair: ask once more where a reply cannot be read.
         dry_run_sample: pictures whose prompts a dry run writes, to estimate the others.
@@ -67,8 +69,8 @@ class GenerateConfig:
     max_concepts: int = 5
     max_dialogue: int = 8
     max_tokens: int = 800
-    temperature: float = 0.7
-    top_p: float = 1.0
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
     seed: int | None = 42
     structured: bool = True
     repair: bool = True

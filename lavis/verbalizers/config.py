@@ -37,12 +37,16 @@ class WriterConfig:
     client: dict[str, Any] = Field(default_factory=dict)  # client: `backend` and its settings
     image_size: PositiveInt = 1024  # client: longest edge of the picture that is sent
     max_tokens: PositiveInt = 60
-    temperature: Annotated[float, Field(ge=0)] = 1.0  # 0 is greedy
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9  # local: nucleus
+    # 0 is greedy; client: null is not sent, which leaves it to the server
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 0.9  # local: nucleus
 
     def __post_init__(self) -> None:
         if self.type == "local" and not self.model:
             raise ConfigError("model: missing; a local writer needs a model's id or folder")
+        for name in ("temperature", "top_p"):
+            if self.type == "local" and getattr(self, name) is None:
+                raise ConfigError(f"{name}: null is for type client; a local writer needs a number")
         if self.type == "client":
             self._check_client()
 

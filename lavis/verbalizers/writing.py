@@ -94,6 +94,7 @@ class LocalWriter:
         inputs = self._inputs([group[0] for group in groups])
         seeds = [request.seed for group in groups for request in group]
         options: dict[str, Any] = {"do_sample": False}
+        assert self.config.temperature is not None and self.config.top_p is not None  # as checked
         if self.config.temperature > 0:
             sampler = SeededNucleus(seeds, self.config.temperature, self.config.top_p)
             # Neutral values, so that nothing the model's own settings ask for comes after.

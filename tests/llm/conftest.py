@@ -37,7 +37,7 @@ class ChatServer(ThreadingHTTPServer):
     def __init__(self, answer=None):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = answer or (lambda body, n: "hello")
-        self.times, self.bodies, self.headers = [], [], []
+        self.times, self.bodies, self.headers, self.paths = [], [], [], []
         self.asked, self.finished = Counter(), Counter()
         self.running = self.most_running = 0
         self.files, self.batches, self.log = {}, {}, []
@@ -61,7 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         data = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path.endswith("/chat/completions"):
+        if self.path.split("?")[0].endswith("/chat/completions"):
+            self.server.paths.append(self.path)
             self.chat(json.loads(data))
         elif self.path.endswith("/files"):
             self.upload(data)
@@ -220,7 +221,7 @@ def serve(monkeypatch):
 def settings(tmp_path):
     """Return a function that makes the `llm` section for a server."""
 
-    def make(server, **more):
+    def make(server, /, **more):
         return {
             "backend": "openai", "model": "tiny", "base_url": server.url,
             "api_key_env": "LLM_TEST_KEY", "cache_dir": str(tmp_path / "cache"),

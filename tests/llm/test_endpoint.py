@@ -284,3 +284,53 @@ def test_a_missing_key_is_named(monkeypatch, tmp_path):
     config = read_llm({"backend": "openai", "model": "m", "api_key_env": "SOME_KEY"})
     with pytest.raises(ConfigError, match="environment variable SOME_KEY is not set"):
         build_client(config, tmp_path)
+
+
+def test_replies_belong_to_a_server_by_any_spelling_of_its_address(settings, serve, tmp_path):
+    one = serve(lambda body, n: "of one")
+    other = serve(lambda body, n: "of the other")
+    assert complete(settings(one), tmp_path, [ask("q")])["q"].text == "of one"
+    assert complete(settings(other), tmp_path, [ask("q")])["q"].text == "of the other"
+    spelled = settings(one, base_url=one.url.replace("http://", "HTTP://") + "//")
+    assert complete(spelled, tmp_path, [ask("q")])["q"].text == "of one"
+    assert (len(one.bodies), len(other.bodies)) == (1, 1)
+    named = [settings(server, server="mine") for server in (one, other)]
+    assert [complete(c, tmp_path, [ask("q")])["q"].text for c in named] == ["of one"] * 2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"model": "other"},
+        {"send_seed": False},
+        {"extra_body": {"reasoning_effort": "low"}},
+        {"extra_query": {"api-version": "1"}},
+        {"structured": "off"},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_what_goes_to_the_server_is_part_of_a_replys_identity(settings, serve, more):
+    server = serve()
+    plain, changed = read_llm(settings(server)), read_llm(settings(server, **more))
+    assert plain.identity != changed.identity
+    assert plain.endpoint_identity != changed.endpoint_identity
+
+
+def test_a_limit_by_another_name_changes_what_a_server_rejects_and_no_reply(settings, serve):
+    server = serve()
+    plain = read_llm(settings(server))
+    changed = read_llm(settings(server, token_field="max_completion_tokens"))
+    assert plain.identity == changed.identity
+    assert plain.endpoint_identity != changed.endpoint_identity
+
+
+def test_numbers_that_are_none_are_not_sent_and_extras_are(serve, settings, tmp_path):
+    server = serve()
+    config = settings(
+        server,
+        extra_body={"chat_template_kwargs": {"enable_thinking": False}},
+        extra_query={"api-version": "2024-10-21"},
+    )
+    complete(config, tmp_path, [ask("q", temperature=None, top_p=None)])
+    assert set(server.bodies[0]) == {"model", "messages", "max_tokens", "chat_template_kwargs"}
+    assert server.paths[0].endswith("/chat/completions?api-version=2024-10-21")

@@ -1,5 +1,9 @@
 """A local causal model: random streams and limits by request, replies stored as any other."""
 
+import os
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
@@ -92,3 +96,30 @@ def test_pictures_are_refused(folder, tmp_path):
     request = ChatRequest("p", [{"role": "user", "content": content}])
     replies, _ = complete(folder, tmp_path, [request])
     assert replies["p"].failure == "refused" and "no pictures" in replies["p"].error
+
+
+def test_numbers_that_are_not_set_are_the_models_own(folder, tmp_path):
+    sure = tmp_path / "sure"
+    shutil.copytree(folder, sure)
+    (sure / "generation_config.json").write_text('{"temperature": 1e-6, "eos_token_id": 1}')
+    greedy, _ = complete(folder, tmp_path / "a", [ask("x", temperature=0.0)])
+    for place, same in ((sure, True), (folder, False)):
+        drawn = [ask("x", temperature=None, top_p=None, seed=seed) for seed in range(3)]
+        with_key = [replace(r, key=f"{place}{r.seed}") for r in drawn]
+        replies, _ = complete(place, tmp_path / "b", with_key)
+        assert ({r.text for r in replies.values()} == {greedy["x"].text}) is same
+
+
+def test_a_folder_is_known_by_what_its_files_hold(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+
+    def identity(place):
+        return read_llm({"backend": "transformers", "model": str(place)}).identity
+
+    assert identity(folder) == identity(copy)
+    path = copy / "config.json"
+    before = path.stat()
+    path.write_bytes(path.read_bytes().replace(b" ", b"\t", 1))  # of the same size and time
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert identity(folder) != identity(copy)
