@@ -30,7 +30,10 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["lavis", "lavis.*"]),
     package_data={
-        "lavis": ["configs/**/*", "projects/**/*.yaml", "tasks/templates/*", "ui/templates/*"]
+        "lavis": [
+            *("configs/**/*", "projects/**/*.yaml"),
+            *("common/templates/*", "tasks/templates/*", "ui/templates/*"),
+        ]
     },
     entry_points={
         "console_scripts": ["lavis-lm-eval=lavis.integrations.lm_eval_command:main"],

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
     viewer = RecordViewer(dataset, max_side=480)
     desk = BrowseDesk(viewer, query, args.out, scores=scores, page_size=args.page_size)
     title = Path(args.corpus[0]).name
-    serve(build_page(desk, title), port=args.port, css=markup.style())
+    serve(build_page(desk, title), port=args.port, css=markup.style(), head=markup.script())
 
 
 @command

@@ -11,6 +11,7 @@ from lavis.common.errors import RecordError
 from lavis.common.refusals import record_errors
 from lavis.datasets.lck_record import check_inside, index_entries, make_region, region_number
 from lavis.datasets.pictures import PictureRoot, decode_picture, picture_size
+from lavis.datasets.region_marks import RegionMark, region_marks
 from lavis.datasets.scenes_config import ScenesConfig
 from lavis.processors.region import DrawnRegion, draw_regions, outline_width
 
@@ -65,10 +66,19 @@ class Scene:
     ) -> Image.Image:
         """Return the picture with the regions of `ids` drawn, coloured in that order."""
         picture = self.picture()
-        by_id = {region.region_id: region for region in self.regions}
-        drawn = [DrawnRegion(place, by_id[number].box) for place, number in enumerate(ids)]
         width = outline_width(picture.size, line_width, image_size)
-        return draw_regions(picture, drawn, palette="distinct", width=width)
+        return draw_regions(picture, self._drawing(ids), palette="distinct", width=width)
+
+    def marks(self, ids: Sequence[int]) -> tuple[RegionMark, ...]:
+        """Return where a page sets the numbers of the regions that `drawn` draws."""
+        names = {region.region_id: region.name for region in self.regions}
+        return region_marks(
+            self._drawing(ids), self.size, palette="distinct", names=[names[n] for n in ids]
+        )
+
+    def _drawing(self, ids: Sequence[int]) -> list[DrawnRegion]:
+        by_id = {region.region_id: region for region in self.regions}
+        return [DrawnRegion(place, by_id[number].box) for place, number in enumerate(ids)]
 
     def crop(self, region: SceneRegion, margin: float) -> Image.Image:
         """Return the region with `margin` of its edges around it, inside the picture."""

@@ -68,6 +68,35 @@ def region_colors(color_id: int, palette: Palette = "released") -> tuple[Color, 
     return (red, green, blue, 32), (red, green, blue, 255)
 
 
+def css_color(color_id: int, palette: Palette = "released") -> str:
+    """Return a region's outline colour as `#rrggbb`, for marks beside the picture."""
+    red, green, blue, _ = region_colors(color_id, palette)[1]
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def luminance(color: str) -> float:
+    """Return the relative luminance of `#rrggbb`, 0 black to 1 white (WCAG 2.2, definitions)."""
+    parts = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    """Return the contrast ratio of two colours, 1 to 21 (WCAG 2.2, success criterion 1.4.3)."""
+    dark, light = sorted((luminance(first), luminance(second)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def ink_on(color: str) -> str:
+    """Return black or white, the one that reads better on a colour.
+
+    The better one has a contrast of at least sqrt(21) = 4.58 on any colour, above the 4.5 that WCAG
+    asks of text. A line of the same ink around the colour also sets it apart (3 and more) from
+    white and from near-black pages.
+    """
+    return max(("#000000", "#ffffff"), key=lambda ink: contrast(ink, color))
+
+
 def outline_width(size: tuple[int, int], line_width: int | Literal["auto"], image_size: int) -> int:
     """Return the outline's width in pixels of a picture of `size` (width, height).
 

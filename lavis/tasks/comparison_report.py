@@ -6,8 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lavis.common.errors import RecordError
-from lavis.tasks.report import picture_uri, report_environment, scored_row
+from lavis.tasks.report import report_environment, report_picture, scored_row
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset
@@ -64,10 +63,6 @@ def render_page(
 
 def _example(payload: Mapping[str, Any], dataset: RecordDataset) -> dict[str, Any]:
     row = scored_row(dataset, payload["row"])
-    try:
-        picture = picture_uri(dataset.drawn_image(row))
-    except (RecordError, OSError):
-        picture = None
     question, candidates = split_question(payload["texts"])
     scores = payload["match_scores"]
     low, high = min(scores), max(scores)
@@ -76,7 +71,7 @@ def _example(payload: Mapping[str, Any], dataset: RecordDataset) -> dict[str, An
         "row": payload["row"],
         "instance": payload.get("instance"),
         "group": payload.get("group"),
-        "picture": picture,
+        "picture": report_picture(dataset, row),
         "question": question,
         "candidates": [
             {

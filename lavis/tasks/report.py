@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lavis.common.errors import RecordError
+from lavis.common.pages import page_environment
+from lavis.datasets.region_marks import RegionMark, row_marks
 from lavis.tasks.filtering import RowTable
 
 if TYPE_CHECKING:
@@ -26,7 +28,21 @@ TEMPLATE = "report.html.jinja"
 PICTURE_WIDTH = 360  # pixels in the page; taller than wide pictures are bounded alike
 JPEG_QUALITY = 82
 _PARTS = re.compile(r"\b(answer|rationale):", re.IGNORECASE)
-_TAG = re.compile(r"\[\d+\]")
+
+
+@dataclass(frozen=True)
+class ReportPicture:
+    """A picture as a page shows it.
+
+    Attributes:
+        uri: data URI of the picture with its drawn regions.
+        size: width and height in pixels before it was made small.
+        marks: its drawn regions' numbers.
+    """
+
+    uri: str
+    size: tuple[int, int]
+    marks: tuple[RegionMark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,7 @@ class Example:
 
     Attributes:
         row: its number in the data set.
-        picture: data URI of the picture with its drawn regions, or None where it cannot be read.
+        picture: with its drawn regions, or None where it cannot be read.
         parts: (name, text) of the text: question, answer, rationale, or the whole under no name.
         score: what the threshold is compared with.
         label: 1 accept, 0 reject, None without label.
@@ -43,7 +59,7 @@ class Example:
     """
 
     row: int
-    picture: str | None
+    picture: ReportPicture | None
     parts: list[tuple[str, str]]
     score: float
     kept: bool
@@ -85,6 +101,15 @@ def scored_row(dataset: RecordDataset, index: int) -> Row:
         return dataset.names_only().row(index)
 
 
+def report_picture(dataset: RecordDataset, row: Row) -> ReportPicture | None:
+    """Return a row's picture with its regions, or None where it cannot be read any more."""
+    try:
+        image = dataset.drawn_image(row)
+        return ReportPicture(picture_uri(image), image.size, row_marks(dataset, row, image.size))
+    except (RecordError, OSError):
+        return None
+
+
 def make_example(dataset: RecordDataset, table: RowTable, index: int, threshold: float) -> Example:
     """Read one row again and lay it out for the page."""
     row = scored_row(dataset, index)
@@ -97,13 +122,9 @@ def make_example(dataset: RecordDataset, table: RowTable, index: int, threshold:
     details += [str(record[key]) for key in ("source", "kind") if record.get(key)]
     if isinstance(regions, list):
         details.append(f"{len(regions)} region{'' if len(regions) == 1 else 's'}")
-    try:
-        picture = picture_uri(dataset.drawn_image(row))
-    except (RecordError, OSError):
-        picture = None
     return Example(
         row=index,
-        picture=picture,
+        picture=report_picture(dataset, row),
         parts=split_text(row.text),
         score=score,
         kept=score >= threshold,
@@ -156,17 +177,9 @@ def render_report(
 
 
 def report_environment() -> Any:
-    """Return the jinja2 environment of all pages: templates of this package, escaped, strict."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True,
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(number=_number, percent=_percent, tags=_mark_tags)
+    """Return the jinja2 environment of all reports."""
+    environment = page_environment(Path(__file__).parent / "templates")
+    environment.filters.update(number=_number, percent=_percent)
     return environment
 
 
@@ -181,13 +194,6 @@ def picture_uri(picture: Any) -> str:
 
 def _uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _mark_tags(text: str) -> Any:
-    """Escape a text and set its region numbers, such as `[0]`, apart."""
-    from markupsafe import Markup, escape
-
-    return Markup(_TAG.sub(r"<b class='tag'>\g<0></b>", str(escape(text))))
 
 
 def _number(value: Any, digits: int = 3) -> str:

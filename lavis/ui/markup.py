@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis.common.pages import page_environment, regions_script, regions_style
 from lavis.ui.labelling import LabelView
 from lavis.ui.shown import ShownRecord
 
@@ -15,15 +16,7 @@ FOLDER = Path(__file__).parent / "templates"
 
 @functools.cache
 def _environment() -> Any:
-    import jinja2
-
-    return jinja2.Environment(
-        autoescape=True,
-        loader=jinja2.FileSystemLoader(FOLDER),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    return page_environment(FOLDER)
 
 
 def _render(template: str, **values: Any) -> str:
@@ -61,9 +54,15 @@ def cards(records: Sequence[tuple[ShownRecord | str, float | None]]) -> str:
 
 def style() -> str:
     """Return the style sheet of all pages."""
-    return (FOLDER / "pages.css").read_text(encoding="utf-8")
+    return regions_style() + (FOLDER / "pages.css").read_text(encoding="utf-8")
+
+
+def script() -> str:
+    """Return the script of all pages, as a head element."""
+    return f"<script>{regions_script()}</script>"
 
 
 def label_keys() -> str:
     """Return the script that maps keys to the labelling page's buttons."""
-    return f"<script>{(FOLDER / 'label_keys.js').read_text(encoding='utf-8')}</script>"
+    keys = (FOLDER / "label_keys.js").read_text(encoding="utf-8")
+    return f"{script()}<script>{keys}</script>"

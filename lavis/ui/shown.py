@@ -21,31 +21,14 @@ from lavis.datasets.base import Row
 from lavis.datasets.config import LckConfig
 from lavis.datasets.lck import LckDataset, has_empty_rationale, instance_of
 from lavis.datasets.lck_record import Region, Tokens, read_region_ids, read_tokens
-from lavis.processors.region import region_colors
+from lavis.datasets.region_marks import RegionMark, region_marks, row_marks
+from lavis.processors.region import DrawnRegion
 
 SPLIT = "test"  # evaluation order: the regions of `region` as they are written
 _PNG_PIXELS = 200_000  # drawings up to this size keep every pixel; photographs become JPEG
 _JPEG_QUALITY = 88
 _PARTS = (("question", "Question"), ("answer", "Answer"), ("rationale", "Rationale"))
 _WHOLE = (("full_text_input", "Text"), ("text_input", "Input"), ("text_output", "Output"))
-
-
-@dataclass(frozen=True, slots=True)
-class ShownRegion:
-    """One region: its number in text and picture, its colour, and where its label stands.
-
-    Attributes:
-        number: place in the list of regions, from 0.
-        color: outline as `#rrggbb`.
-        name: the detector's guess, or empty.
-        left, top: corner of the box in percent of the picture, 0 to 100.
-    """
-
-    number: int
-    color: str
-    name: str
-    left: float
-    top: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +44,20 @@ class ShownRecord:
     """What a page says of one row.
 
     Attributes:
+        regions: those that are drawn.
         picture: data URI of the drawn picture, or None; `problem` says why.
+        size: width and height in pixels of the picture in its file.
         details: short facts as (name, value).
     """
 
     index: int
     instance: str
     parts: tuple[ShownPart, ...]
-    regions: tuple[ShownRegion, ...]
+    regions: tuple[RegionMark, ...]
     picture: str | None
+    size: tuple[int, int]
     problem: str
     details: tuple[tuple[str, str], ...]
-
-    def color(self, number: int) -> str:
-        """Return the colour of a region number."""
-        return next((r.color for r in self.regions if r.number == number), "#888888")
 
 
 def open_corpus(
@@ -136,34 +118,40 @@ class RecordViewer:
             record = self.dataset.record(index)
             regions = self.dataset.find_regions(record, read_region_ids(record, "region"))
             parts = _parts(self.dataset, record, regions)
-            picture, shown, problem = self._picture(index, record, regions)
+            picture, size, marks, problem = self._picture(index, record, regions)
         return ShownRecord(
-            index,
-            instance_of(record, index),
-            parts,
-            shown,
-            picture,
-            problem,
-            _details(record),
+            index=index,
+            instance=instance_of(record, index),
+            parts=parts,
+            regions=marks,
+            picture=picture,
+            size=size,
+            problem=problem,
+            details=_details(record),
         )
 
     def _picture(
         self, index: int, record: Mapping[str, Any], regions: list[Region]
-    ) -> tuple[str | None, tuple[ShownRegion, ...], str]:
-        """Return the picture as a data URI, where its regions are, and why there is none."""
+    ) -> tuple[str | None, tuple[int, int], tuple[RegionMark, ...], str]:
+        """Return the picture as a data URI, its size, its marks, and why there is no picture."""
+        size = 1, 1
         try:
             drawing = self.dataset.draw(self.dataset.picture_file(index, record), regions, record)
-            image = self.dataset.drawn_image(Row(index, "", "", {}, drawing=drawing))
+            row = Row(index, "", "", {}, drawing=drawing)
+            image = self.dataset.drawn_image(row)
         except RecordError as error:
-            return None, _shown_regions(regions, (1, 1)), error.reason
-        shown = _shown_regions(drawing.regions, image.size)
+            drawn = [DrawnRegion(place, region.box) for place, region in enumerate(regions)]
+            names = [region.object_name for region in regions]
+            marks = region_marks(drawn, size, palette=self.dataset.palette, names=names)
+            return None, size, marks, error.reason
+        size = image.size
         image.thumbnail((self.max_side, self.max_side))
         keep = image.width * image.height <= _PNG_PIXELS
         buffer = io.BytesIO()
         image.save(buffer, "PNG" if keep else "JPEG", quality=_JPEG_QUALITY)
         kind = "png" if keep else "jpeg"
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
-        return f"data:image/{kind};base64,{data}", shown, ""
+        return f"data:image/{kind};base64,{data}", size, row_marks(self.dataset, row, size), ""
 
 
 def _parts(
@@ -191,26 +179,6 @@ def pieces(tokens: Tokens, numbers: Mapping[int, int]) -> tuple[str | int, ...]:
         else:
             found.append(str(token))
     return tuple(found)
-
-
-def _shown_regions(regions: Sequence[Region], size: tuple[int, int]) -> tuple[ShownRegion, ...]:
-    width, height = size
-    return tuple(
-        ShownRegion(
-            place,
-            outline_hex(place),
-            region.object_name,
-            min(100.0, max(0.0, 100 * region.box[0] / width)),
-            min(100.0, max(0.0, 100 * region.box[1] / height)),
-        )
-        for place, region in enumerate(regions)
-    )
-
-
-def outline_hex(number: int) -> str:
-    """Return a region's outline colour as `#rrggbb`."""
-    red, green, blue, _ = region_colors(number, "distinct")[1]
-    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _details(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -15,7 +15,11 @@ from lavis.processors import load_processor
 from lavis.processors.region import (
     DrawnRegion,
     RegionTag,
+    contrast,
+    css_color,
     draw_regions,
+    ink_on,
+    luminance,
     outline_width,
     region_colors,
     tag_tokens,
@@ -222,3 +226,29 @@ def test_the_number_in_the_text_is_the_place_in_the_drawing(tokens, order):
             assert [order[n] for n in numbers] == [i for i in token if i in tags]
         else:
             assert word == token
+
+
+def test_contrast_by_hand():
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.478, abs=1e-3)  # WCAG's known miss
+    assert luminance("#05ff37") == pytest.approx(
+        0.2126 * 5 / 255 / 12.92 + 0.7152 + 0.0722 * ((55 / 255 + 0.055) / 1.055) ** 2.4
+    )
+
+
+@pytest.mark.parametrize("palette", ["distinct", "released"])
+def test_numbers_are_readable_on_every_colour_and_chips_on_every_page(palette):
+    # colour numbers go round only after 1024; 0 to 31 are the ones that pictures have
+    for color_id in [*range(64), 1023, 1024, 1025, 1026]:
+        color = css_color(color_id, palette)
+        ink = ink_on(color)
+        assert contrast(ink, color) >= 4.5, (color_id, color, ink)
+        # white and dark pages: the chip or the line of ink around it stands out
+        for page in ("#ffffff", "#f5f7f9", "#000000", "#0b0f19", "#18181b", "#1d2733"):
+            assert max(contrast(color, page), contrast(ink, page)) >= 3, (color_id, page)
+
+
+@given(st.integers(0, 2**24 - 1))
+def test_ink_is_readable_on_any_colour(value):
+    color = f"#{value:06x}"
+    assert contrast(ink_on(color), color) >= 4.5

@@ -102,7 +102,8 @@ def test_summary_and_page_of_the_golden_records(golden_folder):
     page = (golden_folder / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 8
     assert page.count("data:image/png;base64,") == 1
-    assert "<b class='tag'>[0]</b>" in page and "http" not in page
+    assert page.count('class="lv-badge" data-region="0"') == 7  # one record has no region
+    assert page.count('class="lv-chip" data-region="0"') >= 8 and "http" not in page
     assert (golden_folder / "score_histogram.png").read_bytes().startswith(b"\x89PNG")
 
 
