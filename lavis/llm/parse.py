@@ -10,13 +10,27 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lavis.common.graphemes import fold, units
 from lavis.llm.refusal import is_refusal
-from lavis.llm.region_text import Tokens, region_ids, render, tokenize, tokenize_handles, words
+from lavis.llm.region_text import (
+    Tokens,
+    count_words,
+    no_region,
+    region_ids,
+    same,
+    tokenize,
+    tokenize_handles,
+)
 from lavis.llm.reply_items import QarItem
 from lavis.llm.scene import Scene
 
 PARTS = ("question", "answer", "rationale")
 MIN_WORDS = {"question": 2, "answer": 1, "rationale": 3}  # ids count as words here
+# Critic and student read 70 words of question, answer and rationale together. A part that is
+# longer alone, or a rationale of twice as many, is an essay or a loop; so is what has more
+# characters than as many long words.
+MAX_WORDS = {"question": 70, "answer": 70, "rationale": 140}
+MAX_CHARACTERS_PER_WORD = 12
 ECHO_WORDS = 8  # as many words in a row as the instructions have are an echo
 
 
@@ -84,31 +98,42 @@ def make_record(
 
 
 def _clean(text: str) -> str:
-    text = text.encode("utf-8", "replace").decode()  # halves of surrogate pairs
-    return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
+    """Return a text with single blanks, which any file can hold.
+
+    Halves of surrogate pairs are joined, or become U+FFFD; control characters (C0, C1) are blanks.
+    Marks that are not seen stay: Persian and emoji need joiners, right-to-left texts directions.
+    """
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text).split())
 
 
 def _text_problem(texts: dict[str, str], instructions: str) -> str:
     for part, text in texts.items():
         if not text:
             return f"empty: {part}"
+        if len(text) > MAX_WORDS[part] * MAX_CHARACTERS_PER_WORD:
+            return f"too long: {part} has {len(text)} characters"
         if is_refusal(text):
             return f"refusal: {part}"
         if echoes(text, instructions):
             return f"prompt echo: {part} repeats the instructions"
+        if other := no_region(text):
+            return f"not a region: {other[:40]} in the {part}"
     return ""
 
 
 def _token_problem(tokens: dict[str, Tokens], ids: list[int], scene: Scene, wanted: Wanted) -> str:
     for part, found in tokens.items():
-        said = words(found)
+        said = count_words(found)
         if not said and part != "answer":
             return f"ids only: {part}"
         if not said and not region_ids(found):
             return f"empty: {part}"
-        mentions = sum(isinstance(token, list) for token in found)
-        if len(said) + mentions < MIN_WORDS[part]:
+        said += sum(isinstance(token, list) for token in found)
+        if said < MIN_WORDS[part]:
             return f"too short: {part}"
+        if said > MAX_WORDS[part]:
+            return f"too long: {part} has {said:.0f} words"
     if same(tokens["question"], tokens["answer"]):
         return "answer repeats the question"
     if same(tokens["answer"], tokens["rationale"]):
@@ -130,25 +155,20 @@ def echoes(text: str, instructions: str) -> bool:
     """Return whether a text holds the form's dots or a run of words of the instructions."""
     if text.strip(" .…") == "":
         return True
-    mine = re.findall(r"\w+", text.lower())
-    theirs = _plain(instructions)
-    runs = (mine[i : i + ECHO_WORDS] for i in range(len(mine) - ECHO_WORDS + 1))
-    return any(f" {' '.join(run)} " in theirs for run in runs)
+    mine, theirs = units(fold(text)), _plain(instructions)
+    size, start, end = 0.0, 0, 0
+    for _, weight in mine:
+        size, end = size + weight, end + 1
+        while size - mine[start][1] >= ECHO_WORDS:
+            size, start = size - mine[start][1], start + 1
+        run = " ".join(w for w, _ in mine[start:end])
+        if size >= ECHO_WORDS and f" {run} " in theirs:
+            return True
+    return False
 
 
 @functools.lru_cache(maxsize=8)
 def _plain(instructions: str) -> str:
     """Return the words of the instructions between single spaces; `|` parts what is not joined."""
-    found = re.findall(r"\w+|\|", instructions.lower())
-    return f" {' '.join(found)} "
-
-
-def same(one: Tokens, other: Tokens) -> bool:
-    """Return whether two token lists say the same but for case and punctuation."""
-    return normalized(one) == normalized(other)
-
-
-def normalized(tokens: Tokens) -> str:
-    """Return tokens as text without case and punctuation, by which duplicates are found."""
-    kept = [t for t in tokens if isinstance(t, list) or any(c.isalnum() for c in str(t))]
-    return render(kept).lower()
+    parts = (" ".join(w for w, _ in units(fold(part))) for part in instructions.split("|"))
+    return f" {' | '.join(parts)} "

@@ -13,11 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from lavis.common.config import CONFIG_ROOT
 from lavis.common.errors import ConfigError
+from lavis.common.graphemes import shorten
 from lavis.llm.base import Message
 
 FOLDER = CONFIG_ROOT / "prompts" / "qar"
 STYLES = {"ids": "region_ids.jinja", "descriptions": "region_descriptions.jinja"}
 MAX_QUOTED = 400  # characters of one text in the notes
+_ROUND = str.maketrans("[]［］【】〔〕〚〛⟦⟧", "()" * 6)  # what names regions in a reply
 
 
 def quote(text: object) -> str:
@@ -25,8 +27,8 @@ def quote(text: object) -> str:
 
     Square brackets become round ones, so that no text can name a region.
     """
-    clean = re.sub(r"[\s\x00-\x1f\x7f\u2028\u2029]+", " ", str(text)).strip()[:MAX_QUOTED]
-    clean = clean.translate(str.maketrans("[]", "()"))
+    clean = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(text)).strip()
+    clean = shorten(clean, MAX_QUOTED).translate(_ROUND)
     return json.dumps(clean.encode("utf-8", "replace").decode(), ensure_ascii=False)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lavis.common.errors import RecordError
+from lavis.common.graphemes import fold, letter_runs, num_words, words
 from lavis.common.refusals import REFUSALS, finite, record_errors
 
 PEOPLE = frozenset(
     "person people man men woman women boy girl child children kid baby toddler guy lady player "
     "worker officer policeman soldier chef waiter bride groom skier surfer rider crowd".split()
 )
+
+MAX_PHRASE = 8  # words of a caption that names a region
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class SceneRegion:
     @property
     def is_person(self) -> bool:
         """Return whether the region's name says that it is somebody."""
-        return bool(PEOPLE & set(re.findall(r"[a-z]+", self.name.lower())))
+        return not PEOPLE.isdisjoint(letter_runs(fold(self.name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,20 +168,22 @@ def _with_handles(regions: Sequence[SceneRegion]) -> tuple[SceneRegion, ...]:
         base = _phrase(region)
         tries = [base, f"{base} at the {region.position}"] if region.position else [base]
         tries += [f"{ordinal} {base}" for ordinal in ("second", "third", "fourth", "fifth")]
-        tries.append(f"{base} number {region.id}")
-        handle = next(text for text in tries if text not in taken)
-        taken.add(handle)
+        numbers = (f"{base} number {number}" for number in itertools.count(region.id))
+        handle = next(t for t in itertools.chain(tries, numbers) if fold(t) not in taken)
+        taken.add(fold(handle))
         named.append(replace(region, handle=f"the {handle}"))
     return tuple(named)
 
 
 def _phrase(region: SceneRegion) -> str:
-    words = re.findall(r"[\w'-]+", region.caption.lower())
-    if words[:1] and words[0] in ("a", "an", "the"):
-        words = words[1:]
-    if not 1 <= len(words) <= 8:
-        words = re.findall(r"[\w'-]+", " ".join([*region.attributes[:2], region.name]).lower())
-    return " ".join(words) or "thing"
+    """Return a region's caption where it is short, else its attributes and name."""
+    said = words(region.caption.lower(), hyphens=True)
+    if said[:1] and said[0] in ("a", "an", "the"):
+        said = said[1:]
+    if not 1 <= len(said) <= MAX_PHRASE or sum(map(num_words, said)) > MAX_PHRASE:
+        parts = [*region.attributes[:2], region.name]
+        said = words(" ".join(parts).lower(), hyphens=True)
+    return " ".join(said) or "thing"
 
 
 def _texts(value: Any, most: int) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from lavis.common.journal import JournalReader
 from lavis.common.storage import AtomicFile, write_text
 from lavis.datasets.json_values import json_line
 from lavis.llm.budget import Totals
-from lavis.llm.parse import normalized
+from lavis.llm.region_text import normalized
 from lavis.tasks.generation import Generation
 
 

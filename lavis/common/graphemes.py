@@ -1,0 +1,108 @@
+"""Text of any script, cut only between characters as a reader sees them.
+
+A letter and its combining marks, a Thai or Hindi syllable's signs, an emoji of several parts are
+one such character (an extended grapheme cluster, Unicode standard annex 29): `\\w` of the standard
+library stops at most marks. Marks that are not seen (joiners, directions) belong to the character
+before them, as annex 29 has it for words.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+import regex
+
+# Parts of patterns of the library `regex`, which knows clusters (`\X`) and scripts.
+SPACE = r"[\s\x1c-\x1f]"  # what `str.split` parts at
+BASE = r"[\p{L}\p{N}_]"  # what `\w` of the standard library matches
+MARK = r"[\p{M}\p{Cf}]"  # combining, or not seen
+LETTER = rf"(?:(?={MARK}*{BASE})\X{MARK}*)"  # one letter or digit with all that belongs to it
+SIGN = rf"(?:(?!{SPACE})\X{MARK}*)"  # one character that is no letter: punctuation, an emoji
+# Written without blanks between words.
+_UNSPACED = (
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tai_Tham}"
+    r"\p{Javanese}\p{Balinese}\p{Tai_Viet}\p{New_Tai_Lue}\p{Tai_Le}]"
+)
+UNSPACED = rf"(?:(?={_UNSPACED}){LETTER})"
+_CLUSTER = regex.compile(r"\X")
+_LETTER = regex.compile(LETTER)
+_UNSPACED_LETTER = regex.compile(UNSPACED)
+_UNSEEN = regex.compile(r"[\p{Cf}\p{Variation_Selector}]")
+_WORD = regex.compile(rf"{LETTER}+")
+_JOINED_WORD = regex.compile(rf"(?:{LETTER}|['’-](?!{MARK}))+")
+_ALPHABETIC = regex.compile(rf"(?:(?={MARK}*\p{{L}})\X{MARK}*)+")
+_ALIKE = ("'’", "-‐‑")  # written for each other
+LETTERS_PER_WORD = 2  # of unspaced scripts: the usual length of a Chinese word; Thai has 3 to 4
+
+
+def words(text: str, *, hyphens: bool = False) -> list[str]:
+    """Return the runs of letters and digits of a text; with `hyphens` also `'` and `-` in them."""
+    return (_JOINED_WORD if hyphens else _WORD).findall(text)
+
+
+def letter_runs(text: str) -> list[str]:
+    """Return the runs of letters of a text: digits and `_` part them."""
+    return _ALPHABETIC.findall(text)
+
+
+def has_letters(text: str) -> bool:
+    """Return whether there is a letter or a digit in a text, `_` not counted."""
+    return any(c.isalnum() for c in text)
+
+
+def num_words(word: str) -> float:
+    """Return how many words a word is: unspaced scripts write several as one."""
+    rest, unspaced = _UNSPACED_LETTER.subn("", word)
+    return has_letters(rest) + unspaced / LETTERS_PER_WORD
+
+
+def units(text: str) -> list[tuple[str, float]]:
+    """Return a text's words with weight 1, and letters of unspaced scripts with theirs."""
+    found = []
+    for word in words(text):
+        at = 0
+        for match in _UNSPACED_LETTER.finditer(word):
+            found += [(word[at : match.start()], 1.0)] if match.start() > at else []
+            found.append((match[0], 1 / LETTERS_PER_WORD))
+            at = match.end()
+        found += [(word[at:], 1.0)] if at < len(word) else []
+    return found
+
+
+def fold(text: str) -> str:
+    """Return a text by which others that read the same are found.
+
+    Case, precomposed or not, width, and marks that are not seen do not count: NFKC of the case
+    folding of NFKD (Unicode standard, section 3.13, D146), without the characters of format.
+    """
+    decomposed = unicodedata.normalize("NFKD", _UNSEEN.sub("", text))
+    return unicodedata.normalize("NFKC", decomposed.casefold())
+
+
+def letters_only(text: str, keep: str = "") -> str:
+    """Return a text without what is neither a letter, with its marks, nor in `keep`."""
+    pattern = rf"{LETTER}|[{regex.escape(keep)}]" if keep else LETTER
+    return "".join(m[0] for m in regex.finditer(pattern, text) if m[0] != "_")
+
+
+def shorten(text: str, most: int) -> str:
+    """Return the beginning of a text of at most `most` code points, no character cut in two."""
+    if len(text) <= most:
+        return text
+    end = 0
+    for match in _CLUSTER.finditer(text):
+        if match.end() > most:
+            break
+        end = match.end()
+    return text[:end]
+
+
+def pattern_of(text: str) -> str:
+    """Return a pattern for a text however its letters are composed and its apostrophes curled."""
+    parts = []
+    for cluster in _CLUSTER.findall(text):
+        forms = {cluster, *(unicodedata.normalize(f, cluster) for f in ("NFC", "NFD"))}
+        forms.update(*(like for like in _ALIKE if cluster in like))
+        choices = "|".join(map(regex.escape, sorted(forms)))
+        parts.append(choices if len(forms) == 1 else f"(?:{choices})")
+    return "".join(parts)
