@@ -15,34 +15,40 @@ import regex
 # Parts of patterns of the library `regex`, which knows clusters (`\X`) and scripts.
 SPACE = r"[\s\x1c-\x1f]"  # what `str.split` parts at
 BASE = r"[\p{L}\p{N}_]"  # what `\w` of the standard library matches
-MARK = r"[\p{M}\p{Cf}]"  # combining, or not seen
-LETTER = rf"(?:(?={MARK}*{BASE})\X{MARK}*)"  # one letter or digit with all that belongs to it
-SIGN = rf"(?:(?!{SPACE})\X{MARK}*)"  # one character that is no letter: punctuation, an emoji
+_LEADING = r"[\p{M}\p{Cf}]"  # combining, or not seen
+_PREPEND = r"\p{GCB=Prepend}"  # signs before a number, such as U+0600
+MARK = rf"(?:(?!{_PREPEND}){_LEADING})"  # belongs to the character before it
+CLUSTER = rf"(?:{_PREPEND}+(?={SPACE})|\X)"  # without the blank after a sign before a number
+STARTS = rf"(?!{MARK}|[\p{{GCB=Extend}}\p{{GCB=SpacingMark}}])"  # where a character begins
+LETTER = (
+    rf"(?:(?={_LEADING}*{BASE}){CLUSTER}{MARK}*)"  # one letter or digit with what belongs to it
+)
+SIGN = rf"(?:(?!{SPACE}){CLUSTER}{MARK}*)"  # one character that is no letter: punctuation, an emoji
 # Written without blanks between words.
-_UNSPACED = (
+UNSPACED = (
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tai_Tham}"
     r"\p{Javanese}\p{Balinese}\p{Tai_Viet}\p{New_Tai_Lue}\p{Tai_Le}]"
 )
-UNSPACED = rf"(?:(?={_UNSPACED}){LETTER})"
 _CLUSTER = regex.compile(r"\X")
 _LETTER = regex.compile(LETTER)
-_UNSPACED_LETTER = regex.compile(UNSPACED)
+_UNSPACED_LETTER = regex.compile(rf"(?={UNSPACED}){LETTER}")
 _UNSEEN = regex.compile(r"[\p{Cf}\p{Variation_Selector}]")
-_WORD = regex.compile(rf"{LETTER}+")
-_JOINED_WORD = regex.compile(rf"(?:{LETTER}|['’-](?!{MARK}))+")
-_ALPHABETIC = regex.compile(rf"(?:(?={MARK}*\p{{L}})\X{MARK}*)+")
+# Signs are matched, too, so that no match begins inside one's cluster.
+_WORD = regex.compile(rf"({LETTER}+)|{SIGN}")
+_JOINED_WORD = regex.compile(rf"((?:{LETTER}|['’-]{STARTS})+)|{SIGN}")
+_ALPHABETIC = regex.compile(rf"((?:(?={_LEADING}*\p{{L}}){CLUSTER}{MARK}*)+)|{LETTER}|{SIGN}")
 _ALIKE = ("'’", "-‐‑")  # written for each other
 LETTERS_PER_WORD = 2  # of unspaced scripts: the usual length of a Chinese word; Thai has 3 to 4
 
 
 def words(text: str, *, hyphens: bool = False) -> list[str]:
     """Return the runs of letters and digits of a text; with `hyphens` also `'` and `-` in them."""
-    return (_JOINED_WORD if hyphens else _WORD).findall(text)
+    return list(filter(None, (_JOINED_WORD if hyphens else _WORD).findall(text)))
 
 
 def letter_runs(text: str) -> list[str]:
     """Return the runs of letters of a text: digits and `_` part them."""
-    return _ALPHABETIC.findall(text)
+    return list(filter(None, _ALPHABETIC.findall(text)))
 
 
 def has_letters(text: str) -> bool:
@@ -81,8 +87,8 @@ def fold(text: str) -> str:
 
 def letters_only(text: str, keep: str = "") -> str:
     """Return a text without what is neither a letter, with its marks, nor in `keep`."""
-    pattern = rf"{LETTER}|[{regex.escape(keep)}]" if keep else LETTER
-    return "".join(m[0] for m in regex.finditer(pattern, text) if m[0] != "_")
+    characters = regex.findall(rf"{LETTER}|{SIGN}|{SPACE}", text)
+    return "".join(c for c in characters if has_letters(c) or c in keep)
 
 
 def shorten(text: str, most: int) -> str:

@@ -20,6 +20,7 @@ from lavis.common.graphemes import (
     MARK,
     SIGN,
     SPACE,
+    STARTS,
     UNSPACED,
     fold,
     has_letters,
@@ -40,10 +41,12 @@ _IDS = regex.compile(
     regex.IGNORECASE,
 )
 _NUMBER = regex.compile(r"\p{Nd}+")
+_SPACED = rf"(?:(?!{UNSPACED}){BASE})"
+_START, _END = rf"(?<!{_SPACED}{MARK}*)", rf"(?!{MARK}*{_SPACED})"  # of a word
 _INSIDE = r"[.,'’\-·׳״־་]"  # between letters part of a word; also Catalan, Hebrew, Tibetan
 _WORD = regex.compile(
-    rf"{LETTER}+(?:{_INSIDE}(?!{MARK}){LETTER}+)*|['’](?!{MARK}){LETTER}+"
-    rf"|\.{{2,}}(?!\p{{M}}){MARK}*|{SIGN}"
+    rf"{LETTER}+(?:{_INSIDE}{STARTS}{LETTER}+)*|['’]{STARTS}{LETTER}+"
+    rf"|\.{{2,}}(?![\p{{GCB=Extend}}\p{{GCB=SpacingMark}}]){MARK}*|{SIGN}"
 )
 _BRACKETED = regex.compile(
     r"[\[［〚⟦][^\[\]［］〚〛⟦⟧]*[\]］〛⟧]|[\[\]［］〚〛⟦⟧]"
@@ -76,9 +79,7 @@ def tokenize_handles(text: str, handles: Mapping[str, int]) -> Tokens:
     by_phrase = {_bare(phrase): number for phrase, number in handles.items()}
     longest_first = sorted(by_phrase, key=len, reverse=True)
     choices = "|".join(f"({_bounded(phrase)})" for phrase in longest_first)
-    pattern = regex.compile(
-        rf"(?:(?<!{BASE}{MARK}*)(?:the|an|a){SPACE}+)?(?:{choices})", regex.IGNORECASE
-    )
+    pattern = regex.compile(rf"(?:{_START}(?:the|an|a){SPACE}+)?(?:{choices})", regex.IGNORECASE)
     tokens: Tokens = []
     position = 0
     for match in pattern.finditer(text):
@@ -91,10 +92,9 @@ def tokenize_handles(text: str, handles: Mapping[str, int]) -> Tokens:
 def _bounded(phrase: str) -> str:
     """Return the pattern of a phrase as whole words; unspaced scripts show no ends of words."""
     body = rf"{SPACE}+".join(map(pattern_of, phrase.split()))
-    before = "" if regex.match(UNSPACED, phrase) else rf"(?<!{BASE}{MARK}*)"
-    last = regex.findall(r"\X", phrase)[-1:]
-    is_unspaced = last and regex.match(UNSPACED, last[0])
-    return rf"{before}{body}(?!{MARK}*\p{{M}})" + ("" if is_unspaced else rf"(?!{MARK}*{BASE})")
+    start = "" if regex.match(UNSPACED, phrase) else _START
+    end = "" if regex.search(rf"{UNSPACED}{MARK}*$", phrase) else _END
+    return rf"{start}{body}(?!{MARK}*\p{{M}}){end}"
 
 
 def render(tokens: Iterable[Any]) -> str:

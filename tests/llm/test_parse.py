@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lavis.llm.parse import Wanted, make_record
+from lavis.llm.parse import Wanted, echoes, make_record
 from lavis.llm.prompts import Prompts, quote
 from lavis.llm.reply_items import QarItem, ReplyError, read_reply, response_format
 from lavis.llm.scene import SceneLimits, read_scene
@@ -70,6 +70,21 @@ def test_descriptions_are_mapped_back():
         ((GOOD[0], "I'm sorry, I can't help with that.", GOOD[2]), IDS, "refusal: answer"),
         ((GOOD[0], "It cannot be determined from the notes.", GOOD[2]), IDS, "refusal: answer"),
         (("Why is [7] near [0]?", *GOOD[1:]), IDS, "unknown region id: 7"),
+        (("Why is [٧] near [0]?", *GOOD[1:]), IDS, "unknown region id: 7"),
+        (("Why is [1] near [0]?", "[man] owns [0].", GOOD[2]), IDS, "not a region: [man]"),
+        (("Why is [1.5] near [0]?", *GOOD[1:]), IDS, "not a region: [1.5] in the question"),
+        (("Why is [99999] near [0]?", *GOOD[1:]), IDS, "not a region: [99999]"),
+        (("Why is [1-2] near [0]?", *GOOD[1:]), IDS, "not a region: [1-2]"),
+        (("Why is the brown dog [here]?", *GOOD[1:]), PHRASES, "not a region: [here]"),
+        ((f"Why {'so ' * 70}is [1] near [0]?", *GOOD[1:]), IDS, "too long: question has 75 words"),
+        ((GOOD[0], "狗" * 150, GOOD[2]), IDS, "too long: answer has 75 words"),
+        ((GOOD[0], "a" * 900, GOOD[2]), IDS, "too long: answer has 900 characters"),
+        ((*GOOD[:2], "so " * 141 + "[0]"), IDS, "too long: rationale has 142 words"),
+        (
+            (GOOD[0], GOOD[2].replace("lead", "le\u0301ad"), GOOD[2].replace("lead", "LÉAD")),
+            IDS,
+            "rationale repeats the answer",
+        ),
         (("Why is the man here?", "He waits.", "He looks at a clock."), IDS, "no region"),
         (GOOD, WHOLE, "region id: named where none was asked for"),
         (GOOD, PHRASES, "region id: numbers in brackets"),
@@ -84,6 +99,19 @@ def test_descriptions_are_mapped_back():
 def test_items_of_no_use_are_dropped_with_a_reason(texts, wanted, reason):
     found = made(texts, wanted)
     assert isinstance(found, str) and found.startswith(reason), found
+
+
+def test_items_of_every_script_are_kept():
+    made_thai = made(("ทำไม [1] ยืนใกล้ [٠]?", "他在等［0］", "[1]在等他的狗，所以站着。"))
+    assert made_thai["question"] == ["ทำไม", [1], "ยืนใกล้", [0], "?"]
+    assert made_thai["answer"] == ["他在等", [0]]
+    assert made_thai["region"] == [1, 0]
+
+
+def test_instructions_of_unspaced_scripts_are_known_again():
+    said = "每个问题都应该是关于一个区域或者几个区域的"
+    assert echoes(f"那么，{said}。", f"x {said}, y")
+    assert not echoes("每个问题都应该", f"x {said}, y")
 
 
 def test_ids_as_an_answer_are_fine():
