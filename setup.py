@@ -49,6 +49,7 @@ setup(
         "pillow>=11.0",  # the header's size is that of the pixels in turned TIFFs, too
         "pyarrow>=17",
         "pydantic>=2.9",
+        "regex>=2025.10.22",  # characters and scripts of Unicode; the bound is transformers' own
         "safetensors>=0.8",
         "scikit-learn>=1.5",
         "scipy>=1.13",

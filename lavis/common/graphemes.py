@@ -81,12 +81,16 @@ def fold(text: str) -> str:
     Case, precomposed or not, width, and marks that are not seen do not count: NFKC of the case
     folding of NFKD (Unicode standard, section 3.13, D146), without the characters of format.
     """
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", _UNSEEN.sub("", text))
     return unicodedata.normalize("NFKC", decomposed.casefold())
 
 
 def letters_only(text: str, keep: str = "") -> str:
     """Return a text without what is neither a letter, with its marks, nor in `keep`."""
+    if text.isascii():
+        return "".join(c for c in text if c.isalnum() or c in keep)
     characters = regex.findall(rf"{LETTER}|{SIGN}|{SPACE}", text)
     return "".join(c for c in characters if has_letters(c) or c in keep)
 

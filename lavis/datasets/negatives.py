@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lavis.common.errors import RecordError
+from lavis.common.graphemes import fold, letters_only
 from lavis.datasets.json_values import json_line
 from lavis.datasets.lck_record import read_region_ids, read_tokens
 
@@ -47,14 +48,10 @@ _LIKE = {("grey", "gray"), ("gray", "grey"), ("small", "little"), ("little", "sm
 def normal(tokens: Sequence[Any]) -> str:
     """Return tokens as one text in which case, spaces and punctuation do not count."""
     words = [
-        f"[{','.join(map(str, t))}]" if isinstance(t, list) else "".join(filter(_counts, str(t)))
+        f"[{','.join(map(str, t))}]" if isinstance(t, list) else letters_only(str(t), keep="-' ")
         for t in tokens
     ]
-    return " ".join(word.lower() for word in " ".join(words).split())
-
-
-def _counts(letter: str) -> bool:
-    return letter.isalnum() or letter in "-' "
+    return " ".join(fold(" ".join(words)).split())
 
 
 def question_type(question: Sequence[Any]) -> str:

@@ -34,7 +34,7 @@ from lavis.processors.region import tokens_to_text
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of the written form
+VERSION = 2  # of the written form
 BAD = 65535  # in the column of regions: the record cannot be read
 _BATCH = 2000
 _MAX_SOURCES = 255
@@ -285,7 +285,8 @@ def build_index(
         connection.execute("PRAGMA cache_size = -65536")
         connection.execute(
             "CREATE VIRTUAL TABLE words USING fts5(text, names, content='', columnsize=0, "
-            'tokenize="unicode61 remove_diacritics 2")'
+            # Without M* the signs of Hindi, Thai and Tamil letters would part their words.
+            "tokenize=\"unicode61 remove_diacritics 2 categories 'L* N* Co M*'\")"
         )
         connection.execute("CREATE TABLE stored (name TEXT PRIMARY KEY, value BLOB)")
         connection.execute("BEGIN")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lavis.common.graphemes import fold, words
 from lavis.common.pretrained import load_with_processor
 from lavis.common.registry import verbalizers
 from lavis.verbalizers.base import (
@@ -138,8 +139,9 @@ def read_name(text: str, names: Sequence[str]) -> str:
     """
     if text in names:
         return text
-    words = re.sub(r"\[\w+\]|[^\w\s'-]", " ", text.lower()).split()
-    joined = f" {' '.join(words)} "
-    whole = [name for name in names if f" {name.lower()} " in joined]
-    part = [name for name in names if set(name.lower().split()) & set(words)]
-    return max(whole or part or [" ".join(words)], key=len)
+    said = words(re.sub(r"\[\w+\]", " ", text.lower()), hyphens=True)
+    folded = [fold(word) for word in said]
+    joined = f" {' '.join(folded)} "
+    whole = [name for name in names if f" {fold(name)} " in joined]
+    part = [name for name in names if set(fold(name).split()) & set(folded)]
+    return max(whole or part or [" ".join(said)], key=len)

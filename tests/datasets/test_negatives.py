@@ -68,6 +68,11 @@ def test_a_hard_answer_is_of_the_same_type_of_question():
     assert answers <= {"blue", "green"} and answers
 
 
+def test_texts_are_told_apart_by_marks_and_not_by_their_composition():
+    assert normal(["कि", [0]]) != normal(["की", [0]])
+    assert normal(["Cafe\u0301", "!"]) == normal(["café"])
+
+
 def test_a_rationale_comes_from_another_picture_and_keeps_the_regions():
     maker = maker_of(RECORDS, kinds=["rationale_swap"], difficulties=["easy"])
     (wrong,) = maker.make(RECORDS[1], 1)

@@ -85,6 +85,16 @@ def test_words(corpus, text, keep):
     assert query.select(Filter(text=text)).tolist() == scan(records, lambda r: keep(r["question"]))
 
 
+def test_words_of_every_script_are_whole(world):
+    records = [
+        world.record(i, question=[word], answer=["Yes"], rationale=["so"], region=[1])
+        for i, word in enumerate(["कि", "की", "ผู้ชาย", "நாய்", "re\u0301sume\u0301"])
+    ]
+    query = CorpusQuery(open_index(world.open(records), cache_dir=str(world.folder / "cache")))
+    for text, rows in [("कि", [0]), ("की", [1]), ("ผู้ชาย", [2]), ("ய", []), ("resume", [4])]:
+        assert query.select(Filter(text=text)).tolist() == rows
+
+
 def test_names_of_regions_are_found(corpus):
     records, _, query = corpus
     found = query.select(Filter(text="o2")).tolist()

@@ -190,3 +190,5 @@ def test_labels_of_grounding_dino_are_names_again():
     assert read_name("traffic light. [SEP]", names) == "traffic light"
     assert read_name("light", names) == "traffic light"
     assert read_name("[CLS] ball", names) == "ball"
+    assert read_name("ผู้ชาย [SEP]", ["ผู้ชาย", "สุนัข"]) == "ผู้ชาย"
+    assert read_name("the cafe\u0301.", ["caf\u00e9", "the bar"]) == "caf\u00e9"
