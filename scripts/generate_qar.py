@@ -6,27 +6,37 @@
         --options llm.base_url=http://localhost:8000/v1 llm.model=my-model ...
 
 Writes `corpus.jsonl` (LCK records), `rejects.jsonl` (each with its reason) and `summary.json` into
-`run.output_dir`. A killed run goes on where it stopped and pays for no reply twice. Exit status: 0
-done; 1 something is left (a cap is reached, a server failed), start again later; 2 the run file or
-the data cannot be used.
+`run.output_dir`. A killed run goes on where it stopped and pays for no reply twice: the same command
+asks for what is left, and for what a server refused under settings that have changed since.
+`--retry-rejects` asks for every request without a record again, under another seed.
+
+Exit status: 0 complete, with or without rejects; 1 something is left (a cap is reached, a server
+failed): give the same command again, or no record was made; 2 the run file, the key or the data
+cannot be used; 130 interrupted. Whatever the status, what is finished is written.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.command import command
-from lavis.common.errors import NothingDoneError
+from lavis.common.errors import ConfigError, NothingDoneError, RunError
 from lavis.common.sections import Sections, load_sections
 from lavis.datasets.records import RecordStore
+from lavis.llm.budget import BudgetReached
 from lavis.llm.config import LlmSettings
 from lavis.tasks.generation import Generation, estimate
 from lavis.tasks.generation_config import GenerateConfig, GenerationRunConfig
+from lavis.tasks.reasons import count_phrases
+
+logger = logging.getLogger("lavis.generate_qar")
 
 SECTIONS = {"llm": LlmSettings, "generate": GenerateConfig, "run": GenerationRunConfig}
 
@@ -43,6 +53,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="estimate requests, tokens and money; send nothing"
+    )
+    parser.add_argument(
+        "--retry-rejects",
+        action="store_true",
+        help="ask again for what was refused, or answered with nothing of use",
     )
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved config and stop"
@@ -62,44 +77,61 @@ def main(argv: list[str] | None = None) -> int:
     if args.dry_run:
         print(json.dumps(estimate(generation, config["llm"]), indent=1))
         return 0
-    return run(config, generation)
+    return run(config, generation, retry_rejects=args.retry_rejects)
 
 
-def run(config: Sections, generation: Generation) -> int:
+def run(config: Sections, generation: Generation, *, retry_rejects: bool = False) -> int:
     """Generate, write the files, and say what was made."""
-    from lavis.common.journal import Journal, JournalReader, check_segments
     from lavis.common.logger import Progress, setup_logging
     from lavis.common.provenance import describe_environment, write_provenance
     from lavis.llm.client import build_client
+    from lavis.tasks.generation_outcomes import Outcomes
     from lavis.tasks.generation_results import write_results
 
     setup_logging()
     folder = Path(config["run"].output_dir)
     seed = config["generate"].seed or 0
-    fingerprint = generation.fingerprint(config["llm"])
-    check_segments(folder / "journal", fingerprint)  # before anything is written
+    outcomes = Outcomes(folder, generation.identity(), config["llm"], retry_rejects=retry_rejects)
+    outcomes.check()  # before anything is written
     write_provenance(
         folder, config.to_yaml(), describe_environment(seed=seed, run_id="", world_size=1)
     )
-    with (
-        build_client(config["llm"], folder / "llm") as client,
-        Journal(folder / "journal", fingerprint) as journal,
-    ):
-        done = len(journal.done_units())
-        progress = Progress(generation.units, "generating", unit="requests", done=done)
-        generation.run(client, journal, progress)
+    with build_client(config["llm"], folder / "llm") as client, outcomes:
+        progress = Progress(
+            generation.units, "generating", unit="requests", done=outcomes.done_before
+        )
+        generation.run(client, outcomes, progress)
         progress.close()
         totals = client.totals()
-    with JournalReader(folder / "journal", fingerprint) as reader:
-        summary = write_results(
-            generation, reader, folder, compress=config["run"].compress, totals=totals
-        )
-    print(json.dumps(summary, indent=1))
-    if summary["complete"] and not summary["records"]:
-        raise NothingDoneError(
-            f"{folder}: no reply held a record that is of use; see rejects.jsonl"
-        )
-    return 0 if summary["complete"] else 1
+    summary = write_results(
+        generation, outcomes, folder, compress=config["run"].compress, totals=totals
+    )
+    print(json.dumps(summary, indent=1), flush=True)
+    return conclude(summary, generation.stop, folder)
+
+
+def conclude(summary: dict[str, Any], stop: Exception | None, folder: Path) -> int:
+    """Say in one line how a run ended; returns its exit status.
+
+    Raises:
+        ConfigError: no request can succeed until the run file or the key is mended.
+        RunError: something is left, or nothing was made.
+    """
+    left = f"{summary['left_for_next_start']:,} of {summary['requests_planned']:,} requests left"
+    if isinstance(stop, ConfigError):
+        raise ConfigError(f"{stop}; not complete: {left}")
+    if stop is not None:
+        cap = "; start again with a higher cap to go on" if isinstance(stop, BudgetReached) else ""
+        raise RunError(f"not complete: {stop}; {left}{cap}")
+    if summary["left_for_next_start"]:
+        why = count_phrases(summary["left_by_reason"])
+        raise RunError(f"not complete: {left} ({why}); give the same command again later")
+    why = count_phrases(summary["rejected_by_reason"])
+    if not summary["records"]:
+        raise NothingDoneError(f"{folder}: no request gave a record ({why}); see rejects.jsonl")
+    rejects = f" ({why})" if why else ""
+    logger.info("complete with %d rejects%s", summary["rejected"], rejects)
+    return 0
 
 
 if __name__ == "__main__":

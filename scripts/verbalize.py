@@ -7,8 +7,13 @@
 
 Writes `verbalized.jsonl` (a region mapping with descriptors, a line a picture), `rejects.jsonl` and
 `summary.json` into `run.output_dir`. A killed run goes on where it stopped; a changed stage is made
-again with those that read it, and no other. Exit status: 0 done, 1 an endpoint left something open
-(start again later), 2 the run file or the data cannot be used.
+again with those that read it, and no other. A text that an endpoint does not give is set aside with
+its reason, and the rest goes on: the same command asks for what is left, and for what was refused
+under settings that have changed since; `--retry-rejects` asks for all that was refused or of no use.
+
+Exit status: 0 complete, with or without rejects; 1 something is left (a cap is reached, a server
+failed): give the same command again, or nothing was described; 2 the run file, a key or the data
+cannot be used; 130 interrupted. Whatever the status, nothing that is finished is lost.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.command import command
+from lavis.common.errors import RunError
 from lavis.common.sections import Sections, load_sections
 from lavis.datasets.scenes_config import ScenesConfig
 from lavis.tasks.verbalization_config import Stages, VerbalizeRunConfig
@@ -45,6 +51,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="values that win over the run file, e.g. stages.captions.samples=1; a stage that is "
         "null is left out",
     )
+    parser.add_argument(
+        "--retry-rejects",
+        action="store_true",
+        help="ask clients again for texts that were refused, or of no use",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
     parser.add_argument("--dry-run", action="store_true", help="only count what is left to do")
     return parser.parse_args(argv)
@@ -64,23 +75,26 @@ def main(argv: list[str] | None = None) -> int:
     if args.print_config:
         sys.stdout.write(config.to_yaml())
         return 0
-    return _verbalize(config, dry_run=args.dry_run)
+    return _verbalize(config, dry_run=args.dry_run, retry_rejects=args.retry_rejects)
 
 
-def _verbalize(config: Sections, *, dry_run: bool) -> int:
+def _verbalize(config: Sections, *, dry_run: bool, retry_rejects: bool) -> int:
     from lavis.common import dist  # imports torch, which a refused config should not
     from lavis.common.logger import setup_logging
     from lavis.common.provenance import describe_environment, write_provenance
+    from lavis.tasks.reasons import count_phrases
     from lavis.tasks.verbalization import Verbalization
 
     run = config["run"]
     world = dist.start(run.device, run.timeout_minutes)
     atexit.register(world.leave)  # also after an error, so that no other rank waits
     setup_logging(world.rank)
-    job = Verbalization(config["pictures"], config["stages"], run, world)
+    job = Verbalization(
+        config["pictures"], config["stages"], run, world, retry_rejects=retry_rejects
+    )
     if dry_run:
         if world.is_main:
-            for name, (left, total) in job.left().items():
+            for name, (left, total) in job.plan.counts().items():
                 print(f"{name}: {left} of {total} pictures left")
         return 0
     job.accept()
@@ -88,10 +102,18 @@ def _verbalize(config: Sections, *, dry_run: bool) -> int:
         made_with = describe_environment(seed=run.seed, run_id=world.run_id, world_size=world.size)
         write_provenance(Path(run.output_dir), config.to_yaml(), made_with)
     summary = job.run()
-    if summary is not None and world.is_main:
-        print(json.dumps(summary, indent=1))
+    if world.is_main:
+        print(json.dumps(summary, indent=1), flush=True)
+    if summary["left"]:
+        raise RunError(
+            f"not complete: {summary['left']:,} texts left "
+            f"({count_phrases(summary['left_by_reason'])}); give the same command again later"
+        )
+    rejects = sum(summary["reasons"].values())
+    why = f" ({count_phrases(summary['reasons'])})" if rejects else ""
+    logger.info("complete with %d rejects%s", rejects, why)
     world.close()
-    return 0 if summary is not None else 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ class Segment(NamedTuple):
     path: Path
     start: int
     places: list[str]
+    fingerprint: dict[str, Any]
 
 
 class Journal:
@@ -205,14 +206,18 @@ class Finished:
     units: dict[int, tuple[int, int, int, bool]]
     next_start: int
 
-    def noted(self) -> Iterator[Noted]:
-        """Yield what was noted of the units that need not be done again, segment by segment."""
+    def noted(self, *, also_again: bool = False) -> Iterator[Noted]:
+        """Yield what was noted of finished units, segment by segment.
+
+        Args:
+            also_again: with those that must be done again.
+        """
         by_segment: dict[int, list[tuple[int, int, int]]] = {}
         for unit, (number, offset, size, again) in self.units.items():
-            if size and not again:
+            if size and (also_again or not again):
                 by_segment.setdefault(number, []).append((offset, size, unit))
         for number, found in sorted(by_segment.items()):
-            path, _, places = self.segments[number]
+            path, _, places, _ = self.segments[number]
             with open(path, "rb") as file:
                 for offset, size, unit in sorted(found):
                     file.seek(offset)
@@ -438,7 +443,7 @@ def open_segments(
                 f"{folder}: this journal belongs to another job ({problem}); choose another "
                 f"run.output_dir or delete {folder}"
             )
-        segments.append(Segment(path, header["start"], header["places"]))
+        segments.append(Segment(path, header["start"], header["places"], header["fingerprint"]))
     return sorted(segments, key=lambda segment: segment.start)  # stable: then by name
 
 

@@ -1,8 +1,9 @@
 """Verbalized pictures to question / answer / rationale records, by a language model.
 
 The plan is a list of units, `row * prompts + prompt`: one request each, made from the data and the
-config alone. A unit is finished when its items are in the journal. Pictures are read when their
-turn comes; a table of 16 bytes a unit is all that grows with the data.
+config alone. A unit is finished when its items are in the journal; see `generation_outcomes` for
+those that have none. Pictures are read when their turn comes; a table of 16 bytes a unit is all
+that grows with the data.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lavis.common.errors import RecordError
-from lavis.common.journal import Journal
+from lavis.common.errors import ConfigError, RecordError
 from lavis.datasets.records import RecordStore
 from lavis.llm.base import ChatReply, ChatRequest, content_key
 from lavis.llm.budget import BudgetReached
 from lavis.llm.client import ChatClient
 from lavis.llm.config import LlmConfig
+from lavis.llm.failures import EndpointStopped
 from lavis.llm.parse import Wanted, make_record
 from lavis.llm.prompts import Prompts
 from lavis.llm.reply_items import ReplyError, read_reply, response_format
@@ -27,6 +28,7 @@ from lavis.llm.scene import Scene, SceneLimits, read_scene
 from lavis.llm.store import ReplyStore
 from lavis.llm.tokens import TokenCounter
 from lavis.tasks.generation_config import GenerateConfig, PromptConfig
+from lavis.tasks.generation_outcomes import Kind, Outcomes
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class _Broken:
 
     text: str
     reason: str
+    tokens: tuple[int, int]
 
 
 class Generation:
@@ -53,15 +56,14 @@ class Generation:
         self.config, self.store = config, store
         self.prompts = Prompts(config.prompt_dir)
         self.units = len(store) * len(config.prompts)
-        self.repaired = self.failed = 0
-        self.stopped = ""  # the cap that was reached
+        self.stop: Exception | None = None  # what ended the run early
         self._format = response_format() if config.structured else None
         self._broken: dict[int, _Broken] = {}
         self._repairs: deque[ChatRequest] = deque()
         self._instructions = {p.style: self.prompts.instructions(p.style) for p in config.prompts}
 
-    def fingerprint(self, llm: LlmConfig) -> dict[str, Any]:
-        """Return the identity of everything a unit depends on."""
+    def identity(self) -> dict[str, Any]:
+        """Return the identity of everything a unit depends on beside the model."""
         from dataclasses import asdict
 
         node = asdict(self.config)
@@ -71,7 +73,6 @@ class Generation:
             "generate": node,
             "records": self.store.whole_identity(),
             "templates": self.prompts.identity(),
-            "llm": llm.identity,
         }
 
     def place(self, unit: int) -> tuple[int, PromptConfig]:
@@ -105,8 +106,13 @@ class Generation:
             raise RecordError("not asked: nothing is known of the picture")
         return scene
 
-    def request(self, unit: int, scene: Scene) -> ChatRequest:
-        """Return the request of a unit; its key is the unit's number."""
+    def request(self, unit: int, scene: Scene, tries: int = 0) -> ChatRequest:
+        """Return the request of a unit; its key is the unit's number.
+
+        Args:
+            tries: how often it was answered with nothing of use; moves the seed, so that the
+                reply is another.
+        """
         _, prompt = self.place(unit)
         values = {
             "scene": scene,
@@ -114,29 +120,26 @@ class Generation:
             "people": prompt.people,
             "num_items": prompt.num_items,
         }
-        return self._ask(f"{unit}", self.prompts.messages(prompt.style, values))
+        return self._ask(f"{unit}", self.prompts.messages(prompt.style, values), tries)
 
-    def run(self, client: ChatClient, journal: Journal, progress: Any) -> None:
-        """Ask for every unit the journal does not have, and write what comes back.
+    def run(self, client: ChatClient, outcomes: Outcomes, progress: Any) -> None:
+        """Ask for every unit that is left, and write what comes back.
 
-        A cap that is reached ends the run quietly: see `stopped`.
+        A cap that is reached, a server that is gone and a wrong key end the run: see `stop`.
         """
-        rest = (unit for unit in range(self.units) if not journal.done(unit))
+        rest = (unit for unit in range(self.units) if not outcomes.done(unit))
         try:
             while True:
-                for reply in client.complete(self._requests(rest, journal, progress)):
-                    done = self._receive(int(reply.key.rstrip("r")), reply)
-                    if done is not None:
-                        journal.append(*done)
+                for reply in client.complete(self._requests(rest, outcomes, progress)):
+                    if self._receive(int(reply.key.rstrip("r")), reply, outcomes):
                         progress.add(note=_note(client))
                 if not self._repairs:
                     return
-        except BudgetReached as reached:
-            self.stopped = str(reached)
-            logger.warning("stopped: %s; start again with a higher cap to go on", reached)
+        except (BudgetReached, EndpointStopped, ConfigError) as stop:
+            self.stop = stop
 
     def _requests(
-        self, rest: Iterator[int], journal: Journal, progress: Any
+        self, rest: Iterator[int], outcomes: Outcomes, progress: Any
     ) -> Iterator[ChatRequest]:
         """Yield repairs as they come up, then units that are left."""
         while True:
@@ -147,40 +150,45 @@ class Generation:
             if unit is None:
                 return
             try:
-                request = self.request(unit, self.scene(unit))
+                request = self.request(unit, self.scene(unit), outcomes.tries(unit))
             except RecordError as error:
-                journal.append(unit, [(unit, {"rejects": [{"reason": error.reason}]})])
+                kind: Kind = "left" if error.may_pass else "data"
+                outcomes.set_aside(unit, kind, {"rejects": [{"reason": error.reason}]})
                 progress.add()
                 continue
             yield request
 
-    def _receive(self, unit: int, reply: ChatReply) -> tuple[int, list[tuple[int, Any]]] | None:
-        """Return the unit's row for the journal, or None where it is not finished."""
+    def _receive(self, unit: int, reply: ChatReply, outcomes: Outcomes) -> bool:
+        """Note what a reply says of a unit; False where a better reply is asked for."""
         broken = self._broken.pop(unit, None)
-        if reply.failure == "transient":
-            self.failed += 1
-            logger.warning("unit %d is left for the next start: %s", unit, reply.error)
-            return None
-        row: dict[str, Any] = {"tokens": [reply.prompt_tokens, reply.completion_tokens]}
+        tokens = [reply.prompt_tokens, reply.completion_tokens]
+        if broken is not None:
+            tokens = [sum(both) for both in zip(tokens, broken.tokens, strict=True)]
+        row: dict[str, Any] = {"tokens": tokens}
+        first = {"first_reason": broken.reason} if broken is not None else {}
         if not reply.ok:
-            row["rejects"] = [{"reason": reply.error}]
-            return unit, [(unit, row)]
+            kind: Kind = "endpoint" if reply.failure == "refused" else "left"
+            outcomes.set_aside(unit, kind, {**row, "rejects": [{"reason": reply.error, **first}]})
+            return True
         try:
             items = read_reply(reply.text, reply.finish_reason)
         except ReplyError as error:
             if error.repairable and broken is None and self.config.repair:
-                self._broken[unit] = _Broken(reply.text, error.reason)
-                self._repairs.append(self._repair(unit, reply.text, error.reason))
-                return None
-            reject = {"reason": error.reason, "reply": reply.text[:SHOWN]}
-            if broken is not None:
-                reject["first_reason"] = broken.reason
-            row["rejects"] = [reject]
-            return unit, [(unit, row)]
+                self._broken[unit] = _Broken(reply.text, error.reason, (tokens[0], tokens[1]))
+                tries = outcomes.tries(unit)
+                self._repairs.append(self._repair(unit, reply.text, error.reason, tries))
+                return False
+            reject = {"reason": error.reason, "reply": reply.text[:SHOWN], **first}
+            outcomes.set_aside(unit, "reply", {**row, "rejects": [reject]})
+            return True
         if broken is not None:
-            self.repaired += 1
             row["repaired"] = broken.reason
-        return unit, [(unit, row | self._judge(unit, items))]
+        row |= self._judge(unit, items)
+        if row["records"]:
+            outcomes.keep(unit, row)
+        else:
+            outcomes.set_aside(unit, "reply", row)
+        return True
 
     def _judge(self, unit: int, items: list[Any]) -> dict[str, Any]:
         """Return the records and rejects of a reply's items, each with its place in the reply."""
@@ -199,14 +207,14 @@ class Generation:
                 records.append({"position": position, **made})
         return {"records": records, "rejects": rejects}
 
-    def _repair(self, unit: int, text: str, problem: str) -> ChatRequest:
+    def _repair(self, unit: int, text: str, problem: str, tries: int) -> ChatRequest:
         """Return the request that shows a reply beside what is wrong with it."""
         first = self.request(unit, self.scene(unit))
         said = {"role": "assistant", "content": text[: 4 * self.config.max_tokens] or "(nothing)"}
         messages = [*first.messages, said, self.prompts.repair(problem)]
-        return self._ask(f"{unit}r", messages)
+        return self._ask(f"{unit}r", messages, tries)
 
-    def _ask(self, key: str, messages: list[dict[str, Any]]) -> ChatRequest:
+    def _ask(self, key: str, messages: list[dict[str, Any]], tries: int) -> ChatRequest:
         config = self.config
         return ChatRequest(
             key=key,
@@ -214,7 +222,7 @@ class Generation:
             max_tokens=config.max_tokens,
             temperature=config.temperature,
             top_p=config.top_p,
-            seed=config.seed,
+            seed=(config.seed or 0) + tries if tries else config.seed,
             response_format=self._format,
         )
 

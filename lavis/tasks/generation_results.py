@@ -1,4 +1,4 @@
-"""Journal of a generation to its files: corpus, rejects, summary; duplicates fall out here."""
+"""Outcomes of a generation to its files: corpus, rejects, summary; duplicates fall out here."""
 
 from __future__ import annotations
 
@@ -7,95 +7,161 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lavis.common.journal import JournalReader
 from lavis.common.storage import AtomicFile, write_text
 from lavis.datasets.json_values import json_line
 from lavis.llm.budget import Totals
 from lavis.llm.region_text import normalized
 from lavis.tasks.generation import Generation
+from lavis.tasks.generation_outcomes import Outcome, Outcomes
+from lavis.tasks.reasons import reason_phrase, spent
+
+
+@dataclass
+class _Source:
+    """What came of one prompt's requests."""
+
+    requests: int = 0
+    records: int = 0
+    rejected: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def told(self) -> dict[str, Any]:
+        """Return the figures, with the tokens that a record took."""
+        tokens = self.prompt_tokens + self.completion_tokens
+        each = round(tokens / self.records, 1) if self.records else None
+        return {**vars(self), "tokens_per_record": each}
+
+
+@dataclass
+class _Counts:
+    finished: int = 0
+    pictures: int = 0
+    sources: dict[str, _Source] = field(default_factory=dict)
+    kinds: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    left: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
+
+
+class _Picture:
+    """Items that were written of the picture at hand, by which duplicates are found."""
+
+    def __init__(self, row: int) -> None:
+        self.row, self.seen = row, set[str]()
+
+    def is_new(self, record: dict[str, Any]) -> bool:
+        """Return whether no item before it says the same."""
+        key = f"{normalized(record['question'])} | {normalized(record['answer'])}"
+        new = key not in self.seen
+        self.seen.add(key)
+        return new
 
 
 def write_results(
-    generation: Generation, reader: JournalReader, folder: Path, *, compress: bool, totals: Totals
+    generation: Generation, outcomes: Outcomes, folder: Path, *, compress: bool, totals: Totals
 ) -> dict[str, Any]:
     """Write `corpus.jsonl` (or `.zst`), `rejects.jsonl` and `summary.json`; return the summary.
 
     Records come in the order of the data, whatever the order in which replies came. `index` is
     `<source>-<n>` with n = row * num_items + place in the reply, so it is the same after any
-    number of restarts. Of items of one picture that say the same, the first stays.
+    number of restarts. Of items of one picture that say the same, the first stays. Rejects tell
+    their `kind`: `item` where one item of a reply was dropped, else as in `generation_outcomes`;
+    those with `left` are not rejected but asked again by the next start.
     """
-    by_source: Counter[str] = Counter()
-    by_reason: Counter[str] = Counter()
-    repaired: Counter[str] = Counter()
-    pictures = rejected = 0
-    row, seen = -1, set[str]()
+    counts = _Counts(sources={prompt.name: _Source() for prompt in generation.config.prompts})
+    picture = _Picture(-1)
     path = folder / f"corpus.jsonl{'.zst' if compress else ''}"
     with _lines(path, compress) as corpus, AtomicFile(folder / "rejects.jsonl") as rejects:
-        for unit, payload in reader.iterate():
-            unit_row, prompt = generation.place(unit)
-            if unit_row != row:
-                row, seen = unit_row, set()
-                has_any = False
-            origin = {**generation.store.place(row), "source": prompt.name}
-            bad = [{**origin, **reject} for reject in payload.get("rejects", [])]
-            if payload.get("repaired"):
-                repaired[_phrase(payload["repaired"])] += 1
-            for record in payload.get("records", []):
-                position = record.pop("position")
-                key = f"{normalized(record['question'])} | {normalized(record['answer'])}"
-                if key in seen:
-                    item = {part: record[part] for part in ("question", "answer")}
-                    bad.append({**origin, "reason": "duplicate", "position": position, **item})
-                    continue
-                seen.add(key)
-                number = row * prompt.num_items + position
-                place = {"split": generation.config.split, "index": f"{prompt.name}-{number}"}
-                line = {"image": record.pop("image"), "source": prompt.name, **place, **record}
-                corpus.write(json_line(line) + b"\n")
-                by_source[prompt.name] += 1
-                if not has_any:
-                    pictures, has_any = pictures + 1, True
+        for outcome in outcomes.read():
+            row, _ = generation.place(outcome.unit)
+            if row != picture.row:
+                picture = _Picture(row)
+            records, bad = _sort_out(generation, outcome, picture, counts)
+            for record in records:
+                corpus.write(json_line(record) + b"\n")
             for reject in bad:
                 rejects.write(json.dumps(reject).encode("ascii") + b"\n")
-                by_reason[_phrase(reject["reason"])] += 1
-            rejected += len(bad)
-    summary = {
-        "complete": reader.units == generation.units,
-        "stopped_by": generation.stopped or None,
-        "pictures": len(generation.store),
-        "pictures_with_records": pictures,
-        "requests_planned": generation.units,
-        "requests_finished": reader.units,
-        "left_for_next_start": generation.units - reader.units,
-        "records": by_source.total(),
-        "records_by_source": dict(sorted(by_source.items())),
-        "rejected": rejected,
-        "rejected_by_reason": dict(by_reason.most_common()),
-        "repaired_by_reason": dict(repaired.most_common()),
-        "spent": _spent(totals),
-    }
+    summary = _summary(generation, counts, totals)
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def _spent(totals: Totals) -> dict[str, Any]:
+def _sort_out(
+    generation: Generation, outcome: Outcome, picture: _Picture, counts: _Counts
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the lines of a unit for the corpus and for the rejects, and count them."""
+    row, prompt = generation.place(outcome.unit)
+    payload, name = outcome.payload, prompt.name
+    origin = {**generation.store.place(row), "source": name}
+    is_left = outcome.kind == "left"
+    bad = [
+        {**origin, **reject, "kind": "item" if "position" in reject else outcome.kind}
+        for reject in payload.get("rejects", [])
+    ]
+    if payload.get("repaired"):
+        counts.repaired[reason_phrase(payload["repaired"])] += 1
+    had_any = bool(picture.seen)
+    kept = []
+    for record in payload.get("records", []):
+        position = record.pop("position")
+        if not picture.is_new(record):
+            item = {part: record[part] for part in ("question", "answer")}
+            reject = {"reason": "duplicate", "position": position, **item, "kind": "item"}
+            bad.append({**origin, **reject})
+            continue
+        place = {
+            "split": generation.config.split,
+            "index": f"{name}-{row * prompt.num_items + position}",
+        }
+        kept.append({"image": record.pop("image"), "source": name, **place, **record})
+    source = counts.sources[name]
+    source.requests += outcome.kind != "data"
+    for reject in bad:
+        if is_left:
+            reject["left"] = True
+            counts.left[reason_phrase(reject["reason"])] += 1
+        else:
+            counts.reasons[reason_phrase(reject["reason"])] += 1
+            counts.kinds[reject["kind"]] += 1
+            source.rejected += 1
+    tokens = payload.get("tokens", [0, 0])
+    source.prompt_tokens += tokens[0]
+    source.completion_tokens += tokens[1]
+    source.records += len(kept)
+    counts.finished += not is_left
+    counts.pictures += bool(kept) and not had_any
+    return kept, bad
+
+
+def _summary(generation: Generation, counts: _Counts, totals: Totals) -> dict[str, Any]:
+    left = generation.units - counts.finished
+    untried = left - counts.left.total()
+    by_reason = dict(counts.left.most_common()) | ({"not asked yet": untried} if untried else {})
+    records = sum(source.records for source in counts.sources.values())
+    by_source = {name: source.records for name, source in sorted(counts.sources.items())}
     return {
-        "requests_sent": totals.requests,
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.completion_tokens,
-        "cost": round(totals.cost, 6),
-        "requests_of_unknown_cost": totals.unknown,
+        "complete": left == 0 and records > 0,
+        "stopped_by": str(generation.stop) if generation.stop else None,
+        "pictures": len(generation.store),
+        "pictures_with_records": counts.pictures,
+        "requests_planned": generation.units,
+        "requests_finished": counts.finished,
+        "left_for_next_start": left,
+        "left_by_reason": by_reason,
+        "records": records,
+        "records_by_source": {name: count for name, count in by_source.items() if count},
+        "rejected": counts.reasons.total(),
+        "rejected_by_kind": dict(counts.kinds.most_common()),
+        "rejected_by_reason": dict(counts.reasons.most_common()),
+        "repaired_by_reason": dict(counts.repaired.most_common()),
+        "by_source": {name: source.told() for name, source in sorted(counts.sources.items())},
+        "spent": spent(totals),
     }
-
-
-def _phrase(reason: str) -> str:
-    """Return the fixed phrase a reason begins with; HTTP errors keep their status."""
-    if reason.startswith("HTTP "):
-        return reason[:8]
-    return reason.split(":")[0]
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ these names its folder, so that a change makes again what depends on it and noth
     stages/<name>/<hash>/descriptors.jsonl  when it is done: a line a picture, in their order
 
 A chunk notes what its pictures were, and what the stages that it reads said of them. Where one of
-these is another at the next start, the chunk is made again.
+these is another at the next start, the chunk is made again. So is a chunk with texts that were left
+or refused; replies that came are stored by the client, so that those alone are asked for.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from typing import Any
 
 from lavis.common import registry
 from lavis.common.dist import World
-from lavis.common.errors import ConfigError, RecordError
-from lavis.common.inputs import Changed, Input, Watch, changed_units
-from lavis.common.journal import Finished, Journal, JournalReader, finished
+from lavis.common.errors import ConfigError, RecordError, RunError
+from lavis.common.inputs import Input, Watch
+from lavis.common.journal import Journal, JournalReader
 from lavis.common.logger import Progress
 from lavis.common.storage import AtomicFile
 from lavis.datasets.picture_sources import line_bytes, picture_lines
@@ -37,24 +38,41 @@ from lavis.datasets.pictures import PictureRoot
 from lavis.datasets.records import JsonLinesFile
 from lavis.datasets.scenes import Scene, open_scene
 from lavis.datasets.scenes_config import ScenesConfig
+from lavis.llm.budget import BudgetReached
+from lavis.llm.failures import EndpointStopped
 from lavis.tasks.verbalization_config import VerbalizeRunConfig
-from lavis.tasks.verbalization_results import tell, write_results
-from lavis.tasks.verbalization_stages import Chunk, Stage, rejected, stage_identity
-from lavis.tasks.verbalization_writers import build_writer
-from lavis.verbalizers.base import RetryLater, Tools
+from lavis.tasks.verbalization_plan import Plan
+from lavis.tasks.verbalization_results import tell, write_results, write_stopped
+from lavis.tasks.verbalization_stages import (
+    Chunk,
+    Left,
+    Note,
+    Stage,
+    Work,
+    endpoint_digest,
+    rejected,
+    stage_identity,
+)
+from lavis.tasks.verbalization_writers import ChatWriter, build_writer
+from lavis.verbalizers.base import Tools
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2  # of what stages write
+VERSION = 3  # of what stages write
 PICTURES = "pictures"  # the stage that opens every picture and checks its boxes
 PICTURES_CHUNK = 256
 
-Load = Callable[[Sequence[int]], Chunk]
-Describe = Callable[[Any], list[dict[str, Any]]]
-
 
 class Verbalization:
-    """A run; every process calls it with the same settings."""
+    """A run; every process calls it with the same settings.
+
+    Args:
+        pictures: which, and where.
+        stages: settings by name, in their order.
+        run: where results go.
+        world: of the processes.
+        retry_rejects: ask anew for texts that clients could not be had from.
+    """
 
     def __init__(
         self,
@@ -62,6 +80,8 @@ class Verbalization:
         stages: Mapping[str, Any],
         run: VerbalizeRunConfig,
         world: World,
+        *,
+        retry_rejects: bool = False,
     ) -> None:
         self.pictures, self.run_config, self.world = pictures, run, world
         self.folder = Path(run.output_dir)
@@ -69,30 +89,36 @@ class Verbalization:
         self._names = PictureRoot(pictures.root, must_exist=False)
         self.source, digest = self._open_source()
         self.stages = self._plan(stages, digest)
-        self._files: dict[str, JsonLinesFile] = {}
-        self._compared: dict[str, tuple[Finished, list[Changed], dict[int, str]]] = {}
+        self.plan = Plan(
+            self.stages, self.source, self.root.root, beat=world.beat, retry_rejects=retry_rejects
+        )
 
-    def run(self) -> dict[str, Any] | None:
-        """Do what is left; returns the summary, or None where texts have to be asked for again."""
+    def accept(self) -> None:
+        """Refuse what `run` would refuse, before it writes anything; every process calls this.
+
+        Raises:
+            ConfigError: what is there was made of other pictures in another folder.
+        """
+        self.world.on_main(self.plan.accept, "whose descriptors")
+
+    def run(self) -> dict[str, Any]:
+        """Do what is left, write the results, and return their summary.
+
+        Raises:
+            ConfigError: no text can be had until the run file or a key is mended.
+            RunError: likewise, until a cap, an account or a server is; or nothing was made.
+        """
         for stage in self.stages.values():
-            if not self._run(stage):
-                return None
-        summary = None
-        if self.world.is_main:
-            names = list(self.stages)
-            files = [self._descriptors(name) for name in names]
-            summary = write_results(self.folder, names, files)
-        return self.world.broadcast(summary, "summary")
+            stop = self._run(stage)
+            if stop is not None:
+                self.world.on_main(lambda s=stage, e=stop: self._write_stopped(s, e), "stopped")
+                raise stop
+        names = list(self.stages)
 
-    def left(self) -> dict[str, tuple[int, int]]:
-        """Return stage name -> pictures in units that are not done, and all pictures."""
-        found = {}
-        for name, stage in self.stages.items():
-            ready = all(self.stages[other].descriptors.exists() for other in stage.reads)
-            left = self._left(stage) if ready else (list(self._units(stage)), 1)
-            rows = sum(len(self._rows(stage, unit)) for unit in (left[0] if left else ()))
-            found[name] = (rows, len(self.source))
-        return found
+        def write() -> dict[str, Any]:
+            return write_results(self.folder, names, [self.plan.descriptors(n) for n in names])
+
+        return self.world.on_main(write, "results written")
 
     def _open_source(self) -> tuple[JsonLinesFile, str]:
         """Write the pictures and their boxes as lines of one form, under a name of their hash."""
@@ -131,7 +157,9 @@ class Verbalization:
                 raise ConfigError(f"stages.{name}.{error}") from None
             # Every process must see the same files under the same names.
             identity = self.world.broadcast(identity, f"{name}: identity")
-            stages[name] = self._stage(name, reads, identity, config.chunk, cls, config)
+            stage = self._stage(name, reads, identity, config.chunk, cls, config)
+            endpoint = endpoint_digest(dataclasses.asdict(config))
+            stages[name] = dataclasses.replace(stage, endpoint=endpoint)
             classes[name] = cls
         return stages
 
@@ -150,126 +178,69 @@ class Verbalization:
         place = self.folder / "stages" / name / folder
         return Stage(name, reads, fingerprint, place, chunk, cls, config)
 
-    def _descriptors(self, name: str) -> JsonLinesFile:
-        if name not in self._files:
-            self._files[name] = JsonLinesFile(str(self.stages[name].descriptors))
-        return self._files[name]
-
-    def _run(self, stage: Stage) -> bool:
-        """Do one stage; returns whether it is done."""
+    def _run(self, stage: Stage) -> Exception | None:
+        """Do one stage; returns what ended it early."""
         world = self.world
-        left = world.on_main(lambda: self._left(stage), f"{stage.name}: what is left")
+        left = world.on_main(lambda: self.plan.left(stage), f"{stage.name}: what is left")
         if left is None:
             logger.info("%s: done before, %s", stage.name, stage.folder.name)
-            return True
-        units, start = left
+            return None
         journal = Journal(
             stage.folder / "journal",
             stage.fingerprint,
             world.rank,
-            start=start,
+            start=left.start,
             places=[os.path.realpath(self.root.root)],
         )
-        mine = units[world.rank :: world.size]
-        reason = ""
+        mine = left.units[world.rank :: world.size]
+        stop = None
         with ExitStack() as stack:
             stack.callback(journal.close)
             if mine:
-                load, describe = self._work(stage, stack)
-                reason = self._do(stage, journal, mine, load, describe)
-        reasons = world.gather(reason, f"{stage.name}: every unit done")
-        if any(reasons):
-            told = next(reason for reason in reasons if reason)
-            logger.error("%s: unfinished, start the command again later: %s", stage.name, told)
-            return False
+                stop = self._do(stage, journal, dataclasses.replace(left, units=mine), stack)
+        stops = world.gather(stop, f"{stage.name}: every unit done")
+        if any(stops):
+            return next(stop for stop in stops if stop)
         world.on_main(lambda: self._commit(stage), f"{stage.name}: written")
-        return True
+        return None
 
-    def accept(self) -> None:
-        """Refuse what `run` would refuse, before it writes anything; every process calls this.
-
-        Raises:
-            ConfigError: what is there was made of other pictures in another folder.
-        """
-
-        def compare() -> None:
-            self._compared = {stage.name: self._compare(stage) for stage in self.stages.values()}
-
-        self.world.on_main(compare, "whose descriptors")
-
-    def _compare(self, stage: Stage) -> tuple[Finished, list[Changed], dict[int, str]]:
-        """Return what is finished, what of it has other pictures, and what each chunk has read."""
-        before = finished(stage.folder / "journal", stage.fingerprint)
-        reads: dict[int, str] = {}
-
-        def files() -> Iterator[tuple[int, list[Any], list[str]]]:
-            for unit, notes, places in before.noted():
-                reads[unit] = notes.pop()
-                yield unit, notes, places
-
-        where = f"{stage.name}: inputs of finished chunks"
-        root = self.root.root
-        changed = changed_units(files(), [root], tick=lambda _: self.world.beat(where))
-        if any(one.moved for one in changed):
-            raise ConfigError(
-                f"pictures.root: {stage.folder} was made of pictures in another folder, and in "
-                f"{os.path.realpath(root)} those of {len(changed)} chunks are others (first: "
-                f"{changed[0].name}); choose another run.output_dir or delete {stage.folder}"
-            )
-        return before, changed, reads
-
-    def _left(self, stage: Stage) -> tuple[list[int], int] | None:
-        """Return the chunks to make and the number of this start, or None where all is done."""
-        known = stage.name in self._compared  # once; a stage that it reads may be made again now
-        before, changed, reads = self._compared.pop(stage.name) if known else self._compare(stage)
-        redone = {one.unit for one in changed} | set(before.again())
-        redone |= {unit for unit, read in reads.items() if read != self._read(stage, unit)}
-        if redone:
-            logger.warning(
-                "%s: %d chunks of pictures are made again: what they are made from changed%s",
-                *(stage.name, len(redone), f" (first: {changed[0].name})" if changed else ""),
-            )
-        units = [unit for unit in self._units(stage) if unit not in before.units or unit in redone]
-        if not units and stage.descriptors.exists():
-            return None
-        return units, before.next_start
-
-    def _units(self, stage: Stage) -> range:
-        return range(-(-len(self.source) // stage.chunk))
-
-    def _rows(self, stage: Stage, unit: int) -> range:
-        return range(unit * stage.chunk, min(len(self.source), (unit + 1) * stage.chunk))
-
-    def _read(self, stage: Stage, unit: int) -> str:
-        """Return a hash of what the stages that a chunk reads say of its pictures."""
-        state = hashlib.blake2b(digest_size=16)
-        for file in self.files_of(stage):
-            for row in self._rows(stage, unit):
-                state.update(file.read_line(row) + b"\n")
-        return state.hexdigest()
-
-    def _do(
-        self, stage: Stage, journal: Journal, units: list[int], load: Load, describe: Describe
-    ) -> str:
-        """Do units and journal each; returns why some are left, or ''."""
+    def _do(self, stage: Stage, journal: Journal, left: Left, stack: ExitStack) -> Exception | None:
+        """Do units and journal each; returns what ended that early."""
         world, total = self.world, len(self.source)
-        done = max(0, total - world.size * len(units) * stage.chunk)
+        work = self._work(stage, stack)
+        done = max(0, total - world.size * len(left.units) * stage.chunk)
         progress = Progress(total, stage.name, unit="pictures", done=done, shown=world.is_main)
-        reason = ""
-        for unit, rows, chunk in self._ahead(stage, units, load):
+        stop: Exception | None = None
+        for unit, rows, chunk in self._ahead(stage, left.units, work.load):
+            tries = left.tries.get(unit, 0)
+            for writer in work.writers:
+                writer.tries = tries
             try:
-                payloads = describe(chunk.loaded)
-            except RetryLater as later:
-                reason = str(later)
-                if later.stop:
-                    break
-                continue
-            inputs = [*chunk.notes, self._read(stage, unit)]
-            journal.append(unit, list(zip(rows, payloads, strict=True)), inputs, chunk.again)
+                payloads = work.describe(chunk.loaded)
+            except (BudgetReached, EndpointStopped, ConfigError) as error:
+                stop = _named(stage, error)
+                break
+            note, again = self._note(stage, unit, chunk, payloads)
+            inputs = [*chunk.notes, dataclasses.replace(note, tries=tries).line()]
+            journal.append(unit, list(zip(rows, payloads, strict=True)), inputs, again)
             world.beat(f"{stage.name}: unit {unit}")
             progress.add(min(len(rows) * world.size, total - progress.done))
         progress.close()
-        return reason
+        return stop
+
+    def _note(
+        self, stage: Stage, unit: int, chunk: Chunk, payloads: Sequence[dict[str, Any]]
+    ) -> tuple[Note, bool]:
+        """Return what a unit depends on, and whether the next start must do it again."""
+        pairs = zip(chunk.loaded, payloads, strict=True)
+        told = [payload for scene, payload in pairs if isinstance(scene, Scene)]
+        refused = any("refused" in payload for payload in told)
+        note = Note(
+            read=self.plan.read(stage, unit),
+            has_rejects=bool(stage.endpoint) and (refused or any("failed" in p for p in told)),
+            endpoint=stage.endpoint if refused else "",
+        )
+        return note, chunk.again or any("left" in payload for payload in told)
 
     def _ahead(
         self, stage: Stage, units: Sequence[int], load: Load
@@ -279,7 +250,7 @@ class Verbalization:
         workers = self.run_config.num_workers
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             for unit in units:
-                rows = self._rows(stage, unit)
+                rows = self.plan.rows(stage, unit)
                 waiting.append((unit, rows, pool.submit(load, rows)))
                 if len(waiting) > workers:
                     first, its_rows, future = waiting.popleft()
@@ -288,17 +259,22 @@ class Verbalization:
                 first, its_rows, future = waiting.popleft()
                 yield first, its_rows, future.result()
 
-    def _work(self, stage: Stage, stack: ExitStack) -> tuple[Load, Describe]:
+    def _work(self, stage: Stage, stack: ExitStack) -> Work:
         """Return how the units of a stage are loaded, and how they are done."""
         if stage.cls is None:
-            return (lambda rows: self._chunk(rows, self._opened)), list
-        self.files_of(stage)  # opened before threads ask for them
-        verbalizer = stage.cls(stage.config, self._tools(stage, stack))
+            return Work(lambda rows: self._chunk(rows, self._opened), list, [])
+        self.plan.files_of(stage)  # opened before threads ask for them
+        writers: list[Any] = []
+        verbalizer = stage.cls(stage.config, self._tools(stage, stack, writers))
 
         def scene(row: int) -> Scene | dict[str, Any]:
             return self._scene(stage, verbalizer, row)
 
-        return (lambda rows: self._chunk(rows, scene)), lambda loaded: _describe(verbalizer, loaded)
+        return Work(
+            lambda rows: self._chunk(rows, scene),
+            lambda loaded: _describe(verbalizer, loaded),
+            writers,
+        )
 
     def _chunk(self, rows: Sequence[int], load: Callable[[int], Any]) -> Chunk:
         """Load rows, with notes on their pictures."""
@@ -313,11 +289,7 @@ class Verbalization:
             loaded.append(found)
         return Chunk(loaded, watch.notes(), again)
 
-    def files_of(self, stage: Stage) -> list[JsonLinesFile]:
-        """Return the descriptors that a stage reads, the pictures' first."""
-        return [self._descriptors(name) for name in stage.reads]
-
-    def _tools(self, stage: Stage, stack: ExitStack) -> Tools:
+    def _tools(self, stage: Stage, stack: ExitStack, writers: list[Any]) -> Tools:
         world = self.world
         clients = iter(range(1000))
 
@@ -327,6 +299,8 @@ class Verbalization:
             made = build_writer(config, place, device=device, world_size=world.size)
             if hasattr(made, "close"):
                 stack.callback(made.close)
+            if isinstance(made, ChatWriter):
+                writers.append(made)
             return made
 
         return Tools(stage.name, self.run_config.seed, str(world.device), writer)
@@ -342,9 +316,12 @@ class Verbalization:
 
     def _scene(self, stage: Stage, verbalizer: Any, row: int) -> Scene | dict[str, Any]:
         """Return a row's scene with its picture decoded, or the row's payload where it has none."""
-        first, *others = (file.read(row) for file in self.files_of(stage))
+        first, *others = (file.read(row) for file in self.plan.files_of(stage))
         if "record" not in first:
             return {"image": first["image"]}
+        waits = [n for n, said in zip(stage.reads[1:], others, strict=True) if said.get("left")]
+        if waits:  # what would be asked now is not what will be asked once they are there
+            return {"image": first["image"], "left": [f"waits for: {', '.join(waits)}"]}
         record = first["record"]
         for descriptors in others:
             tell(record, descriptors)
@@ -355,6 +332,10 @@ class Verbalization:
         except RecordError as error:
             return rejected(scene.image, error)
         return scene
+
+    def _write_stopped(self, stage: Stage, stop: Exception) -> None:
+        left = {stage.name: self.plan.undone(stage)}
+        write_stopped(self.folder, len(self.source), str(stop), left)
 
     def _commit(self, stage: Stage) -> None:
         """Write a finished stage's descriptors in the order of the pictures."""
@@ -372,3 +353,12 @@ def _describe(verbalizer: Any, loaded: Sequence[Any]) -> list[dict[str, Any]]:
     return [
         {"image": each.image, **next(found)} if isinstance(each, Scene) else each for each in loaded
     ]
+
+
+def _named(stage: Stage, error: Exception) -> Exception:
+    """Return the error that ends a run, with the stage it came up in."""
+    told = f"stages.{stage.name}: {error}"
+    if isinstance(error, ConfigError):
+        return ConfigError(told)
+    more = "; start again with a higher cap to go on" if isinstance(error, BudgetReached) else ""
+    return RunError(f"not complete: {told}{more}")

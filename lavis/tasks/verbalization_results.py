@@ -13,8 +13,12 @@ from lavis.common.storage import AtomicFile, write_text
 from lavis.datasets.json_values import json_line
 from lavis.datasets.records import JsonLinesFile
 from lavis.datasets.scenes import region_entries
+from lavis.llm.budget import Totals, read_totals
+from lavis.tasks.reasons import count_phrases, reason_phrase, spent
+from lavis.tasks.verbalization_stages import FAILURES
 
 LISTS = ("captions", "narratives", "dynamic")
+_KINDS = {"failed": "failed", "refused": "endpoint", "left": "left"}  # of what is missing
 
 
 def tell(record: dict[str, Any], descriptors: Mapping[str, Any]) -> None:
@@ -46,10 +50,11 @@ def write_results(folder: Path, names: Sequence[str], files: Sequence[JsonLinesF
         files: their descriptors, each with a line for every picture.
 
     Raises:
-        NothingDoneError: nothing could be said of any picture.
+        NothingDoneError: nothing could be said of any picture, or by one of the stages.
     """
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    left: Counter[str] = Counter()
     by_stage: dict[str, Counter[str]] = {name: Counter() for name in names}
     with (
         AtomicFile(folder / "verbalized.jsonl") as output,
@@ -61,8 +66,9 @@ def write_results(folder: Path, names: Sequence[str], files: Sequence[JsonLinesF
             for problem in problems:
                 line = json.dumps({"image": said[0]["image"], "row": row, **problem})
                 rejects.write(line.encode("ascii") + b"\n")
-                reasons[f"{problem['stage']}: {problem['reason'].split(':')[0]}"] += 1
-                by_stage[problem["stage"]]["failed"] += 1
+                counted = left if "left" in problem else reasons
+                counted[f"{problem['stage']}: {reason_phrase(problem['reason'])}"] += 1
+                by_stage[problem["stage"]][problem["kind"]] += 1
             if any(problem["rejected"] for problem in problems):
                 counts["rejected"] += 1
                 continue
@@ -70,17 +76,61 @@ def write_results(folder: Path, names: Sequence[str], files: Sequence[JsonLinesF
             output.write(json_line(record, ascii_only=True) + b"\n")
             _count(record, counts)
             for name, descriptors in zip(names[1:], said[1:], strict=True):
-                by_stage[name]["described"] += len(descriptors) > 1
+                by_stage[name]["described"] += _says_something(descriptors)
+    empty = [name for name in names[1:] if by_stage[name] and not by_stage[name]["described"]]
+    failed = [name for name in empty if by_stage[name].total()]
     summary = {
+        "complete": not left and not failed and counts["written"] > 0,
+        "stopped_by": None,
         "pictures": len(files[0]),
         **{key: counts[key] for key in ("written", "rejected", *_COUNTED)},
         "reasons": dict(sorted(reasons.items())),
+        "left": left.total(),
+        "left_by_reason": dict(sorted(left.items())),
         "stages": {name: dict(sorted(by_stage[name].items())) for name in names},
+        "spent": _spent(folder),
     }
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     if not counts["written"]:
         raise NothingDoneError(f"{folder}: every picture was rejected; see rejects.jsonl")
+    if failed and not left:
+        why = {k: count for k, count in reasons.items() if k.split(":")[0] in failed}
+        raise NothingDoneError(
+            f"{folder}: not one picture was described by stages.{failed[0]} "
+            f"({count_phrases(why)}); see rejects.jsonl"
+        )
     return summary
+
+
+def write_stopped(folder: Path, pictures: int, reason: str, left: Mapping[str, int]) -> None:
+    """Write `summary.json` of a run that was stopped; other results stay as they are.
+
+    Args:
+        folder: of the run.
+        pictures: of all.
+        reason: what stopped it.
+        left: stage -> pictures that it has not described.
+    """
+    summary = {
+        "complete": False,
+        "stopped_by": reason,
+        "pictures": pictures,
+        "left_of_stages": dict(left),
+        "spent": _spent(folder),
+    }
+    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+
+def _spent(folder: Path) -> dict[str, Any]:
+    ledgers = sorted(folder.glob("clients/**/ledger.jsonl"))
+    totals = Totals()
+    for path in ledgers:
+        totals = totals.plus(read_totals(path.parent))
+    return spent(totals)
+
+
+def _says_something(descriptors: Mapping[str, Any]) -> bool:
+    return any(value for key, value in descriptors.items() if key not in ("image", *FAILURES))
 
 
 _COUNTED = ("regions", "captioned_regions", "attributes", "concepts", *LISTS)
@@ -106,9 +156,13 @@ def _problems(names: Sequence[str], said: Sequence[Mapping[str, Any]]) -> list[d
     found: list[dict[str, Any]] = []
     for name, descriptors in zip(names, said, strict=True):
         if "reject" in descriptors:
-            return [{"stage": name, "reason": descriptors["reject"], "rejected": True}]
-        for reason in descriptors.get("failed", []):
-            found.append({"stage": name, "reason": reason, "rejected": False})
+            problem = {"stage": name, "reason": descriptors["reject"], "rejected": True}
+            return [{**problem, "kind": "picture"}]
+        for key, kind in _KINDS.items():
+            for reason in descriptors.get(key, []):
+                left = {"left": True} if kind == "left" else {}
+                problem = {"stage": name, "reason": reason, "rejected": False, "kind": kind}
+                found.append({**problem, **left})
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ from PIL import Image
 
 from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatReply, ChatRequest, image_part
-from lavis.llm.budget import BudgetReached
 from lavis.llm.config import read_llm
-from lavis.verbalizers.base import RetryLater, WriteError, Writer, WriteRequest
+from lavis.verbalizers.base import WriteError, Writer, WriteRequest
 from lavis.verbalizers.config import WriterConfig
 
 logger = logging.getLogger(__name__)
@@ -23,24 +23,35 @@ JPEG_QUALITY = 92
 
 
 class ChatWriter:
-    """Sends each request as one user message: the picture, then the prompt."""
+    """Sends each request as one user message: the picture, then the prompt.
+
+    Attributes:
+        tries: how often a request that was answered with nothing of use is asked anew, each time
+            under another seed.
+    """
 
     def __init__(self, client: Any, config: WriterConfig) -> None:
         self.client, self.config = client, config
+        self.tries = 0
 
     def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
-        """Return texts in the order of the requests; replies that came are kept by the client."""
-        replies: dict[str, ChatReply] = {}
+        """Return texts in the order of the requests; replies that came are kept by the client.
+
+        A cap that is reached, a server that is gone and a wrong key are raised.
+        """
         keys: list[str] = []
-        try:
-            for reply in self.client.complete(self._chats(requests, keys)):
-                replies[reply.key] = reply
-        except BudgetReached as error:
-            raise RetryLater(str(error), stop=True) from None
-        later = [reply.error for reply in replies.values() if reply.failure == "transient"]
-        if later:
-            raise RetryLater(f"{len(later)} of {len(keys)} requests got no reply: {later[0]}")
-        return [_text(replies[key]) for key in keys]
+        found: dict[str, str | WriteError] = {}
+        asked: Iterable[ChatRequest] = self._chats(requests, keys)
+        for tries in range(self.tries + 1):
+            waiting: dict[str, ChatRequest] = {}  # kept until their texts are there
+            anew: list[ChatRequest] = []
+            for reply in self.client.complete(_noted(asked, waiting)):
+                request = waiting.pop(reply.key)
+                text = found[reply.key] = _text(reply)
+                if tries < self.tries and isinstance(text, WriteError) and text.kind == "failed":
+                    anew.append(replace(request, seed=((request.seed or 0) + 1) % 2**31))
+            asked = anew
+        return [found[key] for key in keys]
 
     def close(self) -> None:
         """Say what was spent, and let go of the connection and the running totals."""
@@ -111,5 +122,15 @@ def _encode(picture: Image.Image, config: WriterConfig) -> bytes:
     return buffer.getvalue()
 
 
+def _noted(
+    requests: Iterable[ChatRequest], waiting: dict[str, ChatRequest]
+) -> Iterator[ChatRequest]:
+    for request in requests:
+        waiting[request.key] = request
+        yield request
+
+
 def _text(reply: ChatReply) -> str | WriteError:
-    return reply.text.strip() if reply.ok else WriteError(reply.error or "refused")
+    if reply.failure == "refused":
+        return WriteError(reply.error, "refused")
+    return reply.text.strip() if reply.ok else WriteError(reply.error, "left")

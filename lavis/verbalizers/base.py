@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from PIL import Image
 
@@ -26,8 +26,11 @@ Descriptors = dict[str, Any]
 
 `concepts` (kind -> [{"text", "score"}]), `captions`, `narratives` (texts), `dynamic`
 ([{"question", "answer"}]), `regions` (id as text -> {"caption", "attributes"}), `region_locations`
-(a detector's), and `failed` (what could not be had, for the list of rejects).
+(a detector's), and why something could not be had, for the list of rejects: the lists of `Failure`,
+see `set_aside`.
 """
+
+Failure = Literal["failed", "refused", "left"]
 
 
 class SceneRegion(Protocol):
@@ -85,20 +88,31 @@ class WriteRequest:
 
 
 class WriteError(Exception):
-    """One text could not be had; the others could."""
-
-
-class RetryLater(Exception):
-    """Texts could not be had now and may be had later; what was asked for is not finished.
+    """One text could not be had; the others could.
 
     Args:
-        reason: told to the user.
-        stop: other requests would meet the same, such as a cap that is reached.
+        reason: a fixed phrase, a colon, and what was met.
+        kind: `failed`: nothing of use was written; `refused`: the endpoint did not take the
+            request as it was asked; `left`: it may be had at the next start.
     """
 
-    def __init__(self, reason: str, *, stop: bool = False) -> None:
+    def __init__(self, reason: str, kind: Failure = "failed") -> None:
         super().__init__(reason)
-        self.stop = stop
+        self.kind = kind
+
+
+def set_aside(descriptors: Descriptors, why: WriteError | str, what: str = "") -> None:
+    """Note in a scene's descriptors why something is missing.
+
+    Args:
+        why: an error, or its reason.
+        what: is missing, such as `region 3`; stands behind the phrase that reasons begin with.
+    """
+    kind = why.kind if isinstance(why, WriteError) else "failed"
+    reason = str(why)
+    if what:
+        reason += f" ({what})" if ":" in reason else f": {what}"
+    descriptors.setdefault(kind, []).append(reason)
 
 
 class Writer(Protocol):
@@ -109,8 +123,7 @@ class Writer(Protocol):
 
         Requests are drawn as they are needed, so that few pictures are in memory.
 
-        Raises:
-            RetryLater: an endpoint does not answer, or a cap is reached.
+        What ends a run (a cap that is reached, a server that is gone, a wrong key) is raised.
         """
         ...
 

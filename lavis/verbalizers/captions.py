@@ -19,6 +19,7 @@ from lavis.verbalizers.base import (
     WriteRequest,
     model_identity,
     region_entries,
+    set_aside,
 )
 from lavis.verbalizers.config import CaptionsConfig, RegionCaptionsConfig, WriterConfig
 
@@ -60,8 +61,7 @@ class CaptionWriter(Verbalizer):
         replies = self.writer.write(requests)
         found: list[Descriptors] = []
         for place in range(len(scenes)):
-            texts, failed = sort_out(replies[place * count : (place + 1) * count])
-            found.append({self.config.into: texts, **({"failed": failed} if failed else {})})
+            found.append(sort_out(self.config.into, replies[place * count : (place + 1) * count]))
         return found
 
 
@@ -96,8 +96,7 @@ class RegionCaptionWriter(Verbalizer):
         found: list[Descriptors] = [{"regions": {}} for _ in scenes]
         for (place, region), reply in zip(wanted, self.writer.write(requests), strict=True):
             if isinstance(reply, WriteError) or not reply:
-                reason = f"region {region.region_id}: {reply or 'empty text'}"
-                found[place].setdefault("failed", []).append(reason)
+                set_aside(found[place], reply or "empty text", f"region {region.region_id}")
             else:
                 found[place]["regions"][str(region.region_id)] = {"caption": reply}
         return found
@@ -127,15 +126,16 @@ class RegionCaptionWriter(Verbalizer):
         )
 
 
-def sort_out(replies: Sequence[str | WriteError]) -> tuple[list[str], list[str]]:
-    """Return the distinct texts in order, and why others are missing."""
+def sort_out(into: str, replies: Sequence[str | WriteError]) -> Descriptors:
+    """Return the distinct texts in order under the name `into`, and why others are missing."""
     texts: dict[str, None] = {}
-    failed = []
+    found: Descriptors = {into: []}
     for reply in replies:
         if isinstance(reply, WriteError):
-            failed.append(str(reply))
+            set_aside(found, reply)
         elif reply:
             texts[reply] = None
-    if not texts and not failed:
-        failed.append("empty text")
-    return list(texts), failed
+    found[into] = list(texts)
+    if len(found) == 1 and not texts:
+        set_aside(found, "empty text")
+    return found

@@ -19,6 +19,7 @@ from lavis.verbalizers.base import (
     Writer,
     WriteRequest,
     region_entries,
+    set_aside,
 )
 from lavis.verbalizers.captions import writer_identity
 from lavis.verbalizers.config import DynamicConfig
@@ -65,15 +66,14 @@ class DynamicQuestions(Verbalizer):
         wanted: list[tuple[int, int, str]] = []
         for place, questions in enumerate(asked):
             if isinstance(questions, WriteError) or not questions:
-                found[place]["failed"] = [f"asking: {questions or 'no question in the reply'}"]
+                set_aside(found[place], questions or "no question in the reply")
             else:
                 wanted += [(place, number, text) for number, text in enumerate(questions)]
         requests = (self._request(scenes[place], number, text) for place, number, text in wanted)
         replies = self.answerer.write(requests)
         for (place, _, question), reply in zip(wanted, replies, strict=True):
             if isinstance(reply, WriteError) or not reply:
-                reason = f"answering {question!r}: {reply or 'empty text'}"
-                found[place].setdefault("failed", []).append(reason)
+                set_aside(found[place], reply or "empty text", f"answer to {question!r}")
             else:
                 found[place]["dynamic"].append({"question": question, "answer": reply})
         return found

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from generation_run import GOOD, OTHER, items, lines, number_of, picture, run
 
 from lavis.common.errors import ConfigError
 from lavis.common.sections import load_sections
@@ -23,35 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN_FILES = sorted((ROOT / "lavis/projects/lskd/generate").glob("*.yaml"))
 SECTIONS = {"llm": LlmSettings, "generate": GenerateConfig, "run": GenerationRunConfig}
 KEY = "sk-test-very-secret-0123456789"
-
-
-def picture(number):
-    name = f"a_{number:03d}.png"
-    return {
-        "image": name,
-        "width": 100,
-        "height": 100,
-        "captions": [f"picture {number}: a man and a dog"],
-        "region_locations": [
-            {"boxes": [[0, 0, 20, 20]], "obj_guess": "dog", "caption": "a brown dog"},
-            {"boxes": [[50, 20, 90, 70]], "obj_guess": "man", "caption": "a man in a blue coat"},
-        ],
-    }
-
-
-def items(*texts):
-    return json.dumps(
-        {"items": [{"question": q, "answer": a, "rationale": r} for q, a, r in texts]}
-    )
-
-
-GOOD = ("Why is [1] near [0]?", "[1] owns [0].", "[1] holds the lead of [0].")
-OTHER = ("What will [0] do next?", "[0] will run.", "[0] looks at a ball.")
-
-
-def number_of(body):
-    """Return the number of the picture a request is about."""
-    return int(re.search(r"picture (\d+):", body["messages"][1]["content"])[1])
 
 
 @pytest.fixture
@@ -80,16 +51,6 @@ def job(tmp_path, settings):
 def start(path, *options):
     command = [sys.executable, str(ROOT / "scripts/generate_qar.py"), "--cfg-path", str(path)]
     return [*command, *options]
-
-
-def run(path, *options):
-    import generate_qar
-
-    return generate_qar.main(["--cfg-path", str(path), *options])
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_a_hostile_server_costs_nothing_but_its_own_replies(serve, job, tmp_path, capsys):

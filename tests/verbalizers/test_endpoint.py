@@ -102,6 +102,14 @@ def records(world):
     return {record["image"]: record for record in map(json.loads, lines)}
 
 
+def rejects(world):
+    return [json.loads(line) for line in (world / "out/rejects.jsonl").read_text().splitlines()]
+
+
+def summary(world):
+    return json.loads((world / "out/summary.json").read_text())
+
+
 def test_pictures_are_sent_and_answers_come_back(world, server, stages, run_file):
     assert verbalize(run_file(stages)) == 0
     found = records(world)
@@ -117,12 +125,16 @@ def test_pictures_are_sent_and_answers_come_back(world, server, stages, run_file
 
 
 def test_a_server_that_fails_leaves_the_rest_and_nothing_is_paid_twice(
-    world, server, stages, run_file
+    world, server, stages, run_file, capsys
 ):
     server.broken = True
     arguments = run_file(stages)
     assert verbalize(arguments) == 1
-    assert not (world / "out/verbalized.jsonl").exists()
+    assert "not complete: 4 texts left (dynamic: HTTP 500: 4)" in capsys.readouterr().err
+    assert [len(record["dynamic"]) for record in records(world).values()] == [1] * 4
+    assert summary(world)["left_by_reason"] == {"dynamic: HTTP 500": 4}
+    left = [line for line in rejects(world) if line.get("left")]
+    assert len(left) == 4 and left[0]["reason"].endswith("(answer to 'Is it broken?')")
     asked = len(server.seen)
     server.broken = False
     assert verbalize(arguments) == 0

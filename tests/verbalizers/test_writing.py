@@ -94,7 +94,7 @@ def test_region_captions_show_the_drawn_region(world):
     asked = Recorder(["a dog", WriteError("refused")])
     stage = RegionCaptionWriter(config, Tools("rc", 0, "cpu", lambda _: asked))
     found = stage.describe([open_scene(world)])
-    assert found == [{"regions": {"0": {"caption": "a dog"}}, "failed": ["region 3: refused"]}]
+    assert found == [{"regions": {"0": {"caption": "a dog"}}, "failed": ["refused: region 3"]}]
     assert [request.prompt for request in asked.requests] == ["what is dog 0?", "what is dog 3?"]
     image = Image.open(world / "images" / "p2.png").convert("RGB")
     drawn = draw_regions(image, [DrawnRegion(0, (10, 10, 55, 38))], palette="distinct", width=2)
