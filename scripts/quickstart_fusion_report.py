@@ -43,11 +43,14 @@ COLUMNS = {
 START, END = "<!-- fusion: start -->", "<!-- fusion: end -->"
 GEMMA = "Gemma is provided under and subject to the Gemma Terms of Use, ai.google.dev/gemma/terms"
 STYLE = (
-    "<style>.fusion{max-width:1180px;margin:0 auto;padding:12px 20px 60px;"
-    "font:15px/1.5 system-ui,sans-serif}.fusion table{border-collapse:collapse}.fusion td,.fusion "
-    "th{padding:4px 14px 4px 0;text-align:right;border-bottom:1px solid #dfe5eb}.fusion td:first-"
-    "child,.fusion th:first-child{text-align:left}.fusion img{width:96px;margin:4px 6px 0 0}"
-    ".fusion .right{color:#1f7f59}.fusion .wrong{color:#b4492a}</style>"
+    "<style>:root{color-scheme:light dark}.fusion{max-width:1180px;margin:0 auto;padding:12px 20px "
+    "60px;font:15px/1.5 system-ui,sans-serif;--right:#1f7f59;--wrong:#b4492a;--rule:#dfe5eb}"
+    "@media(prefers-color-scheme:dark){.fusion{--right:#5fc898;--wrong:#f0916f;--rule:#343d48}}"
+    ".fusion .table{overflow-x:auto}.fusion table{border-collapse:collapse}.fusion td,.fusion "
+    "th{padding:4px 14px 4px 0;text-align:right;border-bottom:1px solid var(--rule)}.fusion td:"
+    "first-child,.fusion th:first-child{text-align:left}.fusion img{width:min(96px,21%);"
+    "margin:4px 6px 0 0;background:#fff}.fusion p{overflow-wrap:anywhere}"
+    ".fusion .right{color:var(--right)}.fusion .wrong{color:var(--wrong)}</style>"
 )
 Rows = dict[str, dict[str, Any]]
 
@@ -126,7 +129,8 @@ def section(summary: dict[str, Any], rows: Rows, blank: Rows) -> str:
         f"{START}{STYLE}<div class='fusion'><h2>Late fusion: colours of objects never trained on"
         f"</h2><p>{summary['questions']} objects, {summary['prompts']} prompts each; 95 % "
         "bootstrap intervals over objects. <a href='colours/report.html'>All columns and more "
-        f"questions</a>.</p><table><tr>{headers}</tr>{cells}</table>{cards}"
+        f"questions</a>.</p><div class='table'><table><tr>{headers}</tr>{cells}</table></div>"
+        f"{cards}"
         f"<p>{html.escape(GEMMA)}. {html.escape(openmoji.ATTRIBUTION)}.</p></div>{END}"
     )
 
@@ -135,8 +139,8 @@ def _card(row: dict[str, Any], blank: dict[str, Any]) -> str:
     generator = OpenmojiGenerator(OpenmojiConfig())
     requests = [PictureRequest(p["prompt"], p["index"], p["seed"]) for p in row["pictures"][0]]
     drawn = "".join(
-        f"<img alt='' src='data:image/png;base64,{_png(picture)}'>"
-        for picture in generator.generate(requests)
+        f"<img alt='{html.escape(request.prompt)}' src='data:image/png;base64,{_png(picture)}'>"
+        for request, picture in zip(requests, generator.generate(requests), strict=True)
     )
     said = {name: row["predicted"][name][RULE][2] for name in ("text", "pictures", "shuffled")}
     said["without pictures"] = blank["predicted"]["pictures"][RULE][2]
@@ -155,7 +159,11 @@ def _png(picture: Any) -> str:
 
 def add_section(page: Path, text: str) -> None:
     """Put the section at the end of a page in place of an older one, or make the page."""
-    empty = "<!doctype html><html lang='en'><head><meta charset='utf-8'></head><body></body></html>"
+    empty = (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        "</head><body></body></html>"
+    )
     old = page.read_text(encoding="utf-8") if page.is_file() else empty
     if START in old:
         old = old[: old.index(START)] + old[old.index(END) + len(END) :]

@@ -123,12 +123,14 @@ def page(rows: list[list[str]], report: dict[str, Any]) -> str:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     ]
     return (
-        "<!doctype html><meta charset='utf-8'><title>The loop</title>"
-        "<style>body{font:16px sans-serif;max-width:800px;margin:40px auto}"
-        "td{padding:4px 12px;border-bottom:1px solid #ddd;white-space:pre}</style>"
+        "<!doctype html><html lang='en'><meta charset='utf-8'><title>The loop</title>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        "<style>:root{color-scheme:light dark}body{font:16px system-ui,sans-serif;max-width:800px;"
+        "margin:0 auto;padding:24px 16px}div{overflow-x:auto}table{border-collapse:collapse}"
+        "td{padding:4px 12px;border-bottom:1px solid #8884;white-space:pre}</style>"
         f"<h1>Which is true of [1]?</h1><p>{report['questions']} questions about held-out scenes, "
         f"four answers each. {html.escape(corpora_text(report))}</p>"
-        f"<table>{''.join(lines)}</table>\n"
+        f"<div><table>{''.join(lines)}</table></div></html>\n"
     )
 
 

@@ -110,7 +110,8 @@ def credit(page: Path) -> None:
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     place = text.rfind("</body>")
     if place >= 0 and openmoji.ATTRIBUTION not in text:
-        line = f"<p style='margin: 0 auto 40px; max-width: 1140px'>{openmoji.ATTRIBUTION}</p>\n"
+        style = "margin: 0 auto 40px; padding: 0 20px; max-width: 1180px"
+        line = f"<p style='{style}'>{openmoji.ATTRIBUTION}</p>\n"
         write_text(page, text[:place] + line + text[place:])
 
 
