@@ -110,6 +110,11 @@ class Ledger:
         with self._changed:
             return list(self._open)
 
+    def reserved(self, name: str) -> Totals:
+        """Return what is set aside under a name; nothing where it is settled."""
+        with self._changed:
+            return self._open.get(name, Totals())
+
     def adopt(self, names: Iterable[str]) -> None:
         """Take over reservations of an earlier process, which this one will settle."""
         with self._changed:
