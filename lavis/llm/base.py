@@ -110,11 +110,14 @@ class Backend(Protocol):
 
     Attributes:
         keeps_replies: whether replies are worth storing (a script's are not).
-        window: how many requests may be inside at once.
     """
 
     keeps_replies: ClassVar[bool]
-    window: int
+
+    @property
+    def window(self) -> int:
+        """Return how many requests may be inside at once; it may change."""
+        ...
 
     def submit(self, ask: Ask) -> None:
         """Take one request; returns soon."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
-from lavis.common.refusals import REFUSALS, brief
+from lavis.common.refusals import DECODE_REFUSALS, REFUSALS, brief
 from lavis.common.storage import AtomicFile, sync_folder, write_json
 
 logger = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ def unfinished_jobs(root: Path) -> Iterator[Job]:
         job = Job(path.parent, unsure=True, adopted=True)
         try:
             _restore(job, json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, *REFUSALS) as error:
+        except DECODE_REFUSALS as error:
             logger.warning(
                 "%s: damaged (%s); the server is asked for a job of this name", path, brief(error)
             )

@@ -344,7 +344,9 @@ class JobSteps:
 
     def _leave(self, job: Job, reason: str) -> None:
         job.left = True
-        logger.warning("batch job %s: %s; left for the next start", job.batch_id or job.name, reason)
+        logger.warning(
+            "batch job %s: %s; left for the next start", job.batch_id or job.name, reason
+        )
         self._outbox.leave(job, f"batch job left for the next start: {reason}")
 
     def _rest(self, times: int) -> float:
@@ -362,7 +364,9 @@ class JobSteps:
         if state.is_known:
             logger.info("batch job %s: %s", job.batch_id, text)
         else:
-            logger.warning("batch job %s: %s (an unknown status: it still runs)", job.batch_id, text)
+            logger.warning(
+                "batch job %s: %s (an unknown status: it still runs)", job.batch_id, text
+            )
 
 
 def _codes(errors: list[LineError]) -> str:

@@ -74,7 +74,8 @@ class BatchConfig:
 
     Attributes:
         max_requests: of one file; servers take 50,000 at most.
-        max_bytes: of one file.
+        max_bytes: of one file, and so of one request; OpenAI, Azure and Groq take 200 MB, Together
+            100 MB.
         max_jobs: files at the server at once.
         poll_seconds: between looks at a job.
         completion_window: what the server is asked for.
@@ -91,6 +92,8 @@ class BatchConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.max_requests <= 50_000:
             raise ConfigError(f"max_requests is {self.max_requests}; a batch file takes 1 to 50000")
+        if self.max_bytes > 200_000_000:
+            raise ConfigError(f"max_bytes is {self.max_bytes}; a batch file takes up to 200000000")
         if self.max_bytes < 1 or self.max_jobs < 1 or self.poll_seconds <= 0:
             raise ConfigError("max_bytes, max_jobs and poll_seconds must be positive")
 
@@ -270,6 +273,7 @@ class OpenAIConfig(LlmConfig):
             "token_field": self.token_field,
             "api_key_env": self.api_key_env,
             "mode": self.mode,
+            "max_bytes": self.batch.max_bytes if self.mode == "batch" else None,
         }
 
     @property

@@ -7,6 +7,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from batch_script import BatchScript, finish
 
 KEY = "sk-test-very-secret-0123456789"
 
@@ -41,6 +42,7 @@ class ChatServer(ThreadingHTTPServer):
         self.asked, self.finished = Counter(), Counter()
         self.running = self.most_running = 0
         self.files, self.batches, self.log = {}, {}, []
+        self.script = BatchScript()
         self.on_batch = None
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -76,12 +78,17 @@ class _Handler(BaseHTTPRequestHandler):
         last = path.rstrip("/").split("/")[-1]
         server.log.append(("GET", path))
         if path.endswith("/content"):
-            self.send_bytes(200, server.files[path.split("/")[-2]])
+            name = path.split("/")[-2]
+            data = server.files[name]
+            replaced = server.script.content(name, server.script.count("content", name), data)
+            self.say(data if replaced is None else replaced)
         elif last == "batches":
             listed = [b for b in reversed(server.batches.values())]
-            self.send(200, {"object": "list", "data": listed, "has_more": False})
+            page = {"object": "list", "data": listed, "has_more": False}
+            replaced = server.script.listed(listed)
+            self.say(page if replaced is None else replaced)
         elif last in server.batches:
-            self.send(200, run_batch(server, server.batches[last]))
+            self.say(run_batch(server, server.batches[last]))
         else:
             self.send(404, {"error": {"message": "no such thing"}})
 
@@ -90,6 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
         boundary = self.headers["Content-Type"].split("boundary=")[1].encode()
         parts = [p for p in data.split(b"--" + boundary) if b'filename="' in p]
         content = parts[0].split(b"\r\n\r\n", 1)[1][:-2]
+        replaced = server.script.upload(server.script.count("upload"), content)
+        if replaced is not None:
+            self.say(replaced)
+            return
         with server.lock:
             name = f"file-{len(server.files)}"
             server.files[name] = content
@@ -101,6 +112,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def create(self, body):
         server = self.server
+        replaced = server.script.create(server.script.count("create"), body)
+        if replaced is not None:
+            self.say(replaced)
+            return
         with server.lock:
             name = f"batch_{len(server.batches)}"
             server.batches[name] = {
@@ -131,6 +146,12 @@ class _Handler(BaseHTTPRequestHandler):
                 server.running -= 1
 
     def reply(self, answer, text):
+        with self.server.lock:
+            if isinstance(answer, (str, dict)) and answer != "cut":
+                self.server.finished[text] += 1
+        self.say(completion(answer) if isinstance(answer, str) and answer != "cut" else answer)
+
+    def say(self, answer):
         if answer == "cut":
             self.send_response(200)
             self.send_header("Content-Length", "1000")
@@ -138,13 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b'{"id": "x", ')
             self.wfile.flush()
             self.close_connection = True
-            return
-        with self.server.lock:
-            if isinstance(answer, (str, dict)):
-                self.server.finished[text] += 1
-        if isinstance(answer, str):
-            answer = completion(answer)
-        if isinstance(answer, bytes):
+        elif isinstance(answer, bytes):
             self.send_bytes(200, answer)
         elif isinstance(answer, tuple):
             self.send(*answer)
@@ -165,40 +180,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def run_batch(server, batch):
-    """Finish a batch at the second look: answers and errors in two files, in reverse order."""
+    """Say what becomes of a batch, which ends at the look that the script names."""
     batch["polls"] += 1
-    if batch["status"] != "in_progress" or batch["polls"] < 2:
-        return batch
-    good, bad = [], []
-    for line in reversed(server.files[batch["input_file_id"]].decode().splitlines()):
-        item = json.loads(line)
-        text = json.dumps(item["body"]["messages"][-1]["content"])
-        server.asked[text] += 1
-        answer = server.answer(item["body"], server.asked[text])
-        if isinstance(answer, tuple):
-            bad.append(_batch_line(item, answer[0], answer[1]))
-        elif answer != "cut":  # `cut` leaves the line out
-            server.finished[text] += 1
-            body = completion(answer) if isinstance(answer, str) else answer
-            good.append(_batch_line(item, 200, body))
-    for name, lines in (("output", good), ("error", bad)):
-        file = f"file-{name}-{batch['id']}"
-        server.files[file] = "".join(line + "\n" for line in lines).encode()
-        if lines:
-            batch[f"{name}_file_id"] = file
-    batch["status"] = "completed"
-    return batch
-
-
-def _batch_line(item, status, body):
-    return json.dumps(
-        {
-            "id": "r",
-            "custom_id": item["custom_id"],
-            "response": {"status_code": status, "request_id": "q", "body": body},
-            "error": None,
-        }
-    )
+    if batch["status"] == "in_progress" and batch["polls"] >= server.script.polls:
+        finish(server, batch, completion)
+    replaced = server.script.look(batch, batch["polls"])
+    return batch if replaced is None else replaced
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatRequest
 from lavis.llm.budget import BudgetReached, read_totals
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
+from lavis.llm.failures import EndpointStopped
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +66,8 @@ def test_lines_that_fail_or_never_come_back_are_queued_again(serve, batched, tmp
     assert [replies[k].text for k in ("fine", "busy", "lost")] == ["ok"] * 3
     assert replies["bad"].failure == "refused" and "no such thing" in replies["bad"].error
     assert server.asked == {'"fine"': 1, '"busy"': 2, '"lost"': 2, '"bad"': 1}
-    assert len(server.batches) == 2 and read_totals(tmp_path).requests == 6
+    # `lost` was not done the first time, as the server counts.
+    assert len(server.batches) == 2 and read_totals(tmp_path).requests == 5
 
 
 def test_caps_hold_for_what_is_inside_files(serve, batched, tmp_path):
@@ -98,7 +99,7 @@ def test_a_failed_job_is_told_and_costs_nothing(serve, batched, tmp_path):
 
     server = serve()
     server.on_batch = fail
-    with pytest.raises(ConfigError, match="bad file"):
+    with pytest.raises(EndpointStopped, match="bad file"):
         complete(batched(server), tmp_path, [ask("q")])
     assert read_totals(tmp_path).requests == 0
 
@@ -108,6 +109,7 @@ import json, sys
 from lavis.llm.base import ChatRequest
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
+from lavis.llm.failures import EndpointStopped
 config, folder = json.loads(sys.argv[1]), sys.argv[2]
 requests = [ChatRequest(f"q{i}", [{"role": "user", "content": f"q{i}"}]) for i in range(6)]
 with build_client(read_llm(config), folder) as client:
