@@ -192,7 +192,7 @@ class JobSteps:
         """Ask again for what has no line, the dearest of them charged."""
 
         def dear(key: str) -> tuple[float, int]:
-            amount = self._desk.ledger.reserved(job.reservation(key))
+            amount = self._desk.ledger.reservation(job.reservation(key))
             return amount.cost, amount.tokens
 
         missing = sorted(counted.missing, key=dear, reverse=True)

@@ -110,7 +110,7 @@ class Ledger:
         with self._changed:
             return list(self._open)
 
-    def reserved(self, name: str) -> Totals:
+    def reservation(self, name: str) -> Totals:
         """Return what is set aside under a name; nothing where it is settled."""
         with self._changed:
             return self._open.get(name, Totals())
