@@ -52,10 +52,13 @@ class ChatRequest:
 class ChatReply:
     """One reply, or the reason why there is none.
 
+    A reply without `failure` is an answer as far as its sender can tell: no thought, not empty, not
+    withheld, no error. Where it `is_cut`, the caller decides what of it is of use.
+
     Attributes:
         key: the request's.
         text: what the model wrote as its answer; empty where it failed.
-        finish_reason: `stop`, `length`, `content_filter`, or the server's own word.
+        finish_reason: `stop`, `length`, or the server's own word for a normal end.
         prompt_tokens: as the server counted, else estimated.
         completion_tokens: likewise.
         error: why there is no text, free of secrets; empty where there is.
@@ -80,6 +83,11 @@ class ChatReply:
     def ok(self) -> bool:
         """Return whether there is a reply to read."""
         return not self.failure
+
+    @property
+    def is_cut(self) -> bool:
+        """Return whether the text ends where `max_tokens` was reached, not where it should."""
+        return self.finish_reason == "length"
 
     def named(self, key: str) -> ChatReply:
         """Return the same reply to another name."""

@@ -20,8 +20,10 @@ from lavis.common.registry import llms
 from lavis.common.tokenizer import Specials
 from lavis.llm.base import Ask, ChatReply, Message, count_images, message_texts
 from lavis.llm.budget import BudgetReached
+from lavis.llm.completion import no_answer
 from lavis.llm.config import TransformersConfig
 from lavis.llm.desk import Desk
+from lavis.llm.reasoning import answer_text, open_mark
 
 logger = logging.getLogger(__name__)
 
@@ -104,17 +106,32 @@ class TransformersBackend:
         )
         new = output[:, inputs["input_ids"].shape[1] :]
         lengths = inputs["attention_mask"].sum(1).tolist()
-        return [self._reply(*row) for row in zip(asks, new, lengths, strict=True)]
+        return [self._reply(*row) for row in zip(asks, texts, new, lengths, strict=True)]
 
-    def _reply(self, ask: Ask, ids: Tensor, prompt_tokens: int) -> ChatReply:
+    def _reply(self, ask: Ask, prompt: str, ids: Tensor, prompt_tokens: int) -> ChatReply:
         kept = ids[: ask.request.max_tokens].tolist()
         ends = self._ends()
         stop = next((place for place, token in enumerate(kept) if token in ends), None)
         finish = "length" if stop is None else "stop"
         kept = kept if stop is None else kept[:stop]
-        text = self._tokenizer.decode(kept, skip_special_tokens=True)
-        reply = ChatReply(ask.content_key, text, finish, prompt_tokens, max(1, len(kept)))
-        return self._desk.finish(ask.content_key, reply, ask.request, ask.content_key)
+        text, thought = self._answer(kept, prompt)
+        key, counts = ask.content_key, (prompt_tokens, max(1, len(kept)))
+        if not text.strip():  # asked again it would write the same
+            reason = no_answer(thought, finish).reason
+            self._desk.ledger.settle(key, *counts)
+            return ChatReply(key, "", finish, *counts, error=reason, failure="refused")
+        reply = ChatReply(key, text, finish, *counts, reasoning=thought)
+        return self._desk.finish(key, reply, ask.request, key)
+
+    def _answer(self, ids: list[int], prompt: str) -> tuple[str, str]:
+        """Return what tokens say as the answer, and in thought; marks may be special tokens."""
+        opened = open_mark(prompt)
+        answer, thought = answer_text(opened + self._tokenizer.decode(ids))
+        if not opened and not thought:
+            return self._tokenizer.decode(ids, skip_special_tokens=True), ""
+        for token in self._tokenizer.all_special_tokens:
+            answer = answer.replace(token, "")
+        return answer.strip(), thought
 
     def _drawn(self, ask: Ask) -> Ask:
         """Return what is asked, with the model's own way to draw where none is asked for."""

@@ -12,8 +12,10 @@ from typing import ClassVar
 from lavis.common.errors import ConfigError
 from lavis.common.registry import llms
 from lavis.llm.base import Ask, ChatReply
+from lavis.llm.completion import no_answer
 from lavis.llm.config import ScriptedConfig
 from lavis.llm.desk import Desk
+from lavis.llm.reasoning import answer_text
 
 
 @llms.register("scripted")
@@ -49,8 +51,12 @@ class ScriptedBackend:
     def _answer(self, ask: Ask) -> ChatReply:
         request = ask.request
         text = self._function(list(request.messages), request, **(self._config.options or {}))
-        tokens = self._desk.counter.estimate(request)
-        return ChatReply(ask.content_key, text, "stop", tokens, -(-len(text) // 4))
+        counts = self._desk.counter.estimate(request), -(-len(text) // 4)
+        answer, thought = answer_text(text)
+        if not answer.strip():  # asked again it would say the same
+            reason = no_answer(thought, "stop").reason
+            return ChatReply(ask.content_key, "", "stop", *counts, error=reason, failure="refused")
+        return ChatReply(ask.content_key, answer, "stop", *counts, reasoning=thought)
 
 
 def load_function(path: str) -> Callable[..., str]:

@@ -7,30 +7,41 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.cache import Cache
+from lavis.common.refusals import REFUSALS
 from lavis.llm.base import ChatReply, ChatRequest, without_images
+from lavis.llm.completion import NO_ANSWERS, end_of
+from lavis.llm.reasoning import answer_text
 
-_KEPT = ("text", "finish_reason", "prompt_tokens", "completion_tokens")
+_KEPT = ("text", "finish_reason", "prompt_tokens", "completion_tokens", "reasoning")
 
 
 class ReplyStore:
     """Replies by content key in a folder that threads, processes and runs may share.
 
-    An entry is JSON: the reply, and the request with pictures replaced by their hashes.
+    An entry is JSON: the reply, and the request with pictures replaced by their hashes. Only whole
+    answers are kept: a cut one is handed to its caller once, and asked for again by the next.
     """
 
     def __init__(self, root: str | Path) -> None:
         self._cache = Cache(Path(root).expanduser())
 
     def get(self, key: str) -> ChatReply | None:
-        """Return a stored reply, its `key` the content key; None where there is none."""
+        """Return a stored reply, its `key` the content key; None where there is none.
+
+        An entry that is damaged, that others wrote, or that is no answer counts as none.
+        """
         content = self._cache.get(key)
         if content is None:
             return None
-        reply = json.loads(content)["reply"]
-        return ChatReply(key=key, cached=True, **{name: reply[name] for name in _KEPT})
+        try:
+            return _read(key, json.loads(content)["reply"])
+        except REFUSALS:
+            return None
 
     def put(self, key: str, reply: ChatReply, request: ChatRequest | None) -> None:
-        """Write a reply; on return it survives a SIGKILL of this process."""
+        """Write a whole answer; on return it survives a SIGKILL of this process."""
+        if not reply.ok or not reply.text.strip() or end_of(reply.finish_reason) in NO_ANSWERS:
+            return
         entry: dict[str, Any] = {"reply": {name: getattr(reply, name) for name in _KEPT}}
         if request is not None:
             entry["request"] = {
@@ -45,5 +56,25 @@ class ReplyStore:
         self._cache.put(key, json.dumps(entry).encode("ascii"))
 
     def has(self, key: str) -> bool:
-        """Return whether a reply is there, without reading it."""
-        return key in self._cache
+        """Return whether a reply is there that `get` returns."""
+        return self.get(key) is not None
+
+
+def _read(key: str, entry: dict[str, Any]) -> ChatReply | None:
+    """Return the answer of an entry; earlier versions stored whatever a server sent."""
+    if end_of(entry["finish_reason"]) in NO_ANSWERS:
+        return None
+    text, thought = answer_text(entry["text"])
+    return (
+        ChatReply(
+            key=key,
+            text=text,
+            finish_reason=str(entry["finish_reason"]),
+            prompt_tokens=max(0, int(entry["prompt_tokens"])),
+            completion_tokens=max(0, int(entry["completion_tokens"])),
+            cached=True,
+            reasoning=thought or str(entry.get("reasoning") or ""),
+        )
+        if text.strip()
+        else None
+    )

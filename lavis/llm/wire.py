@@ -91,7 +91,9 @@ class Connection:
 
     def read(self, key: str, text: str) -> ChatReply | Problem:
         """Return the reply that the body of an answer with status 200 holds, see `completion`."""
-        return read_completion(key, text, self.hide)
+        return read_completion(
+            key, text, self.hide, lambda status, body: self.status_problem(status, body, {})
+        )
 
     def failed(self, error: Exception) -> bool:
         """Return whether an exception is the SDK's or its HTTP library's, and no bug of ours."""

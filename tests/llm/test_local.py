@@ -1,5 +1,6 @@
 """A local causal model: random streams and limits by request, replies stored as any other."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -59,9 +60,22 @@ def test_a_reply_does_not_depend_on_its_batch(folder, tmp_path):
     assert any(len(r.text) > 2 for r in together.values())
     assert together["a longer text"].completion_tokens <= 5
     assert together["a"].prompt_tokens == 3  # the letter, and two ends of line
-    again, cached = complete(folder, tmp_path / "1", requests)
-    assert cached == 3 and again["a"].text == together["a"].text
     assert read_totals(tmp_path / "1" / "state").requests == 3
+
+
+def test_whole_replies_are_kept_and_cut_ones_are_written_again(folder, tmp_path):
+    ends = tmp_path / "ends"
+    shutil.copytree(folder, ends)
+    ids = list(range(1, 60))  # so that some replies end by themselves
+    (ends / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+    requests = [ask(f"text {n}", max_tokens=4) for n in range(8)]
+    first, _ = complete(ends, tmp_path, requests)
+    whole = [r for r in first.values() if r.finish_reason == "stop" and r.ok]
+    cut = [r for r in first.values() if r.is_cut and r.text]
+    assert whole and cut
+    again, cached = complete(ends, tmp_path, requests)
+    assert cached == len(whole)
+    assert {k: r.text for k, r in again.items()} == {k: r.text for k, r in first.items()}
 
 
 def test_seeds_make_other_samples_and_temperature_0_the_likeliest(folder, tmp_path):
@@ -123,3 +137,17 @@ def test_a_folder_is_known_by_what_its_files_hold(folder, tmp_path):
     path.write_bytes(path.read_bytes().replace(b" ", b"\t", 1))  # of the same size and time
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert identity(folder) != identity(copy)
+
+
+def test_thoughts_are_kept_apart_even_where_their_marks_are_special_tokens(folder, tmp_path):
+    from lavis.common.registry import llms
+    from lavis.llm.config import TransformersConfig
+
+    config = TransformersConfig(model=str(folder), device="cpu")
+    backend = llms.get("transformers")(config, None)
+    backend._tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    tokens = backend._tokenizer.encode("[THINK]hm[/THINK]hi<pad>", add_special_tokens=False)
+    assert backend._answer(tokens, "x") == ("hi", "hm")
+    assert backend._answer(tokens[1:], "x[THINK]\n") == ("hi", "hm")
+    assert backend._answer(backend._tokenizer.encode("hm"), "x<think>\n") == ("", "hm")
+    assert backend._answer(backend._tokenizer.encode("hi"), "x") == ("hi", "")
