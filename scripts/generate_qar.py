@@ -5,8 +5,8 @@
     python scripts/generate_qar.py --cfg-path lavis/projects/lskd/generate/local_server.yaml \
         --options llm.base_url=http://localhost:8000/v1 llm.model=my-model ...
 
-Writes `corpus.jsonl` (LCK records), `rejects.jsonl` (each with its reason) and `summary.json` into
-`run.output_dir`. A killed run goes on where it stopped and pays for no reply twice: the same
+Writes `corpus.jsonl` (LCK records), `rejects.jsonl` (each with its reason), `summary.json` and
+`report.html` into `run.output_dir`. A killed run goes on where it stopped and pays for no reply twice: the same
 command asks for what is left, and for what a server refused under settings that have changed since.
 `--retry-rejects` asks for every request without a record again, under another seed.
 
@@ -103,9 +103,7 @@ def run(config: Sections, generation: Generation, *, retry_rejects: bool = False
         generation.run(client, outcomes, progress)
         progress.close()
         totals = client.totals()
-    summary = write_results(
-        generation, outcomes, folder, compress=config["run"].compress, totals=totals
-    )
+    summary = write_results(generation, outcomes, config["run"], totals=totals)
     print(json.dumps(summary, indent=1), flush=True)
     return conclude(summary, generation.stop, folder)
 

@@ -95,7 +95,11 @@ class GenerationRunConfig:
     Attributes:
         output_dir: corpus, rejects, summary, and what a killed run goes on from.
         compress: write `corpus.jsonl.zst`.
+        image_root: folder that picture names are relative to, for `report.html`; None shows none.
+        report_examples: pictures on that page.
     """
 
     output_dir: OutputFolder
     compress: bool = False
+    image_root: ExistingPath | None = None
+    report_examples: Annotated[int, Field(ge=0)] = 24

@@ -16,7 +16,9 @@ from lavis.datasets.json_values import json_line
 from lavis.llm.budget import Totals
 from lavis.llm.region_text import normalized
 from lavis.tasks.generation import Generation
+from lavis.tasks.generation_config import GenerationRunConfig
 from lavis.tasks.generation_outcomes import Outcome, Outcomes
+from lavis.tasks.generation_report import GenerationReport
 from lavis.tasks.reasons import reason_phrase, spent
 
 
@@ -63,17 +65,26 @@ class _Picture:
 
 
 def write_results(
-    generation: Generation, outcomes: Outcomes, folder: Path, *, compress: bool, totals: Totals
+    generation: Generation,
+    outcomes: Outcomes,
+    config: GenerationRunConfig,
+    *,
+    totals: Totals,
 ) -> dict[str, Any]:
-    """Write `corpus.jsonl` (or `.zst`), `rejects.jsonl` and `summary.json`; return the summary.
+    """Write `corpus.jsonl` (or `.zst`), `rejects.jsonl`, `summary.json` and `report.html`.
 
     Records come in the order of the data, whatever the order in which replies came. `index` is
     `<source>-<n>` with n = row * num_items + place in the reply, so it is the same after any
     number of restarts. Of items of one picture that say the same, the first stays. Rejects tell
     their `kind`: `item` where one item of a reply was dropped, else as in `generation_outcomes`;
     those with `left` are not rejected but asked again by the next start.
+
+    Returns:
+        The summary.
     """
+    folder, compress = Path(config.output_dir), config.compress
     counts = _Counts(sources={prompt.name: _Source() for prompt in generation.config.prompts})
+    report = GenerationReport(generation, config.image_root, config.report_examples)
     picture = _Picture(-1)
     path = folder / f"corpus.jsonl{'.zst' if compress else ''}"
     with _lines(path, compress) as corpus, AtomicFile(folder / "rejects.jsonl") as rejects:
@@ -86,8 +97,10 @@ def write_results(
                 corpus.write(json_line(record) + b"\n")
             for reject in bad:
                 rejects.write(json.dumps(reject).encode("ascii") + b"\n")
+            report.note(row, records, bad)
     summary = _summary(generation, counts, totals)
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    report.write(folder / "report.html", summary)
     return summary
 
 

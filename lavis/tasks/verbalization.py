@@ -43,6 +43,7 @@ from lavis.llm.budget import BudgetReached
 from lavis.llm.failures import EndpointStopped
 from lavis.tasks.verbalization_config import VerbalizeRunConfig
 from lavis.tasks.verbalization_plan import Plan
+from lavis.tasks.verbalization_report import VerbalizationReport
 from lavis.tasks.verbalization_results import tell, write_results, write_stopped
 from lavis.tasks.verbalization_stages import (
     Chunk,
@@ -118,7 +119,9 @@ class Verbalization:
         names = list(self.stages)
 
         def results() -> dict[str, Any]:
-            return write_results(self.folder, names, [self.plan.descriptors(n) for n in names])
+            report = VerbalizationReport(self.root, self.run_config.report_examples)
+            files = [self.plan.descriptors(name) for name in names]
+            return write_results(self.folder, names, files, report)
 
         return self.world.on_main(results, "results written")
 

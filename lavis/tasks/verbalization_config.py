@@ -23,6 +23,7 @@ class VerbalizeRunConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_workers: Annotated[int, Field(gt=0)] = 2  # threads that decode pictures ahead
     timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
+    report_examples: Annotated[int, Field(ge=0)] = 24  # pictures shown in `report.html`
 
 
 def read_stages(node: Any) -> dict[str, Any]:

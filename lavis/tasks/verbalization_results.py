@@ -15,6 +15,7 @@ from lavis.datasets.records import JsonLinesFile
 from lavis.datasets.scenes import region_entries
 from lavis.llm.budget import Totals, read_totals
 from lavis.tasks.reasons import count_phrases, reason_phrase, spent
+from lavis.tasks.verbalization_report import VerbalizationReport
 from lavis.tasks.verbalization_stages import FAILURES
 
 LISTS = ("captions", "narratives", "dynamic")
@@ -41,13 +42,22 @@ def tell(record: dict[str, Any], descriptors: Mapping[str, Any]) -> None:
                 entry["attributes"] = list(dict.fromkeys([*entry.get("attributes", []), *words]))
 
 
-def write_results(folder: Path, names: Sequence[str], files: Sequence[JsonLinesFile]) -> Any:
-    """Write `verbalized.jsonl`, `rejects.jsonl` and `summary.json` in one pass; returns the last.
+def write_results(
+    folder: Path,
+    names: Sequence[str],
+    files: Sequence[JsonLinesFile],
+    report: VerbalizationReport,
+) -> dict[str, Any]:
+    """Write `verbalized.jsonl`, `rejects.jsonl`, `summary.json` and `report.html` in one pass.
 
     Args:
         folder: of the run.
         names: of the stages, the pictures' first.
         files: their descriptors, each with a line for every picture.
+        report: of the page.
+
+    Returns:
+        The summary.
 
     Raises:
         NothingDoneError: nothing could be said of any picture, or by one of the stages.
@@ -62,25 +72,26 @@ def write_results(folder: Path, names: Sequence[str], files: Sequence[JsonLinesF
     ):
         for row in range(len(files[0])):
             said = [file.read(row) for file in files]
+            image, record = said[0]["image"], None
             problems = _problems(names, said)
             for problem in problems:
-                line = json.dumps({"image": said[0]["image"], "row": row, **problem})
+                line = json.dumps({"image": image, "row": row, **problem})
                 rejects.write(line.encode("ascii") + b"\n")
                 counted = left if "left" in problem else reasons
                 counted[f"{problem['stage']}: {reason_phrase(problem['reason'])}"] += 1
                 by_stage[problem["stage"]][problem["kind"]] += 1
             if any(problem["rejected"] for problem in problems):
                 counts["rejected"] += 1
-                continue
-            record = _record(said)
-            output.write(json_line(record, ascii_only=True) + b"\n")
-            _count(record, counts)
-            for name, descriptors in zip(names[1:], said[1:], strict=True):
-                by_stage[name]["described"] += _says_something(descriptors)
-    empty = [name for name in names[1:] if by_stage[name] and not by_stage[name]["described"]]
-    failed = [name for name in empty if by_stage[name].total()]
+            else:
+                record = _record(said)
+                output.write(json_line(record, ascii_only=True) + b"\n")
+                _count(record, counts)
+                for name, descriptors in zip(names[1:], said[1:], strict=True):
+                    by_stage[name]["described"] += _says_something(descriptors)
+            report.note(row, image, record, problems)
+    silent = [n for n in names[1:] if by_stage[n].total() and not by_stage[n]["described"]]
     summary = {
-        "complete": not left and not failed and counts["written"] > 0,
+        "complete": not left and not silent and counts["written"] > 0,
         "stopped_by": None,
         "pictures": len(files[0]),
         **{key: counts[key] for key in ("written", "rejected", *_COUNTED)},
@@ -91,12 +102,13 @@ def write_results(folder: Path, names: Sequence[str], files: Sequence[JsonLinesF
         "spent": _spent(folder),
     }
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    report.write(folder / "report.html", summary)
     if not counts["written"]:
         raise NothingDoneError(f"{folder}: every picture was rejected; see rejects.jsonl")
-    if failed and not left:
-        why = {k: count for k, count in reasons.items() if k.split(":")[0] in failed}
+    if silent and not left:
+        why = {k: count for k, count in reasons.items() if k.split(":")[0] in silent}
         raise NothingDoneError(
-            f"{folder}: not one picture was described by stages.{failed[0]} "
+            f"{folder}: not one picture was described by stages.{silent[0]} "
             f"({count_phrases(why)}); see rejects.jsonl"
         )
     return summary
