@@ -6,11 +6,11 @@
     python scripts/verbalize.py --cfg-path ... --dry-run
 
 Writes `verbalized.jsonl` (a region mapping with descriptors, a line a picture), `rejects.jsonl`,
-`summary.json` and `report.html` into `run.output_dir`. A killed run goes on where it stopped; a changed stage is made
-again with those that read it, and no other. A text that an endpoint does not give is set aside with
-its reason, and the rest goes on: the same command asks for what is left, and for what was refused
-under settings that have changed since; `--retry-rejects` asks for all that was refused, or of no
-use.
+`summary.json` and `report.html` into `run.output_dir`. A killed run goes on where it stopped; a
+changed stage is made again with those that read it, and no other. A text that an endpoint does not
+give is set aside with its reason, and the rest goes on: the same command asks for what is left, and
+for what was refused under settings that have changed since; `--retry-rejects` asks for all that was
+refused, or of no use.
 
 Exit status: 0 complete, with or without rejects; 1 something is left (a cap is reached, a server
 failed): give the same command again, or nothing was described; 2 the run file, a key or the data

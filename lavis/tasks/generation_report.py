@@ -18,6 +18,7 @@ from lavis.tasks.words_page import (
     ReasonExamples,
     Region,
     Table,
+    Verdict,
     money_table,
     write_page,
 )
@@ -159,7 +160,7 @@ def _rejected(reject: Mapping[str, Any]) -> Item:
     parts = [(part, _text(item[part])) for part in PARTS if item.get(part)]
     if reject.get("reply"):
         parts.append(("reply", str(reject["reply"])))
-    verdict = "left" if "left" in reject else "rejected"
+    verdict: Verdict = "left" if "left" in reject else "rejected"
     return Item(verdict, parts, reason=reject["reason"], source=reject["source"])
 
 

@@ -16,6 +16,7 @@ from lavis.tasks.words_page import (
     ReasonExamples,
     Region,
     Table,
+    Verdict,
     money_table,
     write_page,
 )
@@ -123,7 +124,7 @@ def _card(maker: CardMaker, picture: Mapping[str, Any]) -> Card:
     parts = _parts(record, entries)
     items = [Item("kept", parts[:_MAX_PARTS])] if parts else []
     for problem in picture["problems"]:
-        verdict = "left" if "left" in problem else "rejected"
+        verdict: Verdict = "left" if "left" in problem else "rejected"
         items.append(Item(verdict, reason=problem["reason"], source=problem["stage"]))
     return maker.card(str(picture["image"]), regions, items)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from generation_run import GOOD, OTHER, items, lines, number_of, picture, run
+from PIL import Image
 
 FLAGGED = (400, {"error": {"code": "content_filter", "message": "the prompt was flagged"}})
 WRONG_KEY = (401, {"error": {"message": "Incorrect API key provided"}})
@@ -191,3 +192,39 @@ def test_figures_by_prompt_style(serve, job, tmp_path):
             "tokens_per_record": 15.0,
         }
     }
+
+
+def test_the_page_shows_pictures_with_what_was_made_of_them(serve, job, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in (0, 1):  # the others' are not there
+        Image.new("RGB", (100, 100), (40, 90, 160)).save(images / f"a_{number:03d}.png")
+    replies = [items(GOOD), items(GOOD, GOOD), "<b>no JSON</b>", (500, {})]
+    server = serve(lambda body, n: replies[number_of(body)])
+    options = [f"run.image_root={images}", "run.report_examples=6"]
+    assert run(job(server), "--options", *options) == 1
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Not complete: 1 of 4 requests are left." in page
+    assert page.count('src="data:image/jpeg;base64,') == 2
+    assert page.count('alt="a_000.png; regions: 0 dog, 1 man"') == 1
+    assert page.count("no picture: missing image: a_002.png") == 1
+    assert page.count("no picture: missing image: a_003.png") == 1
+    assert page.count('class="lv-badge" data-region="1"') == 2  # one on each picture
+    assert page.count('<span class="badge kept">kept</span>') == 2
+    assert page.count('<span class="badge dropped">rejected</span>') == 2
+    assert page.count('<span class="badge left">left</span>') == 1
+    assert "&lt;b&gt;no JSON&lt;/b&gt;" in page and "<b>no JSON" not in page
+    for told in ("malformed reply", "duplicate", "HTTP 500", "tokens of prompts", "requests sent"):
+        assert told in page
+    assert "http" not in page  # it needs no other file
+
+
+def test_a_page_without_a_folder_of_pictures_has_their_texts(serve, job, tmp_path):
+    server = serve(lambda body, n: items(GOOD))
+    assert run(job(server)) == 0
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Set run.image_root to show the pictures." in page and "data:image" not in page
+    assert page.count('class="lv-chip" data-region="0"') >= 4
+    assert run(job(server), "--options", "run.report_examples=0") == 0
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Examples" not in page and "records" in page

@@ -205,3 +205,23 @@ def test_a_cap_stops_with_a_sentence(world, server, stages, run_file, capsys):
     said = capsys.readouterr().err.splitlines()[-1]
     assert "not complete: stages.captions: max_requests (2) is reached" in said
     assert "start again with a higher cap" in said
+
+
+def test_the_page_shows_pictures_with_what_was_said_of_them(world, server, stages, run_file):
+    def answer(name, body):
+        if name == "caption p1":
+            return 500, {"error": "broken"}
+        return "What is [0]?" if name == "ask" else "a <i>dog</i> runs"
+
+    server.answer = answer
+    assert command.main(run_file(stages)) == 1
+    page = (world / "out/report.html").read_text()
+    assert "Not complete: 2 texts are left for the next start." in page
+    assert page.count('src="data:image/jpeg;base64,') == 4
+    assert page.count("no picture: ") == 1  # that of the broken one, which was rejected
+    assert "a &lt;i&gt;dog&lt;/i&gt; runs" in page and "<i>dog" not in page
+    assert page.count('alt="p2.png; regions: 0 dog, 1 cat"') == 1
+    assert page.count('class="lv-badge" data-region="0"') == 3
+    for told in ("captions: HTTP 500", "dynamic: waits for", "pictures described", "requests sent"):
+        assert told in page
+    assert "http" not in page
