@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import RecordError
+from lavis.datasets.marked_pictures import PageRegion
 from lavis.llm.region_text import render
 from lavis.llm.scene import SceneRegion
 from lavis.tasks.gallery import Gallery
@@ -16,7 +17,6 @@ from lavis.tasks.words_page import (
     CardMaker,
     Item,
     ReasonExamples,
-    Region,
     Table,
     Verdict,
     money_table,
@@ -96,7 +96,9 @@ class GenerationReport:
         name, regions = self._scene(picture["row"])
         items = [_kept(record) for record in picture["kept"]]
         items += [_rejected(reject) for reject in picture["rejects"]]
-        shown = [Region(region.id, _box(region), region.name) for region in regions if region.boxes]
+        shown = [
+            PageRegion(region.id, _box(region), region.name) for region in regions if region.boxes
+        ]
         return maker.card(name, shown, items)
 
     def _scene(self, row: int) -> tuple[str, list[SceneRegion]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis.datasets.marked_pictures import PageRegion
 from lavis.datasets.pictures import PictureRoot
 from lavis.datasets.scenes import region_entries
 from lavis.tasks.gallery import Gallery
@@ -14,7 +15,6 @@ from lavis.tasks.words_page import (
     CardMaker,
     Item,
     ReasonExamples,
-    Region,
     Table,
     Verdict,
     money_table,
@@ -118,7 +118,7 @@ def _card(maker: CardMaker, picture: Mapping[str, Any]) -> Card:
     record = picture["record"] or {}
     entries = region_entries(record) if record else {}
     regions = [
-        Region(number, tuple(entry["boxes"][0][:4]), str(entry.get("obj_guess") or ""))
+        PageRegion(number, tuple(entry["boxes"][0][:4]), str(entry.get("obj_guess") or ""))
         for number, entry in entries.items()
     ]
     parts = _parts(record, entries)

@@ -12,19 +12,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lavis.common.errors import RecordError
-from lavis.common.refusals import record_errors
 from lavis.common.storage import write_text
-from lavis.datasets.pictures import PictureRoot, decode_picture
-from lavis.datasets.region_marks import RegionMark, region_marks
-from lavis.processors.region import DrawnRegion, draw_regions, outline_width
+from lavis.datasets.marked_pictures import PageRegion, marked_picture, marks_without_picture
+from lavis.datasets.pictures import PictureRoot
+from lavis.datasets.region_marks import RegionMark
 from lavis.tasks.reasons import reason_phrase
 from lavis.tasks.report import ReportPicture, picture_uri, report_environment
 
 TEMPLATE = "words.html.jinja"
 Verdict = Literal["kept", "rejected", "left"]
-_MAX_PIXELS = 50_000_000  # of a picture on the page
 _MAX_ITEMS = 12  # of a card
-_IMAGE_SIZE = 480  # at which an outline still has two pixels
 _MONEY = {
     "requests_sent": "requests sent",
     "prompt_tokens": "tokens of prompts",
@@ -81,15 +78,6 @@ class Table:
     has_examples: bool = False
 
 
-@dataclass(frozen=True)
-class Region:
-    """A region to draw: `number` in texts, `box` x1, y1, x2, y2 in pixels."""
-
-    number: int
-    box: tuple[float, float, float, float]
-    name: str = ""
-
-
 class CardMaker:
     """Reads the pictures of cards.
 
@@ -103,31 +91,19 @@ class CardMaker:
         if root is not None:
             self._root = PictureRoot(root, follow_symlinks=follow_symlinks)
 
-    def card(self, name: str, regions: Sequence[Region], items: Sequence[Item]) -> Card:
+    def card(self, name: str, regions: Sequence[PageRegion], items: Sequence[Item]) -> Card:
         """Return the card of a picture."""
         picture, problem = None, ""
-        drawn = [DrawnRegion(region.number, region.box) for region in regions]
-        names = [region.name for region in regions]
         marks: tuple[RegionMark, ...] = ()
         try:
-            with record_errors("regions that cannot be drawn"):
-                marks = region_marks(drawn, (1, 1), palette="distinct", names=names)
-                if self._root is not None:
-                    picture = self._picture(self._root, name, drawn, names)
-                    marks = picture.marks
+            marks = marks_without_picture(regions)
+            if self._root is not None:
+                image, marks = marked_picture(self._root, name, regions)
+                picture = ReportPicture(picture_uri(image), image.size, marks)
         except (RecordError, OSError) as error:
             problem = str(error)
         shown = list(items[:_MAX_ITEMS])
         return Card(name, picture, problem, marks, shown, max(0, len(items) - _MAX_ITEMS))
-
-    def _picture(
-        self, root: PictureRoot, name: str, drawn: list[DrawnRegion], names: list[str]
-    ) -> ReportPicture:
-        image = decode_picture(root.find(name), _MAX_PIXELS)
-        width = outline_width(image.size, "auto", _IMAGE_SIZE)
-        marked = draw_regions(image, drawn, palette="distinct", width=width)
-        marks = region_marks(drawn, image.size, palette="distinct", names=names)
-        return ReportPicture(picture_uri(marked), image.size, marks)
 
 
 def write_page(
