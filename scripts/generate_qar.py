@@ -85,6 +85,7 @@ def run(config: Sections, generation: Generation, *, retry_rejects: bool = False
     """Generate, write the files, and say what was made."""
     from lavis.common.logger import Progress, setup_logging
     from lavis.common.provenance import describe_environment, write_provenance
+    from lavis.llm.budget import open_ledger
     from lavis.llm.client import build_client
     from lavis.tasks.generation_outcomes import Outcomes
     from lavis.tasks.generation_results import write_results
@@ -97,7 +98,11 @@ def run(config: Sections, generation: Generation, *, retry_rejects: bool = False
     write_provenance(
         folder, config.to_yaml(), describe_environment(seed=seed, run_id="", world_size=1)
     )
-    with build_client(config["llm"], folder / "llm") as client, outcomes:
+    with (
+        open_ledger(folder) as ledger,
+        build_client(config["llm"], folder / "llm", ledger) as client,
+        outcomes,
+    ):
         progress = Progress(
             generation.units, "generating", unit="requests", done=outcomes.done_before
         )

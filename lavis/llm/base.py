@@ -203,11 +203,16 @@ def message_texts(messages: Sequence[Message]) -> list[str]:
     return texts
 
 
-def count_images(messages: Sequence[Message]) -> int:
-    """Return how many pictures messages show."""
+def image_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return the parts of messages that show pictures, in order."""
     contents = [message.get("content") for message in messages]
     parts = [part for content in contents if isinstance(content, list) for part in content]
-    return sum(part.get("type") == "image_url" for part in parts)
+    return [part for part in parts if part.get("type") == "image_url"]
+
+
+def count_images(messages: Sequence[Message]) -> int:
+    """Return how many pictures messages show."""
+    return len(image_parts(messages))
 
 
 def without_images(messages: Sequence[Message]) -> list[Message]:

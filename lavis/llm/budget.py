@@ -1,264 +1,279 @@
-"""Hard caps on requests, tokens and money, kept over restarts by a ledger written beforehand.
+"""Hard caps on requests, tokens and money of an output folder, kept over restarts by a ledger.
 
 Before a request is sent, a line reserves the most it can cost; afterwards a line corrects it by
 what the server counted. A process that is killed in between leaves a reservation, which counts in
 full at the next start: what the server did with that request is not known. So totals never say
-less than was spent, and no cap is passed.
+less than was spent, as far as servers tell.
+
+One `Ledger` counts for every client of a run, each with its own prices (`Account`). A cap holds as
+long as bounds do; where a server bills more than any bill before, it is passed by no more than the
+requests on their way, one for each worker.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
-import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Any, TextIO
-
-from filelock import FileLock, Timeout
 
 from lavis.common.errors import ConfigError
-from lavis.common.refusals import REFUSALS
-from lavis.common.storage import write_text
-from lavis.llm.config import CapsConfig, LlmConfig
+from lavis.llm.billing import MOST_TOKENS, PromptBound
+from lavis.llm.config import LlmConfig
+from lavis.llm.ledger import Ledger, amount_of
+from lavis.llm.ledger_file import (
+    KEPT,
+    LedgerState,
+    Reservation,
+    Totals,
+    add_up,
+    scoped,
+    unscoped,
+)
+from lavis.llm.picture_tokens import PictureTokens
+
+__all__ = [
+    "KEPT",
+    "Account",
+    "BudgetReached",
+    "Ledger",
+    "Totals",
+    "folder_totals",
+    "open_ledger",
+    "read_totals",
+]
 
 logger = logging.getLogger(__name__)
 
-FSYNC_SECONDS = 5.0  # as the journal's
-MILLION = 1_000_000
-KEPT = "batch:"  # reservations that outlive a process: the server still works on them
+_LOOK_SECONDS = 0.2  # how often a thread that waits for its turn looks whether it should stop
 
 
 class BudgetReached(RuntimeError):
-    """A cap would be passed by the next request; the message names it."""
+    """A cap would be passed by the next request; the message names it and the true figures."""
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What was spent.
+class Account:
+    """What one client spends from a ledger: with its own prices, under names of its own.
 
-    Attributes:
-        requests: sent, failed attempts included.
-        prompt_tokens: of prompts.
-        completion_tokens: of replies.
-        cost: money; 0 where no price is known.
-        unknown: requests whose cost no server told, counted at the most they can have cost.
-    """
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0
-    unknown: int = 0
-
-    @property
-    def tokens(self) -> int:
-        """Return tokens of prompts and replies together."""
-        return self.prompt_tokens + self.completion_tokens
-
-    def plus(self, other: Totals, sign: int = 1) -> Totals:
-        """Return the sum (the difference with `sign` -1), field by field."""
-        return Totals(
-            self.requests + sign * other.requests,
-            self.prompt_tokens + sign * other.prompt_tokens,
-            self.completion_tokens + sign * other.completion_tokens,
-            self.cost + sign * other.cost,
-            self.unknown + sign * other.unknown,
-        )
-
-
-class Ledger:
-    """Running totals of one folder; one process at a time, any number of threads.
+    Args:
+        ledger: shared by all clients of a run.
+        config: says prices, caps (which hold for the whole ledger) and the model.
+        scope: name of the client, the same at every start.
+        owned: close the ledger with the client.
 
     Raises:
-        ConfigError: another process holds the ledger.
+        ConfigError: money is capped and the price of the model is not known.
     """
 
-    def __init__(self, folder: Path, config: LlmConfig) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock_file = FileLock(folder / "ledger.lock", thread_local=False)
-        try:
-            self._lock_file.acquire(timeout=0)
-        except Timeout:
+    def __init__(
+        self,
+        ledger: Ledger,
+        config: LlmConfig,
+        *,
+        scope: str = "",
+        owned: bool = False,
+    ) -> None:
+        ledger.limit(config.caps)
+        if ledger.caps.max_cost is not None and config.price is None and config.is_paid:
             raise ConfigError(
-                f"{folder}: another process spends from this ledger; wait for it, or choose "
-                "another run.output_dir"
-            ) from None
-        self._caps: CapsConfig = config.caps
-        self._price, self._factor = config.price, config.price_factor
-        self._path = folder / "ledger.jsonl"
-        self._changed = threading.Condition()
+                f"caps.max_cost of the output folder needs the price of {config.model!r}: set "
+                f'prices={{"{config.model}": {{input: ..., output: ...}}}} for a million tokens '
+                "(0 where it costs nothing)"
+            )
+        self._ledger, self._scope, self._owned = ledger, scope, owned
+        rule = PictureTokens(config.picture_tokens, config.model, config.image_tokens).label
+        server = config.identity.get("server") or getattr(config, "base_url", None) or ""
+        self._model = f"{server} {config.model}, pictures: {rule}".strip()  # whose bills count
+        price, factor = config.price, config.price_factor
+        self._price = (0.0, 0.0) if price is None else (price.input * factor, price.output * factor)
         self._reached = ""
-        self._mine: set[str] = set()  # reservations that this process can settle
-        self._spent, self._open = _read(self._path)
-        for name in [name for name in self._open if not name.startswith(KEPT)]:
-            self._spent = self._spent.plus(replace(self._open.pop(name), unknown=1))
-        self._running = _sum(self._spent, self._open.values())  # with what is reserved
-        self._file: TextIO = self._compact()
-        self._last_sync = time.monotonic()
+        self._warned = False
 
     def totals(self) -> Totals:
-        """Return what was spent and what is reserved, over all starts."""
-        with self._changed:
-            return self._running
+        """Return what was spent and what is reserved, over all starts and clients."""
+        return self._ledger.totals()
+
+    def spent(self) -> Totals:
+        """Return what was spent, without what is reserved."""
+        return self._ledger.spent()
+
+    def reserved(self) -> Totals:
+        """Return what is set aside for requests on their way."""
+        return self._ledger.reserved()
 
     def pending(self) -> list[str]:
-        """Return the names of open reservations."""
-        with self._changed:
-            return list(self._open)
+        """Return the names of this client's open reservations."""
+        with self._ledger.changed:
+            names = (unscoped(self._scope, name) for name in self._ledger.state.waiting)
+            return [name for name in names if name is not None]
 
     def reservation(self, name: str) -> Totals:
         """Return what is set aside under a name; nothing where it is settled."""
-        with self._changed:
-            return self._open.get(name, Totals())
+        with self._ledger.changed:
+            item = self._ledger.state.waiting.get(scoped(self._scope, name))
+            return Totals() if item is None else item.amount
 
     def adopt(self, names: Iterable[str]) -> None:
         """Take over reservations of an earlier process, which this one will settle."""
-        with self._changed:
-            self._mine.update(name for name in names if name in self._open)
+        full = {scoped(self._scope, name) for name in names}
+        with self._ledger.changed:
+            self._ledger.mine |= full & set(self._ledger.state.waiting)
 
-    def reserve(self, name: str, prompt_tokens: int, max_tokens: int, *, wait: bool = True) -> bool:
+    def estimate(self, bound: PromptBound) -> int:
+        """Return about how many tokens a prompt will be billed."""
+        with self._ledger.changed:
+            return self._ledger.state.bills_of(self._model).estimate(bound)
+
+    def reserve(
+        self,
+        name: str,
+        bound: PromptBound | int,
+        max_tokens: int,
+        *,
+        wait: bool = True,
+        stop: threading.Event | None = None,
+    ) -> bool:
         """Set aside the most that a request can cost, before it is sent.
+
+        Where that passes a cap and nothing else is on its way, a request whose pictures cost what
+        they do on average goes alone.
 
         Args:
             name: of the reservation, new.
-            prompt_tokens: a bound.
+            bound: of the prompt.
             max_tokens: of the reply.
             wait: where a cap is in the way, wait for other requests to turn out cheaper.
+            stop: ends waiting.
 
         Returns:
-            Whether it is reserved; False only where `wait` is False and others are on their way.
+            Whether it is reserved; False where `wait` is False and others are on their way, or
+            `stop` is set.
 
         Raises:
             BudgetReached: a cap would be passed, whatever the others cost.
         """
-        wanted = self._amount(prompt_tokens, max_tokens)
-        with self._changed:
+        bound = PromptBound(bound, bound) if isinstance(bound, int) else bound
+        ledger = self._ledger
+        with ledger.changed:
             while True:
                 if self._reached:
                     raise BudgetReached(self._reached)
-                cap = self._exceeded(wanted)
-                if not cap:
+                bills = ledger.state.bills_of(self._model)
+                wanted = amount_of(bills.most(bound, max_tokens), self._price)
+                reason = ledger.exceeded(wanted)
+                if reason and not ledger.waits_for(self._scope):
+                    likely = amount_of(bills.likely(bound, max_tokens), self._price)
+                    reason = ledger.exceeded(likely)
+                    if reason:
+                        self._refuse(reason)
+                if not reason:
                     break
-                if cap.startswith("max_requests") or not self._mine:
-                    self._reached = cap
-                    self._changed.notify_all()
-                    raise BudgetReached(cap)
-                if not wait:
+                if not wait or (stop is not None and stop.is_set()):
                     return False
-                self._changed.wait()
-            self._open[name] = wanted
-            self._running = self._running.plus(wanted)
-            self._mine.add(name)
-            self._write({"reserve": name, "totals": asdict(wanted)})
+                ledger.changed.wait(None if stop is None else _LOOK_SECONDS)
+            item = Reservation(wanted, bound, max_tokens, self._price, self._model)
+            ledger.reserve(scoped(self._scope, name), item)
         return True
 
+    def counted(self, name: str, prompt_tokens: int, completion_tokens: int) -> tuple[int, int]:
+        """Return what a server's counts of a request are taken for.
+
+        A prompt of no tokens was not counted: it is estimated. What no model can read or write is
+        a mistake of the server: the most that the request can have is taken.
+        """
+        with self._ledger.changed:
+            item = self._ledger.state.waiting.get(scoped(self._scope, name))
+            if item is None or item.bound is None:
+                return max(0, prompt_tokens), max(0, completion_tokens)
+            bills = self._ledger.state.bills_of(item.model)
+            most = bills.most(item.bound, item.max_tokens)
+            if prompt_tokens <= 0:
+                prompt_tokens = bills.estimate(item.bound)
+        return (
+            prompt_tokens if prompt_tokens <= MOST_TOKENS else most[0],
+            max(0, completion_tokens) if completion_tokens <= MOST_TOKENS else most[1],
+        )
+
     def settle(self, name: str, prompt_tokens: int, completion_tokens: int) -> None:
-        """Replace a reservation by what the server counted."""
-        self._close(name, self._amount(prompt_tokens, completion_tokens))
+        """Replace a reservation by what the server counted; what it did not count is estimated."""
+        ledger = self._ledger
+        with ledger.changed:
+            item = ledger.state.waiting.get(scoped(self._scope, name))
+            if item is None:
+                return
+            tokens = self.counted(name, prompt_tokens, completion_tokens)
+            odd = max(prompt_tokens, completion_tokens) > MOST_TOKENS
+            bill: list[object] | None = None
+            if item.bound is not None and prompt_tokens > 0 and not odd:
+                ledger.state.bills_of(item.model).add(item.bound, item.max_tokens, tokens)
+                bill = [item.model, astuple(item.bound), item.max_tokens, tokens]
+            price = item.price if item.bound is not None else self._price
+            amount = replace(amount_of(tokens, price), unknown=int(odd))
+            ledger.settle(scoped(self._scope, name), amount, bill)
+            if odd and not self._warned:
+                self._warned = True
+                logger.warning(
+                    "%s: the server says that one request took %.3g tokens of prompt and %.3g of "
+                    "reply, which no model can; such requests count at the most they can have",
+                    *(self._model, float(prompt_tokens), float(completion_tokens)),
+                )
 
     def free(self, name: str) -> None:
         """Note that a request was sent and cost nothing: the server refused it."""
-        self._close(name, Totals(requests=1))
+        self._end(name, Totals(requests=1))
 
     def forfeit(self, name: str) -> None:
         """Count a reservation in full: nobody knows what the server did."""
-        with self._changed:
-            wanted = self._open.get(name, Totals())
-        self._close(name, replace(wanted, unknown=1))
+        with self._ledger.changed:
+            item = self._ledger.state.waiting.get(scoped(self._scope, name))
+            if item is not None:
+                self._end(name, self._ledger.forfeited(item))
 
     def cancel(self, name: str) -> None:
         """Give a reservation back: the request was never sent."""
-        self._close(name, Totals())
+        self._end(name, Totals())
 
     def close(self) -> None:
-        """Bring everything to the disk and let other processes in."""
-        with self._changed:
-            if not self._file.closed:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._file.close()
-        self._lock_file.release()
+        """Let go of the ledger where no other client has it."""
+        if self._owned:
+            self._ledger.close()
 
-    def _amount(self, prompt_tokens: int, completion_tokens: int) -> Totals:
-        cost = 0.0
-        if self._price is not None:
-            cost = prompt_tokens * self._price.input + completion_tokens * self._price.output
-        return Totals(1, prompt_tokens, completion_tokens, cost * self._factor / MILLION)
+    def _refuse(self, reason: str) -> None:
+        self._reached = reason
+        self._ledger.changed.notify_all()
+        raise BudgetReached(reason)
 
-    def _exceeded(self, wanted: Totals) -> str:
-        after = self._running.plus(wanted)
-        caps = self._caps
-        for name, value, cap in (
-            ("max_requests", after.requests, caps.max_requests),
-            ("max_tokens", after.tokens, caps.max_tokens),
-            ("max_cost", after.cost, caps.max_cost),
-        ):
-            if cap is not None and value > cap + 1e-9:
-                return f"{name} ({cap:g}) is reached"
-        return ""
-
-    def _close(self, name: str, amount: Totals) -> None:
-        with self._changed:
-            if name not in self._open:
-                return
-            self._running = self._running.plus(self._open.pop(name), -1).plus(amount)
-            self._mine.discard(name)
-            self._spent = self._spent.plus(amount)
-            self._write({"close": name, "totals": asdict(amount)})
-            self._changed.notify_all()
-
-    def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()  # survives a SIGKILL from here on
-        if time.monotonic() - self._last_sync >= FSYNC_SECONDS:
-            os.fsync(self._file.fileno())
-            self._last_sync = time.monotonic()
-
-    def _compact(self) -> TextIO:
-        """Write totals and open reservations as a new file, and leave it open to append."""
-        lines: list[dict[str, Any]] = [{"close": "", "totals": asdict(self._spent)}]
-        lines += [{"reserve": k, "totals": asdict(v)} for k, v in self._open.items()]
-        write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
-        return open(self._path, "a", encoding="utf-8")
+    def _end(self, name: str, amount: Totals) -> None:
+        with self._ledger.changed:
+            if scoped(self._scope, name) in self._ledger.state.waiting:
+                self._ledger.settle(scoped(self._scope, name), amount)
 
 
-def read_totals(folder: Path) -> Totals:
-    """Return what a folder's ledger says, without opening it for spending."""
-    spent, waiting = _read(folder / "ledger.jsonl")
-    return _sum(spent, waiting.values())
+def open_ledger(output_dir: str | Path, *, rank: int = 0) -> Ledger:
+    """Return the ledger of an output folder, which all clients of a run share.
+
+    It stands in `llm/ledger.jsonl`; what an earlier version wrote for each writer of a
+    verbalization counts too.
+    """
+    output = Path(output_dir)
+    return Ledger(output / "llm", rank=rank, older=_older(output))
 
 
-def _sum(first: Totals, more: Iterable[Totals]) -> Totals:
-    for amount in more:
-        first = first.plus(amount)
-    return first
+def folder_totals(output_dir: str | Path) -> Totals:
+    """Return what an output folder's ledger says, without opening it for spending."""
+    output = Path(output_dir)
+    return read_totals(output / "llm", _older(output))
 
 
-def _read(path: Path) -> tuple[Totals, dict[str, Totals]]:
-    """Return what is settled, and what is open; a torn last line was never acted upon."""
-    spent = Totals()
-    waiting: dict[str, Totals] = {}
-    if not path.is_file():
-        return spent, waiting
-    with open(path, encoding="utf-8") as file:
-        for number, text in enumerate(file, 1):
-            try:
-                line = json.loads(text)
-                amount = Totals(**line["totals"])
-            except REFUSALS:
-                if text.endswith("\n"):
-                    raise ConfigError(
-                        f"{path}, line {number}: damaged; what was spent is not known. Look at "
-                        "the provider's bill, then delete the file to count from nothing"
-                    ) from None
-                break
-            if "reserve" in line:
-                waiting[line["reserve"]] = amount
-            else:
-                waiting.pop(line["close"], None)
-                spent = spent.plus(amount)
-    return spent, waiting
+def read_totals(folder: Path, older: Sequence[Path] = ()) -> Totals:
+    """Return what the ledger in a folder says, without opening it for spending."""
+    state = LedgerState().read(folder / "ledger.jsonl")
+    others = [*sorted(folder.glob("ledger-rank*.jsonl")), *older]
+    counted = (p for p in others if os.path.relpath(p, folder) not in state.absorbed)
+    return add_up(state.total(), (LedgerState().read(path).total() for path in counted))
+
+
+def _older(output: Path) -> list[Path]:
+    return sorted(output.glob("clients/*/*/ledger.jsonl"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from lavis.common.errors import ConfigError
 from lavis.common.registry import llms
 from lavis.llm.base import Ask, Backend, ChatReply, ChatRequest, content_key
-from lavis.llm.budget import BudgetReached, Ledger, Totals
+from lavis.llm.budget import Account, BudgetReached, Ledger, Totals
 from lavis.llm.config import LlmConfig
 from lavis.llm.desk import Desk
 from lavis.llm.failures import EndpointStopped
@@ -75,8 +76,16 @@ class ChatClient:
             raise stop
 
     def totals(self) -> Totals:
-        """Return what was spent over all starts of this folder."""
+        """Return what the output folder spent over all starts, and what is reserved."""
         return self._desk.ledger.totals()
+
+    def spent(self) -> Totals:
+        """Return what was spent, without what is reserved."""
+        return self._desk.ledger.spent()
+
+    def reserved(self) -> Totals:
+        """Return what is set aside for requests on their way."""
+        return self._desk.ledger.reserved()
 
     def close(self) -> None:
         """Wait for replies on their way, then let go of everything."""
@@ -105,22 +114,28 @@ class ChatClient:
         self._backend.submit(Ask(key, request))
 
 
-def build_client(config: LlmConfig, folder: str | Path) -> ChatClient:
+def build_client(config: LlmConfig, folder: str | Path, ledger: Ledger | None = None) -> ChatClient:
     """Return a client.
 
     Args:
         config: what `LlmSettings` checked.
-        folder: of this run's state: running totals, batch jobs. Caps count what it says, over all
-            starts; one process at a time.
+        folder: of this client's state, such as batch jobs; the same at every start.
+        ledger: of the output folder, shared by the clients of a run (see `open_ledger`). None
+            opens one in `folder`, for this client alone.
 
     Raises:
         ConfigError: no key, no SDK, another process in the folder.
     """
     folder = Path(folder)
-    desk = Desk(folder, Ledger(folder, config), ReplyStore(config.cache_dir), TokenCounter(config))
+    shared = ledger or Ledger(folder)
     try:
+        place = os.path.relpath(folder, shared.folder)
+        account = Account(shared, config, scope="" if place == "." else place, owned=ledger is None)
+        counter = TokenCounter(config, corrected=account.estimate)
+        desk = Desk(folder, account, ReplyStore(config.cache_dir), counter)
         backend: Any = llms.get(config.backend).build(config, desk)
     except BaseException:
-        desk.ledger.close()
+        if ledger is None:
+            shared.close()
         raise
     return ChatClient(backend, desk, config.identity)

@@ -21,6 +21,7 @@ from lavis.common.content import content_digest
 from lavis.common.errors import ConfigError
 from lavis.common.refusals import REFUSALS, brief
 from lavis.llm.address import OPENAI_URL, check_url, normal_url
+from lavis.llm.picture_tokens import PictureTokensConfig
 
 DEFAULT_CACHE = "~/.cache/lavis/llm"
 # Of a request's body, set from a request or from options of their own.
@@ -32,7 +33,10 @@ OWN_FIELDS = frozenset(
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CapsConfig:
-    """Hard limits of one output folder, over all of its starts; None for no limit.
+    """Hard limits of one output folder; None for no limit.
+
+    They hold for all requests of a run together, over all of its starts, whichever stage or client
+    sends them; where clients of a run name different ones, the strictest holds for all.
 
     Attributes:
         max_requests: requests sent, attempts that failed included.
@@ -109,7 +113,8 @@ class LlmConfig:
         prices: model name -> money for a million tokens; needed for `caps.max_cost`.
         chars_per_token: for estimates where no tokenizer is given.
         tokenizer: folder or name of a transformers tokenizer, for better estimates.
-        image_tokens: estimate for one picture in a prompt.
+        image_tokens: estimate for one picture in a prompt where no rule is known.
+        picture_tokens: the provider's rule for pictures in a prompt.
     """
 
     backend: str
@@ -120,6 +125,7 @@ class LlmConfig:
     chars_per_token: float = 4.0
     tokenizer: str | None = None
     image_tokens: int = 1105
+    picture_tokens: PictureTokensConfig = PictureTokensConfig()
 
     def __post_init__(self) -> None:
         if self.chars_per_token <= 0:
@@ -134,6 +140,11 @@ class LlmConfig:
     def price(self) -> Price | None:
         """Return the price of the model, where it is known."""
         return (self.prices or {}).get(self.model)
+
+    @property
+    def is_paid(self) -> bool:
+        """Return whether requests cost money where no price says otherwise."""
+        return True
 
     @property
     def price_factor(self) -> float:
@@ -312,6 +323,11 @@ class TransformersConfig(LlmConfig):
             raise ConfigError(f"batch_size is {self.batch_size}; it must be positive")
 
     @property
+    def is_paid(self) -> bool:
+        """Return False: it runs on this machine."""
+        return False
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Return the model's name and revision; of a folder, what its files hold."""
         known: dict[str, Any] = {"backend": "transformers", "model": self.model}
@@ -350,6 +366,11 @@ class ScriptedConfig(LlmConfig):
         super().__post_init__()
         if not re.fullmatch(r".+:[A-Za-z_]\w*", self.script):
             raise ConfigError(f"script is {self.script!r}; write package.module:function")
+
+    @property
+    def is_paid(self) -> bool:
+        """Return False: it runs on this machine."""
+        return False
 
     @property
     def identity(self) -> dict[str, Any]:

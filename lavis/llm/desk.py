@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lavis.llm.base import ChatReply, ChatRequest
-from lavis.llm.budget import Ledger
+from lavis.llm.budget import Account
 from lavis.llm.failures import Problem
 from lavis.llm.store import ReplyStore
 from lavis.llm.tokens import TokenCounter
@@ -18,13 +18,13 @@ class Desk:
 
     Attributes:
         folder: of this run's own state.
-        ledger: caps and totals.
+        ledger: what this client may spend; caps and totals of the whole output folder.
         store: paid replies.
         counter: token estimates.
     """
 
     folder: Path
-    ledger: Ledger
+    ledger: Account
     store: ReplyStore
     counter: TokenCounter
 
@@ -35,16 +35,21 @@ class Desk:
 
         Args:
             key: content key.
-            reply: as received; token counts that the server left out are estimated.
+            reply: as received; token counts that the server left out, or that no model can have,
+                are estimated.
             request: where it is still at hand.
             reservation: name in the ledger.
         """
-        if not reply.prompt_tokens and request is not None:
-            reply = replace(reply, prompt_tokens=self.counter.estimate(request))
-        if not reply.completion_tokens:
-            reply = replace(reply, completion_tokens=-(-len(reply.text) // 3))
+        counts = (
+            reply.prompt_tokens,
+            reply.completion_tokens or self.counter.text(reply.reasoning + reply.text),
+        )
+        prompt, completion = self.ledger.counted(reservation, *counts)
+        if not prompt and request is not None:
+            prompt = self.counter.estimate(request)
+        reply = replace(reply, prompt_tokens=prompt, completion_tokens=completion)
         self.store.put(key, reply, request)
-        self.ledger.settle(reservation, reply.prompt_tokens, reply.completion_tokens)
+        self.ledger.settle(reservation, *counts)
         return reply
 
     def failed(self, reservation: str, problem: Problem) -> None:

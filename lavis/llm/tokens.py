@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 from lavis.common.pretrained import load_pretrained
-from lavis.llm.base import ChatRequest, count_images, message_texts
+from lavis.llm.base import ChatRequest, image_parts, message_texts
+from lavis.llm.billing import Bills, PromptBound
 from lavis.llm.config import LlmConfig
+from lavis.llm.picture_tokens import PictureTokens
 
 MESSAGE_OVERHEAD = 16  # tokens of a chat template around one message, at most
 
@@ -19,11 +22,19 @@ class TokenCounter:
     Args:
         config: says which.
         exact: load `config.tokenizer` where there is one; costs seconds once and time a request.
+        corrected: estimate of a bound as the ledger knows the bills; by the rules alone where None.
     """
 
-    def __init__(self, config: LlmConfig, *, exact: bool = False) -> None:
+    def __init__(
+        self,
+        config: LlmConfig,
+        *,
+        exact: bool = False,
+        corrected: Callable[[PromptBound], int] | None = None,
+    ) -> None:
         self._ratio = config.chars_per_token
-        self._image_tokens = config.image_tokens
+        self._pictures = PictureTokens(config.picture_tokens, config.model, config.image_tokens)
+        self._corrected = corrected or Bills().estimate
         self._tokenizer: Any = None
         self.method = f"{config.chars_per_token:g} characters a token"
         if exact and config.tokenizer is not None:
@@ -37,26 +48,31 @@ class TokenCounter:
             self.method = f"tokenizer {config.tokenizer}"
 
     def estimate(self, request: ChatRequest) -> int:
-        """Return about how many tokens the prompt has; a schema counts as part of it."""
-        texts = [*message_texts(request.messages), *_schema(request)]
-        if self._tokenizer is not None:
-            tokens = sum(len(self._tokenizer.encode(text)) for text in texts)
-        else:
-            tokens = math.ceil(sum(map(len, texts)) / self._ratio)
-        return tokens + 4 * len(request.messages) + self._images(request)
+        """Return about how many tokens the prompt will be billed; a schema is part of it."""
+        return self._corrected(self.bound(request))
 
-    def bound(self, request: ChatRequest) -> int:
-        """Return a number of tokens the prompt does not exceed, whatever the tokenizer.
+    def bound(self, request: ChatRequest) -> PromptBound:
+        """Return the size of a prompt: bounds, whatever the tokenizer, and estimates.
 
-        A token stands for one byte or more; each message adds its template. Pictures are counted
-        by the configured estimate, twice.
+        A token stands for one byte or more; each message adds its template. Pictures count by the
+        rule of `llm.picture_tokens`, from their sizes.
         """
         texts = [*message_texts(request.messages), *_schema(request)]
         size = sum(len(text.encode("utf-8", "replace")) for text in texts)
-        return size + MESSAGE_OVERHEAD * (len(request.messages) + 1) + 2 * self._images(request)
+        if self._tokenizer is not None:
+            guess = sum(len(self._tokenizer.encode(text)) for text in texts)
+        else:
+            guess = math.ceil(size / self._ratio)
+        return PromptBound(
+            text=size + MESSAGE_OVERHEAD * (len(request.messages) + 1),
+            guess=guess + 4 * len(request.messages),
+            pictures=sum(map(self._pictures.of_part, image_parts(request.messages))),
+            documented=self._pictures.documented,
+        )
 
-    def _images(self, request: ChatRequest) -> int:
-        return self._image_tokens * count_images(request.messages)
+    def text(self, text: str) -> int:
+        """Return about how many tokens a reply has."""
+        return -(-len(text.encode("utf-8", "replace")) // 3)
 
 
 def _schema(request: ChatRequest) -> list[str]:

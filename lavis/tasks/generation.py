@@ -228,8 +228,16 @@ class Generation:
 
 
 def _note(client: ChatClient) -> str:
-    totals = client.totals()
-    return f"{totals.tokens} tokens, {totals.cost:.2f} spent" if totals.cost else ""
+    """Return what is spent and, apart from it, what is set aside for requests on their way."""
+    spent, reserved = client.spent(), client.reserved()
+    if not spent.requests and not reserved.requests:
+        return ""
+    text = f"spent {spent.tokens} tokens"
+    text += f", {spent.cost:.4g}" if spent.cost or reserved.cost else ""
+    if reserved.requests:
+        text += f"; reserved {reserved.tokens} tokens"
+        text += f", {reserved.cost:.4g}" if reserved.cost else ""
+    return text
 
 
 def estimate(generation: Generation, llm: LlmConfig) -> dict[str, Any]:

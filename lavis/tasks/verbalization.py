@@ -39,7 +39,8 @@ from lavis.datasets.pictures import PictureRoot
 from lavis.datasets.records import JsonLinesFile
 from lavis.datasets.scenes import Scene, open_scene
 from lavis.datasets.scenes_config import ScenesConfig
-from lavis.llm.budget import BudgetReached
+from lavis.llm.budget import BudgetReached, Ledger, open_ledger
+from lavis.llm.config import read_llm
 from lavis.llm.failures import EndpointStopped
 from lavis.tasks.verbalization_config import VerbalizeRunConfig
 from lavis.tasks.verbalization_plan import Plan
@@ -55,7 +56,7 @@ from lavis.tasks.verbalization_stages import (
     rejected,
     stage_identity,
 )
-from lavis.tasks.verbalization_writers import ChatWriter, build_writer
+from lavis.tasks.verbalization_writers import ChatWriter, build_writer, clients_of
 from lavis.verbalizers.base import Tools
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Verbalization:
         self.folder = Path(run.output_dir)
         self.root = PictureRoot(pictures.root, follow_symlinks=pictures.follow_symlinks)
         self._names = PictureRoot(pictures.root, must_exist=False)
+        self._ledger: Ledger | None = None
         self.source, digest = self._open_source()
         self.stages = self._plan(stages, digest)
         self.plan = Plan(
@@ -110,12 +112,16 @@ class Verbalization:
             ConfigError: no text can be had until the run file or a key is mended.
             RunError: likewise, until a cap, an account or a server is; or nothing was made.
         """
-        for stage in self.stages.values():
-            stop = self._run(stage)
-            if stop is not None:
-                write = functools.partial(self._write_stopped, stage, stop)
-                self.world.on_main(write, f"{stage.name}: stopped")
-                raise stop
+        try:
+            for stage in self.stages.values():
+                stop = self._run(stage)
+                if stop is not None:
+                    write = functools.partial(self._write_stopped, stage, stop)
+                    self.world.on_main(write, f"{stage.name}: stopped")
+                    raise stop
+        finally:
+            if self._ledger is not None:
+                self._ledger.close()
         names = list(self.stages)
 
         def results() -> dict[str, Any]:
@@ -300,8 +306,9 @@ class Verbalization:
 
         def writer(config: Any) -> Any:
             place = self.folder / "clients" / stage.name / f"rank{world.rank}-{next(clients)}"
-            device = str(world.device)
-            made = build_writer(config, place, device=device, world_size=world.size)
+            ledger = self._open_ledger() if config.type == "client" else None
+            device, size = str(world.device), world.size
+            made = build_writer(config, place, device=device, world_size=size, ledger=ledger)
             if hasattr(made, "close"):
                 stack.callback(made.close)
             if isinstance(made, ChatWriter):
@@ -309,6 +316,15 @@ class Verbalization:
             return made
 
         return Tools(stage.name, self.run_config.seed, str(world.device), writer)
+
+    def _open_ledger(self) -> Ledger:
+        """Return the one ledger of all stages, held by the caps of each from the first request."""
+        if self._ledger is None:
+            self._ledger = open_ledger(self.folder, rank=self.world.rank)
+            for stage in self.stages.values():
+                for writer in clients_of(stage.config):
+                    self._ledger.limit(read_llm(writer.client).caps)
+        return self._ledger
 
     def _opened(self, row: int) -> dict[str, Any]:
         source = self.source.read(row)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,10 @@ from PIL import Image
 
 from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatReply, ChatRequest, image_part
-from lavis.llm.config import read_llm
+from lavis.llm.budget import Ledger
+from lavis.llm.config import CapsConfig, read_llm
 from lavis.verbalizers.base import WriteError, Writer, WriteRequest
 from lavis.verbalizers.config import WriterConfig
-
-logger = logging.getLogger(__name__)
 
 JPEG_QUALITY = 92
 
@@ -54,8 +53,7 @@ class ChatWriter:
         return [found[key] for key in keys]
 
     def close(self) -> None:
-        """Say what was spent, and let go of the connection and the running totals."""
-        logger.info("%s: %s", self.config.client["backend"], self.client.totals())
+        """Let go of the connection."""
         self.client.close()
 
     def _chats(self, requests: Iterable[WriteRequest], keys: list[str]) -> Iterator[ChatRequest]:
@@ -81,14 +79,22 @@ class ChatWriter:
             )
 
 
-def build_writer(config: WriterConfig, folder: Path, *, device: str, world_size: int) -> Writer:
+def build_writer(
+    config: WriterConfig,
+    folder: Path,
+    *,
+    device: str,
+    world_size: int,
+    ledger: Ledger | None = None,
+) -> Writer:
     """Return the writer of a config.
 
     Args:
         config: of one stage.
-        folder: of a client's running totals; of this process alone.
+        folder: of a client's state, such as batch jobs; of this process alone.
         device: of a local model.
         world_size: a client's caps hold for one process, so that more are refused with caps.
+        ledger: of the run, which a client spends from.
 
     Raises:
         ConfigError: the model cannot be loaded, or the client not be built.
@@ -100,15 +106,22 @@ def build_writer(config: WriterConfig, folder: Path, *, device: str, world_size:
     from lavis.llm.client import build_client
 
     llm = read_llm(config.client)
-    caps = llm.caps
-    if world_size > 1 and any(
-        cap is not None for cap in (caps.max_requests, caps.max_tokens, caps.max_cost)
-    ):
+    if world_size > 1 and llm.caps != CapsConfig():
         raise ConfigError(
             f"client.caps hold for one process, and there are {world_size}; start one (a client "
             "sends many requests at once), or leave the caps out"
         )
-    return ChatWriter(build_client(llm, folder), config)
+    return ChatWriter(build_client(llm, folder, ledger), config)
+
+
+def clients_of(settings: Any) -> Iterator[WriterConfig]:
+    """Yield the writers of a stage's settings that are clients of a language model."""
+    if isinstance(settings, WriterConfig):
+        if settings.type == "client":
+            yield settings
+    elif dataclasses.is_dataclass(settings):
+        for each in dataclasses.fields(settings):
+            yield from clients_of(getattr(settings, each.name))
 
 
 def _encode(picture: Image.Image, config: WriterConfig) -> bytes:

@@ -157,7 +157,7 @@ def test_a_cap_ends_the_run_in_order_and_a_higher_one_goes_on(serve, job, settin
     assert run(path) == 1
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert (summary["records"], summary["left_for_next_start"]) == (3, 2)
-    assert summary["stopped_by"] == "max_requests (3) is reached"
+    assert summary["stopped_by"].startswith("max_requests (3) is reached: 3 spent, 0 reserved")
     assert run(path, "--options", "llm.caps.max_requests=10") == 0
     assert server.asked.total() == 5
     assert len(lines(tmp_path / "out/corpus.jsonl")) == 5
