@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-Reply = Any  # (status, body[, headers]), bytes of a body with status 200, or "cut"
+# (status, body[, headers]), bytes of a body with status 200, "cut", or a function of the handler
+Reply = Any
 
 
 @dataclass
@@ -20,6 +21,7 @@ class BatchScript:
         polls: the look at which a job ends.
         upload: (n, content) -> reply to the n-th upload, from 1; the file is not kept.
         create: (n, body) -> reply to the n-th job; it is not made.
+        made: job -> what is said of a job that was made.
         look: (job, n) -> what is said at the n-th look at it.
         content: (name of the file, n, its bytes) -> reply to the n-th download of it.
         lines: (`output` or `error`, lines) -> the lines of a result file.
@@ -30,6 +32,7 @@ class BatchScript:
     polls: int = 2
     upload: Callable[[int, bytes], Reply] = lambda n, content: None
     create: Callable[[int, dict], Reply] = lambda n, body: None
+    made: Callable[[dict], Reply] = lambda job: None
     look: Callable[[dict, int], Reply] = lambda job, n: None
     content: Callable[[str, int, bytes], Reply] = lambda name, n, data: None
     lines: Callable[[str, list[str]], list[str]] = lambda kind, lines: lines

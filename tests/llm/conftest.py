@@ -51,6 +51,10 @@ class ChatServer(ThreadingHTTPServer):
     def url(self):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
+    def input(self, batch):
+        """Return the file that a batch was made of."""
+        return self.files[self.batches[batch]["input_file_id"]]
+
     def handle_error(self, request, client_address):
         """Say nothing of clients that go away."""
 
@@ -126,7 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
             server.log.append(("create", name))
         if server.on_batch is not None:
             server.on_batch(server, name)
-        self.send(200, server.batches[name])
+        replaced = server.script.made(server.batches[name])
+        self.say(server.batches[name] if replaced is None else replaced)
 
     def chat(self, body):
         server = self.server
@@ -159,6 +164,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b'{"id": "x", ')
             self.wfile.flush()
             self.close_connection = True
+        elif callable(answer):
+            answer(self)
         elif isinstance(answer, bytes):
             self.send_bytes(200, answer)
         elif isinstance(answer, tuple):
