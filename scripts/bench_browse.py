@@ -22,8 +22,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lavis.common.command import command
+from lavis.ui.corpus_export import export_rows
+from lavis.ui.corpus_facets import FacetCounter
 from lavis.ui.corpus_index import open_index
-from lavis.ui.corpus_query import CorpusQuery, Filter, export_rows, page_of
+from lavis.ui.corpus_query import CorpusQuery, Filter, page_of
 from lavis.ui.shown import open_corpus
 
 WORDS = 30_000  # in the vocabulary; the k-th is drawn in proportion to 1 / k, as in language
@@ -95,6 +97,7 @@ def main() -> None:
         sizes = [path.stat().st_size / 1e6 for path in (corpus, index.path)]
         print(f"corpus {sizes[0]:.0f} MB, index {sizes[1]:.0f} MB")
         query = CorpusQuery(index)
+        facets = timed("bins of all scores, once", lambda: FacetCounter(query))
         for title, wanted in {
             "everything": Filter(),
             "a rare word": Filter(text="w20000"),
@@ -108,8 +111,11 @@ def main() -> None:
                 regions=(2, 3),
                 sources=("chatgpt_style_3", "chatgpt_style_4"),
             ),
+            "everything, by source": Filter(order="source"),
+            "everything, longest first": Filter(order="length-desc"),
         }.items():
             rows = timed(title, lambda wanted=wanted: query.select(wanted))
+            timed("  its histogram and sources", lambda wanted=wanted: facets.count(wanted))
             page = timed(
                 f"  its last page, of {len(rows)} rows", lambda rows=rows: page_of(rows, 10**9, 12)
             )

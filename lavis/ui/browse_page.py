@@ -1,203 +1,168 @@
-"""The browser page: components and events only; `corpus_query.py` answers."""
+"""The browser page: components and events only; `browse_desk.py` answers.
+
+An address goes in and everything that it shows comes out. The page's script (`browse.js`) changes
+the address where a link or a button asks for it, and goes back with the browser.
+"""
 
 from __future__ import annotations
 
-import math
-import time
-from pathlib import Path
 from typing import Any
 
-from lavis.common.errors import ConfigError, DataError, RecordError
-from lavis.datasets.built_files import digest_of
-from lavis.ui import markup
-from lavis.ui.corpus_index import ScoreFile
-from lavis.ui.corpus_query import CorpusQuery, Filter, export_rows, page_of
+from lavis.ui.browse_address import Address
+from lavis.ui.browse_desk import BrowseDesk, View
 from lavis.ui.serve import load_gradio
-from lavis.ui.shown import RecordViewer, ShownRecord
 
-_ORDERS = [
-    ("file order", "file"),
-    ("highest score", "highest"),
-    ("lowest score", "lowest"),
-    ("shuffled", "random"),
-]
-
-
-class BrowseDesk:
-    """What the page's events do.
-
-    Args:
-        viewer: shows rows.
-        query: answers filters.
-        out: folder of exports.
-        scores: scores that are not in the records, added to exports.
-        page_size: records on a page.
-    """
-
-    def __init__(
-        self,
-        viewer: RecordViewer,
-        query: CorpusQuery,
-        out: Path,
-        *,
-        scores: ScoreFile | None = None,
-        page_size: int = 12,
-    ) -> None:
-        self.viewer = viewer
-        self.query = query
-        self.out = out
-        self.scores = scores
-        self.page_size = page_size
-
-    def search(self, page: float | None, *asked: Any) -> tuple[int, str, str]:
-        """Return the page's number, a line about the selection, and the records as HTML."""
-        start = time.perf_counter()
-        try:
-            rows = self.query.select(make_filter(*asked))
-        except ConfigError as error:
-            return 1, markup.message(str(error), "warning"), markup.cards([])
-        found = page_of(rows, int(page or 1), self.page_size)
-        took = 1000 * (time.perf_counter() - start)
-        line = (
-            f"{found.total:,} of {len(self.query.index):,} records, page {found.number:,} of "
-            f"{found.pages:,}, found in {took:,.0f} ms"
-        )
-        scores = self.query.index.columns.score
-        cards = [(self._show(row), _or_none(float(scores[row]))) for row in found.rows]
-        return found.number, markup.message(line + self._bad()), markup.cards(cards)
-
-    def step(self, by: int, page: float | None, *asked: Any) -> tuple[int, str, str]:
-        """Return a neighbouring page."""
-        return self.search((page or 1) + by, *asked)
-
-    def export(self, *asked: Any) -> str:
-        """Write the selection and return where, as HTML."""
-        try:
-            wanted = make_filter(*asked)
-            rows = self.query.select(wanted)
-            target = self.out / f"selection-{digest_of(repr(wanted))[:10]}.jsonl"
-            done = export_rows(self.viewer.dataset, rows, target, scores=self.scores)
-        except (ConfigError, DataError, OSError) as error:
-            return markup.message(f"Not exported: {error}", "warning")
-        skipped = f", {done.skipped:,} could not be read" if done.skipped else ""
-        return markup.message(f"{done.written:,} records written to {done.path}{skipped}")
-
-    def _show(self, row: int) -> ShownRecord | str:
-        try:
-            return self.viewer.show(row)
-        except RecordError as error:
-            return f"Row {row}: {error.reason}"
-
-    def _bad(self) -> str:
-        index = self.query.index
-        if not index.bad:
-            return ""
-        reasons = ", ".join(f"{n:,} {r}" for r, n in index.columns.reasons.most_common(4))
-        return f" · {index.bad:,} bad records left out ({reasons})"
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def read_bound(value: str | float | None, name: str) -> float | None:
-    """Return a bound as a number; empty is no bound.
-
-    Raises:
-        ConfigError: not a number.
-    """
-    if value is None or not str(value).strip():
-        return None
-    try:
-        number = float(str(value).strip().replace(",", "."))
-    except ValueError:
-        number = math.nan
-    if math.isnan(number):
-        raise ConfigError(f"{name}: {str(value)[:40]!r} is not a number")
-    return number
-
-
-def make_filter(
-    text: str | None,
-    sources: list[str] | None,
-    score_low: str | float | None,
-    score_high: str | float | None,
-    regions_low: str | float | None,
-    regions_high: str | float | None,
-    order: str | None,
-) -> Filter:
-    """Return the filter of the page's fields; empty fields ask for nothing.
-
-    Raises:
-        ConfigError: an unknown order, no number, or bounds the wrong way round.
-    """
-    return Filter(
-        text=(text or "").strip()[:1000],
-        sources=tuple(sources or ()),
-        score=(read_bound(score_low, "score"), read_bound(score_high, "score")),
-        regions=(read_bound(regions_low, "regions"), read_bound(regions_high, "regions")),
-        order=order or "file",  # type: ignore[arg-type]  # checked by the filter
-    )
+_HERE = "() => window.lvBrowse.here()"
+_BOUNDS = (
+    ("Score from", "score_from"),
+    ("Score to", "score_to"),
+    ("Regions from", "regions_from"),
+    ("Regions to", "regions_to"),
+)
+_COMPARED_BOUNDS = (
+    ("Difference from", "difference_from"),
+    ("Difference to", "difference_to"),
+)
 
 
 def build_page(desk: BrowseDesk, title: str) -> Any:
     """Return the page (`gradio.Blocks`)."""
     gr = load_gradio()
-    columns = desk.query.index.columns
     with gr.Blocks(title=f"Browse {title}", analytics_enabled=False) as page:
-        with gr.Row(equal_height=True):
-            text = gr.Textbox(
-                label="Words",
-                placeholder='all must be there; "a phrase", begin*, -without',
-                max_lines=1,
-                scale=4,
-                elem_id="words",
-            )
-            sources = gr.Dropdown(
-                sorted(columns.sources), label="Sources", multiselect=True, scale=3, value=[]
-            )
-            order = gr.Dropdown(_ORDERS, value="file", label="Order", scale=2)
+        fields = _fields(gr, desk)
         with gr.Row(elem_classes="lv-row"):
-            bounds = [
-                gr.Textbox(label=label, placeholder="any", elem_id=name, max_lines=1, min_width=90)
-                for label, name in (
-                    ("Score from", "score-low"),
-                    ("Score to", "score-high"),
-                    ("Regions from", "regions-low"),
-                    ("Regions to", "regions-high"),
-                )
-            ]
+            fields |= _bounds(gr, desk)
             find = gr.Button("Find", variant="primary", elem_id="find", min_width=110)
-            export = gr.Button("Export", elem_id="export", min_width=110)
-        line = gr.HTML(elem_id="line")
-        cards = gr.HTML(elem_id="cards")
+            save = gr.Button(
+                "Save on this machine",
+                elem_id="export",
+                min_width=110,
+                visible=desk.out is not None,
+            )
+        parts = [gr.HTML(elem_id=name) for name in ("line", "facets", "cards")]
         with gr.Row(elem_classes="lv-row"):
-            before = gr.Button("‹ Previous", elem_id="previous")
-            number = gr.Number(value=1, label="Page", precision=0, minimum=1, elem_id="number")
-            after = gr.Button("Next ›", elem_id="next")
-        asked = [text, sources, *bounds, order]
-        _connect(desk, page, asked, (number, line, cards), (find, before, after, export))
+            before = gr.Button("‹ Previous", elem_id="previous", min_width=80)
+            number = gr.Number(
+                value=1, label="Page", precision=0, minimum=1, elem_id="number", min_width=80
+            )
+            after = gr.Button("Next ›", elem_id="next", min_width=80)
+        detail = gr.HTML(
+            elem_id="detail", js_on_load="watch('value', () => window.lvBrowse.detail(element));"
+        )
+        # Not shown; the script presses these where the address has changed.
+        address = gr.Textbox(visible="hidden", elem_id="address")
+        go = gr.Button("Show the address", visible="hidden", elem_id="go")
+        show = gr.Button("Show the record", visible="hidden", elem_id="show")
+        shown = [number, *parts, detail, address]
+        events = _Events(desk)
+        page.load(events.go, [address], [*fields.values(), *shown], js=_HERE, api_name="load")
+        go.click(
+            events.go,
+            [address],
+            [*fields.values(), *shown],
+            js=_HERE,
+            api_name="go",
+            trigger_mode="always_last",
+            show_progress="hidden",
+        )
+        show.click(
+            desk.detail,
+            [address],
+            [detail],
+            js=_HERE,
+            api_name="detail",
+            trigger_mode="always_last",
+            show_progress="hidden",
+        )
+        _connect_fields(events, fields, find, shown, address)
+        number.submit(None, [number], None, js="(page) => window.lvBrowse.turn(page)")
+        before.click(None, None, None, js="() => window.lvBrowse.step(-1)")
+        after.click(None, None, None, js="() => window.lvBrowse.step(1)")
+        save.click(desk.export, [address], [parts[0]], js=_HERE, api_name="export")
     return page
 
 
-def _connect(desk: BrowseDesk, page: Any, asked: list[Any], shown: Any, buttons: Any) -> None:
-    """Tie events to the desk; a new question starts at page 1."""
-    (number, line, _), (find, before, after, export) = shown, buttons
-    outputs = list(shown)
+def _fields(gr: Any, desk: BrowseDesk) -> dict[str, Any]:
+    """Return the components of words, sources and order by name."""
+    with gr.Row(equal_height=True):
+        words = gr.Textbox(
+            label="Words",
+            placeholder='all must be there; "a phrase", begin*, -without',
+            max_lines=1,
+            scale=4,
+            min_width=220,
+            elem_id="words",
+        )
+        source = gr.Dropdown(
+            sorted(desk.query.index.columns.sources),
+            label="Sources",
+            multiselect=True,
+            scale=3,
+            value=[],
+            elem_id="source",
+        )
+        order = gr.Dropdown(
+            desk.orders, value="file", label="Order", scale=2, elem_id="order", min_width=180
+        )
+    return {"words": words, "source": source, "order": order}
 
-    def first(*values: Any) -> tuple[int, str, str]:
-        return desk.search(1, *values)
 
-    page.load(first, asked, outputs, api_name="load")
-    find.click(first, asked, outputs, api_name="find")
-    for field in asked:
-        event = field.submit if hasattr(field, "submit") else field.input
-        event(first, asked, outputs, api_name=False)
-    asked[1].input(first, asked, outputs, api_name=False)
-    asked[-1].input(first, asked, outputs, api_name=False)
-    number.submit(desk.search, [number, *asked], outputs, api_name="page")
-    before.click(
-        lambda *values: desk.step(-1, *values), [number, *asked], outputs, api_name="previous"
-    )
-    after.click(lambda *values: desk.step(1, *values), [number, *asked], outputs, api_name="next")
-    export.click(desk.export, asked, [line], api_name="export")
+def _bounds(gr: Any, desk: BrowseDesk) -> dict[str, Any]:
+    """Return the components of bounds by name."""
+    bounds = _BOUNDS + (_COMPARED_BOUNDS if desk.compared is not None else ())
+    return {
+        name: gr.Textbox(
+            label=label,
+            placeholder="any",
+            elem_id=name.replace("_", "-"),
+            max_lines=1,
+            min_width=90,
+        )
+        for label, name in bounds
+    }
+
+
+def _connect_fields(
+    events: _Events, fields: dict[str, Any], find: Any, shown: list[Any], address: Any
+) -> None:
+    """Let fields ask anew: what they say becomes the address, and pages start at 1."""
+    names = list(fields)
+
+    def first(*values: Any) -> list[Any]:
+        return events.find(dict(zip(names, values, strict=True)))
+
+    asks = [find.click, fields["source"].input, fields["order"].input]
+    asks += [field.submit for name, field in fields.items() if name not in ("source", "order")]
+    for place, ask in enumerate(asks):
+        asked = ask(first, list(fields.values()), shown, api_name=False if place else "find")
+        asked.then(None, [address], None, js="(query) => window.lvBrowse.arrived(query)")
+
+
+class _Events:
+    """What the page's events return: the values of their components."""
+
+    def __init__(self, desk: BrowseDesk) -> None:
+        self.desk = desk
+
+    def go(self, query: str | None) -> list[Any]:
+        """Return values of all fields, then those of `find`."""
+        view, asked = self.desk.show(query), Address.read(query)
+        orders = [name for _, name in self.desk.orders]
+        known = self.desk.query.index.columns.sources
+        bounds = [getattr(asked, name) for _, name in _BOUNDS]
+        if self.desk.compared is not None:
+            bounds += [getattr(asked, name) for _, name in _COMPARED_BOUNDS]
+        order = asked.order if asked.order in orders else "file"
+        sources = [name for name in asked.source if name in known]
+        return [asked.words, sources, order, *bounds, *self._values(view)]
+
+    def find(self, values: dict[str, Any]) -> list[Any]:
+        """Return what the fields ask for, from its first page."""
+        texts: dict[str, Any] = {name: value or "" for name, value in values.items()}
+        texts["source"] = tuple(texts["source"] or ())
+        texts["order"] = texts["order"] or "file"
+        return self._values(self.desk.show(Address(**texts).write()))
+
+    @staticmethod
+    def _values(view: View) -> list[Any]:
+        return [view.number, view.line, view.facets, view.cards, view.detail, view.address]

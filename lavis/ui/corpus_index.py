@@ -5,7 +5,8 @@ answers "which rows hold these words" in milliseconds. A database of columns has
 for three small columns it would be a dependency that only repeats numpy. Texts are not stored (a
 contentless table): rows are shown from the corpus itself, by offset.
 
-Memory: 7 bytes a row (score, regions, source) beside the corpus' own offsets.
+Memory: 9 bytes a row (score, regions, source, length) beside the corpus' own offsets; scores of
+other files lie over those of the records and do not make the index anew.
 """
 
 from __future__ import annotations
@@ -24,12 +25,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lavis.common.errors import DataError, RecordError
+from lavis.common.errors import RecordError
 from lavis.common.refusals import finite, record_errors
-from lavis.datasets.built_files import built_once, cache_folder, digest_of, file_identity
+from lavis.datasets.built_files import built_once, cache_folder, digest_of
 from lavis.datasets.lck import LckDataset, qar_text
 from lavis.datasets.lck_record import read_region_ids
-from lavis.datasets.records import RecordStore
 from lavis.processors.region import tokens_to_text
 
 logger = logging.getLogger(__name__)
@@ -50,15 +50,25 @@ class Columns:
         score: (rows,) float32, NaN without one.
         regions: (rows,) uint16, number of regions, `BAD` for a bad record.
         source: (rows,) uint8, place in `sources`.
+        length: (rows,) uint16, words of question, answer and rationale together.
         sources: names in order of first appearance.
         reasons: fixed phrase of a bad record's reason -> rows.
+        other: (rows,) float32, a second run's scores, or None.
     """
 
     score: np.ndarray
     regions: np.ndarray
     source: np.ndarray
+    length: np.ndarray
     sources: list[str] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
+    other: np.ndarray | None = None
+
+    @property
+    def difference(self) -> np.ndarray:
+        """Return the second score less the first, NaN where one is missing."""
+        assert self.other is not None, "no second scores"
+        return self.other - self.score
 
     @classmethod
     def empty(cls, rows: int) -> Columns:
@@ -67,6 +77,7 @@ class Columns:
             np.full(rows, np.nan, np.float32),
             np.full(rows, BAD, np.uint16),
             np.zeros(rows, np.uint8),
+            np.zeros(rows, np.uint16),
         )
 
     def add(self, chunk: Chunk) -> None:
@@ -75,6 +86,7 @@ class Columns:
         part = slice(first, first + len(chunk.words))
         self.score[part] = chunk.score
         self.regions[part] = chunk.regions
+        self.length[part] = chunk.length
         names = dict.fromkeys(name for name in chunk.source if name)
         numbers = {"": 0, **{name: self.source_number(name) for name in names}}
         self.source[part] = [numbers[name] for name in chunk.source]
@@ -88,36 +100,6 @@ class Columns:
                 return self.sources.index(OTHER)
             self.sources.append(name)
         return self.sources.index(name)
-
-
-@dataclass(frozen=True)
-class ScoreFile:
-    """Scores of a filtering run (`result/*.jsonl`): `index` is the row, `score` the number.
-
-    Attributes:
-        path: the file.
-        values: (rows,) float32, NaN where the file has no row.
-    """
-
-    path: str
-    values: np.ndarray
-
-
-def read_scores(path: str, rows: int) -> ScoreFile:
-    """Return the scores of a file of results.
-
-    Raises:
-        DataError: a row without `index` and `score`, or a number outside the corpus.
-    """
-    values = np.full(rows, np.nan, np.float32)
-    results = RecordStore([path])
-    for place in range(len(results)):
-        result = results.read(place)
-        index, score = result.get("index"), read_number(result.get("score"))
-        if not isinstance(index, int) or not 0 <= index < rows:
-            raise DataError(f"{path}, row {place + 1}: index {index!r} is no row of the corpus")
-        values[index] = score
-    return ScoreFile(path, values)
 
 
 def read_number(value: Any) -> float:
@@ -142,6 +124,7 @@ class CorpusIndex:
             np.frombuffer(stored["score"], np.float32),
             np.frombuffer(stored["regions"], np.uint16),
             np.frombuffer(stored["source"], np.uint8),
+            np.frombuffer(stored["length"], np.uint16),
             head["sources"],
             Counter(head["reasons"]),
         )
@@ -149,6 +132,14 @@ class CorpusIndex:
 
     def __len__(self) -> int:
         return len(self.columns.score)
+
+    def use_scores(self, first: np.ndarray | None, second: np.ndarray | None = None) -> None:
+        """Take scores of other files, (rows,) each, in place of the records' and beside them."""
+        bad = self.columns.regions == BAD
+        if first is not None:
+            self.columns.score = np.where(bad, np.float32(np.nan), first)
+        if second is not None:
+            self.columns.other = np.where(bad, np.float32(np.nan), second)
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[sqlite3.Connection]:
@@ -171,7 +162,6 @@ def open_index(
     dataset: LckDataset,
     *,
     score_key: str = "prediction",
-    scores: ScoreFile | None = None,
     cache_dir: str | None = None,
     workers: int = 0,
     tick: Callable[[int], object] = lambda rows: None,
@@ -181,20 +171,18 @@ def open_index(
     Args:
         dataset: the corpus.
         score_key: the record's field that is its score.
-        scores: scores of another file, in place of the record's.
         cache_dir: where the index is kept.
         workers: processes that read records beside this one.
         tick: called with a number of rows as they are read.
     """
     mapping = dataset.mapping.file.identity() if dataset.mapping else None
-    scored = file_identity(scores.path) if scores else score_key
-    parts = ["browse", VERSION, scored, mapping, *dataset.store.whole_identity()]
+    parts = ["browse", VERSION, score_key, mapping, *dataset.store.whole_identity()]
     target = cache_folder(cache_dir) / f"{digest_of(parts)}.sqlite"
 
     def build(temporary: Path) -> None:
         logger.info("indexing %d rows to %s, once", len(dataset), target)
         chunks = read_chunks(dataset, score_key, workers)
-        build_index(temporary, len(dataset), chunks, scores=scores, tick=tick)
+        build_index(temporary, len(dataset), chunks, tick=tick)
 
     return CorpusIndex(built_once(target, build))
 
@@ -207,6 +195,7 @@ class Chunk:
     score: list[float]
     regions: list[int]
     source: list[str]
+    length: list[int]
     reasons: Counter[str]
 
 
@@ -231,7 +220,7 @@ class ChunkReader:
 
     def read(self, rows: range) -> Chunk:
         """Return some rows; a bad one has no words."""
-        chunk = Chunk([], [], [], [], Counter())
+        chunk = Chunk([], [], [], [], [], Counter())
         for row in rows:
             text, names, count, score, source = "", "", BAD, math.nan, ""
             try:
@@ -247,6 +236,7 @@ class ChunkReader:
             chunk.score.append(score)
             chunk.regions.append(count)
             chunk.source.append(source)
+            chunk.length.append(min(len(text.split()), 65535))
         return chunk
 
 
@@ -273,7 +263,6 @@ def build_index(
     rows: int,
     chunks: Iterable[Chunk],
     *,
-    scores: ScoreFile | None = None,
     tick: Callable[[int], object] = lambda rows: None,
 ) -> None:
     """Write the index of a corpus to a new file; see `open_index`."""
@@ -297,8 +286,6 @@ def build_index(
             )
             columns.add(chunk)
             tick(len(chunk.words))
-        if scores is not None:
-            columns.score = np.where(columns.regions == BAD, np.nan, scores.values)
         connection.execute("INSERT INTO words(words) VALUES ('optimize')")
         head = {"sources": columns.sources, "reasons": dict(columns.reasons)}
         values = {
@@ -306,6 +293,7 @@ def build_index(
             "score": columns.score.astype(np.float32).tobytes(),
             "regions": columns.regions.tobytes(),
             "source": columns.source.tobytes(),
+            "length": columns.length.tobytes(),
         }
         connection.executemany("INSERT INTO stored VALUES (?, ?)", values.items())
         connection.execute("COMMIT")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lavis.common.pages import page_environment, regions_script, regions_style
 from lavis.ui.labelling import LabelView
-from lavis.ui.shown import ShownRecord
 
 FOLDER = Path(__file__).parent / "templates"
 
@@ -19,7 +17,8 @@ def _environment() -> Any:
     return page_environment(FOLDER)
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """Return a template of this package with its values, as a Gradio component may hold it."""
     text: str = _environment().get_template(template).render(**values)
     # Gradio puts the value into its own template, which fills `@children`, `${}` and `{{}}`.
     for mark, entity in (("@", "&#64;"), ("$", "&#36;"), ("{", "&#123;"), ("}", "&#125;")):
@@ -29,27 +28,22 @@ def _render(template: str, **values: Any) -> str:
 
 def label_picture(view: LabelView) -> str:
     """Return the picture with its regions and their names, or that the queue is done."""
-    return _render("label_picture.html.jinja", view=view)
+    return render("label_picture.html.jinja", view=view)
 
 
 def label_text(view: LabelView) -> str:
     """Return question, answer and rationale with coloured region numbers."""
-    return _render("label_text.html.jinja", view=view)
+    return render("label_text.html.jinja", view=view)
 
 
 def label_progress(view: LabelView) -> str:
     """Return the progress bar."""
-    return _render("label_progress.html.jinja", view=view)
+    return render("label_progress.html.jinja", view=view)
 
 
 def message(text: str, kind: str = "note") -> str:
     """Return a line of text; `kind` is `note` or `warning`."""
-    return _render("message.html.jinja", text=text, kind=kind)
-
-
-def cards(records: Sequence[tuple[ShownRecord | str, float | None]]) -> str:
-    """Return a grid of records, each with its score; a str tells why a record is not shown."""
-    return _render("cards.html.jinja", records=records)
+    return render("message.html.jinja", text=text, kind=kind)
 
 
 def style() -> str:
@@ -60,6 +54,16 @@ def style() -> str:
 def script() -> str:
     """Return the script of all pages, as a head element."""
     return f"<script>{regions_script()}</script>"
+
+
+def browse_style() -> str:
+    """Return the style sheet of the browser page."""
+    return style() + (FOLDER / "browse.css").read_text(encoding="utf-8")
+
+
+def browse_script() -> str:
+    """Return the script of the browser page, as head elements."""
+    return f"{script()}<script>{(FOLDER / 'browse.js').read_text(encoding='utf-8')}</script>"
 
 
 def label_keys() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from lavis.common.errors import ConfigError
@@ -45,13 +46,20 @@ def check_ready(port: int | None) -> None:
 
 
 def serve(
-    page: Any, *, port: int | None, css: str, head: str = "", block: bool = True
+    page: Any,
+    *,
+    port: int | None,
+    css: str,
+    head: str = "",
+    routes: Sequence[Any] = (),
+    block: bool = True,
 ) -> tuple[Any, str]:
     """Serve a page on 127.0.0.1 and return the page and its address.
 
     Args:
         page: `gradio.Blocks`.
         port: None takes the first free one from 7860.
+        routes: of starlette, beside the page's own.
         block: wait until interrupted.
 
     Raises:
@@ -82,7 +90,7 @@ def serve(
             mcp_server=False,
             run_history=False,
             max_file_size=0,
-            app_kwargs={"middleware": [guard]},
+            app_kwargs={"middleware": [guard], "routes": list(routes)},
             theme=theme,
             css=css,
             head=head,

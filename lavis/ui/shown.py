@@ -101,24 +101,32 @@ class RecordViewer:
     Args:
         dataset: see `open_corpus`.
         max_side: longest side in pixels of a picture that is handed out.
+
+    Attributes:
+        lock: held while the data set is read.
     """
 
     def __init__(self, dataset: LckDataset, *, max_side: int = 900) -> None:
         self.dataset = dataset
         self.max_side = max_side
-        self._lock = threading.Lock()  # readers and the decoded picture are shared
+        self.lock = threading.Lock()  # readers and the decoded picture are shared
 
-    def show(self, index: int) -> ShownRecord:
+    def show(self, index: int, *, max_side: int | None = None) -> ShownRecord:
         """Return a row as a page shows it; a broken picture is told in `problem`.
+
+        Args:
+            max_side: in place of the viewer's.
 
         Raises:
             RecordError: the record itself cannot be read.
         """
-        with self._lock, record_errors("malformed record"):
+        with self.lock, record_errors("malformed record"):
             record = self.dataset.record(index)
             regions = self.dataset.find_regions(record, read_region_ids(record, "region"))
             parts = _parts(self.dataset, record, regions)
-            picture, size, marks, problem = self._picture(index, record, regions)
+            picture, size, marks, problem = self._picture(
+                index, record, regions, max_side or self.max_side
+            )
         return ShownRecord(
             index=index,
             instance=instance_of(record, index),
@@ -131,7 +139,7 @@ class RecordViewer:
         )
 
     def _picture(
-        self, index: int, record: Mapping[str, Any], regions: list[Region]
+        self, index: int, record: Mapping[str, Any], regions: list[Region], max_side: int
     ) -> tuple[str | None, tuple[int, int], tuple[RegionMark, ...], str]:
         """Return the picture as a data URI, its size, its marks, and why there is no picture."""
         size = 1, 1
@@ -145,7 +153,7 @@ class RecordViewer:
             marks = region_marks(drawn, size, palette=self.dataset.palette, names=names)
             return None, size, marks, error.reason
         size = image.size
-        image.thumbnail((self.max_side, self.max_side))
+        image.thumbnail((max_side, max_side))
         keep = image.width * image.height <= _PNG_PIXELS
         buffer = io.BytesIO()
         image.save(buffer, "PNG" if keep else "JPEG", quality=_JPEG_QUALITY)

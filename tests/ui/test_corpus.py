@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import subprocess
 
 import numpy as np
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from odd_values import ODD, as_json, spoiled
 
 from lavis.common.errors import ConfigError, DataError, RecordError
-from lavis.ui.corpus_index import open_index, read_scores
-from lavis.ui.corpus_query import CorpusQuery, Filter, export_rows, page_of, parse_words
+from lavis.ui.corpus_export import export_rows
+from lavis.ui.corpus_index import open_index
+from lavis.ui.corpus_query import CorpusQuery, Filter, page_of, parse_words
 from lavis.ui.judgements import content_key
 from lavis.ui.label_queue import read_items
+from lavis.ui.score_files import read_scores
 from lavis.ui.shown import RecordViewer, open_corpus
 
 WORDS = ["red", "blue", "cat", "dog", "café", "hat"]
@@ -126,6 +129,29 @@ def test_order(corpus):
     assert shuffled != high and sorted(shuffled) == query.select(Filter()).tolist()
 
 
+KEYS = {
+    "file": lambda i, r: i,
+    "regions": lambda i, r: len(r["region"]),
+    "source": lambda i, r: r["source"],
+    "length": lambda i, r: len(" ".join([*r["question"], "Answer: Yes Rationale: so"]).split()),
+}
+
+
+@pytest.mark.parametrize("column", KEYS)
+def test_every_column_sorts_both_ways_and_equals_stay_in_file_order(world, column):
+    records = make_records(world, 40)
+    for i, one in enumerate(records):
+        one["question"] = ["what"] * (1 + i % 7)
+    dataset = world.open(records)
+    query = CorpusQuery(open_index(dataset, cache_dir=str(world.folder / "cache")))
+    keys = [KEYS[column](i, r) for i, r in enumerate(records)]
+    up = query.select(Filter(order=column)).tolist()
+    assert up == sorted(range(40), key=lambda i: keys[i])
+    down = query.select(Filter(order=f"{column}-desc")).tolist()
+    assert down == sorted(range(40), key=lambda i: keys[i], reverse=True)
+    assert up != down
+
+
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -146,7 +172,8 @@ def test_words_are_quoted_for_the_index():
 def test_filters_are_checked():
     with pytest.raises(ConfigError, match=r"score from 0\.9 to 0\.1: the first number is greater"):
         Filter(score=(0.9, 0.1))
-    with pytest.raises(ConfigError, match="use one of file, highest, lowest, random"):
+    assert Filter(order="highest").order == "highest"
+    with pytest.raises(ConfigError, match=r"use one of file, score, .*, random"):
         Filter(order="best")
 
 
@@ -174,16 +201,73 @@ def test_scores_of_a_filtering_run_take_the_place_of_the_records(corpus, world):
     records, dataset, _ = corpus
     path = world.folder / "result.jsonl"
     path.write_text('{"index": 1, "score": 0.5}\n{"index": 2, "score": 0.25}\n')
-    scores = read_scores(str(path), len(dataset))
-    query = CorpusQuery(open_index(dataset, scores=scores, cache_dir=str(world.folder / "cache")))
-    rows = query.select(Filter(score=(0.2, None), order="lowest"))
+    cache = str(world.folder / "cache")
+    scores = read_scores(str(path), dataset, cache_dir=cache)
+    index = open_index(dataset, cache_dir=cache)
+    index.use_scores(scores.values)
+    rows = CorpusQuery(index).select(Filter(score=(0.2, None), order="lowest"))
     assert rows.tolist() == [2, 1]
     done = export_rows(dataset, rows, world.folder / "out.jsonl", scores=scores)
     exported = [json.loads(line) for line in done.path.read_text().splitlines()]
     assert exported == [{**records[2], "prediction": 0.25}, {**records[1], "prediction": 0.5}]
-    path.write_text('{"index": 99, "score": 0.5}\n')
-    with pytest.raises(DataError, match="index 99 is no row of the corpus"):
-        read_scores(str(path), len(dataset))
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ('{"index": 99, "score": 0.5}', "row 1: index 99 is no row of the corpus"),
+        ('{"index": true, "score": 0.5}', "row 1: index True is no row"),
+        ('{"index": 1}', "row 1: no 'score'"),
+        ('{"index": 1, "score": 0.5}\n{"index": 1, "score": 0.25}', "row 2: index 1 comes twice"),
+        ("{torn", "row 1: malformed line"),
+        ("", "no scores in it"),
+        ('{"index": 1, "instance": "cat-1", "score": 0.5}', "another corpus: row 1 is 'cat-1'"),
+    ],
+)
+def test_a_file_of_other_scores_is_refused(corpus, world, lines, reason):
+    path = world.folder / "result.jsonl"
+    path.write_text(f"{lines}\n" if lines else "")
+    with pytest.raises(DataError, match=re.escape(reason)):
+        read_scores(str(path), corpus[1], cache_dir=str(world.folder / "cache"))
+
+
+def test_scores_are_read_once_and_anew_for_a_changed_file(corpus, world, monkeypatch):
+    from lavis.ui import score_files
+
+    read, cache = [], str(world.folder / "cache")
+    real = score_files._values
+    monkeypatch.setattr(score_files, "_values", lambda *a: read.append(1) or real(*a))
+    path = world.folder / "result.jsonl"
+    for score, reads in ((0.5, 1), (0.5, 1), (0.25, 2)):
+        path.write_text(json.dumps({"index": 1, "instance": "test-1", "score": score}) + "\n")
+        assert read_scores(str(path), corpus[1], cache_dir=cache).values[1] == score
+        assert len(read) == reads
+
+
+def test_two_runs_are_compared(corpus, world):
+    _, _, query = corpus
+    rows = len(query.index)
+    first, second = np.full(rows, np.nan, np.float32), np.full(rows, np.nan, np.float32)
+    first[[0, 1, 2, 3]] = 0.5, 0.9, 0.2, 0.4
+    second[[0, 1, 2]] = 0.6, 0.1, 0.2
+    query.index.use_scores(first, second)
+    query = CorpusQuery(query.index)
+    for order, expected in {
+        "difference": [1, 2, 0],
+        "difference-desc": [0, 2, 1],
+        "distance": [2, 0, 1],
+        "distance-desc": [1, 0, 2],
+        "other": [1, 2, 0],
+    }.items():
+        assert query.select(Filter(order=order)).tolist()[:3] == expected, order
+    assert query.select(Filter(difference=(0.05, None))).tolist() == [0]
+    assert query.select(Filter(difference=(None, 0))).tolist() == [1, 2]
+
+
+def test_comparing_needs_two_runs(corpus):
+    for wanted in (Filter(order="difference"), Filter(difference=(0, None))):
+        with pytest.raises(ConfigError, match="there are no second scores; name a file with"):
+            corpus[2].select(wanted)
 
 
 @pytest.mark.parametrize("form", ["gz", "zst", "parquet"])
@@ -221,7 +305,7 @@ def test_other_processes_read_the_same_index(world):
         index = open_index(dataset, workers=workers, cache_dir=str(world.folder / f"c{workers}"))
         found.append((index.columns, CorpusQuery(index).select(Filter(text="red hat"))))
     (one, rows), (other, same) = found
-    for name in ("score", "regions", "source"):
+    for name in ("score", "regions", "source", "length"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert one.sources == other.sources and rows.tolist() == same.tolist() and len(rows)
 
