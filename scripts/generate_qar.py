@@ -94,20 +94,18 @@ def run(config: Sections, generation: Generation, *, retry_rejects: bool = False
     folder = Path(config["run"].output_dir)
     seed = config["generate"].seed or 0
     outcomes = Outcomes(folder, generation.identity(), config["llm"], retry_rejects=retry_rejects)
-    outcomes.check()  # before anything is written
-    write_provenance(
-        folder, config.to_yaml(), describe_environment(seed=seed, run_id="", world_size=1)
-    )
+    outcomes.check()
     with (
         open_ledger(folder) as ledger,
         build_client(config["llm"], folder / "llm", ledger) as client,
-        outcomes,
-    ):
-        progress = Progress(
-            generation.units, "generating", unit="requests", done=outcomes.done_before
-        )
-        generation.run(client, outcomes, progress)
-        progress.close()
+    ):  # both refuse what cannot be asked, before anything is written
+        made_with = describe_environment(seed=seed, run_id="", world_size=1)
+        write_provenance(folder, config.to_yaml(), made_with)
+        with outcomes:
+            done = outcomes.done_before
+            progress = Progress(generation.units, "generating", unit="requests", done=done)
+            generation.run(client, outcomes, progress)
+            progress.close()
         totals = client.totals()
     summary = write_results(generation, outcomes, config["run"], totals=totals)
     print(json.dumps(summary, indent=1), flush=True)

@@ -228,3 +228,12 @@ def test_a_page_without_a_folder_of_pictures_has_their_texts(serve, job, tmp_pat
     assert run(job(server), "--options", "run.report_examples=0") == 0
     page = (tmp_path / "out/report.html").read_text()
     assert "Examples" not in page and "records" in page
+
+
+def test_a_run_without_its_key_changes_nothing(serve, job, tmp_path, monkeypatch, capsys):
+    server = serve(lambda body, n: items(GOOD))
+    assert run(job(server)) == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "out").glob("*.*")}
+    path = job(server, api_key_env="NOT_SET", base_url=None, server=server.url)
+    assert run(path) == 2 and "NOT_SET is not set" in capsys.readouterr().err
+    assert before == {file: file.read_bytes() for file in (tmp_path / "out").glob("*.*")}
