@@ -35,7 +35,7 @@ from lavis.llm.budget import BudgetReached
 from lavis.llm.config import LlmSettings
 from lavis.tasks.generation import Generation, estimate
 from lavis.tasks.generation_config import GenerateConfig, GenerationRunConfig
-from lavis.tasks.reasons import count_phrases
+from lavis.tasks.reasons import count_phrases, money
 
 logger = logging.getLogger("lavis.generate_qar")
 
@@ -106,8 +106,8 @@ def run(config: Sections, generation: Generation, *, retry_rejects: bool = False
             progress = Progress(generation.units, "generating", unit="requests", done=done)
             generation.run(client, outcomes, progress)
             progress.close()
-        totals = client.totals()
-    summary = write_results(generation, outcomes, config["run"], totals=totals)
+        spent = money(client.spent(), client.reserved())
+    summary = write_results(generation, outcomes, config["run"], spent=spent)
     print(json.dumps(summary, indent=1), flush=True)
     return conclude(summary, generation.stop, folder)
 

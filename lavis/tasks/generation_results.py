@@ -6,20 +6,19 @@ import contextlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lavis.common.storage import AtomicFile, write_text
 from lavis.datasets.json_values import json_line
-from lavis.llm.budget import Totals
 from lavis.llm.region_text import normalized
 from lavis.tasks.generation import Generation
 from lavis.tasks.generation_config import GenerationRunConfig
 from lavis.tasks.generation_outcomes import Outcome, Outcomes
 from lavis.tasks.generation_report import GenerationReport
-from lavis.tasks.reasons import reason_phrase, spent
+from lavis.tasks.reasons import reason_phrase
 
 
 @dataclass
@@ -69,7 +68,7 @@ def write_results(
     outcomes: Outcomes,
     config: GenerationRunConfig,
     *,
-    totals: Totals,
+    spent: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write `corpus.jsonl` (or `.zst`), `rejects.jsonl`, `summary.json` and `report.html`.
 
@@ -98,7 +97,7 @@ def write_results(
             for reject in bad:
                 rejects.write(json.dumps(reject).encode("ascii") + b"\n")
             report.note(row, records, bad)
-    summary = _summary(generation, counts, totals)
+    summary = _summary(generation, counts, spent)
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     report.write(folder / "report.html", summary)
     return summary
@@ -151,7 +150,7 @@ def _sort_out(
     return kept, bad
 
 
-def _summary(generation: Generation, counts: _Counts, totals: Totals) -> dict[str, Any]:
+def _summary(generation: Generation, counts: _Counts, spent: Mapping[str, Any]) -> dict[str, Any]:
     left = generation.units - counts.finished
     untried = left - counts.left.total()
     by_reason = dict(counts.left.most_common()) | ({"not asked yet": untried} if untried else {})
@@ -173,7 +172,7 @@ def _summary(generation: Generation, counts: _Counts, totals: Totals) -> dict[st
         "rejected_by_reason": dict(counts.reasons.most_common()),
         "repaired_by_reason": dict(counts.repaired.most_common()),
         "by_source": {name: source.told() for name, source in sorted(counts.sources.items())},
-        "spent": spent(totals),
+        "spent": dict(spent),
     }
 
 

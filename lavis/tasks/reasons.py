@@ -22,12 +22,24 @@ def count_phrases(counts: Mapping[str, int], most: int = 3) -> str:
     return shown + (f", and {len(ordered) - most} more reasons" if len(ordered) > most else "")
 
 
-def spent(totals: Totals) -> dict[str, Any]:
-    """Return what was spent over all starts, as summaries tell it."""
-    return {
-        "requests_sent": totals.requests,
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.completion_tokens,
-        "cost": round(totals.cost, 6),
-        "requests_of_unknown_cost": totals.unknown,
+def money(spent: Totals, reserved: Totals | None = None) -> dict[str, Any]:
+    """Return what was spent over all starts, as summaries tell it.
+
+    Args:
+        spent: settled, with what nobody told the cost of at its bound.
+        reserved: set aside for requests that a server still works on (a batch's).
+    """
+    told: dict[str, Any] = {
+        "requests_sent": spent.requests,
+        "prompt_tokens": spent.prompt_tokens,
+        "completion_tokens": spent.completion_tokens,
+        "cost": round(spent.cost, 6),
+        "requests_of_unknown_cost": spent.unknown,
     }
+    if reserved is not None and reserved.requests:
+        told |= {
+            "requests_reserved": reserved.requests,
+            "tokens_reserved": reserved.tokens,
+            "cost_reserved": round(reserved.cost, 6),
+        }
+    return told

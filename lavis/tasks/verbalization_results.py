@@ -14,7 +14,7 @@ from lavis.datasets.json_values import json_line
 from lavis.datasets.records import JsonLinesFile
 from lavis.datasets.scenes import region_entries
 from lavis.llm.budget import folder_totals
-from lavis.tasks.reasons import count_phrases, reason_phrase, spent
+from lavis.tasks.reasons import count_phrases, money, reason_phrase
 from lavis.tasks.verbalization_report import VerbalizationReport
 from lavis.tasks.verbalization_stages import FAILURES
 
@@ -99,7 +99,7 @@ def write_results(
         "left": left.total(),
         "left_by_reason": dict(sorted(left.items())),
         "stages": {name: dict(sorted(by_stage[name].items())) for name in names},
-        "spent": spent(folder_totals(folder)),
+        "spent": money(folder_totals(folder)),
     }
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     report.write(folder / "report.html", summary)
@@ -128,7 +128,7 @@ def write_stopped(folder: Path, pictures: int, reason: str, left: Mapping[str, i
         "stopped_by": reason,
         "pictures": pictures,
         "left_of_stages": dict(left),
-        "spent": spent(folder_totals(folder)),
+        "spent": money(folder_totals(folder)),
     }
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
 

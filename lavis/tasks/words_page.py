@@ -28,6 +28,9 @@ _MONEY = {
     "completion_tokens": "tokens of replies",
     "cost": "cost",
     "requests_of_unknown_cost": "requests whose cost nobody told, counted at their bound",
+    "requests_reserved": "requests that a server still works on",
+    "tokens_reserved": "tokens set aside for them",
+    "cost_reserved": "cost set aside for them",
 }
 
 
@@ -144,7 +147,10 @@ def write_page(
 def money_table(spent: Mapping[str, Any]) -> Table:
     """Return what was spent over all starts of the folder; amounts of nothing are left out."""
     rows = [
-        [_MONEY.get(key, key.replace("_", " ")), f"{value:.4f}" if key == "cost" else value]
+        [
+            _MONEY.get(key, key.replace("_", " ")),
+            f"{value:.4f}" if key.startswith("cost") else value,
+        ]
         for key, value in spent.items()
         if value
     ]
