@@ -18,7 +18,9 @@ _FAINT = """(root) => {
       if (color[3] > 0) layers.push(color);
       if (color[3] >= 0.999) break;
     }
-    const dark = getComputedStyle(document.documentElement).colorScheme.includes("dark");
+    const schemes = getComputedStyle(document.documentElement).colorScheme;
+    const wanted = matchMedia("(prefers-color-scheme: dark)").matches;
+    const dark = wanted && schemes.includes("dark");
     const start = dark ? [18, 18, 18] : [255, 255, 255];
     return layers.reverse().reduce((under, top) => over(top, under), start);
   };

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from generation_run import GOOD, OTHER, items, lines, number_of, picture, run
+from page_checks import check_report
 from PIL import Image
 
 FLAGGED = (400, {"error": {"code": "content_filter", "message": "the prompt was flagged"}})
@@ -237,3 +238,14 @@ def test_a_run_without_its_key_changes_nothing(serve, job, tmp_path, monkeypatch
     path = job(server, api_key_env="NOT_SET", base_url=None, server=server.url)
     assert run(path) == 2 and "NOT_SET is not set" in capsys.readouterr().err
     assert before == {file: file.read_bytes() for file in (tmp_path / "out").glob("*.*")}
+
+
+def test_the_page_fits_and_can_be_read(serve, job, browser, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (100, 900), (40, 90, 160)).save(images / "a_000.png")
+    long = ("What is [0] " + "doing " * 40 + "?", "x" * 200, "because " * 60)
+    replies = [items(GOOD, long), items(GOOD, GOOD), "<b>no JSON</b>" + "y" * 300, (500, {})]
+    server = serve(lambda body, n: replies[number_of(body)])
+    run(job(server), "--options", f"run.image_root={images}", "run.report_examples=6")
+    check_report(browser, tmp_path / "out/report.html")

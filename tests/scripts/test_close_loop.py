@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 import make_loop_data
 import quickstart_loop_report
 import quickstart_teacher
+from page_checks import check_report
 
 from lavis.datasets.records import RecordStore
 from lavis.tasks.generation import Generation
@@ -218,3 +219,19 @@ def test_scenes_with_more_questions_weigh_more():
     assert set(map(tuple, quickstart_loop_report.resample(names))) == set(map(tuple, weights))
     found = quickstart_loop_report.with_interval(np.array([1.0, 1.0, 1.0, 0.0]), weights[[1, 1]])
     assert found == {"value": 75.0, "interval": [75.0, 75.0]}
+
+
+def test_the_page_fits_and_can_be_read(browser, tmp_path):
+    interval = {"value": 87.5, "interval": [62.5, 100.0]}
+    kinds = {kind: 87.5 for kind in ("colour", "kind", "object", "relation")}
+    students = {
+        name: {**interval, "kinds": kinds, "seeds": {str(seed): interval for seed in range(3)}}
+        for name in ("zero_shot", "unfiltered", "filtered")
+    }
+    corpus = {"records": 282, "true": 271}
+    corpora = {"generated": corpus, "filtered": corpus, "sample": corpus}
+    report = {"questions": 747, "chance": 25.0, "corpora": corpora, "students": students,
+              "filtered minus unfiltered": interval}  # fmt: skip
+    page = tmp_path / "loop.html"
+    page.write_text(quickstart_loop_report.page(quickstart_loop_report.table(report), report))
+    check_report(browser, page)

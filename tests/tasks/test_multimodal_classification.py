@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from page_checks import check_report
 from safetensors.torch import load
 
 from lavis.common.errors import DataError
@@ -281,3 +282,15 @@ def test_names_that_are_not_utf8_reach_every_file(run, tmp_path):
             assert any("caf\\xe9" in cell for cell in cells)
         else:
             path.read_text("utf-8")
+
+
+def test_the_page_fits_and_can_be_read(
+    golden_folder, list_dataset, rule_model, run, browser, tmp_path
+):
+    check_report(browser, golden_folder / "report.html")
+    scores = [0.9, 0.8, 0.6, 0.4, 0.3, 0.1]
+    pairs = [(f"p{n}", f"{score} {'long' * 60} Answer: [0] b") for n, score in enumerate(scores)]
+    records = [{"source": f"{n % 2}" * 70, "kind": "colour", "region": [1] * n} for n in range(6)]
+    dataset = list_dataset([*pairs, ("broken", "0.5 c")], [*records, {}], [1, 0, 1, 1, 0, 0, 1])
+    run(Task(ClassificationConfig(keep_above=[0.35, 0.5])), dataset, rule_model, tmp_path)
+    check_report(browser, tmp_path / "report.html")

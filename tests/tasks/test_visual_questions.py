@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from page_checks import check_report
 
 sys.path.insert(0, str(Path(__file__).parent))
 from visual_run import (
@@ -282,3 +284,17 @@ def make_config_of(tokenizer):
     from lavis.tasks.question_config import VisualQuestionsConfig
 
     return VisualQuestionsConfig(tokenizer=tokenizer)
+
+
+def test_the_page_fits_and_can_be_read(model, pool, colors, browser, tmp_path, monkeypatch):
+    pictures = GivenPictures(pool, chosen(), "question")
+    pictures.store = None
+    task = make_task(make_config(2, columns=COLUMNS, resamples=50), monkeypatch, pictures)
+    finish(task, answer(task, model, colors), colors, tmp_path)
+    page = tmp_path / "report.html"
+    text = page.read_text()
+    assert '<div class="none"' in text  # the pictures of this run are in no store
+    check_report(browser, page)
+    drawn = '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" alt="a prompt">'
+    page.write_text(re.sub(r'<div class="none"[^>]*></div>', drawn, text))
+    check_report(browser, page)

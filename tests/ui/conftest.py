@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -102,27 +101,3 @@ def serve():
     yield start
     for server in servers:
         server.kill()
-
-
-@pytest.fixture
-def browser():
-    """A headless Chromium page (playwright); skips where there is none."""
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="browser tests need playwright: pip install '.[dev]'"
-    )
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    with api.sync_playwright() as playwright:
-        if found is None and not os.path.exists(playwright.chromium.executable_path):
-            pytest.skip(f"browser tests need one of {', '.join(names)}, none is installed")
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        page = chromium.new_page(viewport={"width": 1200, "height": 800})
-        page.set_default_timeout(90_000)
-        page.foreign, page.dialogs = [], []
-        local = ("http://127.0.0.1:", "data:", "blob:")
-        page.on(
-            "request", lambda r: None if r.url.startswith(local) else page.foreign.append(r.url)
-        )
-        page.on("dialog", lambda d: (page.dialogs.append(d.message), d.dismiss()))
-        yield page
-        chromium.close()

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import verbalize as command
+from page_checks import check_report
 
 pytest.importorskip("openai")
 
@@ -225,3 +226,9 @@ def test_the_page_shows_pictures_with_what_was_said_of_them(world, server, stage
     for told in ("captions: HTTP 500", "dynamic: waits for", "pictures described", "requests sent"):
         assert told in page
     assert "http" not in page
+
+
+def test_the_page_fits_and_can_be_read(world, server, stages, run_file, browser):
+    server.answer = lambda name, body: "a dog " + "runs and " * 60 + "x" * 200
+    assert command.main(run_file(stages)) in (0, 1)
+    check_report(browser, world / "out/report.html")
