@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,29 +38,31 @@ class ChatWriter:
 
         A cap that is reached, a server that is gone and a wrong key are raised.
         """
-        keys: list[str] = []
+        checks: dict[str, Callable[[str], str] | None] = {}
         found: dict[str, str | WriteError] = {}
-        asked: Iterable[ChatRequest] = self._chats(requests, keys)
+        asked: Iterable[ChatRequest] = self._chats(requests, checks)
         for tries in range(self.tries + 1):
             waiting: dict[str, ChatRequest] = {}  # kept until their texts are there
             anew: list[ChatRequest] = []
             for reply in self.client.complete(_noted(asked, waiting)):
                 request = waiting.pop(reply.key)
-                text = found[reply.key] = _text(reply)
+                text = found[reply.key] = _text(reply, checks[reply.key])
                 if tries < self.tries and isinstance(text, WriteError) and text.kind == "failed":
                     anew.append(replace(request, seed=((request.seed or 0) + 1) % 2**31))
             asked = anew
-        return [found[key] for key in keys]
+        return [found[key] for key in checks]
 
     def close(self) -> None:
         """Let go of the connection."""
         self.client.close()
 
-    def _chats(self, requests: Iterable[WriteRequest], keys: list[str]) -> Iterator[ChatRequest]:
+    def _chats(
+        self, requests: Iterable[WriteRequest], checks: dict[str, Callable[[str], str] | None]
+    ) -> Iterator[ChatRequest]:
         config = self.config
         last: tuple[Image.Image, dict[str, Any]] | None = None  # samples share their picture
         for request in requests:
-            keys.append(request.key)
+            checks[request.key] = request.problem_of
             content: list[dict[str, Any]] = []
             if request.picture is not None:
                 if last is None or last[0] is not request.picture:
@@ -143,7 +145,11 @@ def _noted(
         yield request
 
 
-def _text(reply: ChatReply) -> str | WriteError:
+def _text(reply: ChatReply, problem_of: Callable[[str], str] | None) -> str | WriteError:
     if reply.failure == "refused":
         return WriteError(reply.error, "refused")
-    return reply.text.strip() if reply.ok else WriteError(reply.error, "left")
+    if not reply.ok:
+        return WriteError(reply.error, "left")
+    text = reply.text.strip()
+    problem = problem_of(text) if problem_of is not None else ""
+    return WriteError(problem) if problem else text

@@ -79,12 +79,14 @@ class WriteRequest:
         prompt: what is asked; may be empty for captions of a local model.
         picture: what the writer sees; None for a text-only request.
         seed: of the sampling; the same seed gives the same text, whatever else is in the batch.
+        problem_of: returns why a text is of no use, or ''; a client may then be asked anew.
     """
 
     key: str
     prompt: str
     picture: Image.Image | None
     seed: int
+    problem_of: Callable[[str], str] | None = None
 
 
 class WriteError(Exception):

@@ -26,6 +26,7 @@ from lavis.verbalizers.config import DynamicConfig
 
 _NUMBERING = re.compile(r"^\s*(?:[-*•]|\(?\d+[.):])\s*")
 _REGION = re.compile(r"\[(\d+)\]")
+NO_QUESTION = "no question in the reply"
 _LONGEST = 300  # characters of a question; more is no question
 
 
@@ -68,7 +69,7 @@ class DynamicQuestions(Verbalizer):
             if isinstance(questions, WriteError):
                 set_aside(found[place], questions)
             elif not questions:
-                set_aside(found[place], "no question in the reply")
+                set_aside(found[place], NO_QUESTION)
             else:
                 wanted += [(place, number, text) for number, text in enumerate(questions)]
         requests = (self._request(scenes[place], number, text) for place, number, text in wanted)
@@ -88,6 +89,7 @@ class DynamicQuestions(Verbalizer):
                 prompt=self.prompt(scene.record),
                 picture=scene.picture() if self.config.asker.type == "local" else None,
                 seed=self.tools.seed_of(scene.image, "ask"),
+                problem_of=self._problem_of,
             )
             for scene in scenes
         ]
@@ -96,6 +98,9 @@ class DynamicQuestions(Verbalizer):
             reply if isinstance(reply, WriteError) else read_questions(reply, self.config.questions)
             for reply in replies
         ]
+
+    def _problem_of(self, reply: str) -> str:
+        return "" if read_questions(reply, self.config.questions) else NO_QUESTION
 
     def prompt(self, record: Mapping[str, Any]) -> str:
         """Return what the asker is told of a picture."""

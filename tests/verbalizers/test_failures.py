@@ -171,6 +171,30 @@ def test_rejects_are_asked_again_where_that_is_wanted(world, server, stages, run
     assert server.since() == {"caption p1": 1} and summary(world)["captions"] == 4
 
 
+def test_replies_of_no_use_are_asked_for_anew_under_another_seed(world, server, stages, run_file):
+    stages["dynamic"]["chunk"] = 8
+    first = set()
+
+    def answer(name, body):
+        if name != "ask":
+            return "a dog runs"
+        with server.lock:
+            if len(first) < 3:  # the fourth picture's seed is answered at once
+                first.add(body["seed"])
+        return "Nothing to ask." if body["seed"] in first else "What is it?"
+
+    server.answer = answer
+    assert command.main(run_file(stages)) == 0
+    assert summary(world)["reasons"]["dynamic: no question in the reply"] == 3
+    assert server.since()["ask"] == 4
+    assert command.main(run_file(stages)) == 0 and server.since() == {}
+    assert command.main([*run_file(stages), "--retry-rejects"]) == 0
+    assert server.since()["ask"] == 3
+    assert sorted(server.seeds["ask"][4:]) == sorted(seed + 1 for seed in first)
+    assert "dynamic: no question in the reply" not in summary(world)["reasons"]
+    assert command.main([*run_file(stages), "--retry-rejects"]) == 0 and server.since() == {}
+
+
 def test_a_stage_without_a_single_text_is_no_success(world, server, stages, run_file, capsys):
     flagged = (400, {"error": {"code": "content_filter", "message": "flagged"}})
     del stages["dynamic"]
