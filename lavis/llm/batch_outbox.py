@@ -138,12 +138,13 @@ class Outbox:
         if problem.ends_run:
             self.ending = self.ending or problem
             return
+        most = problem.most_attempts or self._config.max_attempts
         if kind == "simplify":
-            if self._connection.simplify(job.body(key)):
+            if self._connection.simplify(job.body(key), problem):
                 attempt -= counted
             else:
-                kind = "refused"
-        if kind == "refused" or attempt >= self._config.max_attempts or not now:
+                most = 2  # what is wrong with it nobody knows
+        if kind == "refused" or attempt >= min(most, self._config.max_attempts) or not now:
             failure: Any = kind if kind == "refused" else "transient"
             self.answer(ChatReply(key, error=problem.reason, failure=failure))
             return
@@ -205,7 +206,6 @@ class Outbox:
         """Reserve and write a line; False where a cap is in the way for now."""
         key, batch = ask.content_key, self._config.batch
         body = self._connection.body(ask.request)
-        body |= body.pop("extra_body", None) or {}
         line = request_line(key, body)
         if len(line) > batch.max_bytes:
             reason = (

@@ -11,6 +11,7 @@ from typing import Any
 from lavis.common.errors import ConfigError
 from lavis.common.registry import llms
 from lavis.llm.base import Ask, Backend, ChatReply, ChatRequest, content_key
+from lavis.llm.breaker import Breaker
 from lavis.llm.budget import Account, BudgetReached, Ledger, Totals
 from lavis.llm.config import LlmConfig
 from lavis.llm.desk import Desk
@@ -33,10 +34,13 @@ class ChatClient:
         cached: replies of this process that were taken from the store.
     """
 
-    def __init__(self, backend: Backend, desk: Desk, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, backend: Backend, desk: Desk, identity: Mapping[str, Any], failure_limit: int = 10
+    ) -> None:
         self._backend, self._desk = backend, desk
         self.identity = dict(identity)
         self.cached = 0
+        self._breaker = Breaker(failure_limit)
 
     def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
         """Yield a reply for each request, as they come, with the request's own `key`.
@@ -64,7 +68,12 @@ class ChatClient:
                 yield from self._start(request, waiting)
             if not waiting:
                 continue
-            for reply in self._backend.collect():
+            replies = self._backend.collect()
+            reason = self._breaker.judge(replies)
+            if reason and stop is None:
+                stop, more = EndpointStopped(f"llm: {reason}"), False
+                self._halt()
+            for reply in replies:
                 names = waiting.pop(reply.key, [])
                 if reply.failure == "budget":
                     stop, more = stop or BudgetReached(reply.error), False
@@ -74,6 +83,11 @@ class ChatClient:
                     yield from (reply.named(name) for name in names)
         if stop is not None:
             raise stop
+
+    def _halt(self) -> None:
+        halt = getattr(self._backend, "halt", None)  # a plug-in's backend need not have it
+        if halt is not None:
+            halt()
 
     def totals(self) -> Totals:
         """Return what the output folder spent over all starts, and what is reserved."""
@@ -88,9 +102,11 @@ class ChatClient:
         return self._desk.ledger.reserved()
 
     def close(self) -> None:
-        """Wait for replies on their way, then let go of everything."""
-        self._backend.close()
-        self._desk.ledger.close()
+        """Drop what is on its way, which counts at the most it can cost, and let go of the rest."""
+        try:
+            self._backend.close()
+        finally:
+            self._desk.ledger.close()
 
     def __enter__(self) -> ChatClient:
         return self
@@ -138,4 +154,4 @@ def build_client(config: LlmConfig, folder: str | Path, ledger: Ledger | None = 
         if ledger is None:
             shared.close()
         raise
-    return ChatClient(backend, desk, config.identity)
+    return ChatClient(backend, desk, config.identity, config.failure_limit)

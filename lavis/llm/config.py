@@ -7,6 +7,7 @@ dataclass checks the rest. `LlmSettings` is the type to use for such a field.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from typing import Annotated, Any, Literal
@@ -21,85 +22,16 @@ from lavis.common.content import content_digest
 from lavis.common.errors import ConfigError
 from lavis.common.refusals import REFUSALS, brief
 from lavis.llm.address import OPENAI_URL, check_url, normal_url
+from lavis.llm.limits_config import BatchConfig, CapsConfig, Price
 from lavis.llm.picture_tokens import PictureTokensConfig
 
+MOST_SECONDS = 1e6
 DEFAULT_CACHE = "~/.cache/lavis/llm"
 # Of a request's body, set from a request or from options of their own.
 OWN_FIELDS = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed"}
     | {"response_format", "n", "stream"}
 )
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class CapsConfig:
-    """Hard limits of one output folder; None for no limit.
-
-    They hold for all requests of a run together, over all of its starts, whichever stage or client
-    sends them; where clients of a run name different ones, the strictest holds for all.
-
-    Attributes:
-        max_requests: requests sent, attempts that failed included.
-        max_tokens: of prompts and replies.
-        max_cost: money, in the currency of `prices`.
-    """
-
-    max_requests: int | None = None
-    max_tokens: int | None = None
-    max_cost: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_requests", "max_tokens", "max_cost"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"{name} is {value}; use a number from 0, or null for no limit")
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Price:
-    """Money for a million tokens.
-
-    Attributes:
-        input: of the prompt.
-        output: of the reply.
-    """
-
-    input: float
-    output: float
-
-    def __post_init__(self) -> None:
-        if self.input < 0 or self.output < 0:
-            raise ConfigError("input and output prices cannot be negative")
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class BatchConfig:
-    """How the Batch API is used.
-
-    Attributes:
-        max_requests: of one file; servers take 50,000 at most.
-        max_bytes: of one file, and so of one request; OpenAI, Azure and Groq take 200 MB, Together
-            100 MB.
-        max_jobs: files at the server at once.
-        poll_seconds: between looks at a job.
-        completion_window: what the server is asked for.
-        price_factor: price of a batched token against a plain one.
-    """
-
-    max_requests: int = 50_000
-    max_bytes: int = 100_000_000
-    max_jobs: int = 4
-    poll_seconds: float = 30.0
-    completion_window: str = "24h"
-    price_factor: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.max_requests <= 50_000:
-            raise ConfigError(f"max_requests is {self.max_requests}; a batch file takes 1 to 50000")
-        if self.max_bytes > 200_000_000:
-            raise ConfigError(f"max_bytes is {self.max_bytes}; a batch file takes up to 200000000")
-        if self.max_bytes < 1 or self.max_jobs < 1 or self.poll_seconds <= 0:
-            raise ConfigError("max_bytes, max_jobs and poll_seconds must be positive")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -115,6 +47,7 @@ class LlmConfig:
         tokenizer: folder or name of a transformers tokenizer, for better estimates.
         image_tokens: estimate for one picture in a prompt where no rule is known.
         picture_tokens: the provider's rule for pictures in a prompt.
+        max_alike_failures: requests in a row that fail for one reason before the run stops.
     """
 
     backend: str
@@ -126,6 +59,7 @@ class LlmConfig:
     tokenizer: str | None = None
     image_tokens: int = 1105
     picture_tokens: PictureTokensConfig = PictureTokensConfig()
+    max_alike_failures: int = 10
 
     def __post_init__(self) -> None:
         if self.chars_per_token <= 0:
@@ -135,6 +69,11 @@ class LlmConfig:
                 f"caps.max_cost needs the price of {self.model!r}: set "
                 f'prices={{"{self.model}": {{input: ..., output: ...}}}} for a million tokens'
             )
+
+    @property
+    def failure_limit(self) -> int:
+        """Return how many failures alike stop a run."""
+        return self.max_alike_failures
 
     @property
     def price(self) -> Price | None:
@@ -185,10 +124,12 @@ class OpenAIConfig(LlmConfig):
         concurrency: requests on their way at once.
         rpm: requests a minute, spread evenly; None for no limit.
         tpm: tokens a minute, prompts and replies.
-        timeout: seconds for one attempt.
+        timeout: seconds for one attempt, from its first byte to its last.
         max_attempts: times a request is sent before it is given up until the next start.
         min_retry_wait: seconds before the second attempt; doubled for each further one.
         max_retry_wait: most seconds between attempts, unless the server asks for more.
+        max_server_wait: most seconds that a server may ask to wait; for longer ones the run stops
+            and says when to go on.
         mode: `sync`, or `batch` for the Batch API.
         structured: `auto` asks for a JSON schema, then plain JSON, then nothing, as the server
             takes it; `off` never asks.
@@ -210,6 +151,7 @@ class OpenAIConfig(LlmConfig):
     max_attempts: int = 6
     min_retry_wait: float = 0.5
     max_retry_wait: float = 60.0
+    max_server_wait: float = 600.0
     mode: Literal["sync", "batch"] = "sync"
     batch: BatchConfig = BatchConfig()
     structured: Literal["auto", "off"] = "auto"
@@ -229,12 +171,22 @@ class OpenAIConfig(LlmConfig):
         if self.base_url is not None:
             check_url(self.base_url)
         self._check_extras()
-        for name in ("concurrency", "max_attempts", "timeout", "min_retry_wait", "max_retry_wait"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in (
+            *("concurrency", "max_attempts", "timeout"),
+            *("min_retry_wait", "max_retry_wait", "max_server_wait"),
+        ):
+            value = getattr(self, name)
+            if not 0 < value <= MOST_SECONDS:
+                raise ConfigError(f"{name} is {value}; it must be positive")
         for name in ("rpm", "tpm"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; null for no limit")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value}; it must be positive, or null for no limit")
+
+    @property
+    def failure_limit(self) -> int:
+        """Return how many failures alike stop a run: what is asked at once fails at once."""
+        return max(self.max_alike_failures, self.concurrency)
 
     def _check_extras(self) -> None:
         if self.server is not None and not self.server.strip():

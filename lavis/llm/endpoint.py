@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import count
@@ -17,14 +18,19 @@ from typing import Any, ClassVar
 
 from lavis.common.registry import llms
 from lavis.llm.base import Ask, Backend, ChatReply
+from lavis.llm.breaker import Streak
 from lavis.llm.budget import BudgetReached
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.desk import Desk
 from lavis.llm.failures import Problem
 from lavis.llm.limiter import RateLimiter
+from lavis.llm.transport import Dropped
 from lavis.llm.wire import Connection
 
 logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 0.5  # at the end, for replies that are nearly here
+SAID_SECONDS = 5.0  # of a wait that is worth a line
 
 
 @llms.register("openai")
@@ -42,6 +48,8 @@ class OpenAIBackend:
     def __init__(self, config: OpenAIConfig, desk: Desk) -> None:
         self._config, self._desk = config, desk
         self._connection = Connection(config)
+        self._transport = self._connection.transport()
+        self._streak = Streak(config.failure_limit)
         self._limiter = RateLimiter(config.rpm, config.tpm)
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="llm")
@@ -67,15 +75,23 @@ class OpenAIBackend:
         done, self._futures = wait(self._futures, return_when=FIRST_COMPLETED)
         return [future.result() for future in done]
 
-    def close(self) -> None:
-        """Wait for replies on their way, which are paid for, and drop what was not sent."""
+    def halt(self) -> None:
+        """Send nothing more and try nothing again; what is on its way still comes."""
         self._stop.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def close(self) -> None:
+        """Drop what is on its way, after a moment's grace for what is paid for, and let go."""
+        self._stop.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        working = [future for future in self._futures if not future.cancelled()]
+        wait(working, timeout=GRACE_SECONDS)
+        self._transport.close()
+        wait(working, timeout=GRACE_SECONDS)  # they settle what they had reserved
         self._connection.sdk.close()
 
     def _work(self, ask: Ask) -> ChatReply:
         """Send a request until there is a reply, or a reason to give up."""
-        reason, attempt = "stopped", 0
+        reason, attempt = "stopped: before it was sent", 0
         while not self._stop.is_set():
             try:
                 outcome = self._attempt(ask)
@@ -84,7 +100,9 @@ class OpenAIBackend:
             if outcome is None:
                 break
             if isinstance(outcome, ChatReply):
+                self._streak.succeeded()
                 return outcome
+            outcome = self._bounded(outcome)
             reason = outcome.reason
             if outcome.kind == "refused" or outcome.ends_run:
                 kind: Any = outcome.kind
@@ -93,7 +111,8 @@ class OpenAIBackend:
                 return ChatReply(ask.content_key, error=reason, failure=kind)
             if outcome.kind == "transient":  # `simplify` goes on at once, with less
                 attempt += 1
-                if attempt == self._config.max_attempts:
+                most = min(self._config.max_attempts, outcome.most_attempts or attempt + 1)
+                if self._streak.failed(outcome) or attempt >= most:
                     break
                 self._wait(outcome, attempt)
         return ChatReply(ask.content_key, error=reason, failure="transient")
@@ -110,31 +129,50 @@ class OpenAIBackend:
         body = self._connection.body(request)
         outcome: ChatReply | Problem
         try:
-            raw = self._connection.sdk.chat.completions.with_raw_response.create(
-                model=body["model"],
-                messages=body["messages"],
-                extra_body={k: v for k, v in body.items() if k not in ("model", "messages")},
-            )
-            outcome = self._connection.read(ask.content_key, raw.http_response.text)
+            outcome = self._connection.read(ask.content_key, self._transport.send(body))
+        except Dropped:
+            outcome = Problem("transient", "stopped: while it was on its way", cost="unknown")
         except Exception as error:
             if not self._connection.failed(error):
                 raise
-            outcome = self._connection.problem_of(error)
+            outcome = self._connection.problem_of(error, body)
         if isinstance(outcome, Problem):
-            if outcome.kind == "simplify" and not self._connection.simplify(body):
-                outcome = replace(outcome, kind="refused")
+            if outcome.kind == "simplify" and not self._connection.simplify(body, outcome):
+                outcome = replace(outcome, kind="transient", most_attempts=2)
             self._desk.failed(name, outcome)
             return outcome
         reply = self._desk.finish(ask.content_key, outcome, request, name)
         self._limiter.correct(reply.prompt_tokens + reply.completion_tokens - expected)
         return reply
 
+    def _bounded(self, problem: Problem) -> Problem:
+        """Return a problem that stops the run where the server asks for too long a wait."""
+        seconds, most = problem.retry_after or 0.0, self._config.max_server_wait
+        if problem.kind != "transient" or seconds <= most:
+            return problem
+        again = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + seconds))
+        reason = (
+            f"wait: the server asks for one of {duration(seconds)}, longer than "
+            f"llm.max_server_wait ({duration(most)}); give the same command again from {again} "
+            f"on: {problem.reason}"
+        )
+        return replace(problem, kind="stopped", reason=reason)
+
     def _wait(self, problem: Problem, attempt: int) -> None:
         """Wait before the next attempt: as the server asks, else longer each time, with jitter."""
         low, high = self._config.min_retry_wait, self._config.max_retry_wait
-        seconds = min(high, low * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+        seconds = min(high, low * 2 ** min(attempt - 1, 60)) * random.uniform(0.5, 1.0)
+        level = logging.INFO
         if problem.retry_after is not None:
-            self._limiter.pause(problem.retry_after)  # for every thread
+            if self._limiter.pause(problem.retry_after) and problem.retry_after >= SAID_SECONDS:
+                level = logging.WARNING  # once for all threads
             seconds = problem.retry_after + random.uniform(0, min(1.0, low))
-        logger.info("%s; trying again in %.1f s", problem.reason, seconds)
+        logger.log(level, "%s; waiting %s for the server", problem.reason, duration(seconds))
         self._stop.wait(seconds)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: `0.5 s`, `90 s`, `24 h`."""
+    if seconds < 600:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

@@ -41,7 +41,14 @@ class RateLimiter:
         with self._lock:
             self._next_token += tokens * self._seconds_a_token
 
-    def pause(self, seconds: float) -> None:
-        """Start nothing for some seconds: the server said so."""
+    def pause(self, seconds: float) -> bool:
+        """Start nothing for some seconds: the server said so.
+
+        Returns:
+            Whether that is news: no other thread was told of about as long a wait.
+        """
         with self._lock:
-            self._paused_until = max(self._paused_until, self._clock() + seconds)
+            until = self._clock() + seconds
+            is_news = until > self._paused_until + 1.0
+            self._paused_until = max(self._paused_until, until)
+        return is_news

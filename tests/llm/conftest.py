@@ -44,6 +44,7 @@ class ChatServer(ThreadingHTTPServer):
         self.files, self.batches, self.log = {}, {}, []
         self.script = BatchScript()
         self.on_batch = None
+        self.dribble = ""  # `headers` or `body` come a byte per 0.2 s
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -176,7 +177,20 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self, status, body, headers=()):
         self.send_bytes(status, json.dumps(body).encode(), headers)
 
+    def trickle(self, data):
+        for place in range(len(data)):
+            self.wfile.write(data[place : place + 1])
+            self.wfile.flush()
+            time.sleep(0.2)
+
     def send_bytes(self, status, data, headers=()):
+        if self.server.dribble:
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n"
+            if self.server.dribble == "body":
+                self.wfile.write(head + b"\r\n")
+                head = b" " * 1000
+            self.close_connection = True
+            return self.trickle(head)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         for name, value in dict(headers).items():

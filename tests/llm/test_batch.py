@@ -64,10 +64,10 @@ def test_lines_that_fail_or_never_come_back_are_queued_again(serve, batched, tmp
     server = serve(answer)
     replies = complete(batched(server), tmp_path, map(ask, ("fine", "busy", "lost", "bad")))
     assert [replies[k].text for k in ("fine", "busy", "lost")] == ["ok"] * 3
-    assert replies["bad"].failure == "refused" and "no such thing" in replies["bad"].error
-    assert server.asked == {'"fine"': 1, '"busy"': 2, '"lost"': 2, '"bad"': 1}
+    assert replies["bad"].failure == "transient" and "no such thing" in replies["bad"].error
+    assert server.asked == {'"fine"': 1, '"busy"': 2, '"lost"': 2, '"bad"': 2}
     # `lost` was not done the first time, as the server counts.
-    assert len(server.batches) == 2 and read_totals(tmp_path).requests == 5
+    assert len(server.batches) == 2 and read_totals(tmp_path).requests == 6
 
 
 def test_caps_hold_for_what_is_inside_files(serve, batched, tmp_path):

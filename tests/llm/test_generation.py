@@ -88,7 +88,7 @@ def test_a_hostile_server_costs_nothing_but_its_own_replies(serve, job, tmp_path
         "content filter": 1,
         "unknown region id": 1,
         "refusal": 1,
-        "the server refused the request": 1,
+        "too long": 1,
         "more items than asked for": 1,
     }
     assert summary["repaired_by_reason"] == {"malformed reply": 1}

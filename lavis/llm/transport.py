@@ -1,0 +1,94 @@
+"""Attempts on one event loop in a thread of its own: each ends in its time, or when it is dropped.
+
+A timeout of the HTTP library counts from one byte to the next, so that a server that dribbles holds
+a request for ever, and a blocked read cannot be ended from outside. A task of a loop can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from lavis.llm.network_errors import CONNECT_SECONDS
+
+CLOSE_SECONDS = 0.3  # for what is dropped to end, and for connections to close
+
+
+class Dropped(Exception):
+    """The transport was closed while the attempt was on its way."""
+
+
+class Transport:
+    """Sends bodies of chat requests, any number at a time, from any thread.
+
+    Args:
+        client: `AsyncOpenAI`, of which this is the only user.
+        seconds: of a whole attempt, from its first byte to its last.
+    """
+
+    def __init__(self, client: Any, seconds: float) -> None:
+        self._client, self._seconds = client, seconds
+        self._loop = asyncio.new_event_loop()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="llm-transport", daemon=True)
+        self._thread.start()
+
+    def send(self, body: Mapping[str, Any]) -> str:
+        """Return the text of a good answer; waits for it.
+
+        Raises:
+            Dropped: `close` was called.
+            asyncio.TimeoutError: the whole of it took too long.
+            openai.OpenAIError: as the SDK raises them.
+        """
+        if self._closed.is_set():
+            raise Dropped
+        sending = asyncio.run_coroutine_threadsafe(self._send(body), self._loop)
+        try:
+            return sending.result()
+        except concurrent.futures.CancelledError:
+            raise Dropped from None
+
+    def close(self) -> None:
+        """Drop what is on its way, and the connections; takes a second at most."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._loop.call_soon_threadsafe(self._loop.create_task, self._end())
+        self._thread.join(4 * CLOSE_SECONDS)
+
+    async def _send(self, body: Mapping[str, Any]) -> str:
+        rest = {name: value for name, value in body.items() if name not in ("model", "messages")}
+        asking = self._client.chat.completions.with_raw_response.create(
+            model=body["model"], messages=body["messages"], extra_body=rest
+        )
+        answer = await asyncio.wait_for(asking, self._seconds)
+        return answer.http_response.text
+
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+        with contextlib.suppress(Exception):  # one that does not close ends with the process
+            await asyncio.wait_for(self._client.close(), CLOSE_SECONDS)
+        self._loop.stop()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+
+def attempt_timeout(seconds: float) -> Any:
+    """Return the SDK's own time limits for attempts of `seconds`: connecting must be quicker."""
+    import openai
+
+    return openai.Timeout(seconds, connect=min(CONNECT_SECONDS, 0.9 * seconds))
