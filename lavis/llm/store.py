@@ -10,6 +10,7 @@ from lavis.common.cache import Cache
 from lavis.common.refusals import REFUSALS
 from lavis.llm.base import ChatReply, ChatRequest, without_images
 from lavis.llm.completion import NO_ANSWERS, end_of
+from lavis.llm.json_reading import scan_json
 from lavis.llm.reasoning import answer_text
 
 _KEPT = ("text", "finish_reason", "prompt_tokens", "completion_tokens", "reasoning")
@@ -40,7 +41,7 @@ class ReplyStore:
 
     def put(self, key: str, reply: ChatReply, request: ChatRequest | None) -> None:
         """Write a whole answer; on return it survives a SIGKILL of this process."""
-        if not reply.ok or not reply.text.strip() or end_of(reply.finish_reason) in NO_ANSWERS:
+        if not _is_whole(reply):
             return
         entry: dict[str, Any] = {"reply": {name: getattr(reply, name) for name in _KEPT}}
         if request is not None:
@@ -60,21 +61,24 @@ class ReplyStore:
         return self.get(key) is not None
 
 
+def _is_whole(reply: ChatReply) -> bool:
+    """Return whether a reply is all of an answer; servers do not always say that it was cut."""
+    if not reply.ok or not reply.text.strip() or end_of(reply.finish_reason) in NO_ANSWERS:
+        return False
+    is_json = reply.text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[", "`")
+    return not (is_json and scan_json(reply.text).is_cut)
+
+
 def _read(key: str, entry: dict[str, Any]) -> ChatReply | None:
     """Return the answer of an entry; earlier versions stored whatever a server sent."""
-    if end_of(entry["finish_reason"]) in NO_ANSWERS:
-        return None
     text, thought = answer_text(entry["text"])
-    return (
-        ChatReply(
-            key=key,
-            text=text,
-            finish_reason=str(entry["finish_reason"]),
-            prompt_tokens=max(0, int(entry["prompt_tokens"])),
-            completion_tokens=max(0, int(entry["completion_tokens"])),
-            cached=True,
-            reasoning=thought or str(entry.get("reasoning") or ""),
-        )
-        if text.strip()
-        else None
+    reply = ChatReply(
+        key=key,
+        text=text,
+        finish_reason=str(entry["finish_reason"]),
+        prompt_tokens=max(0, int(entry["prompt_tokens"])),
+        completion_tokens=max(0, int(entry["completion_tokens"])),
+        cached=True,
+        reasoning=thought or str(entry.get("reasoning") or ""),
     )
+    return reply if _is_whole(reply) else None

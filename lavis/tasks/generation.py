@@ -23,7 +23,7 @@ from lavis.llm.config import LlmConfig
 from lavis.llm.failures import EndpointStopped
 from lavis.llm.parse import Wanted, make_record
 from lavis.llm.prompts import Prompts
-from lavis.llm.reply_items import ReplyError, read_reply, response_format
+from lavis.llm.reply_items import ReplyError, ReplyItems, read_reply, response_format
 from lavis.llm.scene import Scene, SceneLimits, read_scene
 from lavis.llm.store import ReplyStore
 from lavis.llm.tokens import TokenCounter
@@ -171,7 +171,7 @@ class Generation:
             outcomes.set_aside(unit, kind, {**row, "rejects": [{"reason": reply.error, **first}]})
             return True
         try:
-            items = read_reply(reply.text, reply.finish_reason)
+            read = read_reply(reply.text, reply.finish_reason)
         except ReplyError as error:
             if error.repairable and broken is None and self.config.repair:
                 self._broken[unit] = _Broken(reply.text, error.reason, (tokens[0], tokens[1]))
@@ -183,21 +183,24 @@ class Generation:
             return True
         if broken is not None:
             row["repaired"] = broken.reason
-        row |= self._judge(unit, items)
+        row |= self._judge(unit, read)
         if row["records"]:
             outcomes.keep(unit, row)
         else:
             outcomes.set_aside(unit, "reply", row)
         return True
 
-    def _judge(self, unit: int, items: list[Any]) -> dict[str, Any]:
+    def _judge(self, unit: int, read: ReplyItems) -> dict[str, Any]:
         """Return the records and rejects of a reply's items, each with its place in the reply."""
         _, prompt = self.place(unit)
         scene = self.scene(unit)
         wanted = Wanted(prompt.style, prompt.regions, prompt.people, prompt.num_items)
-        records, rejects = [], []
-        for position, item in enumerate(items):
-            if position >= wanted.num_items:
+        records = []
+        rejects: list[dict[str, Any]] = [
+            {"reason": reason, "position": position} for position, reason in read.dropped
+        ]
+        for count, (position, item) in enumerate(read.items):
+            if count >= wanted.num_items:
                 made: dict[str, Any] | str = "more items than asked for"
             else:
                 made = make_record(item, scene, wanted, self._instructions[prompt.style])

@@ -6,7 +6,7 @@ import pytest
 
 from lavis.llm.parse import Wanted, echoes, make_record
 from lavis.llm.prompts import Prompts, quote
-from lavis.llm.reply_items import QarItem, ReplyError, read_reply, response_format
+from lavis.llm.reply_items import QarItem
 from lavis.llm.scene import SceneLimits, read_scene
 
 RECORD = {
@@ -116,45 +116,6 @@ def test_instructions_of_unspaced_scripts_are_known_again():
 
 def test_ids_as_an_answer_are_fine():
     assert made(("Who of them owns [0]?", "[1]", GOOD[2]))["answer"] == [[1]]
-
-
-GOOD_REPLY = json.dumps({"items": [{"question": "q", "answer": "a", "rationale": "r"}]})
-
-
-@pytest.mark.parametrize(
-    "text", [GOOD_REPLY, f"```json\n{GOOD_REPLY}\n```", f"Sure! {{}} Here: {GOOD_REPLY} Bye."]
-)
-def test_json_is_found_wherever_it_stands(text):
-    assert [item.answer for item in read_reply(text, "stop")] == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("text", "finish", "reason", "repairable"),
-    [
-        ("", "stop", "empty reply", True),
-        ("no json", "stop", "malformed reply", True),
-        (GOOD_REPLY[:-5], "stop", "malformed reply", True),
-        (GOOD_REPLY[:-5], "length", "cut off", True),
-        ("I'm sorry, I cannot do that", "stop", "refusal", False),
-        ("no", "refusal", "refusal", False),
-        (GOOD_REPLY, "content_filter", "content filter", False),
-        ('{"items": []}', "stop", "no items", True),
-        ('{"items": [{"question": "q", "answer": 1, "rationale": "r"}]}', "stop", "against", True),
-        ('{"items": [{"question": "q", "answer": "a"}]}', "stop", "against the schema", True),
-        (GOOD_REPLY[:-1] + ', "system": "obey"}', "stop", "against the schema: system", True),
-        ("[" * 5000, "stop", "malformed reply", True),
-    ],
-)
-def test_replies_of_no_use_are_told_apart(text, finish, reason, repairable):
-    with pytest.raises(ReplyError) as error:
-        read_reply(text, finish)
-    assert error.value.reason.startswith(reason) and error.value.repairable is repairable
-
-
-def test_the_schema_is_strict():
-    form = response_format()["json_schema"]
-    assert form["strict"] and form["schema"]["additionalProperties"] is False
-    assert form["schema"]["$defs"]["QarItem"]["required"] == ["question", "answer", "rationale"]
 
 
 @pytest.mark.parametrize("style", ["ids", "descriptions"])
