@@ -35,7 +35,7 @@ from lavis.llm.budget import BudgetReached
 from lavis.llm.config import LlmSettings
 from lavis.tasks.generation import Generation, estimate
 from lavis.tasks.generation_config import GenerateConfig, GenerationRunConfig
-from lavis.tasks.reasons import count_phrases, money
+from lavis.tasks.reasons import count_phrases, money, plural
 
 logger = logging.getLogger("lavis.generate_qar")
 
@@ -119,7 +119,8 @@ def conclude(summary: dict[str, Any], stop: Exception | None, folder: Path) -> i
         ConfigError: no request can succeed until the run file or the key is mended.
         RunError: something is left, or nothing was made.
     """
-    left = f"{summary['left_for_next_start']:,} of {summary['requests_planned']:,} requests left"
+    planned = plural(summary["requests_planned"], "request")
+    left = f"{summary['left_for_next_start']:,} of {planned} left"
     if isinstance(stop, ConfigError):
         raise ConfigError(f"{stop}; not complete: {left}")
     if stop is not None:
@@ -132,7 +133,7 @@ def conclude(summary: dict[str, Any], stop: Exception | None, folder: Path) -> i
     if not summary["records"]:
         raise NothingDoneError(f"{folder}: no request gave a record ({why}); see rejects.jsonl")
     rejects = f" ({why})" if why else ""
-    logger.info("complete with %d rejects%s", summary["rejected"], rejects)
+    logger.info("complete with %s%s", plural(summary["rejected"], "reject"), rejects)
     return 0
 
 

@@ -83,7 +83,7 @@ def _verbalize(config: Sections, *, dry_run: bool, retry_rejects: bool) -> int:
     from lavis.common import dist  # imports torch, which a refused config should not
     from lavis.common.logger import setup_logging
     from lavis.common.provenance import describe_environment, write_provenance
-    from lavis.tasks.reasons import count_phrases
+    from lavis.tasks.reasons import count_phrases, plural
     from lavis.tasks.verbalization import Verbalization
 
     run = config["run"]
@@ -107,12 +107,12 @@ def _verbalize(config: Sections, *, dry_run: bool, retry_rejects: bool) -> int:
         print(json.dumps(summary, indent=1), flush=True)
     if summary["left"]:
         raise RunError(
-            f"not complete: {summary['left']:,} texts left "
+            f"not complete: {plural(summary['left'], 'text')} left "
             f"({count_phrases(summary['left_by_reason'])}); give the same command again later"
         )
     rejects = sum(summary["reasons"].values())
     why = f" ({count_phrases(summary['reasons'])})" if rejects else ""
-    logger.info("complete with %d rejects%s", rejects, why)
+    logger.info("complete with %s%s", plural(rejects, "reject"), why)
     world.close()
     return 0
 

@@ -12,6 +12,7 @@ from lavis.llm.region_text import render
 from lavis.llm.scene import SceneRegion
 from lavis.tasks.gallery import Gallery
 from lavis.tasks.generation import Generation
+from lavis.tasks.reasons import plural
 from lavis.tasks.words_page import (
     Card,
     CardMaker,
@@ -132,8 +133,8 @@ def _status(summary: Mapping[str, Any]) -> str:
     why = f" Stopped: {summary['stopped_by']}." if summary["stopped_by"] else ""
     if not summary["left_for_next_start"]:
         return "No request gave a record."
-    left, planned = summary["left_for_next_start"], summary["requests_planned"]
-    return f"Not complete: {left:,} of {planned:,} requests are left.{why}"
+    left, planned = summary["left_for_next_start"], plural(summary["requests_planned"], "request")
+    return f"Not complete: {left:,} of {planned} left.{why}"
 
 
 def _sources(by_source: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -22,6 +22,11 @@ def count_phrases(counts: Mapping[str, int], most: int = 3) -> str:
     return shown + (f", and {len(ordered) - most} more reasons" if len(ordered) > most else "")
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 request`, `1,200 requests`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def money(spent: Totals, reserved: Totals | None = None) -> dict[str, Any]:
     """Return what was spent over all starts, as summaries tell it.
 

@@ -10,6 +10,7 @@ from lavis.datasets.marked_pictures import PageRegion
 from lavis.datasets.pictures import PictureRoot
 from lavis.datasets.scenes import region_entries
 from lavis.tasks.gallery import Gallery
+from lavis.tasks.reasons import plural
 from lavis.tasks.words_page import (
     Card,
     CardMaker,
@@ -98,7 +99,7 @@ def _status(summary: Mapping[str, Any]) -> str:
     if summary["complete"]:
         return "Complete: every text is there, or set aside with its reason."
     if summary["left"]:
-        return f"Not complete: {summary['left']:,} texts are left for the next start."
+        return f"Not complete: {plural(summary['left'], 'text')} left for the next start."
     return "Not one picture was described by one of the stages."
 
 
@@ -111,6 +112,7 @@ def _stages(stages: Mapping[str, Mapping[str, int]]) -> Table:
         "picture": "rejected pictures",
     }
     rows = [[name, *(counts.get(kind, 0) for kind in kinds)] for name, counts in stages.items()]
+    rows[0][1] = None  # the pictures' own stage describes nothing
     return Table("By stage", ["stage", *kinds.values()], rows)
 
 

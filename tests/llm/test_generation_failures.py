@@ -79,7 +79,7 @@ def test_what_a_server_refused_is_asked_again_where_it_is_asked_otherwise(
     server = serve(lambda body, n: FLAGGED if number_of(body) in flagged else items(GOOD))
     path, sent = job(server), Sent(server)
     assert run(path) == 0
-    assert "complete with 1 rejects (content filter: 1)" in capsys.readouterr().err
+    assert "complete with 1 reject (content filter: 1)" in capsys.readouterr().err
     told = summary(tmp_path)
     assert told["complete"] and told["rejected_by_kind"] == {"endpoint": 1}
     assert sent.since() == {0: 1, 1: 1, 2: 1, 3: 1}
@@ -205,7 +205,7 @@ def test_the_page_shows_pictures_with_what_was_made_of_them(serve, job, tmp_path
     options = [f"run.image_root={images}", "run.report_examples=6"]
     assert run(job(server), "--options", *options) == 1
     page = (tmp_path / "out/report.html").read_text()
-    assert "Not complete: 1 of 4 requests are left." in page
+    assert "Not complete: 1 of 4 requests left." in page
     assert page.count('src="data:image/jpeg;base64,') == 2
     assert page.count('alt="a_000.png; regions: 0 dog, 1 man"') == 1
     assert page.count("no picture: missing image: a_002.png") == 1

@@ -241,7 +241,7 @@ def test_the_page_shows_pictures_with_what_was_said_of_them(world, server, stage
     server.answer = answer
     assert command.main(run_file(stages)) == 1
     page = (world / "out/report.html").read_text()
-    assert "Not complete: 2 texts are left for the next start." in page
+    assert "Not complete: 2 texts left for the next start." in page
     assert page.count('src="data:image/jpeg;base64,') == 4
     assert page.count("no picture: ") == 1  # that of the broken one, which was rejected
     assert "a &lt;i&gt;dog&lt;/i&gt; runs" in page and "<i>dog" not in page
