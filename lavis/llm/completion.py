@@ -16,6 +16,7 @@ from lavis.common.refusals import REFUSALS, finite
 from lavis.llm.base import ChatReply
 from lavis.llm.failures import Problem
 from lavis.llm.reasoning import answer_text
+from lavis.llm.usage import read_usage, rough_tokens
 
 # Words for the end by what they mean: OpenAI, Azure, vLLM, SGLang, TGI, llama.cpp, Ollama, Mistral
 # (model_length), Anthropic, Gemini, Bedrock, Zhipu (sensitive, network_error), DeepSeek
@@ -64,8 +65,9 @@ def read_completion(
             answer = answer[0]
         if not isinstance(answer, dict):
             raise TypeError("an object was expected")
-        usage = usage_of(answer)
         outcome = _read(answer, judge)
+        texts = () if isinstance(outcome, Problem) else outcome[:2]
+        usage = read_usage(answer.get("usage"), sum(map(rough_tokens, texts)))
     except REFUSALS:
         return Problem("transient", _malformed(hide(text)), cost="unknown")
     if isinstance(outcome, Problem):
@@ -102,21 +104,6 @@ def end_of(word: Any) -> str:
         return "stop"
     plain = str(word).strip().rpartition(".")[2].lower().replace("-", "_").replace(" ", "_")
     return _ENDS.get(plain, plain or "stop")
-
-
-def usage_of(answer: dict[str, Any]) -> tuple[int, int] | None:
-    """Return the tokens of prompt and completion that a server counted; None where it did not."""
-    usage = answer.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    counts = []
-    for names in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")):
-        values = (finite(usage.get(name)) for name in names)
-        counts.append(next((int(value) for value in values if value is not None), None))
-    prompt, completion = counts
-    if prompt is None and completion is None:
-        return None
-    return max(0, prompt or 0), max(0, completion or 0)
 
 
 def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, str, str]:

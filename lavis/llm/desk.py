@@ -10,6 +10,7 @@ from lavis.llm.budget import Account
 from lavis.llm.failures import Problem
 from lavis.llm.store import ReplyStore
 from lavis.llm.tokens import TokenCounter
+from lavis.llm.usage import rough_tokens
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,8 @@ class Desk:
             request: where it is still at hand.
             reservation: name in the ledger.
         """
-        counts = (
-            reply.prompt_tokens,
-            reply.completion_tokens or self.counter.text(reply.reasoning + reply.text),
-        )
+        written = reply.completion_tokens or rough_tokens(reply.reasoning + reply.text)
+        counts = reply.prompt_tokens, written
         prompt, completion = self.ledger.counted(reservation, *counts)
         if not prompt and request is not None:
             prompt = self.counter.estimate(request)

@@ -122,7 +122,9 @@ class OpenAIBackend:
         ledger, request = self._desk.ledger, ask.request
         expected = self._desk.counter.estimate(request) + request.max_tokens
         name = f"{ask.content_key}#{next(self._names)}"
-        ledger.reserve(name, self._desk.counter.bound(request), request.max_tokens)
+        bound = self._desk.counter.bound(request)
+        if not ledger.reserve(name, bound, request.max_tokens, stop=self._stop):
+            return None
         if not self._limiter.acquire(expected, self._stop):
             ledger.cancel(name)
             return None

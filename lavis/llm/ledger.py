@@ -22,7 +22,6 @@ from lavis.llm.ledger_file import (
     LedgerState,
     Reservation,
     Totals,
-    add_up,
     is_kept,
     scoped,
     unscoped,
@@ -94,7 +93,9 @@ class Ledger:
     def reserved(self) -> Totals:
         """Return what is set aside for requests on their way."""
         with self.changed:
-            return add_up(Totals(), (item.amount for item in self.state.waiting.values()))
+            if not self.state.waiting:
+                return Totals()
+            return self._running.plus(self.state.spent, -1)
 
     def close(self) -> None:
         """Bring everything to the disk and let other processes in."""

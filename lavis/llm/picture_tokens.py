@@ -26,6 +26,7 @@ from lavis.common.errors import ConfigError
 
 Rule = Literal["flat", "openai_tiles", "openai_patches", "gemini_tiles", "anthropic", "qwen_vl"]
 _HEADER = 1 << 16  # characters of a data URL that hold the size of nearly every picture
+_UNSEEN = (2048, 2048)  # pixels of a picture whose size cannot be read
 LOW_EDGE = 512  # pixels of a picture sent with `detail: low`
 
 
@@ -112,7 +113,7 @@ class PictureTokens:
             self._rule: Rule = known.rule if known else "flat"
         else:
             self._rule = config.rule
-            if known is None or known.rule != config.rule:
+            if known is None or known.rule != config.rule or config.rule == "flat":
                 known = _plain(config.rule)
         known = known or _Known("", "flat")
         self._base = known.base if config.base is None else config.base
@@ -125,12 +126,11 @@ class PictureTokens:
         self.label = f"{self._rule} {numbers}"
 
     def of_part(self, part: Mapping[str, Any]) -> int:
-        """Return the tokens of a message part that shows a picture."""
+        """Return the tokens of a part that shows a picture; a large one where it has no size."""
         image = part.get("image_url")
         url = image.get("url") if isinstance(image, Mapping) else image
         size = _size(url) if isinstance(url, str) and self._rule != "flat" else None
-        if size is None:
-            return self._flat
+        size = size or _UNSEEN
         low = isinstance(image, Mapping) and image.get("detail") == "low"
         return self.of_size(*size, low=low)
 
@@ -167,6 +167,8 @@ def _family(model: str) -> _Known | None:
 
 def _plain(rule: Rule) -> _Known | None:
     """Return the numbers of a rule for a model whose name says nothing: of its dearest member."""
+    if rule == "flat":
+        return None
     members = [known for known in _KNOWN if known.rule == rule]
     return max(members, key=lambda known: (known.each, -known.patch), default=None)
 

@@ -70,10 +70,6 @@ class TokenCounter:
             documented=self._pictures.documented,
         )
 
-    def text(self, text: str) -> int:
-        """Return about how many tokens a reply has."""
-        return -(-len(text.encode("utf-8", "replace")) // 3)
-
 
 def _schema(request: ChatRequest) -> list[str]:
     return [] if request.response_format is None else [json.dumps(request.response_format)]

@@ -39,6 +39,11 @@ def read_usage(usage: Any, reply_guess: int = 0) -> tuple[int, int] | None:
     return (prompt, reply) if prompt or reply else None
 
 
+def rough_tokens(text: str) -> int:
+    """Return about how many tokens a reply has, rather too many than too few."""
+    return -(-len(text.encode("utf-8", "replace")) // 3)
+
+
 def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> int:
     return next((value for name in names if (value := _number(usage.get(name)))), 0)
 

@@ -167,7 +167,7 @@ def test_tokens_of_what_is_no_answer_are_counted():
         ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4)),
         ({"input_tokens": 3, "output_tokens": 4}, (3, 4)),
         ({"prompt_tokens": -3, "completion_tokens": None}, (0, 0)),
-        ({"prompt_tokens": "3", "completion_tokens": 4.0}, (0, 4)),
+        ({"prompt_tokens": "3", "completion_tokens": 4.0}, (3, 4)),
         ({"prompt_tokens": float("inf"), "completion_tokens": 4}, (0, 4)),
         (None, (0, 0)),
         ("odd", (0, 0)),

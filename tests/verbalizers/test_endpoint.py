@@ -148,6 +148,36 @@ def test_a_cap_stops_the_run(world, server, stages, run_file):
     assert len(server.seen) == 2
 
 
+def test_caps_hold_for_all_stages_together_and_over_starts(world, server, stages, run_file):
+    """4 pictures: 4 captions, 4 requests for questions, 8 answers, by three clients."""
+    client = stages["captions"]["writer"]["client"]  # one for all writers
+    client["caps"] = {"max_requests": 5}
+    arguments = run_file(stages)
+    for _ in range(2):
+        assert verbalize(arguments) == 1
+        assert len(server.seen) == 5
+    summary = json.loads((world / "out/summary.json").read_text())
+    assert summary["spent"]["requests_sent"] == 5
+    client["caps"] = {"max_requests": 12}
+    assert verbalize(run_file(stages)) == 1
+    assert len(server.seen) == 12
+    del client["caps"]
+    assert verbalize(run_file(stages)) == 0
+    summary = json.loads((world / "out/summary.json").read_text())
+    assert len(server.seen) == 16 == summary["spent"]["requests_sent"]
+    assert (world / "out/llm/ledger.jsonl").is_file()
+    assert not list((world / "out/clients").rglob("ledger*"))
+
+
+def test_a_cap_of_one_stage_holds_for_the_folder(world, server, stages, run_file):
+    stages["dynamic"]["asker"] = stages["captions"]["writer"]
+    capped = json.loads(json.dumps(stages["captions"]["writer"]))
+    capped["client"]["caps"] = {"max_requests": 3}
+    stages["dynamic"]["answerer"] = capped  # of the last writer, and the first is held by it
+    assert verbalize(run_file(stages)) == 1
+    assert len(server.seen) == 3
+
+
 def test_caps_hold_for_one_process(stages, tmp_path):
     client = {**stages["captions"]["writer"]["client"], "caps": {"max_requests": 2}}
     config = WriterConfig(type="client", client=client)
