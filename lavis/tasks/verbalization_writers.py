@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,23 @@ from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatReply, ChatRequest, image_part
 from lavis.llm.budget import Ledger
 from lavis.llm.config import CapsConfig, read_llm
+from lavis.llm.reasoning import answer_text
+from lavis.llm.refusal import is_refusal
 from lavis.verbalizers.base import WriteError, Writer, WriteRequest
 from lavis.verbalizers.config import WriterConfig
 
 JPEG_QUALITY = 92
+_SHOWN = 200  # characters of a refusal
 
 
 class ChatWriter:
     """Sends each request as one user message: the picture, then the prompt.
 
+    What comes back is taken as it is or not at all, see `accepted`; what is not is asked for once
+    more under another seed, unless nothing is drawn (temperature 0).
+
     Attributes:
-        tries: how often a request that was answered with nothing of use is asked anew, each time
-            under another seed.
+        tries: how much more often it is asked for, at a start that asks rejects anew.
     """
 
     def __init__(self, client: Any, config: WriterConfig) -> None:
@@ -38,31 +43,32 @@ class ChatWriter:
 
         A cap that is reached, a server that is gone and a wrong key are raised.
         """
-        checks: dict[str, Callable[[str], str] | None] = {}
+        texts: dict[str, WriteRequest] = {}  # without their pictures
         found: dict[str, str | WriteError] = {}
-        asked: Iterable[ChatRequest] = self._chats(requests, checks)
-        for tries in range(self.tries + 1):
+        asked: Iterable[ChatRequest] = self._chats(requests, texts)
+        most = self.tries + (self.config.temperature != 0)
+        for tries in range(most + 1):
             waiting: dict[str, ChatRequest] = {}  # kept until their texts are there
             anew: list[ChatRequest] = []
             for reply in self.client.complete(_noted(asked, waiting)):
                 request = waiting.pop(reply.key)
-                text = found[reply.key] = _text(reply, checks[reply.key])
-                if tries < self.tries and isinstance(text, WriteError) and text.kind == "failed":
+                text = found[reply.key] = _text(reply, texts[reply.key])
+                if tries < most and isinstance(text, WriteError) and text.kind == "failed":
                     anew.append(replace(request, seed=((request.seed or 0) + 1) % 2**31))
             asked = anew
-        return [found[key] for key in checks]
+        return [found[key] for key in texts]
 
     def close(self) -> None:
         """Let go of the connection."""
         self.client.close()
 
     def _chats(
-        self, requests: Iterable[WriteRequest], checks: dict[str, Callable[[str], str] | None]
+        self, requests: Iterable[WriteRequest], texts: dict[str, WriteRequest]
     ) -> Iterator[ChatRequest]:
         config = self.config
         last: tuple[Image.Image, dict[str, Any]] | None = None  # samples share their picture
         for request in requests:
-            checks[request.key] = request.problem_of
+            texts[request.key] = replace(request, picture=None)
             content: list[dict[str, Any]] = []
             if request.picture is not None:
                 if last is None or last[0] is not request.picture:
@@ -104,7 +110,7 @@ def build_writer(
     if config.type == "local":
         from lavis.verbalizers.writing import LocalWriter
 
-        return LocalWriter(config, device)
+        return AcceptedTexts(LocalWriter(config, device))
     from lavis.llm.client import build_client
 
     llm = read_llm(config.client)
@@ -145,11 +151,44 @@ def _noted(
         yield request
 
 
-def _text(reply: ChatReply, problem_of: Callable[[str], str] | None) -> str | WriteError:
+def _text(reply: ChatReply, request: WriteRequest) -> str | WriteError:
     if reply.failure == "refused":
         return WriteError(reply.error, "refused")
     if not reply.ok:
         return WriteError(reply.error, "left")
-    text = reply.text.strip()
-    problem = problem_of(text) if problem_of is not None else ""
-    return WriteError(problem) if problem else text
+    text = reply.text
+    if reply.is_cut and request.by_line:
+        text = text[: max(text.rfind("\n"), text.rfind("?")) + 1]  # what is whole of it
+    if reply.is_cut and not (request.by_line and text.strip()):
+        return WriteError(f"cut off: the text reached max_tokens ({_end(reply.text)}); raise it")
+    found = accepted(text)
+    problem = request.problem_of(found) if request.problem_of and isinstance(found, str) else ""
+    return WriteError(problem) if problem else found
+
+
+def _end(text: str) -> str:
+    return f"...{' '.join(text[-40:].split())}"
+
+
+def accepted(text: str) -> str | WriteError:
+    """Return what a model wrote without its thoughts, or why it is of no use."""
+    answer, thought = answer_text(text)
+    answer = answer.strip()
+    if not answer:
+        what = "the model only thought" if thought else "the model wrote nothing"
+        return WriteError(f"empty reply: {what}")
+    if is_refusal(answer):
+        return WriteError(f"refusal: {' '.join(answer.split())[:_SHOWN]}")
+    return answer
+
+
+class AcceptedTexts:
+    """What a local model writes, with the same acceptance as that of an endpoint."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+
+    def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
+        """Return texts in the order of the requests."""
+        texts = self.writer.write(requests)
+        return [text if isinstance(text, WriteError) else accepted(text) for text in texts]

@@ -86,6 +86,7 @@ class WriteRequest:
     prompt: str
     picture: Image.Image | None
     seed: int
+    by_line: bool = False
     problem_of: Callable[[str], str] | None = None
 
 

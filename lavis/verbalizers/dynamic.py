@@ -89,6 +89,7 @@ class DynamicQuestions(Verbalizer):
                 prompt=self.prompt(scene.record),
                 picture=scene.picture() if self.config.asker.type == "local" else None,
                 seed=self.tools.seed_of(scene.image, "ask"),
+                by_line=True,
                 problem_of=self._problem_of,
             )
             for scene in scenes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +24,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.sent[name] += 1
             self.server.seeds.setdefault(name, []).append(body["seed"])
         status, told = 200, self.server.answer(name, body)
-        if not isinstance(told, str):
+        if isinstance(told, tuple):
             status, told = told
         message = {"role": "assistant", "content": told}
         reply = {
@@ -31,6 +32,7 @@ class Handler(BaseHTTPRequestHandler):
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10},
         }  # fmt: skip
+        reply = told if isinstance(told, dict) else reply  # a whole completion
         data = json.dumps(reply if status == 200 else told).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -181,18 +183,71 @@ def test_replies_of_no_use_are_asked_for_anew_under_another_seed(world, server, 
         with server.lock:
             if len(first) < 3:  # the fourth picture's seed is answered at once
                 first.add(body["seed"])
-        return "Nothing to ask." if body["seed"] in first else "What is it?"
+        bad = body["seed"] in first or body["seed"] - 1 in first
+        return "Nothing to ask." if bad else "What is it?"
 
     server.answer = answer
     assert command.main(run_file(stages)) == 0
     assert summary(world)["reasons"]["dynamic: no question in the reply"] == 3
-    assert server.since()["ask"] == 4
+    assert server.since()["ask"] == 4 + 3  # once more in the same run
     assert command.main(run_file(stages)) == 0 and server.since() == {}
     assert command.main([*run_file(stages), "--retry-rejects"]) == 0
     assert server.since()["ask"] == 3
-    assert sorted(server.seeds["ask"][4:]) == sorted(seed + 1 for seed in first)
+    assert sorted(server.seeds["ask"][7:]) == sorted(seed + 2 for seed in first)
     assert "dynamic: no question in the reply" not in summary(world)["reasons"]
     assert command.main([*run_file(stages), "--retry-rejects"]) == 0 and server.since() == {}
+
+
+THOUGHT = "<think>A dog, I think.</think>\n\na dog runs"
+
+
+@pytest.mark.parametrize(
+    ("first", "finish", "asked", "reason"),
+    [
+        ("a dog runs", "stop", 1, ""),
+        (THOUGHT, "stop", 1, ""),
+        ("so a dog it is</think>a dog runs", "stop", 1, ""),
+        ([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "a dog runs"}],
+         "stop", 1, ""),
+        ("a dog runs", "eos", 1, ""),
+        # another seed may do better
+        ("I'm sorry, but I can't help with that.", "stop", 2, "refusal"),
+        ("A dog that runs to the left of the pict", "length", 2, "cut off"),
+        ("A dog. It runs to the left of the pict", "MAX_TOKENS", 2, "cut off"),
+        # it is the endpoint that says no
+        ("[content removed]", "content_filter", 1, "content filter"),
+        ("", "length", 1, "cut off"),
+        ("<think>A dog that ru", "length", 1, "cut off"),
+    ],
+)  # fmt: skip
+def test_a_caption_is_an_answer_or_a_reject_with_its_reason(
+    world, server, stages, run_file, first, finish, asked, reason
+):
+    del stages["dynamic"]
+    seeds, lock = {}, threading.Lock()
+
+    def answer(name, body):
+        with lock:
+            old = seeds.setdefault(name, body["seed"])
+        if name != "caption p1" or (old != body["seed"] and heals):
+            return "a cat sits"
+        return {"choices": [{"message": {"content": first}, "finish_reason": finish}],
+                "usage": {"prompt_tokens": 5, "completion_tokens": 5}}  # fmt: skip
+
+    server.answer, heals = answer, False
+    assert command.main(run_file(stages)) == 0
+    assert server.since()["caption p1"] == asked
+    captions = lines(world, "verbalized.jsonl")[1].get("captions", [])
+    assert captions == ([] if reason else ["a dog runs"])
+    told = [key.split(": ")[1] for key in summary(world)["reasons"] if "captions" in key]
+    assert told == ([reason] if reason else [])
+    assert command.main(run_file(stages)) == 0 and server.since() == {}  # nothing is paid twice
+    heals = True
+    shutil.rmtree(world / "out")
+    assert command.main(run_file(stages)) == 0
+    # what was whole is stored; what was cut or withheld is asked for again
+    sent = {"": {}, "refusal": {}}.get(reason, {"caption p1": asked})
+    assert server.since() == sent
 
 
 def test_a_stage_without_a_single_text_is_no_success(world, server, stages, run_file, capsys):
