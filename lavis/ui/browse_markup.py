@@ -96,12 +96,12 @@ def _bars(histogram: Histogram | None) -> list[dict[str, Any]]:
 
 
 def _cells(found: Facets) -> list[tuple[int, int, int, float]]:
-    """Return cells of the comparison with how dark they are, 0.15 to 1, by the logarithm."""
+    """Return cells of the comparison with how dark they are, 0.3 to 1, by the logarithm."""
     if found.comparison is None:
         return []
     largest = max((rows for _, _, rows in found.comparison.cells), default=1)
     scale = math.log1p(largest)
     return [
-        (x, CELLS - 1 - y, rows, 0.15 + 0.85 * math.log1p(rows) / scale)
+        (x, CELLS - 1 - y, rows, 0.3 + 0.7 * math.log1p(rows) / scale)
         for x, y, rows in found.comparison.cells
     ]

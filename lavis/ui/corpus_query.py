@@ -26,8 +26,8 @@ ORDERS = {
     "length": ("shortest text", "longest text"),
 }
 COMPARED_ORDERS = {
-    "other": ("lowest second score", "highest second score"),
-    "difference": ("second score lower by most", "second score higher by most"),
+    "other": ("second score, lowest", "second score, highest"),
+    "difference": ("difference, lowest", "difference, highest"),
     "distance": ("scores most alike", "scores least alike"),
 }
 RANDOM = "random"

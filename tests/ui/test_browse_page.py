@@ -252,12 +252,12 @@ def test_any_column_sorts_and_two_runs_are_set_side_by_side(serve, world, opened
     page = opened(browse(serve, world, scored(world), *two_runs(world)).url)
     assert page.inner_text(".lv-card >> nth=0 >> .lv-score") == "0.500 → 0.100 -0.400"
     page.click("#order input")
-    page.click("[role=option]:has-text('second score higher by most')")
+    page.click("[role=option]:has-text('difference, highest')")
     page.wait_for_selector(".lv-card >> nth=0 >> text=number8.")
     assert query_of(page) == {"order": "difference-desc"}
     page.click("a:has-text('lower by most')")
     page.wait_for_selector(".lv-card >> nth=0 >> text=number0.")
-    assert page.input_value("#order input") == "second score lower by most"
+    assert page.input_value("#order input") == "difference, lowest"
     text = page.inner_text(".lv-two")
     assert "9 with both scores" in text and "4 higher, 4 lower" in text
     page.fill("#difference-from input, #difference-from textarea", "0.15")

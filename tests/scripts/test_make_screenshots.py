@@ -1,0 +1,48 @@
+"""The pictures of README: all that it shows are there, small, and can be made again."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import make_screenshots
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = re.findall(r"assets/(\w+)\.png", README)
+
+
+def test_readme_shows_pictures_that_the_script_makes():
+    names = {shot.name: shot for shot in make_screenshots.SHOTS}
+    assert set(SHOWN) == set(names)
+    for name, shot in names.items():
+        path = ROOT / "assets" / f"{name}.png"
+        assert path.stat().st_size < make_screenshots.MOST, name
+        assert Image.open(path).size == shot.size, name
+
+
+def test_every_picture_of_readme_has_a_text():
+    assert "![](" not in README
+    assert all('alt="' in tag for tag in re.findall(r"<img [^>]*>", README))
+
+
+def test_a_page_that_does_not_start_is_told():
+    flags = ["no corpus.jsonl", "--image-root", "nowhere"]
+    page = make_screenshots.served("browse.py", *flags)
+    with pytest.raises(make_screenshots.DataError, match=r"served no page: error: "), page:
+        pass
+
+
+def test_without_the_quickstart_it_says_what_to_run(tmp_path):
+    pytest.importorskip("playwright")
+    command = [sys.executable, str(ROOT / "scripts" / "make_screenshots.py"), str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out"), "--only", "report"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2 and "run scripts/quickstart first" in done.stderr
+    assert not (tmp_path / "out").exists()
