@@ -62,6 +62,8 @@ class LlmConfig:
     max_alike_failures: int = 10
 
     def __post_init__(self) -> None:
+        if self.image_tokens < 0:
+            raise ConfigError(f"image_tokens is {self.image_tokens}; use a number from 0")
         if self.chars_per_token <= 0:
             raise ConfigError(f"chars_per_token is {self.chars_per_token}; 4 suits English")
         if self.caps.max_cost is not None and self.price is None:

@@ -75,5 +75,7 @@ class BatchConfig:
             raise ConfigError(f"max_requests is {self.max_requests}; a batch file takes 1 to 50000")
         if self.max_bytes > 200_000_000:
             raise ConfigError(f"max_bytes is {self.max_bytes}; a batch file takes up to 200000000")
+        if self.price_factor < 0:
+            raise ConfigError(f"price_factor is {self.price_factor}; half the price is 0.5")
         if self.max_bytes < 1 or self.max_jobs < 1 or self.poll_seconds <= 0:
             raise ConfigError("max_bytes, max_jobs and poll_seconds must be positive")

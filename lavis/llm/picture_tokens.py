@@ -90,7 +90,7 @@ class PictureTokensConfig:
     def __post_init__(self) -> None:
         for name in ("base", "each"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
+            if value is not None and value < 0:
                 raise ConfigError(f"{name} is {value}; use a number of tokens from 0")
 
 

@@ -231,6 +231,42 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert ledger.reserved().requests == 0
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"caps": {"max_cost": float("nan")}}, "max_cost: nan found, expected a finite number"),
+        ({"caps": {"max_cost": float("inf")}}, "max_cost: inf found, expected a finite number"),
+        ({"caps": {"max_tokens": -1}}, "max_tokens: is -1; use a number from 0"),
+        ({"prices": {"m": {"input": float("nan"), "output": 1}}}, "input: nan found"),
+        ({"prices": {"m": {"input": -1, "output": 1}}}, "prices cannot be negative"),
+        ({"prices": {"M": PRICES["m"]}, "caps": {"max_cost": 1}}, "needs the price of 'm'"),
+        ({"image_tokens": -5}, "image_tokens: is -5; use a number from 0"),
+        ({"batch": {"price_factor": -0.5}}, "price_factor: is -0.5; half the price is 0.5"),
+    ],
+)
+def test_numbers_that_would_switch_a_cap_off_are_refused(more, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**more)
+
+
+def test_a_batch_whose_pictures_cost_more_than_thought_keeps_the_cap(serve, settings, tmp_path):
+    bill = {"prompt_tokens": 10 + 33 * PICTURE, "completion_tokens": 5}
+
+    def dear(body, n):
+        choice = {"index": 0, "finish_reason": "stop", "message": {"content": "a cat"}}
+        return {"id": "x", "object": "chat.completion", "choices": [choice], "usage": bill}
+
+    server, one = serve(dear), (bill["prompt_tokens"] + 5 * 4.0) / 2e6
+    node = settings(server, mode="batch", batch={"poll_seconds": 0.02}, caps={"max_cost": 9 * one})
+    node["prices"] = {"tiny": PRICES["m"]}
+    with (
+        pytest.raises(BudgetReached, match=r"max_cost .* is reached: 0\.\d+ spent, 0 reserved"),
+        build_client(read_llm(node), tmp_path) as client,
+    ):
+        list(client.complete(picture_ask(f"q{i}") for i in range(40)))
+    assert 8 <= server.asked.total() <= 9 and read_totals(tmp_path).cost <= 9 * one
+
+
 # Counts that cannot be.
 
 
@@ -282,6 +318,25 @@ def test_a_reply_is_kept_whatever_its_usage(serve, settings, tmp_path, usage, to
     total = read_totals(tmp_path)
     assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("ok", *tokens)
     assert (total.prompt_tokens, total.completion_tokens) == tokens
+
+
+# What a gateway says after the request was sent.
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 520, 524, 400, 401, 429, 503])
+def test_what_may_have_been_worked_on_counts_at_its_bound(serve, settings, tmp_path, status):
+    server = serve(lambda body, n: (status, {"error": {"message": "no such luck"}}))
+    node = settings(server, max_attempts=1)
+    with build_client(read_llm(node), tmp_path) as client:
+        try:
+            list(client.complete([ask("q", max_tokens=30)]))
+        except (ConfigError, RunError):
+            assert status == 401
+    total = read_totals(tmp_path)
+    worked = status in (500, 502, 504, 520, 524)
+    sent = server.asked.total()
+    assert total.requests == sent and total.unknown == worked * sent
+    assert total.completion_tokens == worked * 30 * sent
 
 
 # The file.
