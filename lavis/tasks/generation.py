@@ -60,6 +60,7 @@ class Generation:
         self._format = response_format() if config.structured else None
         self._broken: dict[int, _Broken] = {}
         self._repairs: deque[ChatRequest] = deque()
+        self._refused: dict[int, dict[str, Any]] = {}  # since the last answer
         self._instructions = {p.style: self.prompts.instructions(p.style) for p in config.prompts}
 
     def identity(self) -> dict[str, Any]:
@@ -137,6 +138,9 @@ class Generation:
                     return
         except (BudgetReached, EndpointStopped, ConfigError) as stop:
             self.stop = stop
+            if isinstance(stop, EndpointStopped):  # for once, refusals tell of the server
+                for unit, row in self._refused.items():
+                    outcomes.set_aside(unit, "left", row)
 
     def _requests(
         self, rest: Iterator[int], outcomes: Outcomes, progress: Any
@@ -168,8 +172,12 @@ class Generation:
         first = {"first_reason": broken.reason} if broken is not None else {}
         if not reply.ok:
             kind: Kind = "endpoint" if reply.failure == "refused" else "left"
-            outcomes.set_aside(unit, kind, {**row, "rejects": [{"reason": reply.error, **first}]})
+            row["rejects"] = [{"reason": reply.error, **first}]
+            outcomes.set_aside(unit, kind, row)
+            if kind == "endpoint":
+                self._refused[unit] = row
             return True
+        self._refused.clear()
         try:
             read = read_reply(reply.text, reply.finish_reason)
         except ReplyError as error:

@@ -45,7 +45,7 @@ from lavis.llm.failures import EndpointStopped
 from lavis.tasks.verbalization_config import VerbalizeRunConfig
 from lavis.tasks.verbalization_plan import Plan
 from lavis.tasks.verbalization_report import VerbalizationReport
-from lavis.tasks.verbalization_results import tell, write_results, write_stopped
+from lavis.tasks.verbalization_results import says_something, tell, write_results, write_stopped
 from lavis.tasks.verbalization_stages import (
     Chunk,
     Left,
@@ -222,6 +222,7 @@ class Verbalization:
         done = max(0, total - world.size * len(left.units) * stage.chunk)
         progress = Progress(total, stage.name, unit="pictures", done=done, shown=world.is_main)
         stop: Exception | None = None
+        refused: list[tuple[int, list[tuple[int, Any]], list[Any]]] = []  # since the last text
         for unit, rows, chunk in self._ahead(stage, left.units, work.load):
             tries = left.tries.get(unit, 0)
             for writer in work.writers:
@@ -230,10 +231,18 @@ class Verbalization:
                 payloads = work.describe(chunk.loaded)
             except (BudgetReached, EndpointStopped, ConfigError) as error:
                 stop = _named(stage, error)
+                if isinstance(error, EndpointStopped):  # for once, refusals tell of the server
+                    for suspect in refused:
+                        journal.append(*suspect, again=True)
                 break
             note, again = self._note(stage, unit, chunk, payloads)
             inputs = [*chunk.notes, dataclasses.replace(note, tries=tries).line()]
-            journal.append(unit, list(zip(rows, payloads, strict=True)), inputs, again)
+            lines = list(zip(rows, payloads, strict=True))
+            journal.append(unit, lines, inputs, again)
+            if any(map(says_something, payloads)):
+                refused.clear()
+            elif note.endpoint:
+                refused.append((unit, lines, inputs))
             world.beat(f"{stage.name}: unit {unit}")
             progress.add(min(len(rows) * world.size, total - progress.done))
         progress.close()

@@ -87,7 +87,7 @@ def write_results(
                 output.write(json_line(record, ascii_only=True) + b"\n")
                 _count(record, counts)
                 for name, descriptors in zip(names[1:], said[1:], strict=True):
-                    by_stage[name]["described"] += _says_something(descriptors)
+                    by_stage[name]["described"] += says_something(descriptors)
             report.note(row, image, record, problems)
     silent = [n for n in names[1:] if by_stage[n].total() and not by_stage[n]["described"]]
     summary = {
@@ -133,7 +133,8 @@ def write_stopped(folder: Path, pictures: int, reason: str, left: Mapping[str, i
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
 
 
-def _says_something(descriptors: Mapping[str, Any]) -> bool:
+def says_something(descriptors: Mapping[str, Any]) -> bool:
+    """Return whether a stage had anything to say of a picture."""
     return any(value for key, value in descriptors.items() if key not in ("image", *FAILURES))
 
 

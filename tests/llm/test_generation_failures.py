@@ -249,3 +249,25 @@ def test_the_page_fits_and_can_be_read(serve, job, browser, tmp_path):
     server = serve(lambda body, n: replies[number_of(body)])
     run(job(server), "--options", f"run.image_root={images}", "run.report_examples=6")
     check_report(browser, tmp_path / "out/report.html")
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [((500, {}), "HTTP 500"), ((413, {"error": {"message": "too large"}}), "HTTP 413")],
+)
+def test_a_server_that_only_fails_stops_the_run_and_a_mended_one_is_asked_for_all(
+    serve, job, tmp_path, capsys, fault, said
+):
+    replies = [fault]
+    server = serve(lambda body, n: replies[0])
+    path, sent = job(server, pictures=12, max_alike_failures=5), Sent(server)
+    assert run(path) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "requests in a row failed alike" in last and said in last
+    assert "12 of 12 requests left" in last
+    told = summary(tmp_path)
+    assert not told["complete"] and told["rejected"] == 0 and told["left_for_next_start"] == 12
+    assert len(sent.since()) < 12
+    replies[0] = items(GOOD)
+    assert run(path) == 0 and sent.since() == dict.fromkeys(range(12), 1)
+    assert summary(tmp_path)["complete"]

@@ -311,3 +311,23 @@ def test_the_page_fits_and_can_be_read(world, server, stages, run_file, browser)
     server.answer = lambda name, body: "a dog " + "runs and " * 60 + "x" * 200
     assert command.main(run_file(stages)) in (0, 1)
     check_report(browser, world / "out/report.html")
+
+
+@pytest.mark.parametrize("status", [500, 413])
+def test_a_server_that_only_fails_stops_the_run_and_a_mended_one_is_asked_for_all(
+    world, server, stages, run_file, capsys, status
+):
+    stages["captions"]["writer"]["client"]["max_alike_failures"] = 3
+    server.answer = lambda name, body: (status, {"error": {"message": "out of order"}})
+    arguments = run_file(stages)
+    assert command.main(arguments) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "not complete: stages.captions: llm: 3 requests in a row failed alike" in said
+    told = summary(world)
+    assert not told["complete"] and f"HTTP {status}" in told["stopped_by"]
+    server.since()
+    server.answer = ready
+    assert command.main(arguments) == 0
+    captions = {name: count for name, count in server.since().items() if "caption" in name}
+    assert captions == {f"caption p{n}": 1 for n in range(4)}
+    assert summary(world)["complete"] and summary(world)["captions"] == 4
