@@ -188,3 +188,22 @@ def test_room_comes_when_an_own_job_ends(serve, batched, tmp_path):
     assert start(batched(server, batch={"max_requests": 1}), tmp_path) == ["ok"] * 3
     assert sent(server) == (3, 3)
     assert server.script.number[("create",)] <= 6  # the last waits for the second as well
+
+
+def test_what_a_cap_holds_back_does_not_wait_for_jobs_that_are_left(serve, batched, tmp_path):
+    server = serve(lambda body, n: "fine")
+    server.script.content = lambda name, n, data: GONE
+    config = batched(server) | {"caps": {"max_tokens": 3 * LOST - 1}}
+    assert start(config, tmp_path).startswith("BudgetReached")
+    assert sent(server) == (1, 2)
+
+
+def test_requests_of_a_job_that_is_left_are_answered_whenever_they_come(serve, batched, tmp_path):
+    server = serve(lambda body, n: "fine")
+    server.script.look = lambda job, n: (503, {"error": {"message": "down"}})
+    start(batched(server), tmp_path)
+    server.script.look = lambda job, n: None
+    server.script.content = lambda name, n, data: GONE
+    one_by_one = batched(server, batch={"max_requests": 1, "max_jobs": 1})
+    assert matches(start(one_by_one, tmp_path), "left for the next start " * 3)
+    assert sent(server) == (1, 3)
