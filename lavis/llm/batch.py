@@ -21,6 +21,7 @@ from lavis.llm.batch_steps import JobSteps
 from lavis.llm.budget import KEPT
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.desk import Desk
+from lavis.llm.failures import Problem
 from lavis.llm.wire import Connection
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,10 @@ class BatchBackend:
                 break
         ready, box.ready = box.ready, []
         return ready
+
+    def halt(self) -> None:
+        """Send nothing more; what the server has is left for the next start."""
+        self._steps.halt(Problem("transient", "stopped: left for the next start"))
 
     def close(self) -> None:
         """Leave the server's jobs running; the next process collects them."""

@@ -102,8 +102,16 @@ def tally(paths: Iterable[Path], keys: Collection[str]) -> Tally:
     return result
 
 
-def outcome_of(line: ResultLine, connection: Connection) -> ChatReply | Problem:
-    """Return the reply that a line holds, or why there is none."""
+def outcome_of(
+    line: ResultLine, connection: Connection, sent: dict[str, Any]
+) -> ChatReply | Problem:
+    """Return the reply that a line holds, or why there is none.
+
+    Args:
+        line: of a result file.
+        connection: reads answers.
+        sent: body of the request.
+    """
     if line.is_answer:
         return connection.read(line.key, json.dumps(line.body))
     error = line.error or line.body
@@ -111,12 +119,12 @@ def outcome_of(line: ResultLine, connection: Connection) -> ChatReply | Problem:
     code = inner.get("code") if isinstance(inner, dict) else None
     shown = connection.hide(json.dumps(error))[:200]
     if code in NOT_DONE:
-        return Problem("transient", f"not done: {code}", cost="unsent")
+        return Problem("transient", f"stopped: {code}", cost="unsent")
     status = line.status or _status(code)
     if status is not None and status >= 400:
-        return connection.status_problem(status, error, {})
+        return connection.status_problem(status, error, {}, sent=sent)
     if code and isinstance(code, str):  # a word that may have a class of its own
-        known = connection.status_problem(400, error, {})
+        known = connection.status_problem(400, error, {}, sent=sent)
         return replace(known, cost="unknown")
     return Problem("transient", f"odd result line: {shown}", cost="unknown")
 

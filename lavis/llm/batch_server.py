@@ -176,10 +176,10 @@ class BatchServer:
             file.write(held)
         return trouble
 
-    def line_problem(self, error: LineError) -> Problem:
-        """Return what the reason that a job or a line of it was not taken means."""
+    def line_problem(self, error: LineError, sent: dict[str, Any] | None = None) -> Problem:
+        """Return what it means that a job, or its line with the body `sent`, was not taken."""
         body = {"error": {"code": error.code, "message": error.message}}
-        return self._connection.status_problem(400, body, {})
+        return self._connection.status_problem(400, body, {}, sent=sent)
 
     def close(self) -> None:
         """Let go of connections."""

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from lavis.llm.base import ChatReply
 from lavis.llm.batch_job import Job
@@ -18,14 +19,15 @@ from lavis.llm.batch_results import Tally, outcome_of, read_lines, tally
 from lavis.llm.batch_server import BatchServer, BatchState, BatchTrouble, LineError
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.desk import Desk
-from lavis.llm.failures import Problem
+from lavis.llm.failures import Cost, Problem
 from lavis.llm.wire import Connection
 
 logger = logging.getLogger(__name__)
 
 SMALLER = "lower llm.batch.max_requests or llm.batch.max_jobs, or wait for the account's other jobs"
+# Codes by which a server tells that a line is at fault, whenever it is sent.
+_LINE_CODES = frozenset({"invalid_json_line", "duplicate_custom_id", "url_mismatch"})
 _MOST_PARTS = 20  # times that lines which the server does not take are left out of one file
-_LONGEST_REST = 600.0  # seconds, whatever a server asks for
 _NO_LISTS = frozenset({400, 404, 405, 501})  # of servers that list no jobs
 
 
@@ -179,7 +181,7 @@ class JobSteps:
             if not line.is_answer and line.key in counted.answered:
                 continue
             seen.add(line.key)
-            outcome = outcome_of(line, self._connection)
+            outcome = outcome_of(line, self._connection, job.body(line.key))
             if isinstance(outcome, ChatReply):
                 self._outbox.finish(job, line.key, outcome)
             else:
@@ -206,7 +208,7 @@ class JobSteps:
             if number < unknown:
                 problem = Problem("transient", "lost: its answer never came", cost="unknown")
             else:
-                problem = Problem("transient", f"not done: batch {state.end}", cost="unsent")
+                problem = Problem("transient", f"stopped: batch {state.end}", cost="unsent")
             self._outbox.again(job, key, problem, now=state.end != "cancelled")
 
     def _failed(self, job: Job, state: BatchState) -> None:
@@ -226,10 +228,11 @@ class JobSteps:
             self._outbox.ending = ending
         elif named and job.part < _MOST_PARTS:
             for key, error in named.items():
-                problem = self._server.line_problem(error)
+                problem = self._server.line_problem(error, job.body(key))
                 if problem.kind != "simplify":
-                    kind = "refused" if problem.kind == "refused" or error.code else "transient"
-                    problem = Problem(kind, f"invalid line: {error.message}", cost="unsent")  # type: ignore[arg-type]
+                    known = problem.kind == "refused" or error.code in _LINE_CODES
+                    kind: Literal["refused", "transient"] = "refused" if known else "transient"
+                    problem = Problem(kind, f"invalid line: {error.message}", cost="unsent")
                 self._outbox.again(job, key, problem, now=problem.kind == "simplify")
             job.leave_out(set(named))
         else:
@@ -265,7 +268,7 @@ class JobSteps:
         job.troubles += 1
         rest = self._rest(job.troubles)
         if problem.retry_after is not None:
-            rest = max(rest, min(problem.retry_after, _LONGEST_REST))
+            rest = max(rest, min(problem.retry_after, self._config.max_server_wait))
         job.rest_until = time.monotonic() + rest
         if job.troubles < self._config.max_attempts:
             logger.warning(
@@ -336,9 +339,9 @@ class JobSteps:
         )
         self._ask_again(job, f"lost: {why}", cost="unknown", counted=True)
 
-    def _ask_again(self, job: Job, reason: str, *, cost: str, counted: bool) -> None:
+    def _ask_again(self, job: Job, reason: str, *, cost: Cost, counted: bool) -> None:
+        problem = Problem("transient", reason, cost=cost)
         for key in list(job.offsets()):
-            problem = Problem("transient", reason, cost=cost)  # type: ignore[arg-type]
             self._outbox.again(job, key, problem, counted=counted)
         job.save(state="done")
 
@@ -347,7 +350,7 @@ class JobSteps:
         logger.warning(
             "batch job %s: %s; left for the next start", job.batch_id or job.name, reason
         )
-        self._outbox.leave(job, f"batch job left for the next start: {reason}")
+        self._outbox.leave(job, f"stopped: batch job left for the next start: {reason}")
 
     def _rest(self, times: int) -> float:
         """Return seconds to wait after so many failures."""

@@ -207,6 +207,23 @@ CASES = {
     "enqueued token limit as HTTP 429": Case(
         {"create": lambda n, body: (429, {"error": ROOM}) if n < 3 else None},
     ),
+    "billing limit": Case(
+        {"look": lambda job, n: job | refused("billing_hard_limit_reached", "Billing hard limit")},
+        says="EndpointStopped", tokens=0, again=(1, 3),
+    ),
+    "no quota at the making": Case(
+        {"create": lambda n, body: (429, {"error": {"code": "insufficient_quota"}})},
+        says="EndpointStopped", sent=(0, 0), tokens=0, again=(1, 3),
+    ),
+    "no such model": Case(
+        {"look": lambda job, n: job | refused("model_not_found", "no such model: tiny", 1)},
+        says="ConfigError", tokens=0, again=(1, 3),
+    ),
+    "a named line with an unknown code": Case(
+        {"look": lambda job, n: job | refused("odd", "bad line", 2)
+         if job["id"] == "batch_0" else None},
+        says="ok invalid_line:_bad_line ok", sent=(2, 5), tokens=2 * GOOD, again=(1, 1),
+    ),
     "an invalid line that is named": Case(
         {"look": lambda job, n: job | refused("invalid_json_line", "bad line", 2)
          if job["id"] == "batch_0" else None},

@@ -147,7 +147,7 @@ def test_a_job_in_trouble_leaves_the_others_alone(serve, batched, tmp_path):
     server.script.look = lambda job, n: (500, {"error": {"message": "oh"}}) if (
         job["id"] == "batch_0") else None  # fmt: skip
     said = start(batched(server, batch={"max_requests": 1}), tmp_path)
-    assert said == ["batch job left for the next start: HTTP 500: oh", "ok", "ok"]
+    assert said == ["stopped: batch job left for the next start: HTTP 500: oh", "ok", "ok"]
     server.script = BatchScript()
     assert start(batched(server), tmp_path) == ["ok"] * 3 and sent(server) == (3, 3)
 
@@ -207,3 +207,22 @@ def test_requests_of_a_job_that_is_left_are_answered_whenever_they_come(serve, b
     one_by_one = batched(server, batch={"max_requests": 1, "max_jobs": 1})
     assert matches(start(one_by_one, tmp_path), "left for the next start " * 3)
     assert sent(server) == (1, 3)
+
+
+def test_a_halt_leaves_jobs_at_the_server_to_the_next_start(serve, batched, tmp_path):
+    server = serve(lambda body, n: "fine")
+    server.script.look = lambda job, n: None if job["id"] == "batch_0" else (
+        job | {"status": "in_progress"}
+    )  # fmt: skip
+    config = batched(server, batch={"max_requests": 1, "max_jobs": 2})
+    replies = []
+    requests = [ChatRequest(t, [{"role": "user", "content": t}], max_tokens=20) for t in TEXTS]
+    with build_client(read_llm(config), tmp_path) as client:
+        for reply in client.complete(requests):
+            replies.append(reply)
+            client._backend.halt()
+    assert [reply.ok for reply in replies] == [True, False, False]
+    assert all(reply.error.startswith("stopped: ") for reply in replies[1:])
+    server.script = BatchScript()
+    assert start(config, tmp_path) == ["ok"] * 3
+    assert sent(server) == (3, 3) and read_totals(tmp_path).tokens == 3 * GOOD
