@@ -66,6 +66,10 @@ class LlmConfig:
             raise ConfigError(f"image_tokens is {self.image_tokens}; use a number from 0")
         if self.chars_per_token <= 0:
             raise ConfigError(f"chars_per_token is {self.chars_per_token}; 4 suits English")
+        if self.max_alike_failures < 1:
+            raise ConfigError(
+                f"max_alike_failures is {self.max_alike_failures}; it must be positive"
+            )
         if self.caps.max_cost is not None and self.price is None:
             raise ConfigError(
                 f"caps.max_cost needs the price of {self.model!r}: set "

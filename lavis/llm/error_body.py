@@ -105,7 +105,9 @@ def _facts(node: Any, depth: int) -> Iterator[tuple[str, str]]:
     node = _opened(node)
     if depth > 8 or node is None or isinstance(node, bool):
         return
-    if isinstance(node, str | int | float):
+    if isinstance(node, str):
+        yield from _facts_of_text(node, depth)
+    elif isinstance(node, int | float):
         yield "words", str(node)
     elif isinstance(node, list):
         for item in node[:20]:
@@ -119,6 +121,21 @@ def _facts(node: Any, depth: int) -> Iterator[tuple[str, str]]:
                 yield "params", _param(value)
             elif low in _NESTED:
                 yield from _facts(value, depth + 1)
+
+
+def _facts_of_text(text: str, depth: int) -> Iterator[tuple[str, str]]:
+    """Yield what a text says, which may end with the JSON of another server."""
+    start = text.find('{"')
+    if start > 0:
+        try:
+            inner, end = json.JSONDecoder().raw_decode(text[start:])
+        except REFUSALS:
+            pass
+        else:
+            yield "words", text[:start] + text[start + end :]
+            yield from _facts(inner, depth + 1)
+            return
+    yield "words", text
 
 
 def _param(value: Any) -> str:

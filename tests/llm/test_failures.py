@@ -48,6 +48,30 @@ def test_a_parameter_is_left_out_only_where_it_was_sent(case):
     assert again.field != case["field"] and again.kind != "refused"
 
 
+def wrapped(status, body):
+    """Yield a body as gateways hand it on: OpenRouter, Gemini, FastAPI, LiteLLM, Mistral."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    provider = {"raw": text, "provider_name": "X"}
+    upstream = {"message": "Provider returned error", "code": status, "metadata": provider}
+    yield {"error": upstream}
+    yield [body]
+    yield {"detail": body}
+    yield {
+        "error": {"message": f"litellm.BadRequestError: XException - {text}", "code": str(status)}
+    }
+    yield {"object": "error", "message": text, "type": "internal_error_proxy", "code": "1000"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_an_error_keeps_its_class_in_the_wrapping_of_a_gateway(case):
+    status, body = case["status"], case["body"]
+    if not isinstance(body, dict | list):
+        return  # a page or a bare text stands by itself
+    for form in wrapped(status, body):
+        problem = classify(status, form, {}, sent=SENT)
+        assert (problem.kind, problem.field) == (case["kind"], case.get("field", "")), form
+
+
 def test_every_row_is_held_by_a_body_and_says_who_sends_it():
     from lavis.llm.error_body import read_error
 
