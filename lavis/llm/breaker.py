@@ -7,12 +7,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lavis.llm.base import ChatReply
 from lavis.llm.failures import Problem
 
 PATIENCE = 30.0  # seconds: a server that is started anew is back by then
 _MIXED = 3  # times the limit, of failures that are not alike
+_KNOWN = (
+    10  # times the limit, of requests that failed at an earlier start: bad items come first then
+)
 # What differs from one message of the same failure to the next: numbers, ids, quoted texts.
 _VARIES = re.compile(r"""['"`][^'"`]{0,200}['"`]|\b[\w-]*\d[\w.-]*""")
 
@@ -25,12 +29,17 @@ class Breaker:
 
     Args:
         limit: failures alike at which to stop.
+        path: a file of the keys of requests that were given up, which later starts read: what is
+            left over from them is tried first, and must not keep the rest from being asked.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, path: Path | None = None) -> None:
+        self._limit, self._path = limit, path
         self._alike: Counter[str] = Counter()
         self._succeeded = False
+        self._known: frozenset[str] = frozenset()
+        if path is not None and path.is_file():
+            self._known = frozenset(path.read_text("utf-8", "replace").splitlines())
 
     def judge(self, replies: Sequence[ChatReply]) -> str:
         """Return why the run should stop, or an empty text.
@@ -47,16 +56,25 @@ class Breaker:
             failed = reply.failure == "transient" and not reply.error.startswith("stopped: ")
             if not failed and not (refused and not self._succeeded):
                 continue
-            self._alike[f"{reply.failure} {alike(reply.error)}"] += 1
-            most = max(self._alike.values())
-            if most >= self._limit or self._alike.total() >= _MIXED * self._limit:
-                count = most if most >= self._limit else self._alike.total()
-                how = "alike" if count == most else "in one way or another"
+            self._alike[f"{reply.failure} {alike(reply.error)}"] += self._weight(reply)
+            most, total = max(self._alike.values()), self._alike.total()
+            if max(most, total / _MIXED) >= self._limit * _KNOWN:
+                how = "alike" if most >= self._limit * _KNOWN else "in one way or another"
                 return (
-                    f"{count} requests in a row failed {how}, the last with: {reply.error}; what "
-                    "was finished is kept, and the same command goes on when the cause is mended"
+                    f"{self._limit} requests or more in a row failed {how}, the last with: "
+                    f"{reply.error}; what was finished is kept, and the same command goes on when "
+                    "the cause is mended"
                 )
         return ""
+
+    def _weight(self, reply: ChatReply) -> int:
+        if reply.key in self._known:
+            return 1
+        if self._path is not None and reply.failure == "transient":
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(reply.key + "\n")
+        return _KNOWN
 
 
 class Streak:

@@ -40,7 +40,7 @@ class ChatClient:
         self._backend, self._desk = backend, desk
         self.identity = dict(identity)
         self.cached = 0
-        self._breaker = Breaker(failure_limit)
+        self._breaker = Breaker(failure_limit, desk.folder / "given_up.txt")
 
     def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
         """Yield a reply for each request, as they come, with the request's own `key`.

@@ -82,7 +82,7 @@ RULES: tuple[Rule, ...] = (
         ),
         r"content[_ ](management |exists )?(policy|filter|risk)|flagged|moderat|safety|unsafe"
         r"|guardrail block|inappropriate content|violat\w+.{0,40}(polic|guideline|terms)"
-        r"|prohibited|sensitive"
+        r"|prohibited[_ ](content|use)|(?<!case[- ])sensitive"
         r"|usage guidelines|敏感|违规",
         unless="data policy",
     ),
@@ -182,7 +182,7 @@ RULES: tuple[Rule, ...] = (
         words=r"max(imum)?_?(completion_|output_|new_)?tokens.{0,120}"
         r"(supports? (only )?(up to|at most)|maximum allowed number of output|valid range"
         r"|must be (less|at most|between|>|<|greater)"
-        r"|out of range|at least|minimum)",
+        r"|out of range|at least|minimum|maximum value)",
         unless="context|inputs?. tokens|prompt",
         advice="set max_tokens to what the model can write",
     ),

@@ -66,13 +66,14 @@ _NOT_TAKEN = (
     r"|no longer|deprecated|cannot (both )?be|cannot find field|is unavailable|additional propert"
     r"|only the default|not one of the allowed|must contain the word|does not (exist|take|accept)"
     r"|remove|invalid (parameter|argument|schema|field|key|name|json payload)|must be .?json_schema"
-    r"|can't be|instead|grammar|both|no field|undeclared"
+    r"|can't be|input should be|grammar|both|no field|undeclared"
 )
 _FORMAT = (
     r"response[_ ]format|json[_ ]schema|json[_ ](mode|object)|grammar|guided|structured|schema"
 )
 _RANGE = (
-    r"must be (less|greater|in|between|<|>|at|a number|within|non)|\brange\b|(less|greater) than"
+    r"must be (less|greater|in|between|<|>|at|a number|within|non|strictly|positive)|\brange\b"
+    r"|(less|greater) than|(above|below) (maximum|minimum)|expected a value"
 )
 # How frameworks say that they have no such path: FastAPI, Flask, Express, OpenAI, Azure, Ollama.
 _NO_PATH = (

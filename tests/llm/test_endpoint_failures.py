@@ -154,7 +154,9 @@ def test_failures_alike_stop_the_run_and_what_is_done_is_kept(
     server = serve(breaks)
     config = settings(server, concurrency=concurrency, max_retry_wait=0.02)
     replies, error = complete(config, tmp_path, (ask(f"q{i}") for i in range(10_000)))
-    with pytest.raises(EndpointStopped, match=rf"10 requests in a row failed alike.*HTTP {status}"):
+    with pytest.raises(
+        EndpointStopped, match=rf"10 requests or more in a row failed alike.*HTTP {status}"
+    ):
         raise error
     assert sum(reply.ok for reply in replies.values()) == 20
     tries = 2 if status < 500 else 6  # what nobody knows is not worth more
@@ -183,6 +185,22 @@ def test_bad_items_among_good_ones_cost_only_themselves(serve, settings, tmp_pat
         failure = ("transient", "refused", "")[number % 3]
         assert replies[f"q{number}"].failure == failure
     assert replies["q1"].error.startswith("content filter: HTTP 403: Your input was flagged")
+
+
+def test_bad_items_at_the_head_keep_the_rest_waiting_for_one_start_at_most(
+    serve, settings, tmp_path
+):
+    def some(body, n):
+        bad = int(body["messages"][-1]["content"][1:]) < 16
+        return (500, {"error": {"message": "boom"}}) if bad else "fine"
+
+    config = settings(serve(some), max_attempts=2, concurrency=1)
+    requests = [ask(f"q{i}") for i in range(40)]
+    replies, error = complete(config, tmp_path, requests)
+    assert isinstance(error, EndpointStopped) and not any(r.ok for r in replies.values())
+    replies, error = complete(config, tmp_path, requests)
+    assert error is None and sum(reply.ok for reply in replies.values()) == 24
+    assert [replies[f"q{i}"].failure for i in range(16)] == ["transient"] * 16
 
 
 def test_refusals_of_every_request_stop_the_run_and_those_of_a_filter_do_not(
