@@ -57,7 +57,8 @@ def read_completion(
         key: of the reply.
         text: body of an answer with status 200.
         hide: takes secrets out of a text.
-        judge: of errors that name a status inside a success; without it they are transient.
+        judge: of errors inside a success, with the status that they name, else 200; without it
+            they are transient.
     """
     try:
         answer = json.loads(text.lstrip("\ufeff \t\r\n"), strict=False)
@@ -95,7 +96,7 @@ def no_answer(thought: str, end: str) -> Problem:
     if end == "length":
         return Problem("refused", CUT_THOUGHT, cost="unknown")
     what = "the model thought and gave no answer" if thought else "the model wrote nothing"
-    return Problem("transient", f"empty reply: {what}", cost="unknown")
+    return Problem("transient", f"empty reply: {what}", cost="unknown", most_attempts=3)
 
 
 def end_of(word: Any) -> str:
@@ -115,7 +116,7 @@ def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, s
         if _has_flag(answer.get("prompt_filter_results")):
             return Problem("refused", "content filter: the server flagged the prompt")
         reason = "empty reply: the server gave no choices"
-        return Problem("transient", reason, cost="unknown")
+        return Problem("transient", reason, cost="unknown", most_attempts=3)
     read = [_choice(choice) for choice in answer["choices"]]
     choice, said, thought, end = next((one for one in read if one[1]), read[0])
     error = choice.get("error")
@@ -132,7 +133,7 @@ def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, s
         return Problem("refused", reason, cost="unknown")
     if not said and (message.get("tool_calls") or message.get("function_call")):
         reason = "empty reply: the model called a tool in place of an answer"
-        return Problem("transient", reason, cost="unknown")
+        return Problem("transient", reason, cost="unknown", most_attempts=3)
     return (said, thought, end) if said else no_answer(thought, end)
 
 
@@ -224,8 +225,11 @@ def _judged(error: Any, judge: Judge | None) -> Problem:
         status = float(code)
     if end_of(code) == "content_filter":
         return Problem("refused", f"content filter: {shown}")
-    if judge is not None and status is not None and 400 <= status <= 599:
-        return judge(int(status), {"error": error})
+    if judge is not None:
+        named = status is not None and 400 <= status <= 599
+        problem = judge(int(status or 0) if named else 200, {"error": error})
+        if named or problem.kind != "transient":
+            return problem
     return Problem("transient", f"error in the reply: {shown}", cost="unknown")
 
 

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
-from lavis.llm.base import ChatReply
+from lavis.llm.base import ChatReply, ChatRequest
+from lavis.llm.budget import read_totals
+from lavis.llm.client import build_client
 from lavis.llm.completion import read_completion
+from lavis.llm.config import read_llm
 from lavis.llm.failures import Problem
 from lavis.llm.store import ReplyStore
 
@@ -18,6 +21,9 @@ def read(body):
 
 
 def judge(status, body):
+    if status == 200:
+        owes = "quota" in json.dumps(body)
+        return Problem("stopped" if owes else "transient", "quota: of the account")
     kind = "fatal" if status == 401 else "refused" if status == 400 else "transient"
     return Problem(kind, f"HTTP {status}: {body['error']['message']}")
 
@@ -129,6 +135,7 @@ CUT = "cut off: max_tokens was used up before an answer began; raise max_tokens,
         ({"error": {"code": 400, "message": "bad"}}, "refused", "HTTP 400: bad"),
         ({"error": {"message": f"key {SECRET}"}}, "transient", "error in the reply: key ***"),
         ({"error": {"code": "content_filter", "message": "no"}}, "refused", "content filter: no"),
+        ({"error": {"message": "m", "type": "insufficient_quota"}}, "stopped", "quota: of"),
         ({"error": "boom"}, "transient", "error in the reply: boom"),
         ({"error": {"code": 1e400, "message": "odd"}}, "transient", "error in the reply: odd"),
         ([{"error": {"code": 503, "message": "full"}}], "transient", "HTTP 503: full"),
@@ -218,3 +225,49 @@ def test_an_answer_of_an_earlier_version_is_served_without_its_thought(tmp_path)
     store._cache.put("llm_reply-00", json.dumps({"reply": entry}).encode())
     found = store.get("llm_reply-00")
     assert (found.text, found.reasoning) == ("hi", "hm")
+
+
+def completed(at, settings, folder, texts, **more):
+    config = read_llm(settings(at, **more))
+    with build_client(config, folder) as client:
+        requests = [ChatRequest(text, [{"role": "user", "content": text}]) for text in texts]
+        return {reply.key: reply for reply in client.complete(requests)}
+
+
+def test_two_servers_with_one_name_for_their_models_share_no_reply(serve, settings, tmp_path):
+    one, other = serve(lambda body, n: "one"), serve(lambda body, n: "other")
+    for server, text in ((one, "one"), (other, "other"), (one, "one")):
+        reply = completed(server, settings, tmp_path / "run", ["q"])["q"]
+        assert reply.text == text
+    assert one.asked.total() == other.asked.total() == 1
+    # the same server at another address is named
+    moved = completed(other, settings, tmp_path / "run", ["q"], server="mine")["q"]
+    assert completed(one, settings, tmp_path / "run", ["q"], server="mine")["q"].text == "other"
+    assert moved.text == "other" and other.asked.total() == 2 and one.asked.total() == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "failure", "sent", "again"),
+    [
+        (chat("hi"), "", 1, 0),
+        (chat("<think>hm</think>hi"), "", 1, 0),
+        (chat("hi", "length"), "", 1, 1),  # handed over, not kept
+        (chat('{"items": [{"question": "q", "ans'), "", 1, 1),  # cut JSON that nobody calls cut
+        (chat("", "length", (3, 800)), "refused", 1, 1),
+        (chat("hi", "content_filter"), "refused", 1, 1),
+        (chat(""), "transient", 3, 3),
+        (chat("par", "error"), "transient", 4, 4),
+        ({"error": {"code": 502, "message": "full"}}, "transient", 4, 4),
+    ],
+)  # fmt: skip
+def test_only_answers_are_kept_and_what_is_none_is_paid_as_counted(
+    serve, settings, tmp_path, body, failure, sent, again
+):
+    server = serve(lambda asked, n: (200, body, {}))
+    for requests in (sent, sent + again):
+        reply = completed(server, settings, tmp_path / "run", ["q"], max_attempts=4)["q"]
+        assert (reply.failure, server.asked.total()) == (failure, requests)
+    totals = read_totals(tmp_path / "run")
+    assert totals.requests == sent + again
+    if body.get("usage"):
+        assert totals.completion_tokens == totals.requests * body["usage"]["completion_tokens"]
