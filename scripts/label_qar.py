@@ -5,15 +5,20 @@
 
 The page shows the picture with its drawn regions; `?annotator=bo` in its address opens another
 person's queue. Every judgement is on the disk before the next record appears, and a restart goes on
-there. `--export` opens no page: it writes `critic_train.jsonl` (what the critic is trained on) and
-`agreement.json` (Cohen's and Fleiss' kappa). Exit status: 0 done, 2 something cannot be used.
+there. `unsure` takes a record out of the queue but is no label. `--export` opens no page: it writes
+`critic_train.jsonl` (what the critic is trained on), `comments.jsonl` and `agreement.json` (Cohen's
+and Fleiss' kappa). Exit status: 0 done, 2 something cannot be used.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import logging
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +27,21 @@ from tqdm import tqdm
 
 from lavis.common.arguments import at_least
 from lavis.common.command import command
+from lavis.common.errors import DataError
 from lavis.common.storage import write_json, write_text
 from lavis.datasets.lck import LckDataset
 from lavis.ui.agreement import agreement_report
 from lavis.ui.command import named_corpus, page_parser, quiet_logging
 from lavis.ui.judgements import JudgementStore
-from lavis.ui.label_queue import Items, LabelQueue, read_items
+from lavis.ui.label_queue import CorpusItems, LabelQueue, drawn_rows
 from lavis.ui.labelling import LabelDesk, scale_of
 from lavis.ui.serve import check_ready
 from lavis.ui.shown import RecordViewer
-from lavis.ui.training_export import export_training
+from lavis.ui.training_export import export_comments, export_training
+
+READ_AT_ONCE = 5_000  # rows that are all checked before the page opens
+LOOKED_AT = 100  # rows of a larger corpus that are
+FULL_SIZE = 1600  # pixels of the longest side of a picture, for the zoom
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -66,35 +76,67 @@ def find_annotators(args: argparse.Namespace, folder: Path) -> list[str]:
     return JudgementStore.known(folder) or ["annotator"]
 
 
-def find_items(args: argparse.Namespace, dataset: LckDataset) -> Items:
-    """Return the records to judge; bad ones are listed in `rejects.jsonl`."""
-    total = len(dataset) if args.limit is None else min(args.limit, len(dataset))
-    with tqdm(total=total, unit="row", desc="checking", mininterval=1, disable=None) as bar:
-        items = read_items(dataset, limit=args.limit, seed=args.seed, tick=lambda: bar.update())
-    lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in items.rejects]
-    rejects = args.out / "rejects.jsonl"
-    write_text(rejects, "".join(lines))
-    print(
-        f"{len(items.items)} records to judge, {items.duplicates} duplicates left out, "
-        f"{len(items.rejects)} bad ones listed in {rejects}"
-    )
+def open_items(args: argparse.Namespace, dataset: LckDataset, lock: Any) -> CorpusItems:
+    """Return the records to judge; a few are all read now, many while the page is open."""
+    rows = drawn_rows(len(dataset), args.limit, args.seed)
+    items = CorpusItems(dataset, rows, lock)
+    readable = any(items.item(place) for place in range(min(LOOKED_AT, len(items))))
+    if args.export or len(items) <= READ_AT_ONCE or not readable:
+        with tqdm(
+            total=len(items), unit="row", desc="checking", mininterval=1, disable=None
+        ) as bar:
+            items.check_all(bar.update)
+        list_rejects(args.out, items)
+    else:
+        print(f"{len(items):,} rows, which are checked while the page is open")
     return items
 
 
+def list_rejects(out: Path, items: CorpusItems) -> None:
+    """Write bad records to `rejects.jsonl`, and print how many there are of each sort."""
+    rejects = items.rejects
+    path = out / "rejects.jsonl"
+    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rejects))
+    print(
+        f"{len(items.all().items)} records to judge, {items.duplicates} duplicates left out, "
+        f"{len(rejects)} bad ones listed in {path}",
+        flush=True,
+    )
+
+
+def read_behind(out: Path, items: CorpusItems) -> None:
+    """Read what is left while the page is open, with pauses in which the page answers."""
+    turns = itertools.count(1)
+
+    def pause() -> None:
+        if next(turns) % 10 == 0:
+            time.sleep(0.002)
+
+    def read() -> None:
+        try:
+            items.check_all(pause)
+            list_rejects(out, items)
+        except (DataError, OSError) as error:
+            logging.warning("the corpus could not be read to its end: %s", error)
+
+    threading.Thread(target=read, daemon=True).start()
+
+
 def export(
-    args: argparse.Namespace, dataset: LckDataset, items: Items, store: JudgementStore
+    args: argparse.Namespace, dataset: LckDataset, items: CorpusItems, store: JudgementStore
 ) -> None:
-    """Write records and agreement, and print both's sums."""
-    judged = store.judged()
+    """Write records, comments and agreement, and print their sums."""
+    said = store.said()
     summary: dict[str, Any] = export_training(
         dataset,
-        items.items,
-        judged,
+        items.all().items,
+        said,
         args.out / "critic_train.jsonl",
         majority=args.majority,
         min_annotators=args.min_annotators,
     )
-    report = {"export": summary, "agreement": agreement_report(judged)}
+    summary["comments"] = export_comments(said, args.out / "comments.jsonl")
+    report = {"export": summary, "agreement": agreement_report(said)}
     write_json(args.out / "agreement.json", report)
     print(json.dumps(report, indent=1))
 
@@ -108,7 +150,8 @@ def run(args: argparse.Namespace) -> None:
     scale = scale_of(args.steps)
     store = JudgementStore(folder, names)
     dataset = named_corpus(args)
-    items = find_items(args, dataset)
+    viewer = RecordViewer(dataset, max_side=FULL_SIZE)
+    items = open_items(args, dataset, viewer.lock)
     if args.export:
         export(args, dataset, items, store)
         return
@@ -117,11 +160,13 @@ def run(args: argparse.Namespace) -> None:
     from lavis.ui.serve import serve
 
     seed = args.seed if args.order == "shuffled" else None
-    queue = LabelQueue(items.items, names, per_item=args.per_item, seed=seed)
-    desk = LabelDesk(
-        RecordViewer(dataset), queue, store, scale=scale, need_scores=not args.no_scores
-    )
-    serve(build_page(desk), port=args.port, css=markup.style(), head=markup.label_keys())
+    queue = LabelQueue(items, names, per_item=args.per_item, seed=seed)
+    desk = LabelDesk(viewer, queue, store, scale=scale, need_scores=not args.no_scores)
+    page = build_page(desk)
+    serve(page, port=args.port, css=markup.label_style(), head=markup.label_keys(), block=False)
+    if not items.is_whole:
+        read_behind(args.out, items)
+    page.block_thread()
 
 
 @command

@@ -2,9 +2,10 @@
 
 Marks lie over the picture that the model sees and change none of its pixels. Places are in percent
 of the picture, so they hold at every size at which it is shown. A badge has a fixed size in the
-page's pixels; room is kept as if the picture was shown `_SHOWN` pixels long, the smallest on any
-page, and each badge hangs from the point that touches its box, so on larger pictures it only
-shrinks towards that point and comes no nearer to others.
+page's pixels; room is kept as if the picture was shown `_SHOWN` pixels long, smaller than on any
+page (`regions.css` makes badges smaller where pictures are, 215 pixels at least). Each badge hangs
+from the point that touches its box, so on larger pictures it only shrinks towards that point and
+comes no nearer to others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lavis.processors.region import DrawnRegion, Palette, css_color, ink_on
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset, Row
 
-_SHOWN = 200  # pixels of the longer side of the smallest picture on a page
+_SHOWN = 265  # pixels of the longer side of the smallest picture with such badges
 _BADGE_HEIGHT, _BADGE_PADDING, _DIGIT_WIDTH = 19.0, 11.0, 8.0  # pixels; see `.lv-badge`
 _OVERLAP = 0.25  # share of its height by which a badge outside a box stands on the edge
 _Rect = tuple[float, float, float, float]  # left, top, right, bottom

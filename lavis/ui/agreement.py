@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lavis.ui.judgements import Judgement
-
-VERDICTS = ("accept", "reject")
+from lavis.ui.judgements import LABELS, Judgement
 
 
 def cohen_kappa(first: Sequence[Any], second: Sequence[Any]) -> float | None:
@@ -79,19 +77,29 @@ def verdict_counts(judged: Mapping[str, Mapping[str, Judgement]]) -> dict[str, n
     for judgements in judged.values():
         for key, judgement in judgements.items():
             row = counts.setdefault(key, np.zeros(2, dtype=np.int64))
-            row[VERDICTS.index(judgement.verdict)] += 1
+            row[LABELS.index(judgement.verdict)] += 1
     return counts
+
+
+def differing(judged: Mapping[str, Mapping[str, Judgement]]) -> list[str]:
+    """Return the keys of records that some people accept and others reject, sorted."""
+    return sorted(key for key, row in verdict_counts(judged).items() if row.min() > 0)
 
 
 def agreement_report(judged: Mapping[str, Mapping[str, Judgement]]) -> dict[str, Any]:
     """Return counts, raw agreement and kappas, JSON-able.
 
     Args:
-        judged: annotator -> record's key -> judgement, without skipped records.
+        judged: annotator -> record's key -> judgement; `skip` and `unsure` are no labels and
+            count as not judged.
 
     Fleiss' kappa is taken over the records that the usual number of people judged (two or more,
     the number that most records have); `records` beside it says how many those are.
     """
+    judged = {
+        name: {key: j for key, j in said.items() if j.verdict in LABELS}
+        for name, said in judged.items()
+    }
     counts = verdict_counts(judged)
     sizes = Counter(int(row.sum()) for row in counts.values() if row.sum() >= 2)
     report: dict[str, Any] = {

@@ -28,7 +28,10 @@ from lavis.datasets.lck_record import read_region_ids, read_score
 
 logger = logging.getLogger(__name__)
 
-Verdict = Literal["accept", "reject", "skip"]
+Verdict = Literal["accept", "reject", "unsure", "skip"]
+LABELS = ("accept", "reject")  # the verdicts that are labels
+COMMENT_LENGTH = 2000  # characters
+_PLAIN = ("comment", "")  # what most judgements lack is not written
 _KEYED = ("image", "index", "question", "answer", "rationale", "full_text_input", "text_input")
 
 
@@ -38,11 +41,14 @@ class Judgement:
 
     Attributes:
         key: identity of the record's content, from `content_key`.
-        verdict: `skip` is no judgement, but takes the record out of the person's queue.
+        verdict: `unsure` and `skip` are no labels, but take the record out of the person's queue:
+            one says that it was looked at, the other that it was passed over.
         qa_score, r_score: 0 (wrong) to 1 (right) for question with answer, and rationale.
         seconds: time the person looked at it, or None.
         time: when, UTC.
         instance: the record's id, for readers of the file.
+        comment: what the person wrote about it, or empty.
+        row: of the corpus, where it was judged; a hint, since files change.
     """
 
     key: str
@@ -53,10 +59,14 @@ class Judgement:
     seconds: float | None = None
     time: str = ""
     instance: str = ""
+    comment: str = ""
+    row: int | None = None
 
     def __post_init__(self) -> None:
         if self.verdict not in get_args(Verdict):
-            raise ConfigError(f"verdict is {self.verdict!r}; use accept, reject or skip")
+            raise ConfigError(f"verdict is {self.verdict!r}; use accept, reject, unsure or skip")
+        if not isinstance(self.comment, str) or not isinstance(self.row, (int, type(None))):
+            raise ConfigError("comment is a text, row a number")
         for name in ("qa_score", "r_score"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -105,6 +115,7 @@ class JudgementFile:
         self.annotator = annotator
         self.damaged = 0  # lines that could not be read
         self._latest: dict[str, Judgement] = {}
+        self._last: Judgement | None = None
         self._read_to = 0  # bytes
         self._lock = threading.RLock()
 
@@ -118,7 +129,8 @@ class JudgementFile:
 
         if judgement.annotator != self.annotator:
             raise ConfigError(f"{self.path}: belongs to {self.annotator}")
-        text = json.dumps({k: v for k, v in dataclasses.asdict(judgement).items() if v is not None})
+        values = dataclasses.asdict(judgement)
+        text = json.dumps({k: v for k, v in values.items() if v is not None and (k, v) != _PLAIN})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.path.exists()
         with self._lock, FileLock(f"{self.path}.lock"), open(self.path, "ab+") as file:
@@ -139,6 +151,12 @@ class JudgementFile:
             self._read_new()
             return dict(self._latest)
 
+    def last(self) -> Judgement | None:
+        """Return the judgement that was made last."""
+        with self._lock:
+            self._read_new()
+            return self._last
+
     def _read_new(self) -> None:
         if not self.path.exists():
             return
@@ -150,7 +168,7 @@ class JudgementFile:
                 self._read_to += len(line)
                 judgement = self._parse(line)
                 if judgement is not None:
-                    self._latest[judgement.key] = judgement
+                    self._latest[judgement.key] = self._last = judgement
 
     def _parse(self, line: bytes) -> Judgement | None:
         try:
@@ -200,11 +218,15 @@ class JudgementStore:
         return self._files[annotator]
 
     def judged(self) -> dict[str, dict[str, Judgement]]:
-        """Return key -> judgement for each annotator, skipped records left out."""
+        """Return key -> label for each annotator; skipped and unsure records are left out."""
         return {
-            name: {k: j for k, j in self._files[name].latest().items() if j.verdict != "skip"}
-            for name in self.annotators
+            name: {k: j for k, j in said.items() if j.verdict in LABELS}
+            for name, said in self.said().items()
         }
+
+    def said(self) -> dict[str, dict[str, Judgement]]:
+        """Return key -> judgement for each annotator, whatever the verdict."""
+        return {name: self._files[name].latest() for name in self.annotators}
 
     @staticmethod
     def known(folder: str | Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,28 @@ def label_picture(view: LabelView) -> str:
     return render("label_picture.html.jinja", view=view)
 
 
-def label_text(view: LabelView) -> str:
-    """Return question, answer and rationale with coloured region numbers."""
-    return render("label_text.html.jinja", view=view)
+def label_text(view: LabelView, serial: int = 0) -> str:
+    """Return question, answer and rationale with coloured region numbers, and what was said.
+
+    Args:
+        serial: of the answer; the page's script waits for another one.
+    """
+    return render("label_text.html.jinja", view=view, serial=serial)
+
+
+def label_refused(why: str, annotators: Sequence[str]) -> str:
+    """Return why nobody can label, with a link for each annotator."""
+    return render("label_refused.html.jinja", why=why, annotators=annotators)
+
+
+def label_agreement(report: Mapping[str, Any]) -> str:
+    """Return a table of how far people agree; see `agreement.agreement_report`."""
+    return render("label_agreement.html.jinja", report=report)
+
+
+def label_help(steps: int) -> str:
+    """Return what the keys do; scores have so many steps."""
+    return render("label_help.html.jinja", steps=steps, last="QWERT"[steps - 1])
 
 
 def label_progress(view: LabelView) -> str:
@@ -49,6 +69,11 @@ def message(text: str, kind: str = "note") -> str:
 def style() -> str:
     """Return the style sheet of all pages."""
     return regions_style() + (FOLDER / "pages.css").read_text(encoding="utf-8")
+
+
+def label_style() -> str:
+    """Return the style sheet of the labelling page."""
+    return style() + (FOLDER / "label.css").read_text(encoding="utf-8")
 
 
 def script() -> str:

@@ -38,6 +38,11 @@ class ShownPart:
     title: str
     pieces: tuple[str | int, ...]
 
+    @property
+    def length(self) -> int:
+        """Characters of the text as it is shown."""
+        return sum(len(str(piece)) + 1 for piece in self.pieces)
+
 
 @dataclass(frozen=True, slots=True)
 class ShownRecord:
@@ -109,7 +114,7 @@ class RecordViewer:
     def __init__(self, dataset: LckDataset, *, max_side: int = 900) -> None:
         self.dataset = dataset
         self.max_side = max_side
-        self.lock = threading.Lock()  # readers and the decoded picture are shared
+        self.lock = threading.RLock()  # readers and the decoded picture are shared
 
     def show(self, index: int, *, max_side: int | None = None) -> ShownRecord:
         """Return a row as a page shows it; a broken picture is told in `problem`.

@@ -11,7 +11,9 @@ from lavis.processors.region import DrawnRegion, css_color
 
 def badge_rect(badge, number, width, height):
     """Pixels of a badge on a picture shown `width` x `height`, by the rules of regions.css."""
-    wide, high = max(18, 8 + 7.3 * len(str(number))), 18
+    digits = len(str(number))
+    small = max(width, height) < 265
+    wide, high = (max(15, 6 + 6.7 * digits), 15) if small else (max(18, 8 + 7.3 * digits), 18)
     left = badge.left / 100 * width + badge.shift_x / 100 * wide
     top = badge.top / 100 * height + badge.shift_y / 100 * high
     return left, top, left + wide, top + high
@@ -39,7 +41,7 @@ def check(boxes, size, shown_long, on_box=True):
         assert not (on_box and badge.lead)
 
 
-@pytest.mark.parametrize("shown_long", [200, 360, 900, 2000])
+@pytest.mark.parametrize("shown_long", [215, 265, 360, 900, 2000])
 @pytest.mark.parametrize("size", [(640, 480), (400, 1584), (1600, 400), (30, 30)])
 def test_badges_of_boxes_at_the_edge_touching_and_nested(size, shown_long):
     edge = [(0, 0, 100, 100), (0, 0, 30, 30), (98, 0, 100, 2), (0, 97, 2, 100), (97, 97, 100, 100)]
@@ -51,7 +53,7 @@ def test_badges_of_boxes_at_the_edge_touching_and_nested(size, shown_long):
 
 def test_a_crowd_in_one_place_is_set_apart_with_lines():
     boxes = [(48, 48, 51, 51)] * 32
-    check(boxes, (640, 480), 200, on_box=False)
+    check(boxes, (640, 480), 265, on_box=False)
     badges = place_badges(boxes, range(32), (640, 480))
     assert sum(badge.lead is None for badge in badges) >= 3
     lead = next(badge.lead for badge in badges if badge.lead)
@@ -65,7 +67,7 @@ def test_badges_of_random_boxes(seed):
     for _ in range(rng.randint(1, 24)):
         x, y = rng.uniform(0, 100), rng.uniform(0, 100)
         boxes.append((x, y, min(100, x + rng.expovariate(0.05)), min(100, y + rng.uniform(0, 40))))
-    for size, shown in [((640, 480), 200), ((480, 640), 480), ((500, 375), 1200)]:
+    for size, shown in [((640, 480), 215), ((480, 640), 480), ((500, 375), 1200)]:
         check(boxes, size, shown, on_box=False)
 
 

@@ -6,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from lavis.ui.agreement import agreement_report, cohen_kappa, fleiss_kappa, quadratic_kappa
-from lavis.ui.judgements import Judgement
+from lavis.ui.agreement import (
+    agreement_report,
+    cohen_kappa,
+    differing,
+    fleiss_kappa,
+    quadratic_kappa,
+)
+from lavis.ui.judgements import LABELS, Judgement
 
 
 def test_cohen_by_hand():
@@ -106,3 +112,18 @@ def test_the_report_of_three_people():
 def test_a_report_of_nothing():
     report = agreement_report({"a": {}})
     assert report["records_judged"] == 0 and report["pairs"] == [] and "fleiss" not in report
+
+
+def test_unsure_and_skipped_records_are_no_labels():
+    def say(name, **verdicts):
+        return {k: Judgement(key=k, annotator=name, verdict=v) for k, v in verdicts.items()}
+
+    judged = {
+        "ann": say("ann", a="accept", b="reject", c="unsure", d="accept"),
+        "bo": say("bo", a="accept", b="accept", c="accept", d="skip"),
+    }
+    report = agreement_report(judged)
+    assert report["records_judged"] == 4 and report["records_judged_by_two_or_more"] == 2
+    assert report["annotators"]["ann"]["judged"] == 3 and report["pairs"][0]["records"] == 2
+    labels = {n: {k: j for k, j in s.items() if j.verdict in LABELS} for n, s in judged.items()}
+    assert differing(labels) == ["b"]

@@ -146,7 +146,7 @@ def test_names_must_be_distinct(tmp_path, names):
 def test_scores_and_verdicts_are_checked():
     with pytest.raises(ConfigError, match=r"qa_score is 1.5; use a number from 0 to 1"):
         said("k", qa_score=1.5)
-    with pytest.raises(ConfigError, match="use accept, reject or skip"):
+    with pytest.raises(ConfigError, match="use accept, reject, unsure or skip"):
         said("k", "perhaps")
 
 
@@ -162,3 +162,22 @@ def test_a_key_is_what_a_person_judges(world):
         {"index": "other"},
     ]  # fmt: skip
     assert key not in [content_key(world.record(**change)) for change in changed]
+
+
+def test_files_of_earlier_versions_are_read_and_plain_lines_stay_as_they_were(tmp_path):
+    store = JudgementStore(tmp_path, ["ann"])
+    path = store.file("ann").path
+    old = (
+        '{"key": "a", "annotator": "ann", "verdict": "accept", "qa_score": 1.0, "r_score": 0.5, '
+        '"seconds": 2.5, "time": "2025-01-01T00:00:00+00:00", "instance": "i"}\n'
+        '{"key": "b", "annotator": "ann", "verdict": "skip", "time": "", "instance": ""}\n'
+    )
+    path.write_text(old)
+    found = store.file("ann").latest()
+    assert (found["a"].verdict, found["a"].comment, found["a"].row) == ("accept", "", None)
+    assert found["b"].verdict == "skip" and store.file("ann").damaged == 0
+    store.file("ann").append(found["a"])
+    assert path.read_text() == old + old.splitlines(keepends=True)[0]
+    with open(path, "a") as file:
+        file.write('{"key": "c", "annotator": "ann", "verdict": "accept", "comment": 5}\n')
+    assert "c" not in store.file("ann").latest() and store.file("ann").damaged == 1

@@ -22,19 +22,19 @@ def test_every_record_gets_its_number_of_people(count, people, seed):
     names = [f"p{i}" for i in range(people[0])]
     items = [Item(i, f"k{i}", "", True) for i in range(count)]
     queue = LabelQueue(items, names, per_item=people[1], seed=seed)
-    given_to = [item.key for name in names for item in queue.queues[name]]
+    given_to = [item.key for name in names for item in queue.queue(name)]
     assert sorted(given_to) == sorted([i.key for i in items] * people[1])
-    assert all(len({i.key for i in q}) == len(q) for q in queue.queues.values())
-    sizes = [len(q) for q in queue.queues.values()]
+    assert all(len({i.key for i in queue.queue(n)}) == len(queue.queue(n)) for n in names)
+    sizes = [len(queue.queue(name)) for name in names]
     assert max(sizes) - min(sizes) <= people[1]
     again = LabelQueue(items, names, per_item=people[1], seed=seed)
-    assert again.queues == queue.queues
+    assert all(again.queue(name) == queue.queue(name) for name in names)
 
 
 def test_one_of_two_people_alternate_in_file_order():
     queue = LabelQueue(ITEMS, ["a", "b"], per_item=1, seed=None)
-    assert [i.index for i in queue.queues["a"]] == [0, 2, 4]
-    assert [i.index for i in queue.queues["b"]] == [1, 3, 5]
+    assert [i.index for i in queue.queue("a")] == [0, 2, 4]
+    assert [i.index for i in queue.queue("b")] == [1, 3, 5]
 
 
 def test_what_follows_skips_what_is_done_and_goes_round():

@@ -8,7 +8,7 @@ from lavis.datasets.lck_record import read_label
 from lavis.ui.judgements import Judgement
 from lavis.ui.label_queue import read_items
 from lavis.ui.shown import open_corpus
-from lavis.ui.training_export import export_training, training_record
+from lavis.ui.training_export import export_comments, export_training, training_record
 
 
 def said(*verdicts, qa=None, r=None):
@@ -87,3 +87,35 @@ def test_the_export_trains_the_critic(world):
     counts = export_training(dataset, items, judged, target, min_annotators=2)
     assert (counts["written"], counts["too_few_judgements"]) == (2, 1)
     assert [p.name for p in target.parent.iterdir()] == ["train.jsonl"]
+
+
+def test_unsure_is_no_label_and_comments_are_kept(world, tmp_path):
+    dataset = world.open([world.record(i) for i in range(3)])
+    items = read_items(dataset).items
+
+    def say(name, verdict, place, comment=""):
+        key = items[place].key
+        return {
+            key: Judgement(key=key, annotator=name, verdict=verdict, comment=comment, instance="i")
+        }
+
+    judged = {
+        "ann": {**say("ann", "accept", 0, "fine"), **say("ann", "unsure", 1, "dark")},
+        "bo": {**say("bo", "unsure", 0, "who knows"), **say("bo", "skip", 2, "ugly")},
+    }
+    counts = export_training(dataset, items, judged, tmp_path / "t.jsonl")
+    records = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert [record["label"] for record in records] == [["accept"]]
+    assert records[0]["label_comments"] == [
+        {"annotator": "ann", "comment": "fine"},
+        {"annotator": "bo", "comment": "who knows"},
+    ]
+    assert (counts["written"], counts["too_few_judgements"]) == (1, 0)
+    assert export_comments(judged, tmp_path / "c.jsonl") == 4
+    lines = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    assert [(c["annotator"], c["verdict"], c["comment"]) for c in lines] == [
+        ("ann", "accept", "fine"),
+        ("ann", "unsure", "dark"),
+        ("bo", "unsure", "who knows"),
+        ("bo", "skip", "ugly"),
+    ]
