@@ -54,6 +54,7 @@ class Shot:
 
 SHOTS = (
     Shot("label", "label", opens=".lv-picture img"),
+    Shot("label_phone", "label", "/?record=5", PHONE, opens=".lv-picture img"),
     Shot("browse", "browse", "/?order=difference-desc&regions_from=2", opens=".lv-picture img"),
     Shot(
         "browse_record",
