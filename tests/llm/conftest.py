@@ -158,7 +158,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.say(completion(answer) if isinstance(answer, str) and answer != "cut" else answer)
 
     def say(self, answer):
-        if answer == "cut":
+        if hasattr(answer, "what"):  # a `Trick` with the connection
+            answer.what(self)
+        elif answer == "cut":
             self.send_response(200)
             self.send_header("Content-Length", "1000")
             self.end_headers()
@@ -175,7 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(200, answer)
 
     def send(self, status, body, headers=()):
-        self.send_bytes(status, json.dumps(body).encode(), headers)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_bytes(status, data, headers)
 
     def trickle(self, data):
         for place in range(len(data)):

@@ -16,8 +16,9 @@ SHOWN = re.findall(r"assets/(\w+)\.png", README)
 
 def test_readme_shows_pictures_that_the_script_makes():
     names = {shot.name: shot for shot in make_screenshots.SHOTS}
-    assert set(SHOWN) == set(names)
-    for name, shot in names.items():
+    assert SHOWN and set(SHOWN) <= set(names)
+    for name in SHOWN:
+        shot = names[name]
         path = ROOT / "assets" / f"{name}.png"
         assert path.stat().st_size < make_screenshots.MOST, name
         assert Image.open(path).size == shot.size, name
