@@ -193,7 +193,7 @@ class Connection:
         import openai
 
         if isinstance(error, openai.APIStatusError):
-            body = error.body if error.body is not None else error.response.text
+            body = error.response.text or error.body  # the SDK's is a part of it
             headers = dict(error.response.headers)
             url = str(error.request.url).split("?")[0]
             return self.status_problem(error.status_code, body, headers, sent=sent, url=url)

@@ -112,6 +112,7 @@ def test_a_system_text_joins_the_first_turn_where_the_server_knows_no_system(
     [
         (401, {"error": "Unauthorized"}, ConfigError, "key: HTTP 401"),
         (404, {"error": {"code": "model_not_found", "message": "x"}}, ConfigError, "model: HTTP"),
+        (400, {"code": "billing_not_active", "error": "no"}, EndpointStopped, "quota: HTTP 400"),
         (404, {"detail": "Not Found"}, ConfigError, r"nothing answers at http://127.*/completions"),
         (429, {"error": {"code": "insufficient_quota", "message": "x"}}, EndpointStopped, "quota:"),
         (400, {"error": {"message": "Billing hard limit reached"}}, EndpointStopped, "quota"),
@@ -119,7 +120,7 @@ def test_a_system_text_joins_the_first_turn_where_the_server_knows_no_system(
         (400, {"error": {"message": "image_url is only supported by certain models"}}, ConfigError,
          "pictures: HTTP 400"),
     ],
-    ids=["key", "model", "path", "quota", "billing", "402", "pictures"],
+    ids=["key", "model", "code beside", "path", "quota", "billing", "402", "pictures"],
 )  # fmt: skip
 def test_what_no_request_can_pass_stops_the_run_and_once_mended_the_rest_is_asked(
     serve, settings, tmp_path, status, body, kind, said
