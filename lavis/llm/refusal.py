@@ -69,7 +69,8 @@ _WRITER = (
     r"(?:ai|言語モデル)(?:アシスタント)?として(?:、|,|私)",
     r"как (?:ии|искусственный интеллект|языковая модель)\b",
     r"\b(?:can ?not|can't) be determined\b|\bnot enough information\b|\binsufficient information\b",
-    r"\b(?:content|usage|safety) polic(?:y|ies)\b|\bagainst my (?:guidelines|programming|policy)\b",
+    r"\b(?:violat\w+|against|breach\w*) (?:\w+ ){0,3}(?:content|usage|safety) polic(?:y|ies)\b",
+    r"\bagainst my (?:guidelines|programming|policy)\b",
     r"\bplease (?:provide|upload|share|attach|send) (?:me )?(?:the|an?|your|another) "
     r"(?:\w+ )?(?:image|picture|photo)",
     r"\b(?:no|any|an) (?:image|picture|photo) (?:was |is |has been |to be )?"

@@ -183,3 +183,4 @@ def test_there_are_rows_of_every_class_in_both_modes():
 
 def test_the_page_shows_the_table():
     assert PAGE.read_text(encoding="utf-8") == table(), "run python tests/helpers/behaviours.py"
+    assert f"each of {len(ROWS)} behaviours" in (PAGE.parent / "README.md").read_text()

@@ -23,6 +23,19 @@ RECORD = {
 }
 
 
+def test_phrases_keep_marks_with_their_letters():
+    names = ["ผู้ชายใส่เสื้อ", "एक हँसता कुत्ता", "a cafe\u0301's sign", "a caf\u00e9's sign", "สุนัข " * 9]
+    entries = [
+        {"boxes": [[0, 0, 9, 9]], "obj_guess": "a hu\u0301man", "caption": name} for name in names
+    ]
+    scene = read_scene({"image": "a.png", "region_locations": entries}, SceneLimits())
+    assert [region.handle for region in scene.regions] == [
+        "the ผู้ชายใส่เสื้อ", "the एक हँसता कुत्ता", "the cafe\u0301's sign",
+        "the second caf\u00e9's sign", "the a hu\u0301man",
+    ]  # fmt: skip
+    assert not any(region.is_person for region in scene.regions)  # "man" is half of a word
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_a_scene_is_read_or_refused(data):

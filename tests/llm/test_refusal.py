@@ -73,6 +73,8 @@ ANSWERS = [
     "A man apologizes to a woman.",
     "他对她说：「抱歉，我不能来。」",
     "He has to help [1].",
+    "A poster tells of the safety policies of the company.",
+    "We can tell that [0] is sad.",
     "",
 ]
 
