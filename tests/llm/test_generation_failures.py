@@ -263,7 +263,7 @@ def test_a_server_that_only_fails_stops_the_run_and_a_mended_one_is_asked_for_al
     path, sent = job(server, pictures=12, max_alike_failures=5), Sent(server)
     assert run(path) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "requests in a row failed alike" in last and said in last
+    assert "in a row failed alike" in last and said in last
     assert "12 of 12 requests left" in last
     told = summary(tmp_path)
     assert not told["complete"] and told["rejected"] == 0 and told["left_for_next_start"] == 12
