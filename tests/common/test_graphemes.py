@@ -24,6 +24,7 @@ ONE_WORD = [
     "நாய்",  # Tamil: virama
     "हिन्दी",  # Hindi: vowel signs, virama
     unicodedata.normalize("NFD", "résumé"),
+    "မြန်မာစာ",  # Burmese: vowel signs that are clusters of their own
     "שָׁלוֹם",  # Hebrew points
     "مَرْحَبًا",  # Arabic harakat
     "می\u200cخواهم",  # Persian: zero-width non-joiner
