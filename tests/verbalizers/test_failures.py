@@ -322,7 +322,7 @@ def test_a_server_that_only_fails_stops_the_run_and_a_mended_one_is_asked_for_al
     arguments = run_file(stages)
     assert command.main(arguments) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "not complete: stages.captions: llm: 3 in a row failed alike" in said
+    assert "not complete: stages.captions: llm: 3 requests or more in a row failed alike" in said
     told = summary(world)
     assert not told["complete"] and f"HTTP {status}" in told["stopped_by"]
     server.since()
