@@ -197,7 +197,7 @@ def _again() -> Iterator[Behaviour]:
          "HTTP 429", 0),
         ("HTTP 400 json_validate_failed (Groq)",
          (400, openai("Failed to generate JSON. Please adjust.", "json_validate_failed")),
-         "JSON", 0),
+         "odd generation", 0),
         ("closes the connection without an answer", DROP, "connection", 1),
         ("cuts the answer in the middle", "cut", "connection", 1),
         ("sends a byte at a time", DRIP, "no answer within", 1),
@@ -247,19 +247,24 @@ def _mend() -> Iterator[Behaviour]:
     """Yield faults that no request can pass until the run file or the key is mended."""
     cases: tuple[tuple[str, Any, str], ...] = (
         ("HTTP 401 a wrong key", (401, openai("Incorrect API key provided", "invalid_api_key")),
-         "key"),
-        ("HTTP 400 a wrong key (xAI)", (400, {"code": "x", "error": "Incorrect API key provided"}),
-         "key"),
+         "look at the environment variable that llm.api_key_env names"),
+        ("HTTP 400 a wrong key (xAI)",
+         (400, {"code": "x", "error": "Incorrect API key provided"}),
+         "look at the environment variable that llm.api_key_env names"),
         ("HTTP 404 no such model",
-         (404, openai("The model `tiny` does not exist", "model_not_found")), "model"),
-        ("HTTP 400 no such model (DeepSeek)", (400, openai("Model Not Exist")), "Model Not Exist"),
-        ("HTTP 404 no such path", (404, {"detail": "Not Found"}), "base_url"),
-        ("HTTP 405", (405, {"detail": "Method Not Allowed"}), "base_url"),
+         (404, openai("The model `tiny` does not exist", "model_not_found")),
+         "look at llm.model"),
+        ("HTTP 400 no such model (DeepSeek)", (400, openai("Model Not Exist")),
+         "look at llm.model"),
+        ("HTTP 404 no such path", (404, {"detail": "Not Found"}), "look at llm.base_url, which"),
+        ("HTTP 405", (405, {"detail": "Method Not Allowed"}),
+         "look at llm.base_url, which"),
         ("HTTP 403 no permission",
-         (403, openai("You do not have permission to use this project")), "permission"),
+         (403, openai("You do not have permission to use this project")),
+         "look at llm.api_key_env, llm.base_url and llm.model"),
         ("HTTP 400 pictures are not supported",
          (400, openai("Invalid content type. image_url is only supported by certain models.")),
-         "image_url"),
+         "no picture can be sent to this model"),
         ("HTTP 400 max_tokens above the model's limit",
          (400, openai("max_tokens is too large: 800. This model supports at most 512 completion "
                       "tokens", "invalid_value", "max_tokens")), "max_tokens"),
@@ -369,26 +374,26 @@ def _simplify() -> Iterator[Behaviour]:
         yield Behaviour(
             does=f"HTTP 400 {name} not supported", kind="simplify", everyone=True,
             reply=unless(name, (400, openai(wrong.format(name), "unsupported_value", name))),
-            sees=name, sent=4,
+            sees=f"{name} is left out from now on", sent=4,
         )  # fmt: skip
     yield Behaviour(
         does="HTTP 400 use max_completion_tokens", kind="simplify", everyone=True,
         reply=unless("max_tokens", (400, openai(
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
             "'max_completion_tokens' instead.", "unsupported_parameter", "max_tokens"))),
-        sees="max_completion_tokens", sent=4,
+        sees="max_completion_tokens is sent from now on", sent=4,
     )  # fmt: skip
     yield Behaviour(
         does="HTTP 400 no JSON schema", kind="simplify", everyone=True,
         reply=lambda body, n: (400, openai("response_format json_schema is not supported"))
         if body.get("response_format", {}).get("type") == "json_schema" else ITEMS,
-        sees="response_format", sent=4,
+        sees="json_object is asked for from now on", sent=4,
     )  # fmt: skip
     yield Behaviour(
         does="HTTP 422 no response_format at all (Mistral's form)", kind="simplify", everyone=True,
         reply=unless("response_format", (422, {"detail": [
             {"loc": ["body", "response_format"], "msg": "Extra inputs are not permitted"}]})),
-        sees="response_format", sent=5,
+        sees="none is asked for from now on", sent=5,
     )  # fmt: skip
 
 
@@ -523,7 +528,7 @@ def _batch() -> Iterator[Behaviour]:
          {"sees": "gremlins", "status": 1, "sent": 4, "records": 2, "again": 1}),
         ("mend", "HTTP 401 at the upload",
          {"script": {"upload": lambda n, data: (401, openai("wrong key", "invalid_api_key"))}},
-         {"sees": "key", "status": 2, **_ALL, "sent": 0}),
+         {"sees": "llm.api_key_env", "status": 2, **_ALL, "sent": 0}),
         ("mend", "no Batch API", {"script": {"upload": lambda n, data: gone}},
          {"sees": "no Batch API", "status": 2, **_ALL, "sent": 0}),
         ("mend", "HTTP 413 for the file",
@@ -531,7 +536,7 @@ def _batch() -> Iterator[Behaviour]:
          {"sees": "llm.batch.max_bytes", "status": 2, **_ALL, "sent": 0}),
         ("mend", "lines of HTTP 404 no such model",
          {"reply": (404, openai("The model `tiny` does not exist", "model_not_found")),
-          "everyone": True}, {"sees": "model", "status": 2, **_ALL}),
+          "everyone": True}, {"sees": "look at llm.model", "status": 2, **_ALL}),
         ("stop", "HTTP 429 insufficient_quota at the job",
          {"script": {"create": lambda n, body: (429, openai(
              "You exceeded your current quota", "insufficient_quota"))}},
@@ -557,12 +562,12 @@ def _batch() -> Iterator[Behaviour]:
         ("simplify", "lines of HTTP 400 no JSON schema",
          {"reply": lambda body, n: (400, openai("response_format json_schema is not supported"))
           if body.get("response_format", {}).get("type") == "json_schema" else ITEMS,
-          "everyone": True}, {"sees": "response_format", "sent": 6}),
+          "everyone": True}, {"sees": "json_object is asked for from now on", "sent": 6}),
         ("simplify", "lines of HTTP 400 use max_completion_tokens",
          {"reply": unless("max_tokens", (400, openai(
              "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
              "'max_completion_tokens' instead.", "unsupported_parameter", "max_tokens"))),
-          "everyone": True}, {"sees": "max_completion_tokens", "sent": 6}),
+          "everyone": True}, {"sees": "max_completion_tokens is sent from now on", "sent": 6}),
         ("reply", "a line that refuses in words",
          {"reply": completion("I'm sorry, I can't assist with that.")},
          {"sees": "refusal", "records": 2, "paid": 3, "rejected": 1}),
