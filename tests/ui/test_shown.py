@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from lavis.common.errors import ConfigError, RecordError
-from lavis.ui import markup
+from lavis.ui import browse_markup
+from lavis.ui.browse_address import Address
+from lavis.ui.browse_desk import Score
 from lavis.ui.shown import RecordViewer, open_corpus, pieces
 
 
@@ -91,7 +93,8 @@ def test_nothing_in_a_record_becomes_markup(world):
         index=nasty, source=nasty, question=[nasty, [3]], references=references, image=nasty
     )
     shown = RecordViewer(world.open([record])).show(0)
-    html = markup.cards([(shown, 0.5), (nasty, None)])
+    records = [(shown, 0, Score(0.5, None)), (nasty, 1, Score(None, None))]
+    html = browse_markup.cards(records, Address())
     assert "<img" not in html and html.count("&lt;img src=x") == 6
     for mark in ("${", "{{", "@children", "\"'&amp; "):
         assert mark not in html
