@@ -43,6 +43,11 @@ def detail(opened: Opened, address: Address, names: tuple[str, str]) -> str:
     return render("browse_detail.html.jinja", opened=opened, address=address, names=names)
 
 
+def filters_fold() -> str:
+    """Return what opens all fields but the words on a narrow screen; wider ones show them."""
+    return render("browse_filters.html.jinja")
+
+
 def facets(found: Facets, address: Address, names: tuple[str, str]) -> str:
     """Return the histogram of scores, the sources and, of two runs, how their scores agree."""
     largest = max((count for _, count in found.sources), default=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lavis.ui import browse_markup as markup
 from lavis.ui.browse_address import Address
 from lavis.ui.browse_desk import BrowseDesk, View
 from lavis.ui.serve import load_gradio
@@ -29,6 +30,7 @@ def build_page(desk: BrowseDesk, title: str) -> Any:
     """Return the page (`gradio.Blocks`)."""
     gr = load_gradio()
     with gr.Blocks(title=f"Browse {title}", analytics_enabled=False) as page:
+        gr.HTML(markup.filters_fold(), elem_id="filters")
         fields = _fields(gr, desk)
         with gr.Row(elem_classes="lv-row"):
             fields |= _bounds(gr, desk)

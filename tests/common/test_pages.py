@@ -42,6 +42,19 @@ def test_a_picture_has_a_badge_for_each_region_and_says_them_aloud():
     assert "left:25.000%;top:0.000%;width:22.500%;height:100.000%" in html
 
 
+def test_names_stand_beside_their_number_in_any_direction_and_many_are_folded():
+    html = str(macro("names")(MARKS))
+    pairs = re.findall(
+        r'class="lv-name" title="([^"]*)"><span .*?>(\d)</span> <bdi>(.*?)</bdi>', html
+    )
+    assert pairs == [
+        ("region 0: dog", "0", "dog"),
+        ("region 1: &lt;b&gt;", "1", "&lt;b&gt;"),
+        ("region 2", "2", "region"),
+    ]
+    assert "lv-fold" not in html and "lv-fold" in str(macro("names")(MARKS, 20))
+
+
 def test_texts_in_pieces():
     assert text_pieces("[0] and [12].") == [0, " and ", 12, "."]
     assert text_pieces("[x] [٣] [123456]") == ["[x] [٣] [123456]"]

@@ -1,5 +1,6 @@
 """The running browser page: by HTTP, so machines without a browser run it too, and in Chromium."""
 
+import itertools
 import json
 import urllib.error
 import urllib.parse
@@ -269,21 +270,58 @@ def test_any_column_sorts_and_two_runs_are_set_side_by_side(serve, world, opened
     assert facts[:6] == ["scores", "0.500", "compare", "0.700", "difference", "+0.200"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
-def test_the_page_fits_and_can_be_read(serve, world, opened, size, scheme):
+def test_the_page_fits_and_can_be_read(serve, world, opened):
     Image.new("RGB", (40, 900), (90, 120, 90)).save(world.root / "tall.png")
     tall = world.record(10, image="tall.png", answer=["x" * 300], source="a" * 120)
     records = [*scored(world), world.record(9, image="gone.png"), tall, "{torn"]
     server = browse(serve, world, records, *two_runs(world))
-    page = opened(server.url, size, scheme)
-    assert ("dark" in (page.get_attribute("body", "class") or "")) == (scheme == "dark")
-    assert too_wide(page) == [] and untold_pictures(page) == [] and faint_texts(page, ".lv") == []
-    page.click(".lv-open >> nth=0")
-    page.wait_for_selector("dialog.lv-detail[open]")
-    assert too_wide(page) == [] and untold_pictures(page) == []
-    assert faint_texts(page, "dialog.lv-detail") == []
-    page.goto(f"{server.url}/?p=3&open=10")
-    page.wait_for_selector("dialog.lv-detail[open]")
-    assert page.locator(".lv-problem").count()
-    assert too_wide(page) == [] and untold_pictures(page) == [] and faint_texts(page, ".lv") == []
+    for size, scheme in itertools.product(SIZES, ("light", "dark")):
+        page = opened(server.url, size, scheme)
+        assert ("dark" in (page.get_attribute("body", "class") or "")) == (scheme == "dark")
+        fits_and_reads(page, ".lv")
+        page.click(".lv-open >> nth=0")
+        page.wait_for_selector("dialog.lv-detail[open]")
+        fits_and_reads(page, "dialog.lv-detail")
+        page.goto(f"{server.url}/?p=3&open=10")
+        page.wait_for_selector("dialog.lv-detail[open]")
+        assert page.locator(".lv-problem").count()
+        fits_and_reads(page, ".lv")
+
+
+def fits_and_reads(page, part):
+    assert too_wide(page) == [] and untold_pictures(page) == [] and faint_texts(page, part) == []
+
+
+def test_a_phone_shows_records_first_and_names_in_any_script(serve, world, opened):
+    """Filters are folded; right-to-left names stay beside their number, long ones in the window."""
+    names = {1: "رجل", 2: "دراجة", 3: "N" * 400}
+    references = [
+        {"name": str(i), "boxes": [[i, i, i + 10, i + 8]], "obj_guess": names[i]} for i in names
+    ]
+    records = [world.record(0, region=[1, 2, 3], references=references, prediction=0.5)]
+    records[0]["question"] = ["لماذا", "يقف", [1], "؟"]
+    server = browse(serve, world, records)
+    page = opened(server.url, "phone")
+    assert page.locator("#cards").bounding_box()["y"] < 450
+    assert not page.locator("#score-from").is_visible()
+    names_at = page.locator(".lv-card .lv-name").evaluate_all(
+        """all => all.map(one => [one.querySelector('.lv-chip').innerText,
+          one.querySelector('bdi').innerText,
+          one.querySelector('.lv-chip').getBoundingClientRect().right
+            <= one.querySelector('bdi').getBoundingClientRect().left + 1 || 'before'])"""
+    )
+    assert names_at[:2] == [["0", "رجل", True], ["1", "دراجة", True]]
+    ends = page.locator(".lv-card .lv-name").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect().right)"
+    )
+    assert max(ends) <= 390
+    question = page.locator(".lv-card .lv-parts dd").first
+    assert question.evaluate("one => getComputedStyle(one).direction") == "rtl"
+    page.focus("#filters summary")
+    page.keyboard.press("Enter")
+    assert page.locator("#score-from").is_visible() and page.locator("#source").is_visible()
+    page.goto(f"{server.url}/?score_from=0.4&open=0")  # what chooses records is seen
+    detail = page.locator("dialog.lv-detail[open]")
+    detail.wait_for()
+    assert detail.evaluate("one => one.scrollWidth <= one.clientWidth")
+    assert page.locator("#filters details").evaluate("one => one.open")

@@ -18,7 +18,15 @@
     return wanted.toString();
   };
   let shown = selection(); // Gradio shows the first address by itself
+  // Where the fields are folded, what already chooses records is seen.
+  const unfold = () => {
+    const names = ["source", "score_from", "score_to", "regions_from", "regions_to", "difference_from", "difference_to"];
+    const wanted = new URLSearchParams(location.search);
+    const fold = document.querySelector("#filters details");
+    if (fold && names.some((name) => wanted.has(name))) fold.open = true;
+  };
   const show = () => {
+    unfold();
     const same = selection() === shown;
     shown = selection();
     press(same ? "show" : "go");
@@ -40,7 +48,7 @@
     visit(changed({ p: page > 1 ? page : "", open: "" }));
   };
   window.lvBrowse = {
-    here: () => [location.search],
+    here: () => { unfold(); return [location.search]; },
     arrived: (query) => { push(query); shown = selection(); return []; },
     step: (by) => { turn(number(new URLSearchParams(location.search).get("p"), 1) + by); return []; },
     turn: (page) => { turn(number(page, 1)); return []; },
