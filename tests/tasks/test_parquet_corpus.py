@@ -17,7 +17,7 @@ from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
 from lavis.tasks.config import ClassificationConfig
 from lavis.tasks.multimodal_classification import MultimodalClassificationTask as Task
-from lavis.ui.corpus_query import export_rows
+from lavis.ui.corpus_export import export_rows
 from lavis.ui.judgements import Judgement
 from lavis.ui.label_queue import read_items
 from lavis.ui.training_export import export_training
