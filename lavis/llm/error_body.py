@@ -36,7 +36,8 @@ _YEAR = 366 * 86_400.0
 _URL = re.compile(r"https?://\S+")
 _REPEATED = re.compile(r"""['"]input['"]: .*""", re.DOTALL)  # pydantic's, as Python writes it
 _WAIT = re.compile(
-    r"(?:retry|try again) (?:in|after) ((?:[\d.]+ ?(?:ms|h|m|s)[a-z]* ?)+)", re.IGNORECASE
+    r"(?:(?:retry|try again) (?:in|after)|please wait) ((?:[\d.]+ ?(?:ms|h|m|s)[a-z]* ?)+)",
+    re.IGNORECASE,
 )
 _PART = re.compile(r"([\d.]+) ?(ms|h|m|s)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -67,7 +67,8 @@ RULES: tuple[Rule, ...] = (
         "Anthropic and Alibaba (400): account not in good standing; Gemini: user location",
         _codes("account_deactivated unsupported_country_region_territory ip_not_authorized"),
         r"(account|organization|workspace|project|your access)\b.{0,60}"
-        r"(deactivated|suspended|terminated|disabled|banned|blocked|good standing|flagged)"
+        r"(deactivated|suspended|terminated|disabled|banned|blocked|restricted|denied access"
+        r"|good standing|flagged)"
         r"|country, region|user location is not supported",
         unless="arrear",
     ),
@@ -115,16 +116,18 @@ RULES: tuple[Rule, ...] = (
         ),
         r"insufficient[ _](credit|balance|fund|quota|account)|billing|current quota|arrear|overdue"
         r"|credit balance|credits?\b.{0,40}(exhaust|used up|deplet|ran out|too low|expired|requir)"
-        r"|(used|spent|exceeded) (all|your).{0,40}credits|spend(ing)?[ _]limit|spend cap"
+        r"|(used|spent|exceeded) (all|your|up).{0,40}(credits|allocation|allowance)"
+        r"|spend(ing)?[ _]limit|spend cap|key limit exceeded|over budget"
         r"|(purchase|buy|add|require\w*|need|up) (more )?credits|no (remaining )?credits"
         r"|payment|out of (credits|funds|money)|prepa(id|yment)|top[- ]?up|recharge|past due"
         r"|balance.{0,30}(low|not enough|insufficient|exhaust|negative|empty|depleted)"
-        r"|not enough (credits?|balance|funds|money)|quota.{0,40}(exceed|exhaust|used up|reached)"
+        r"|not enough (credits?|balance|funds|money)"
+        r"|quota.{0,40}(exceed|exhaust|used up|reached|not enough)"
         r"|(exceed|exhaust|reached|used up).{0,40}\bquota|monthly.{0,20}(limit|quota|usage)"
         r"|usage limit|budget.{0,20}(exceed|exhaust|full|reached)|free (tier|trial).{0,40}(exhaust"
         r"|expired|ended|used)|per[-_ ]?day(?!.*(retry|try again) in)|余额|欠费|充值|额度",
         unless=r"rate_?limit_?(exceeded|error|reached)(?!.*per[-_ ]day)"
-        r"|(retry|try again) (in|after) [\d.]+|pricing tier|resource has been exhausted",
+        r"|(retry|try again) (in|after) [\d.]+|pricing tier|(?<!some )resource has been exhausted",
         advice="see the provider's account page; the same command goes on once it is in order",
     ),
     Rule(
@@ -150,7 +153,8 @@ RULES: tuple[Rule, ...] = (
         r"|(cannot|can't|unable to|not able to) (process|handle|read|see|view) (images|pictures)"
         r"|(image|vision|visual|multi-?modal)( input| content)?s?( modality)? (is|are) not (support"
         r"|enabled|available|allowed)|not a (multi-?modal|vision)|unknown variant .image_url"
-        r"|content must be a string|data required for image input|at most 0 image|mmproj"
+        r"|content must be a string|content\W{1,3}expected a string|data required for image input"
+        r"|at most 0 image|mmproj"
         r"|only (supports? )?text (input|content)|text-only model",
         advice="no picture can be sent to this model; set llm.model to one that sees",
     ),
@@ -181,7 +185,7 @@ RULES: tuple[Rule, ...] = (
         "of output tokens; DeepSeek (400) valid range",
         words=r"max(imum)?_?(completion_|output_|new_)?tokens.{0,120}"
         r"(supports? (only )?(up to|at most)|maximum allowed number of output|valid range"
-        r"|must be (less|at most|between|>|<|greater)"
+        r"|(must|should) be (less|at most|between|>|<|greater|\[)"
         r"|out of range|at least|minimum|maximum value)",
         unless="context|inputs?. tokens|prompt",
         advice="set max_tokens to what the model can write",
@@ -218,14 +222,15 @@ LATER_RULES: tuple[Rule, ...] = (
         "pulling, OpenRouter (400) not a valid model ID, DeepSeek (400) Model Not Exist",
         _codes(
             "model_not_found deploymentnotfound model_not_available unknown_model modelnotfound "
-            "model_decommissioned invalid_model model_not_supported unsupported_model 1211"
+            "model_decommissioned invalid_model model_not_supported unsupported_model "
+            "unavailable_model 1211"
         ),
         r"\b(model|deployment|engine)\b.{0,120}(not exist|not found|no longer|decommission"
-        r"|shut ?down|not available|not a valid|not supported|not loaded|try pulling|retired"
-        r"|unknown|invalid)"
+        r"|shut ?down|not available|not a valid|not supported|isn.t supported|not loaded"
+        r"|try pulling|retired|unknown|invalid)"
         r"|(invalid|unknown|no such|not a valid|unsupported|incorrect|find) model"
         r"|access to (the )?model|not a chat model|no endpoints|only supported in v1/"
-        r"|no healthy deployment",
+        r"|no healthy deployment|llm provider not provided",
         unless="temporar|overload|capacity|busy|loading|try again",
         advice="look at llm.model",
     ),

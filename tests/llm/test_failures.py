@@ -143,6 +143,7 @@ def test_waits_are_read_from_headers_and_words_and_odd_ones_are_none():
     for words, seconds in (
         ("Please try again in 6m12.5s.", 372.5),
         ("Please retry after 20 seconds", 20),
+        ("Rate limit of 10 per 60s exceeded. Please wait 5 seconds before retrying.", 5),
     ):
         assert classify(429, {"error": {"message": words}}).retry_after == seconds
     delay = [{"error": {"code": 429, "message": "x", "details": [{"retryDelay": "31s"}]}}]
