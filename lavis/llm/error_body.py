@@ -18,9 +18,12 @@ from typing import Any
 
 from lavis.common.refusals import REFUSALS, finite
 
-_CODES = ("code", "type", "status", "reason", "error_code", "errorcode", "quotaid")
+_CODES = ("code", "type", "status", "reason", "error_code", "errorcode")
 _PARAMS = ("param", "field", "loc")
-_WORDS = ("message", "msg", "detail", "details", "error", "errors", "description", "title", "raw")
+_WORDS = (
+    *("message", "msg", "detail", "details", "error", "errors", "description", "title", "raw"),
+    "quotaid",
+)
 _NESTED = (
     *_WORDS,
     "metadata",
@@ -32,6 +35,7 @@ _NESTED = (
 )
 _SHOWN = 300  # characters of a server's message
 _READ = 4000  # characters in which words are looked for
+_DEEPEST = 12  # levels, those of gateways around the error of another server included
 _YEAR = 366 * 86_400.0
 _URL = re.compile(r"https?://\S+")
 _REPEATED = re.compile(r"""['"]input['"]: .*""", re.DOTALL)  # pydantic's, as Python writes it
@@ -85,7 +89,7 @@ def read_error(body: Any, fallback: str = "") -> ErrorBody:
     message = " ".join((texts[0] if texts else fallback or ", ".join(sorted(codes))).split())
     if len(texts) > 1 and len(message) < 40:  # "Provider returned error" says little
         message = " ".join("; ".join(texts).split())
-    words = _REPEATED.sub("", _URL.sub(" ", joined))[:_READ].lower()
+    words = " ".join(_REPEATED.sub("", _URL.sub(" ", joined)).split())[:_READ].lower()
     params = tuple(text for kind, text in facts if kind == "params" and text)
     return ErrorBody(codes, params, words, message[:_SHOWN], False, _told_wait(body, joined))
 
@@ -104,7 +108,7 @@ def _opened(body: Any) -> Any:
 
 def _facts(node: Any, depth: int) -> Iterator[tuple[str, str]]:
     node = _opened(node)
-    if depth > 8 or node is None or isinstance(node, bool):
+    if depth > _DEEPEST or node is None or isinstance(node, bool):
         return
     if isinstance(node, str):
         yield from _facts_of_text(node, depth)
