@@ -14,6 +14,7 @@ from typing import Any
 
 from lavis.common.refusals import REFUSALS, finite
 from lavis.llm.base import ChatReply
+from lavis.llm.event_stream import is_stream, join_events
 from lavis.llm.failures import Problem
 from lavis.llm.reasoning import answer_text
 from lavis.llm.usage import read_usage, rough_tokens
@@ -61,7 +62,10 @@ def read_completion(
             they are transient.
     """
     try:
-        answer = json.loads(text.lstrip("\ufeff \t\r\n"), strict=False)
+        if is_stream(text):
+            answer: Any = join_events(text)
+        else:
+            answer = json.loads(text.lstrip("\ufeff \t\r\n"), strict=False)
         if isinstance(answer, list) and len(answer) == 1:  # Gemini wraps its errors so
             answer = answer[0]
         if not isinstance(answer, dict):

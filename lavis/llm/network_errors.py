@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
@@ -29,6 +30,12 @@ def network_problem(error: BaseException, url: str, seconds: float) -> Problem:
     names = [type(cause).__name__ for cause in causes]
     cost: Cost = "unsent" if any(name in _UNSENT for name in names) else "unknown"
     place, told = _place(url), _told(causes)
+    if "TooManyRedirects" in names:
+        reason = f"redirect: {place} sends requests in a circle; look at llm.base_url"
+        return Problem("fatal", reason)
+    last = _place(_asked(causes) or url)
+    if last != place:
+        place = f"{last} (redirected from {place})"
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(cause):
             why = getattr(cause, "verify_message", "") or told
@@ -85,6 +92,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield found
         waiting += getattr(found, "exceptions", ())
         waiting += [one for one in (found.__cause__, found.__context__) if one is not None]
+
+
+def _asked(causes: list[BaseException]) -> str:
+    """Return the address of the request that failed, which may be that of a redirect."""
+    for cause in reversed(causes):
+        with contextlib.suppress(Exception):  # the HTTP library's errors raise where it is not set
+            return str(cause.request.url)  # type: ignore[attr-defined]
+    return ""
 
 
 def _told(causes: list[BaseException]) -> str:

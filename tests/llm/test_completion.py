@@ -37,6 +37,17 @@ def chat(content="hi", finish="stop", usage=(10, 5), message=(), choice=(), **mo
     return body
 
 
+def streamed(*deltas, finish=None, done="data: [DONE]\n\n", usage=None):
+    """Return a completion as the events of a stream."""
+    chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    if finish is not None:
+        chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    if usage is not None:
+        counts = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
+        chunks.append({"choices": [], "usage": counts})
+    return "".join(f"data: {json.dumps(chunk)}\r\n\r\n" for chunk in chunks) + done
+
+
 THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
 PART = {"type": "text", "text": "hi"}
 
@@ -81,6 +92,12 @@ PART = {"type": "text", "text": "hi"}
         (json.dumps(chat("a\nb")).replace("\\n", "\n"), "a\nb", "", "stop"),
         (chat(f"my key is {SECRET}"), "my key is ***", "", "stop"),
         (chat(error=None), "hi", "", "stop"),
+        (streamed({"role": "assistant", "content": ""}, {"content": "h"}, {"content": "i"}),
+         "hi", "", "stop"),
+        (": PROCESSING\n\n" + streamed({"reasoning_content": "h"}, {"reasoning_content": "m"},
+                                       {"content": "hi"}, finish="length", done=""),
+         "hi", "hm", "length"),
+        ("event: message\ndata: " + json.dumps(chat()), "hi", "", "stop"),
         (chat("[content removed]"), "[content removed]", "", "stop"),  # nobody says it is a stub
     ],
 )  # fmt: skip
@@ -151,6 +168,10 @@ CUT = "cut off: max_tokens was used up before an answer began; raise max_tokens,
         ("", "transient", "malformed answer: the server sent nothing"),
         ("<!DOCTYPE html><title>x", "transient", "malformed answer: a web page came"),
         ("data: {}\n\n", "transient", "malformed answer"),
+        (streamed({"content": "par"}, done=""), "transient", "malformed answer"),
+        (streamed({"content": "par"}) + 'data: {"error": {"message": "boom"}}\n\n', "transient",
+         "error in the reply: boom"),
+        (streamed({"content": "par"}, finish="error"), "transient", "error in the reply"),
         (json.dumps(chat())[:-9], "transient", "malformed answer"),
         ("[" * 100_000, "transient", "malformed answer"),
     ],
@@ -166,6 +187,12 @@ def test_tokens_of_what_is_no_answer_are_counted():
     assert read(chat("", "length", (7, 800))).usage == (7, 800)
     assert read(chat("", usage=None)).usage is None and read(chat("", usage=None)).cost == "unknown"
     assert read({"error": {"code": 429, "message": "slow"}}).cost == "none"
+
+
+def test_a_stream_that_nobody_asked_for_is_read_with_its_counts():
+    reply = read(streamed({"content": "a\u2028"}, {"content": "b"}, finish="stop", usage=(7, 3)))
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("a\u2028b", 7, 3)
+    assert read(streamed({"content": "par"}, done="", usage=(7, 3))).cost == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,22 @@ def test_https_to_a_server_without_it_is_told(serve, settings, tmp_path):
         raise error
 
 
+def test_redirects_that_lead_nowhere_are_told_with_where_they_lead(serve, settings, tmp_path):
+    gone = dead_address()
+    server = serve(lambda body, n: (307, {}, {"Location": f"{gone}/chat/completions"}))
+    config = settings(server, max_retry_wait=0.05, max_attempts=1)
+    replies, _ = complete(config, tmp_path / "away", [ask("q")])
+    here, there = (url.split("/")[2] for url in (server.url, gone))
+    said = f"refused: nothing listens at {there} (redirected from {here}); "
+    assert replies["q"].error.startswith(said)
+
+    server.answer = lambda body, n: (308, {}, {"Location": "/v1/chat/completions"})
+    _, error = complete(config, tmp_path / "round", [ask(f"q{i}") for i in range(50)])
+    with pytest.raises(ConfigError, match=r"redirect: .* in a circle; look at llm.base_url"):
+        raise error
+    assert server.asked["q49"] == 0 and read_totals(tmp_path / "round").unknown == 0
+
+
 @pytest.mark.parametrize("what", ["headers", "body"])
 def test_an_attempt_ends_in_its_time_however_the_server_dribbles(serve, settings, tmp_path, what):
     server = serve()
