@@ -24,7 +24,7 @@ from lavis.llm.config import OpenAIConfig
 from lavis.llm.desk import Desk
 from lavis.llm.failures import Problem
 from lavis.llm.limiter import RateLimiter
-from lavis.llm.transport import Dropped
+from lavis.llm.transport import MOST_BYTES, Dropped, TooLong
 from lavis.llm.wire import Connection
 
 logger = logging.getLogger(__name__)
@@ -134,6 +134,9 @@ class OpenAIBackend:
             outcome = self._connection.read(ask.content_key, self._transport.send(body))
         except Dropped:
             outcome = Problem("transient", "stopped: while it was on its way", cost="unknown")
+        except TooLong:
+            reason = f"malformed answer: it is longer than {MOST_BYTES >> 20} MB"
+            outcome = Problem("transient", reason, cost="unknown", most_attempts=2)
         except Exception as error:
             if not self._connection.failed(error):
                 raise

@@ -105,7 +105,7 @@ def classify(
         address: that was asked, for the message.
     """
     error = read_error(body, fallback)
-    inside = status < 400
+    inside = status < 300
     if inside:
         told = [int(code) for code in error.codes if re.fullmatch(r"[45]\d\d", code)]
         status = max(told, default=500)

@@ -33,9 +33,9 @@ def network_problem(error: BaseException, url: str, seconds: float) -> Problem:
     if "TooManyRedirects" in names:
         reason = f"redirect: {place} sends requests in a circle; look at llm.base_url"
         return Problem("fatal", reason)
-    last = _place(_asked(causes) or url)
-    if last != place:
-        place = f"{last} (redirected from {place})"
+    asked = _asked(causes)
+    if asked and asked[-1] != asked[0]:
+        place = f"{asked[-1]} (redirected from {place})"
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(cause):
             why = getattr(cause, "verify_message", "") or told
@@ -94,12 +94,16 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         waiting += [one for one in (found.__cause__, found.__context__) if one is not None]
 
 
-def _asked(causes: list[BaseException]) -> str:
-    """Return the address of the request that failed, which may be that of a redirect."""
-    for cause in reversed(causes):
-        with contextlib.suppress(Exception):  # the HTTP library's errors raise where it is not set
-            return str(cause.request.url)  # type: ignore[attr-defined]
-    return ""
+def _asked(causes: list[BaseException]) -> list[str]:
+    """Return the places that the SDK's error and those of its HTTP library were raised for.
+
+    Their first differs from their last where a redirect was followed.
+    """
+    places = []
+    for cause in causes:
+        with contextlib.suppress(Exception):  # raises where it is not set
+            places.append(_place(str(cause.request.url)))  # type: ignore[attr-defined]
+    return places
 
 
 def _told(causes: list[BaseException]) -> str:

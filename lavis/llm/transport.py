@@ -15,11 +15,16 @@ from typing import Any
 
 from lavis.llm.network_errors import CONNECT_SECONDS
 
+MOST_BYTES = 16 * 2**20  # of an answer, unpacked
 CLOSE_SECONDS = 0.3  # for what is dropped to end, and for connections to close
 
 
 class Dropped(Exception):
     """The transport was closed while the attempt was on its way."""
+
+
+class TooLong(Exception):
+    """The answer is longer than any that a model writes."""
 
 
 class Transport:
@@ -42,6 +47,7 @@ class Transport:
 
         Raises:
             Dropped: `close` was called.
+            TooLong: it has more than `MOST_BYTES`; the rest was not read.
             asyncio.TimeoutError: the whole of it took too long.
             openai.OpenAIError: as the SDK raises them.
         """
@@ -63,11 +69,10 @@ class Transport:
 
     async def _send(self, body: Mapping[str, Any]) -> str:
         rest = {name: value for name, value in body.items() if name not in ("model", "messages")}
-        asking = self._client.chat.completions.with_raw_response.create(
+        asking = self._client.chat.completions.with_streaming_response.create(
             model=body["model"], messages=body["messages"], extra_body=rest
         )
-        answer = await asyncio.wait_for(asking, self._seconds)
-        return answer.http_response.text
+        return await asyncio.wait_for(_read(asking), self._seconds)
 
     async def _end(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -85,6 +90,21 @@ class Transport:
             self._loop.run_forever()
         finally:
             self._loop.close()
+
+
+async def _read(asking: Any) -> str:
+    """Return the text of an answer, which is not held whole before its length is known."""
+    data = bytearray()
+    async with asking as answer:
+        async for piece in answer.iter_bytes():
+            data += piece
+            if len(data) > MOST_BYTES:
+                raise TooLong
+        charset = answer.http_response.charset_encoding or "utf-8"
+    try:
+        return data.decode(charset, "replace")
+    except LookupError:  # a name that nobody knows
+        return data.decode("utf-8", "replace")
 
 
 def attempt_timeout(seconds: float) -> Any:

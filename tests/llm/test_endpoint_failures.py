@@ -1,6 +1,7 @@
 """What the client makes of a server that refuses, dies, hangs or is not there at all."""
 
 import email.utils
+import gzip
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from lavis.llm.budget import read_totals
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
 from lavis.llm.failures import EndpointStopped, Problem
+from lavis.llm.transport import MOST_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sk-test-very-secret-0123456789"
@@ -304,6 +306,17 @@ def test_redirects_that_lead_nowhere_are_told_with_where_they_lead(serve, settin
     with pytest.raises(ConfigError, match=r"redirect: .* in a circle; look at llm.base_url"):
         raise error
     assert server.asked["q49"] == 0 and read_totals(tmp_path / "round").unknown == 0
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_answer_without_bounds_is_not_read_to_its_end(serve, settings, tmp_path, packed):
+    long = b" " * (3 * MOST_BYTES)
+    headers = {"Content-Encoding": "gzip"} if packed else {}
+    server = serve(lambda body, n: (200, gzip.compress(long) if packed else long, headers))
+    replies, _ = complete(settings(server, max_retry_wait=0.05), tmp_path, [ask("q")])
+    assert replies["q"].error == "malformed answer: it is longer than 16 MB"
+    totals = read_totals(tmp_path)
+    assert (totals.requests, totals.unknown) == (2, 2)
 
 
 @pytest.mark.parametrize("what", ["headers", "body"])

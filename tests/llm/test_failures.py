@@ -103,6 +103,13 @@ def test_what_nobody_knows_is_never_held_against_the_request(status, body):
         assert problem.most_attempts == 2
 
 
+def test_a_redirect_without_an_address_is_told_by_its_own_status_and_cost_nothing():
+    problem = classify(304, "", {})
+    assert (problem.kind, problem.reason, problem.cost) == (
+        *("transient", "unknown error: HTTP 304", "none"),
+    )
+
+
 def test_what_repeats_the_request_lends_no_words():
     told = {"detail": [{"type": "missing", "loc": ["body", "x"], "msg": "Field required",
                         "input": "my image was flagged, the billing is invalid"}]}  # fmt: skip
