@@ -252,9 +252,14 @@ def self_signed(tmp_path):
     ("url", "said"),
     [
         (None, r"refused: nothing listens at 127\.0\.0\.1:\d+; start the server"),
-        ("http://no-such-host.invalid:8000/v1", r"DNS: the name of no-such-host.invalid:8000"),
+        ("http://no-such-host.invalid:8000/v1", r"DNS: the name of no-such-host.invalid:8000 is"),
+        (
+            "http://b\u00fccher.invalid:80/v1",
+            r"DNS: the name of b\u00fccher.invalid:80 is not known",
+        ),
+        ("http://[::1]:9/v1", r"at \[::1\]:9; |no connection: to \[::1\]:9 "),
     ],
-    ids=["refused", "dns"],
+    ids=["refused", "dns", "letters", "numbers"],
 )
 def test_a_server_that_is_not_there_is_told_in_a_sentence_and_costs_nothing(
     serve, settings, tmp_path, url, said
