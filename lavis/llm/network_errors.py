@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import urllib.request
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -36,6 +37,14 @@ def network_problem(error: BaseException, url: str, seconds: float) -> Problem:
     asked = _asked(causes)
     if asked and asked[-1] != asked[0]:
         place = f"{asked[-1]} (redirected from {place})"
+    proxy = _proxy(url)
+    fails = {"ConnectError", "ConnectTimeout", "ProxyError"} & set(names)
+    if proxy and fails and not any(isinstance(cause, ssl.SSLError) for cause in causes):
+        reason = (
+            f"proxy: no connection to {place} through {proxy} ({told}); look at the environment "
+            "variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+        )
+        return Problem("transient", reason, cost="unsent")
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(cause):
             why = getattr(cause, "verify_message", "") or told
@@ -53,9 +62,6 @@ def network_problem(error: BaseException, url: str, seconds: float) -> Problem:
         if isinstance(cause, socket.gaierror):
             reason = f"DNS: the name of {place} is not known ({told}); look at llm.base_url"
             return Problem("transient", reason, cost="unsent")
-    if "ProxyError" in names:
-        reason = f"proxy: it does not let us through to {place} ({told}); look at HTTP_PROXY, "
-        return Problem("transient", reason + "HTTPS_PROXY and NO_PROXY", cost="unsent")
     if "ConnectionRefusedError" in names:
         reason = f"refused: nothing listens at {place}; start the server, or mend llm.base_url"
         return Problem("transient", reason, cost="unsent")
@@ -114,6 +120,17 @@ def _told(causes: list[BaseException]) -> str:
     texts = [str(cause) for cause in causes if str(cause) not in ("", "Connection error.")]
     text = texts[-1] if texts else type(causes[-1]).__name__
     return printable(" ".join(text.split()))[:120]
+
+
+def _proxy(url: str) -> str:
+    """Return the place of the proxy that the environment names for a URL, or an empty text."""
+    parts = urlsplit(url)
+    with contextlib.suppress(ValueError):
+        proxies = urllib.request.getproxies()
+        proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+        if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+            return _place(proxy if "://" in proxy else f"http://{proxy}")
+    return ""
 
 
 def _place(url: str) -> str:

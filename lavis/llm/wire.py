@@ -61,11 +61,10 @@ class Connection:
             self._options["default_headers"] = {"api-key": key}
         try:
             self.sdk = openai.OpenAI(**self._options)
-        except (
-            ImportError,
-            ValueError,
-            TypeError,
-        ) as error:  # a proxy of another kind, or no address
+        except Exception as error:  # a proxy of another kind, or no address
+            known = isinstance(error, ImportError | ValueError | TypeError)
+            if not (known or is_network_error(error)):
+                raise
             raise ConfigError(
                 f"HTTP_PROXY, HTTPS_PROXY, ALL_PROXY: a proxy that these environment variables "
                 f"name cannot be used ({brief(error)})"

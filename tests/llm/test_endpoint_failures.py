@@ -490,14 +490,29 @@ def test_azure_is_asked_with_its_version_and_its_header(serve, settings, tmp_pat
     assert server.paths == [path] and server.headers[0]["api-key"] == SECRET
 
 
-def test_a_proxy_that_is_not_there_or_of_no_known_kind_is_told(
-    serve, settings, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("HTTP_PROXY", "nonsense://x")
+@pytest.mark.parametrize("proxy", ["nonsense://x", "http://x:port", "::::"])
+def test_a_proxy_of_no_known_kind_is_told(serve, settings, tmp_path, monkeypatch, proxy):
+    monkeypatch.setenv("HTTP_PROXY", proxy)
     monkeypatch.setenv("NO_PROXY", "")
     config = settings(serve(), base_url="http://model.example:8000/v1")
     with pytest.raises(ConfigError, match="HTTP_PROXY, HTTPS_PROXY, ALL_PROXY: a proxy"):
         build_client(read_llm(config), tmp_path)
+
+
+@pytest.mark.parametrize("bypassed", [False, True])
+def test_a_proxy_that_is_not_there_is_told_by_its_own_place(
+    serve, settings, tmp_path, monkeypatch, bypassed
+):
+    proxy = dead_address().split("/")[2]
+    monkeypatch.setenv("HTTP_PROXY", f"http://me:{SECRET}@{proxy}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1" if bypassed else "")
+    server = serve()
+    config = settings(server, max_retry_wait=0.05, max_attempts=1)
+    replies, _ = complete(config, tmp_path, [ask("q")])
+    place = server.url.split("/")[2]
+    said = f"proxy: no connection to {place} through {proxy} ("
+    assert replies["q"].ok if bypassed else replies["q"].error.startswith(said)
+    assert read_totals(tmp_path).requests == bypassed
 
 
 def test_a_streak_means_something_once_it_lasts():
