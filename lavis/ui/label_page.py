@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from lavis.common.errors import ConfigError
 from lavis.ui import markup
 from lavis.ui.labelling import LabelDesk, LabelView, read_mode, read_token
 from lavis.ui.serve import load_gradio
+
+logger = logging.getLogger(__name__)
 
 VERDICTS = ["accept", "reject", "unsure"]
 
@@ -142,9 +145,6 @@ def _connect(gr: Any, page: Any, parts: _Parts, events: _Events) -> None:
     def load(request: Any) -> list[Any]:
         return events.load(dict(request.query_params) if request else {})
 
-    def told() -> str:
-        return markup.label_agreement(events.desk.agreement())
-
     load.__annotations__["request"] = gr.Request  # how Gradio knows to pass it
     start = [parts.annotator, parts.review]
     happened = [
@@ -158,7 +158,9 @@ def _connect(gr: Any, page: Any, parts: _Parts, events: _Events) -> None:
         parts.target.submit(events.jump, [*who, parts.target], shown, api_name=False, **each),
     ]
     for event in happened:
-        event.then(told, None, [parts.agreement], api_name=False, show_progress="hidden")
+        event.then(
+            events.agreement, None, [parts.agreement], api_name=False, show_progress="hidden"
+        )
 
 
 class _Events:
@@ -176,9 +178,16 @@ class _Events:
         try:
             mode = read_mode(asked.get("mode"))
             view = self.desk.jump(name, record, mode) if record else self.desk.start(name, mode)
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:
             return self._refuse(str(error))
         return self._values(view)
+
+    def agreement(self) -> str:
+        """Show how far people agree so far."""
+        try:
+            return markup.label_agreement(self.desk.agreement())
+        except OSError as error:
+            return markup.message(f"Agreement is not known: {error}", "warning")
 
     def start(self, annotator: str | None, review: bool = False) -> list[Any]:
         """Show an annotator's next record."""
@@ -276,13 +285,18 @@ class _Events:
         except ConfigError as error:
             if name not in self.desk.annotators:
                 return self._refuse(str(error))
-            raise self.gr.Error(f"Not saved: {error}") from None
+            raise self._error(error) from None
         except OSError as error:
-            raise self.gr.Error(f"Not saved: {error}") from None
+            raise self._error(error) from None
         values = self._values(view)
         if keep is not None and view.message:
             values[2], values[6:10] = keep[0], keep[1]
         return values
+
+    def _error(self, error: Exception) -> Exception:
+        """Return what the page shows beside the record, which stays; one line in the log."""
+        logger.warning("not saved: %s", error)
+        return self.gr.Error(f"Not saved: {error}", print_exception=False)
 
     def _refuse(self, why: str) -> list[Any]:
         """Show nothing but who can label."""

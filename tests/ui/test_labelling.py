@@ -36,7 +36,7 @@ def test_two_people_go_through_their_own_queues(desk):
     assert (view.item.index, view.progress.skipped) == (2, 1)
     view = desk.judge("ann", view.item.key, "reject", qa_score=0.0)  # there is no rationale
     assert view.item is None and view.progress.share == 1
-    assert "All done, ann." in markup.label_picture(view)
+    assert "All done, <bdi>ann</bdi>." in markup.label_picture(view)
     said = list(desk.store.judged()["ann"].values())
     assert [(j.verdict, j.qa_score, j.r_score, j.seconds, j.instance) for j in said] == [
         ("accept", 1.0, 0.5, 2.3, "test-0"),
@@ -218,3 +218,19 @@ def test_a_large_corpus_is_not_read_to_label_its_first_records(world, monkeypatc
     shuffled = [item.index for item in open_desk(seed=3).queue.queue("ann")]
     bad = {1, max((0, 2), key=order.index)}  # of two records of one content the first to come stays
     assert shuffled == [n for n in order if n not in bad]
+
+
+def test_a_file_that_cannot_be_used_is_told_and_nothing_is_said_to_be_saved(desk):
+    """On the page: the reason stands there at start, and beside the record at a click."""
+    gradio = pytest.importorskip("gradio")
+    from lavis.ui.label_page import _Events
+
+    events, view = _Events(desk, gradio), desk.start("ann")
+    desk.store.file("ann").path.mkdir(parents=True)  # what no line can be written to
+    page = events.load({"annotator": "ann"})
+    assert "Is a directory" in page[4] and "annotator=bo" in page[4]
+    with pytest.raises(gradio.Error, match=r"Not saved: .*Is a directory") as told:
+        events.judge("ann", None, 0.0, "accept", 1.0, 1.0, token=view.token)
+    assert not told.value.print_exception
+    assert "Is a directory" in events.agreement()
+    assert events.load({"annotator": "bo"})[1] == view.item.key

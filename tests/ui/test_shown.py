@@ -95,7 +95,7 @@ def test_nothing_in_a_record_becomes_markup(world):
     shown = RecordViewer(world.open([record])).show(0)
     records = [(shown, 0, Score(0.5, None)), (nasty, 1, Score(None, None))]
     html = browse_markup.cards(records, Address())
-    assert "<img" not in html and html.count("&lt;img src=x") == 6
+    assert "<img" not in html and html.count("&lt;img src=x") == 7
     for mark in ("${", "{{", "@children", "\"'&amp; "):
         assert mark not in html
     assert "0.500" in html
