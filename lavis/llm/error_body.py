@@ -34,7 +34,7 @@ _NESTED = (
     "data",
 )
 _SHOWN = 300  # characters of a server's message
-_READ = 4000  # characters in which words are looked for
+_READ = 4000  # characters of a page or of all texts in which words are looked for
 _DEEPEST = 12  # levels, those of gateways around the error of another server included
 _YEAR = 366 * 86_400.0
 _URL = re.compile(r"https?://\S+")
@@ -79,8 +79,9 @@ def read_error(body: Any, fallback: str = "") -> ErrorBody:
     if isinstance(body, str) and re.match(
         r"\s*(<!doctype|<html|<\?xml|<head)", body, re.IGNORECASE
     ):
-        title = re.search(r"<title[^>]*>(.*?)</title>", body, re.IGNORECASE | re.DOTALL)
-        text = " ".join((title[1] if title else re.sub(r"<[^>]+>", " ", body)).split())[:_SHOWN]
+        head = body[:_READ]
+        title = re.search(r"<title[^>]*>(.*?)</title>", head, re.IGNORECASE | re.DOTALL)
+        text = " ".join((title[1] if title else re.sub(r"<[^>]+>", " ", head)).split())[:_SHOWN]
         return ErrorBody(frozenset(), (), text.lower(), text or "a web page", True)
     facts = list(_facts(body, 0))
     texts = list(dict.fromkeys(text for kind, text in facts if kind == "words" and text.strip()))

@@ -63,17 +63,22 @@ class TransformersBackend:
         self._asks.append(ask)
 
     def collect(self) -> list[ChatReply]:
-        """Generate for everything that was taken."""
+        """Generate for what was taken, as much of it at once as the caps allow.
+
+        What they stand in the way of waits for the next call: by then the rest is settled.
+        """
         asks, self._asks = self._asks, []
         replies, ready = [], []
-        for ask in asks:
+        for place, ask in enumerate(asks):
             if count_images(ask.request.messages):
                 reason = "the local language model reads no pictures"
                 replies.append(ChatReply(ask.content_key, error=reason, failure="refused"))
                 continue
             try:
                 bound, most = self._desk.counter.bound(ask.request), ask.request.max_tokens
-                self._desk.ledger.reserve(ask.content_key, bound, most)
+                if not self._desk.ledger.reserve(ask.content_key, bound, most, wait=False):
+                    self._asks = asks[place:]
+                    break
                 ready.append(ask)
             except BudgetReached as error:
                 replies.append(ChatReply(ask.content_key, error=str(error), failure="budget"))

@@ -96,22 +96,26 @@ _REFUSALS = tuple(
         r"(?:\w+ )?nicht (?:helfen|beantworten|beschreiben|bereitstellen))",
     )
 )
-_QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|『[^』]*』|《[^》]*》")
+# None goes over a further opening mark, nor `_SAID` over many marks: time would be quadratic.
+_QUOTED = re.compile(
+    r"\"[^\"]*\"|“[^“”]*”|„[^„“”]*[“”]|«[^«»]*»|「[^「」]*」|『[^『』]*』|《[^《》]*》"
+)
 _VERB = (
     r"(?:says?|said|saying|thinks?|thought|tells?|told|whispers?|whispered|shouts?|shouted|"
     r"replies|replied|answers|answered|explains?|explained|apologi[sz]es|apologi[sz]ed|writes|wrote)"
 )
 _WHO = r"(?:he|she|they|it|one|(?:the|an?|his|her|their) \w+|\[\d+\])"
 _SAID = re.compile(
-    rf"[,'!?.…]\W*{_WHO}(?: \w+){{0,3}}? (?:{_VERB}|say|think|mean|be saying|be thinking)\b|"
-    rf"[,'!?.…]\W*{_VERB} (?:\[\d+\]|the |an? |he\b|she\b|they\b|to )"
+    rf"[,'!?.…]\W{{0,20}}{_WHO}(?: \w+){{0,3}}? (?:{_VERB}|say|think|mean|be saying|be thinking)\b|"
+    rf"[,'!?.…]\W{{0,20}}{_VERB} (?:\[\d+\]|the |an? |he\b|she\b|they\b|to )"
 )
+_MOST = 20_000  # characters that are looked at; an answer has far fewer
 _APOSTROPHES = str.maketrans("’‘ʼ`´＇", "''''''")
 
 
 def is_refusal(text: str) -> bool:
     """Return whether a text, such as a caption, an answer or a whole reply, is a refusal."""
-    plain = fold(text.translate(_APOSTROPHES))
+    plain = fold(text[:_MOST].translate(_APOSTROPHES))
     unquoted = _QUOTED.sub(" … ", plain)
     if not any(c.isalnum() for c in unquoted):
         unquoted = plain.strip('"“”„«»「」『』 ') if _speaks_of_its_task(plain) else ""

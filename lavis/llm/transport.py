@@ -38,7 +38,9 @@ class Transport:
     def __init__(self, client: Any, seconds: float) -> None:
         self._client, self._seconds = client, seconds
         self._loop = asyncio.new_event_loop()
-        self._closed = threading.Event()
+        self._lock = threading.Lock()  # so that `close` drops all that was handed to the loop
+        self._closed = False
+        self._sending: set[concurrent.futures.Future[str]] = set()
         self._thread = threading.Thread(target=self._run, name="llm-transport", daemon=True)
         self._thread.start()
 
@@ -51,20 +53,25 @@ class Transport:
             asyncio.TimeoutError: the whole of it took too long.
             openai.OpenAIError: as the SDK raises them.
         """
-        if self._closed.is_set():
-            raise Dropped
-        sending = asyncio.run_coroutine_threadsafe(self._send(body), self._loop)
+        with self._lock:
+            if self._closed:
+                raise Dropped
+            sending = asyncio.run_coroutine_threadsafe(self._send(body), self._loop)
+            self._sending.add(sending)
         try:
             return sending.result()
         except concurrent.futures.CancelledError:
             raise Dropped from None
+        finally:
+            self._sending.discard(sending)
 
     def close(self) -> None:
         """Drop what is on its way, and the connections; takes a second at most."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        self._loop.call_soon_threadsafe(self._loop.create_task, self._end())
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._loop.call_soon_threadsafe(self._loop.create_task, self._end())
         self._thread.join(4 * CLOSE_SECONDS)
 
     async def _send(self, body: Mapping[str, Any]) -> str:
@@ -89,6 +96,8 @@ class Transport:
         try:
             self._loop.run_forever()
         finally:
+            for sending in list(self._sending):  # of a task that did not end when it was told to
+                sending.cancel()
             self._loop.close()
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
 from lavis.llm.base import ChatRequest, image_part
-from lavis.llm.budget import read_totals
+from lavis.llm.budget import BudgetReached, Totals, read_totals
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
 
@@ -151,3 +151,18 @@ def test_thoughts_are_kept_apart_even_where_their_marks_are_special_tokens(folde
     assert backend._answer(tokens[1:], "x[THINK]\n") == ("hi", "hm")
     assert backend._answer(backend._tokenizer.encode("hm"), "x<think>\n") == ("", "hm")
     assert backend._answer(backend._tokenizer.encode("hi"), "x") == ("hi", "")
+
+
+def test_a_cap_lets_in_as_much_of_a_batch_as_fits_and_never_waits_for_itself(folder, tmp_path):
+    requests = [ask(f"text {n}") for n in range(6)]
+    caps = {"max_requests": 4, "max_tokens": 2 * (8 + 6 + 16 * 2)}  # bounds of two at once
+    llm = read_llm({
+        "backend": "transformers", "model": str(folder), "device": "cpu", "batch_size": 6,
+        "cache_dir": str(tmp_path / "cache"), "caps": caps,
+    })  # fmt: skip
+    with build_client(llm, tmp_path / "state") as client:
+        replies = []
+        with pytest.raises(BudgetReached, match="is reached"):
+            replies.extend(client.complete(requests))
+        assert client.reserved() == Totals() and client.spent().tokens <= caps["max_tokens"]
+    assert 2 <= client.spent().requests <= 4
