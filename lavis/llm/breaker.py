@@ -14,11 +14,10 @@ from lavis.llm.failures import Problem
 
 PATIENCE = 30.0  # seconds: a server that is started anew is back by then
 _MIXED = 3  # times the limit, of failures that are not alike
-_KNOWN = (
-    10  # times the limit, of requests that failed at an earlier start: bad items come first then
-)
+# Times the limit, of requests that failed at an earlier start: bad items come first then.
+_KNOWN = 10
 # What differs from one message of the same failure to the next: numbers, ids, quoted texts.
-_VARIES = re.compile(r"""['"`][^'"`]{0,200}['"`]|\b[\w-]*\d[\w.-]*""")
+_VARIES = re.compile(r"""['"`][^'"`]{0,200}['"`]|(?<![\w-])[\w-]*\d[\w.-]*""")
 
 
 class Breaker:
@@ -31,12 +30,14 @@ class Breaker:
         limit: failures alike at which to stop.
         path: a file of the keys of requests that were given up, which later starts read: what is
             left over from them is tried first, and must not keep the rest from being asked.
+        has_worked: the server answered at an earlier start: a later one may ask for nothing but
+            what was refused.
     """
 
-    def __init__(self, limit: int, path: Path | None = None) -> None:
+    def __init__(self, limit: int, path: Path | None = None, *, has_worked: bool = False) -> None:
         self._limit, self._path = limit, path
         self._alike: Counter[str] = Counter()
-        self._succeeded = False
+        self._succeeded = has_worked
         self._known: frozenset[str] = frozenset()
         if path is not None and path.is_file():
             self._known = frozenset(path.read_text("utf-8", "replace").splitlines())

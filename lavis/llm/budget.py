@@ -103,6 +103,11 @@ class Account:
         """Return what is set aside for requests on their way."""
         return self._ledger.reserved()
 
+    def was_billed(self) -> bool:
+        """Return whether the server ever counted a reply of this model, at any start."""
+        with self._ledger.changed:
+            return self._ledger.state.bills_of(self._model).reply.count > 0
+
     def pending(self) -> list[str]:
         """Return the names of this client's open reservations."""
         with self._ledger.changed:

@@ -40,7 +40,9 @@ class ChatClient:
         self._backend, self._desk = backend, desk
         self.identity = dict(identity)
         self.cached = 0
-        self._breaker = Breaker(failure_limit, desk.folder / "given_up.txt")
+        self._breaker = Breaker(
+            failure_limit, desk.folder / "given_up.txt", has_worked=desk.ledger.was_billed()
+        )
 
     def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
         """Yield a reply for each request, as they come, with the request's own `key`.

@@ -57,7 +57,6 @@ def _codes(text: str) -> frozenset[str]:
 
 
 CLIENT = (400, 499)
-ANY = (200, 599)
 _IMAGE = r"(?:image|picture|photo|base64|pixel)"
 
 RULES: tuple[Rule, ...] = (

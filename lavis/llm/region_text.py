@@ -36,7 +36,7 @@ _BLANK = rf"(?:{SPACE}|\p{{Cf}})*"
 _JOIN = rf"{_BLANK}(?:[,，、،]{_BLANK}and\b|[,，、،;；؛/／&＆]|\band\b){_BLANK}"
 _ID = r"\p{Nd}{1,4}"
 _IDS = regex.compile(
-    rf"{OPEN}+{_BLANK}(?:(?:region|person|object){_BLANK}|[#＃]{_BLANK})?"
+    rf"(?<!{OPEN}){OPEN}++{_BLANK}(?:(?:region|person|object){_BLANK}|[#＃]{_BLANK})?"
     rf"({_ID}(?:{_JOIN}{_ID})*){_BLANK}{CLOSE}+",
     regex.IGNORECASE,
 )
@@ -50,7 +50,7 @@ _WORD = regex.compile(
 )
 _BRACKETED = regex.compile(
     r"[\[［〚⟦][^\[\]［］〚〛⟦⟧]*[\]］〛⟧]|[\[\]［］〚〛⟦⟧]"
-    r"|[【〔][^【】〔〕]*\p{N}[^【】〔〕]*[】〕]"  # without a number they are quotation marks
+    r"|[【〔][^【】〔〕\p{N}]*\p{N}[^【】〔〕]*[】〕]"  # without a number they are quotation marks
 )
 _EDITORS = regex.compile(r"\[(?:sic|\.{3}|…)\]", regex.IGNORECASE)
 

@@ -164,3 +164,11 @@ def test_a_path_that_nothing_answers_is_told_with_what_to_try():
         "look at llm.base_url, which for most servers ends in /v1",
         problem.reason,
     )
+
+
+@pytest.mark.parametrize("unit", ["<", "<title>", "<title", "retry in 1m1s", '{"error":', "[", '"'])
+@pytest.mark.parametrize("head", ["<html>", ""])
+def test_time_grows_with_the_length_of_a_body_alone(head, unit):
+    start = time.process_time()
+    classify(502, head + unit * (300_000 // len(unit)))
+    assert time.process_time() - start < 5  # below 0.2 s; a square of the length would be minutes

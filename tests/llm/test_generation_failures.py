@@ -271,3 +271,13 @@ def test_a_server_that_only_fails_stops_the_run_and_a_mended_one_is_asked_for_al
     replies[0] = items(GOOD)
     assert run(path) == 0 and sent.since() == dict.fromkeys(range(12), 1)
     assert summary(tmp_path)["complete"]
+
+
+def test_rejects_that_are_refused_anew_are_rejects_once_the_server_has_worked(serve, job, tmp_path):
+    refused = (413, {"error": {"message": "too large"}})
+    server = serve(lambda body, n: refused if number_of(body) % 2 else items(GOOD))
+    path, sent = job(server, pictures=24, max_alike_failures=5), Sent(server)
+    assert run(path) == 0 and len(sent.since()) == 24
+    assert run(path, "--retry-rejects") == 0 and len(sent.since()) == 12
+    assert summary(tmp_path)["rejected_by_kind"] == {"endpoint": 12}
+    assert run(path) == 0 and sent.since() == {}

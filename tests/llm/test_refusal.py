@@ -1,5 +1,7 @@
 """A refusal is known in many wordings and languages; somebody in the picture may be sorry, too."""
 
+import time
+
 import pytest
 
 from lavis.llm.refusal import is_refusal
@@ -87,3 +89,10 @@ def test_refusals(text):
 @pytest.mark.parametrize("text", ANSWERS)
 def test_answers_are_none(text):
     assert not is_refusal(text)
+
+
+@pytest.mark.parametrize("unit", [*"“„«「『《.!", "“a", '"x": ', "sorry ", "i cannot "])
+def test_time_grows_with_the_length_alone(unit):
+    start = time.process_time()
+    is_refusal(unit * (300_000 // len(unit)))
+    assert time.process_time() - start < 5  # below 0.1 s; a square of the length would be minutes

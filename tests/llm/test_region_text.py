@@ -1,6 +1,7 @@
 """Region ids in texts: found in every spelling, kept by every round trip, in every script."""
 
 import json
+import time
 import unicodedata
 
 import pytest
@@ -188,3 +189,11 @@ def assert_no_character_is_torn(tokens, text):
         at += len(f"[{token[0]}]" if isinstance(token, list) else token)
         assert at in ends, (tokens, at)
     assert at == length
+
+
+@pytest.mark.parametrize("unit", ["[", "【", "[1,", "【1", "1", "[ 1 ,"])
+def test_time_grows_with_the_length_alone(unit):
+    start = time.process_time()
+    tokenize(unit * (60_000 // len(unit)))
+    no_region(unit * (60_000 // len(unit)))
+    assert time.process_time() - start < 5  # below 0.3 s; a square of the length would be minutes

@@ -221,7 +221,9 @@ def test_the_items_of_the_last_object_are_read_among_whatever_stands_around(part
      '{"question":', '{"question": "x",', "[" + Q + " x "],
 )  # fmt: skip
 def test_time_grows_with_the_length_alone(unit):
-    text = unit * (200_000 // len(unit)) + GOOD
+    text = unit * (40_000 // len(unit)) + GOOD
     start = time.process_time()
     assert read(text)[0] == ["q", "r"]
-    assert time.process_time() - start < 20  # 1 to 3 s; a square of the length would be hours
+    assert (
+        time.process_time() - start < 10
+    )  # 0.1 to 0.5 s; a square of the length would be many minutes
