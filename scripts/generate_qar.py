@@ -31,11 +31,10 @@ from lavis.common.command import command
 from lavis.common.errors import ConfigError, NothingDoneError, RunError
 from lavis.common.sections import Sections, load_sections
 from lavis.datasets.records import RecordStore
-from lavis.llm.budget import BudgetReached
 from lavis.llm.config import LlmSettings
 from lavis.tasks.generation import Generation, estimate
 from lavis.tasks.generation_config import GenerateConfig, GenerationRunConfig
-from lavis.tasks.reasons import count_phrases, money, plural
+from lavis.tasks.reasons import count_phrases, how_to_go_on, money, plural
 
 logger = logging.getLogger("lavis.generate_qar")
 
@@ -124,8 +123,7 @@ def conclude(summary: dict[str, Any], stop: Exception | None, folder: Path) -> i
     if isinstance(stop, ConfigError):
         raise ConfigError(f"{stop}; not complete: {left}")
     if stop is not None:
-        cap = "; start again with a higher cap to go on" if isinstance(stop, BudgetReached) else ""
-        raise RunError(f"not complete: {stop}; {left}{cap}")
+        raise RunError(f"not complete: {stop}; {left}{how_to_go_on(stop)}")
     if summary["left_for_next_start"]:
         why = count_phrases(summary["left_by_reason"])
         raise RunError(f"not complete: {left} ({why}); give the same command again later")

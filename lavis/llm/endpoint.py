@@ -120,9 +120,9 @@ class OpenAIBackend:
     def _attempt(self, ask: Ask) -> ChatReply | Problem | None:
         """Send a request once; None where the backend was closed first."""
         ledger, request = self._desk.ledger, ask.request
-        expected = self._desk.counter.estimate(request) + request.max_tokens
         name = f"{ask.content_key}#{next(self._names)}"
         bound = self._desk.counter.bound(request)
+        expected = ledger.estimate(bound) + request.max_tokens
         if not ledger.reserve(name, bound, request.max_tokens, stop=self._stop):
             return None
         if not self._limiter.acquire(expected, self._stop):

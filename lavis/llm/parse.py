@@ -21,10 +21,9 @@ from lavis.llm.region_text import (
     tokenize,
     tokenize_handles,
 )
-from lavis.llm.reply_items import QarItem
+from lavis.llm.reply_items import FIELDS, QarItem
 from lavis.llm.scene import Scene
 
-PARTS = ("question", "answer", "rationale")
 MIN_WORDS = {"question": 2, "answer": 1, "rationale": 3}  # ids count as words here
 # Critic and student read 70 words of question, answer and rationale together. A part that is
 # longer alone, or a rationale of twice as many, is an essay or a loop; so is what has more
@@ -62,7 +61,7 @@ def make_record(
         wanted: what it was asked for.
         instructions: of the prompt; see `echoes`.
     """
-    texts = {part: _clean(getattr(item, part)) for part in PARTS}
+    texts = {part: _clean(getattr(item, part)) for part in FIELDS}
     reason = _text_problem(texts, instructions)
     if reason:
         return reason

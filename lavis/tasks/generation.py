@@ -2,8 +2,8 @@
 
 The plan is a list of units, `row * prompts + prompt`: one request each, made from the data and the
 config alone. A unit is finished when its items are in the journal; see `generation_outcomes` for
-those that have none. Pictures are read when their turn comes; a table of 16 bytes a unit is all
-that grows with the data.
+those that have none. Pictures are read when their turn comes; the numbers of finished units are all
+that grows with the data in memory.
 """
 
 from __future__ import annotations

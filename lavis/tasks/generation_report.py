@@ -9,6 +9,7 @@ from typing import Any
 from lavis.common.errors import RecordError
 from lavis.datasets.marked_pictures import PageRegion
 from lavis.llm.region_text import render
+from lavis.llm.reply_items import FIELDS
 from lavis.llm.scene import SceneRegion
 from lavis.tasks.gallery import Gallery
 from lavis.tasks.generation import Generation
@@ -29,7 +30,6 @@ TITLES = {
     "none": "Pictures without a record",
     "left": "Pictures with requests that are left",
 }
-PARTS = ("question", "answer", "rationale")
 _SHOWN = 160  # characters of an example in a table
 
 
@@ -154,13 +154,13 @@ def _rounded(value: float | None) -> int | None:
 
 
 def _kept(record: Mapping[str, Any]) -> Item:
-    parts = [(part, _text(record[part])) for part in PARTS if record.get(part)]
+    parts = [(part, _text(record[part])) for part in FIELDS if record.get(part)]
     return Item("kept", parts, source=record["source"])
 
 
 def _rejected(reject: Mapping[str, Any]) -> Item:
     item = reject.get("item") or reject
-    parts = [(part, _text(item[part])) for part in PARTS if item.get(part)]
+    parts = [(part, _text(item[part])) for part in FIELDS if item.get(part)]
     if reject.get("reply"):
         parts.append(("reply", str(reject["reply"])))
     verdict: Verdict = "left" if "left" in reject else "rejected"
@@ -169,7 +169,7 @@ def _rejected(reject: Mapping[str, Any]) -> Item:
 
 def _example(reject: Mapping[str, Any]) -> str:
     item = reject.get("item") or reject
-    said = " / ".join(_text(item[part]) for part in PARTS if item.get(part))
+    said = " / ".join(_text(item[part]) for part in FIELDS if item.get(part))
     text = said or str(reject.get("reply") or reject["reason"])
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lavis.llm.budget import Totals
+from lavis.llm.budget import BudgetReached, Totals
 
 
 def reason_phrase(reason: str) -> str:
@@ -25,6 +25,11 @@ def count_phrases(counts: Mapping[str, int], most: int = 3) -> str:
 def plural(count: int, noun: str) -> str:
     """Return a number with its noun: `1 request`, `1,200 requests`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def how_to_go_on(stop: Exception) -> str:
+    """Return what ends the sentence about a stop that a higher cap mends."""
+    return "; start again with a higher cap to go on" if isinstance(stop, BudgetReached) else ""
 
 
 def money(spent: Totals, reserved: Totals | None = None) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from lavis.datasets.scenes_config import ScenesConfig
 from lavis.llm.budget import BudgetReached, Ledger, open_ledger
 from lavis.llm.config import read_llm
 from lavis.llm.failures import EndpointStopped
+from lavis.tasks.reasons import how_to_go_on
 from lavis.tasks.verbalization_config import VerbalizeRunConfig
 from lavis.tasks.verbalization_plan import Plan
 from lavis.tasks.verbalization_report import VerbalizationReport
@@ -390,5 +391,4 @@ def _named(stage: Stage, error: Exception) -> Exception:
     told = f"stages.{stage.name}: {error}"
     if isinstance(error, ConfigError):
         return ConfigError(told)
-    more = "; start again with a higher cap to go on" if isinstance(error, BudgetReached) else ""
-    return RunError(f"not complete: {told}{more}")
+    return RunError(f"not complete: {told}{how_to_go_on(error)}")

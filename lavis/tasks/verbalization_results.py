@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lavis.common.errors import NothingDoneError
 from lavis.common.storage import AtomicFile, write_text
@@ -106,12 +106,16 @@ def write_results(
     if not counts["written"]:
         raise NothingDoneError(f"{folder}: every picture was rejected; see rejects.jsonl")
     if silent and not left:
-        why = {k: count for k, count in reasons.items() if k.split(":")[0] in silent}
-        raise NothingDoneError(
-            f"{folder}: not one picture was described by stages.{silent[0]} "
-            f"({count_phrases(why)}); see rejects.jsonl"
-        )
+        _refuse_silence(folder, silent[0], reasons)
     return summary
+
+
+def _refuse_silence(folder: Path, stage: str, reasons: Mapping[str, int]) -> NoReturn:
+    why = {key: count for key, count in reasons.items() if key.split(":")[0] == stage}
+    raise NothingDoneError(
+        f"{folder}: not one picture was described by stages.{stage} ({count_phrases(why)}); "
+        "see rejects.jsonl"
+    )
 
 
 def write_stopped(folder: Path, pictures: int, reason: str, left: Mapping[str, int]) -> None:

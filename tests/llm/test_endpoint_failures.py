@@ -388,6 +388,7 @@ def test_ctrl_c_ends_a_run_within_two_seconds(serve, settings, tmp_path, server_
         [sys.executable, "-c", CODE, config, str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE
     )
     while len(server.bodies) < 8:
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     time.sleep(0.2)
     begin = time.monotonic()
