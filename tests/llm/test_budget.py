@@ -18,6 +18,7 @@ from lavis.llm.billing import FACTOR_OF_FLAT, FACTOR_OF_RULE, Bills, PromptBound
 from lavis.llm.budget import Account, BudgetReached, Ledger, folder_totals, open_ledger, read_totals
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
+from lavis.llm.ledger_file import KEPT
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = 1105  # tokens of a picture by the flat estimate
@@ -392,6 +393,17 @@ def test_waiting_for_others_ends_when_the_run_stops(tmp_path):
         assert time.monotonic() - begun < 2
         client.cancel("a")  # never sent, so another may go
         assert client.reserve("b", BOUND, 20)
+
+
+def test_a_batch_of_another_client_is_not_waited_for(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        batches, client = account(ledger, "a", caps={"max_requests": 1}), account(ledger, "b")
+        batches.reserve(f"{KEPT}job:key", BOUND, 20)
+        stop = threading.Event()
+        threading.Timer(5, stop.set).start()  # in place of waiting for ever
+        with pytest.raises(BudgetReached, match="1 reserved for requests on their way"):
+            client.reserve("b", BOUND, 20, stop=stop)
+        assert batches.reserve("c", BOUND, 20, wait=False) is False  # its own may turn out cheaper
 
 
 def test_a_run_without_a_word_of_money_says_nothing(caplog, tmp_path):

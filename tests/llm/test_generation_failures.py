@@ -281,3 +281,15 @@ def test_rejects_that_are_refused_anew_are_rejects_once_the_server_has_worked(se
     assert run(path, "--retry-rejects") == 0 and len(sent.since()) == 12
     assert summary(tmp_path)["rejected_by_kind"] == {"endpoint": 12}
     assert run(path) == 0 and sent.since() == {}
+
+
+def test_refusals_before_an_answer_stay_rejects_when_the_server_dies(serve, job, tmp_path):
+    def answer(body, n):
+        number = number_of(body)
+        return (413, {}) if number == 0 else items(GOOD) if number == 1 else (500, {})
+
+    path = job(serve(answer), pictures=12, max_alike_failures=3)
+    assert run(path) == 1
+    told = summary(tmp_path)
+    assert told["records"] == 1 and told["rejected_by_kind"] == {"endpoint": 1}
+    assert told["left_for_next_start"] == 10
