@@ -119,7 +119,7 @@ class Outcomes:
         row = {**payload, "kind": kind, "depends_on": self._digests[kind]}
         if self.tries(unit):
             row["tries"] = self.tries(unit)
-        self._journals[1].append(unit, [(unit, row)], again=kind == "left")
+        self._journals[1].append(unit, [(unit, row)])
 
     def read(self) -> Iterator[Outcome]:
         """Yield what is known of each unit, in their order."""
