@@ -1,5 +1,7 @@
 """The labelling page in Chromium: what is seen at two sizes, fast clicks, the address, review."""
 
+import itertools
+
 import pytest
 from PIL import Image
 
@@ -111,10 +113,9 @@ BADGES = """() => [...document.querySelectorAll('#picture .lv-badge')].map(badge
 })"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_number_is_readable_on_its_box_and_in_the_text(label, portrait, browser, scheme):
+def test_every_number_is_readable_on_its_box_and_in_the_text(label, portrait, browser):
     server, _ = label(portrait)
-    for size in SIZES:
+    for size, scheme in itertools.product(SIZES, ("light", "dark")):
         page = open_page(browser, f"{server.url}?record=1", size, scheme)
         edge = page.locator("#picture .lv-picture").bounding_box()
         badges = page.evaluate(BADGES)
