@@ -66,9 +66,15 @@ def merge_options(
     merged: Any = OmegaConf.merge(file)
     seen: set[str] = set()
     for item in _items(options, faults):
-        key, _, _ = item.partition("=")
+        key, _, value = item.partition("=")
         if not all(key.strip().split(".")):
             faults.add([Fault(WRONG, f"--options: {item!r} has no key; write key=value")])
+            continue
+        if not value.strip():
+            # A shell variable that is not set leaves nothing; taken for null, an address that was
+            # meant to be one's own server would be the default one.
+            text = f"--options: {item!r} has no value; write {key}=null to have none"
+            faults.add([Fault(WRONG, text)])
             continue
         if key in seen:
             logger.warning("--options: %s is given twice; the last counts", key)

@@ -170,6 +170,7 @@ def test_load_model_config_merges_overrides():
             r"laion_sample_extracted.build_info.imgaes: unknown key; did you mean 'images'",
         ),
         ("run.seed", r"--options: 'run.seed' has no value"),
+        ("run.seed=", r"--options: 'run.seed=' has no value; write run.seed=null"),
     ],
 )
 def test_a_mistake_is_named_with_its_key_and_the_nearest_name(run_file, option, message):
