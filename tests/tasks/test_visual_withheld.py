@@ -160,4 +160,7 @@ def test_a_damaged_feature_is_told_and_made_anew_at_the_next_start(run):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(RecordError, match=r"missing features of a picture: Red.*start again"):
         task.pictures.load([first], run.dataset)
-    assert answer(run.make("a", 2), run.model, run.dataset) == rows
+    again = answer(run.make("a", 2), run.model, run.dataset)
+    assert len(again) == len(rows)
+    for one, other in zip(again, rows, strict=True):  # encoded in a batch of another size
+        np.testing.assert_allclose(values(one, "pictures"), values(other, "pictures"), atol=1e-4)
