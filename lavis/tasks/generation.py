@@ -199,7 +199,11 @@ class Generation:
         return True
 
     def _judge(self, unit: int, read: ReplyItems) -> dict[str, Any]:
-        """Return the records and rejects of a reply's items, each with its place in the reply."""
+        """Return the records and rejects of a reply's items, each with its place in the reply.
+
+        `number` counts the items that could be read: below `num_items`, so that it can be part of
+        a record's index.
+        """
         _, prompt = self.place(unit)
         scene = self.scene(unit)
         wanted = Wanted(prompt.style, prompt.regions, prompt.people, prompt.num_items)
@@ -215,7 +219,7 @@ class Generation:
             if isinstance(made, str):
                 rejects.append({"reason": made, "position": position, "item": item.model_dump()})
             else:
-                records.append({"position": position, **made})
+                records.append({"position": position, "number": count, **made})
         return {"records": records, "rejects": rejects}
 
     def _repair(self, unit: int, text: str, problem: str, tries: int) -> ChatRequest:

@@ -73,10 +73,10 @@ def write_results(
     """Write `corpus.jsonl` (or `.zst`), `rejects.jsonl`, `summary.json` and `report.html`.
 
     Records come in the order of the data, whatever the order in which replies came. `index` is
-    `<source>-<n>` with n = row * num_items + place in the reply, so it is the same after any
-    number of restarts. Of items of one picture that say the same, the first stays. Rejects tell
-    their `kind`: `item` where one item of a reply was dropped, else as in `generation_outcomes`;
-    those with `left` are not rejected but asked again by the next start.
+    `<source>-<n>` with n = row * num_items + place among the items of the reply that could be read,
+    so it is the same after any number of restarts. Of items of one picture that say the same, the
+    first stays. Rejects tell their `kind`: `item` where one item of a reply was dropped, else as in
+    `generation_outcomes`; those with `left` are not rejected but asked again by the next start.
 
     Returns:
         The summary.
@@ -120,7 +120,7 @@ def _sort_out(
     had_any = bool(picture.seen)
     kept = []
     for record in payload.get("records", []):
-        position = record.pop("position")
+        position, number = record.pop("position"), record.pop("number")
         if not picture.is_new(record):
             item = {part: record[part] for part in ("question", "answer")}
             reject = {"reason": "duplicate", "position": position, **item, "kind": "item"}
@@ -128,7 +128,7 @@ def _sort_out(
             continue
         place = {
             "split": generation.config.split,
-            "index": f"{name}-{row * prompt.num_items + position}",
+            "index": f"{name}-{row * prompt.num_items + number}",
         }
         kept.append({"image": record.pop("image"), "source": name, **place, **record})
     source = counts.sources[name]
