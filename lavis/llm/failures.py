@@ -81,8 +81,8 @@ _NO_PATH = (
     r"|invalid url|unknown url|no (such )?route|cannot post|no handler|method not allowed"
     r"|resource not found|requested (url|path|resource)"
 )
-# A gateway that answers so has not handed the request on.
-_NOT_WORKED = frozenset({503, 521, 522, 523, 525, 526, 529, 530})
+# A gateway that answers so has not handed the request on; of 522 it cannot tell.
+_NOT_WORKED = frozenset({503, 521, 523, 525, 526, 529, 530})
 
 
 def classify(

@@ -324,7 +324,7 @@ def test_a_reply_is_kept_whatever_its_usage(serve, settings, tmp_path, usage, to
 # What a gateway says after the request was sent.
 
 
-@pytest.mark.parametrize("status", [500, 502, 504, 520, 524, 400, 401, 429, 503])
+@pytest.mark.parametrize("status", [500, 502, 504, 520, 522, 524, 400, 401, 429, 503, 521])
 def test_what_may_have_been_worked_on_counts_at_its_bound(serve, settings, tmp_path, status):
     server = serve(lambda body, n: (status, {"error": {"message": "no such luck"}}))
     node = settings(server, max_attempts=1)
@@ -334,7 +334,7 @@ def test_what_may_have_been_worked_on_counts_at_its_bound(serve, settings, tmp_p
         except (ConfigError, RunError):
             assert status == 401
     total = read_totals(tmp_path)
-    worked = status in (500, 502, 504, 520, 524)
+    worked = status in (500, 502, 504, 520, 522, 524)
     sent = server.asked.total()
     assert total.requests == sent and total.unknown == worked * sent
     assert total.completion_tokens == worked * 30 * sent
