@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 from lavis.common.command import command
+from lavis.common.errors import NothingDoneError
 from lavis.datasets.lck import LckDataset
 from lavis.ui.command import named_corpus, page_parser, quiet_logging
 from lavis.ui.corpus_export import export_rows
@@ -106,6 +107,8 @@ def run(args: argparse.Namespace) -> None:
         )
         done = export_rows(dataset, query.select(wanted), args.export, scores=scores)
         print(f"{done.written} records written to {done.path}, {done.skipped} could not be read")
+        if not done.written:
+            raise NothingDoneError(f"{done.path}: empty, no record was selected and read")
         return
     from lavis.ui import markup
     from lavis.ui.browse_desk import BrowseDesk

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from lavis.common.arguments import at_least
 from lavis.common.command import command
-from lavis.common.errors import DataError
+from lavis.common.errors import DataError, NothingDoneError
 from lavis.common.storage import write_json, write_text
 from lavis.datasets.lck import LckDataset
 from lavis.ui.agreement import agreement_report
@@ -125,7 +125,11 @@ def read_behind(out: Path, items: CorpusItems) -> None:
 def export(
     args: argparse.Namespace, dataset: LckDataset, items: CorpusItems, store: JudgementStore
 ) -> None:
-    """Write records, comments and agreement, and print their sums."""
+    """Write records, comments and agreement, and print their sums.
+
+    Raises:
+        NothingDoneError: no record has a label that can be trained on.
+    """
     said = store.said()
     summary: dict[str, Any] = export_training(
         dataset,
@@ -139,6 +143,8 @@ def export(
     report = {"export": summary, "agreement": agreement_report(said)}
     write_json(args.out / "agreement.json", report)
     print(json.dumps(report, indent=1))
+    if not summary["written"]:
+        raise NothingDoneError(f"{summary['file']}: empty, no record has a label to train on")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -40,6 +40,9 @@ def test_labels_are_exported_without_a_page(world):
     assert agreement["pairs"][0]["same_verdict"] == 0.5
     rejects = (out / "rejects.jsonl").read_text().splitlines()
     assert [json.loads(line)["line"] for line in rejects] == [3]
+    fixed[4] = world.folder / "nobody"  # where nothing was judged
+    empty = run("label_qar.py", *fixed)
+    assert empty.returncode == 1 and "no record has a label to train on" in empty.stderr
     refused = run("label_qar.py", *fixed, "--annotators", "a,a")
     assert (refused.returncode, refused.stderr[:9]) == (2, "error: --")
 
@@ -56,3 +59,5 @@ def test_a_selection_is_exported_without_a_page(world):
     assert found == ["test-5", "test-3"]
     refused = run("browse.py", *fixed, "--export", target, "--score", "1", "0")
     assert refused.returncode == 2 and "the first number is greater" in refused.stderr
+    empty = run("browse.py", *fixed, "--export", target, "--words", "absent")
+    assert empty.returncode == 1 and "no record was selected and read" in empty.stderr
