@@ -67,7 +67,8 @@ def network_problem(error: BaseException, url: str, seconds: float) -> Problem:
         return Problem("transient", reason, cost="unsent")
     if "ConnectTimeout" in names:
         waited = min(CONNECT_SECONDS, seconds)
-        reason = f"no connection: {place} does not take one within {waited:g} s"
+        # The library's bound on connecting includes the lookup of the name.
+        reason = f"no connection: {place} was not found and reached within {waited:g} s"
         return Problem("transient", reason, cost="unsent")
     if any(name in ("UnsupportedProtocol", "InvalidURL", "LocalProtocolError") for name in names):
         return Problem("fatal", f"address: {place} cannot be asked ({told})", cost="unsent")

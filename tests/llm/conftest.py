@@ -1,6 +1,7 @@
 """A chat server on loopback that answers as it is told to, well or badly, and counts."""
 
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -226,6 +227,20 @@ def serve(monkeypatch):
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def unknown_names(monkeypatch):
+    """Answer at once that `.invalid` names are unknown: some machines' resolvers take long."""
+    known = socket.getaddrinfo
+
+    def look_up(host, *args, **kwargs):
+        name = host.decode() if isinstance(host, bytes) else str(host)
+        if name.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return known(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
 
 @pytest.fixture

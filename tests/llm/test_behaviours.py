@@ -21,7 +21,7 @@ PROMPTS = functools.cache(Prompts)
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def quick(monkeypatch, unknown_names):
     """Leave out of the many starts what takes most of their time and has tests of its own."""
     monkeypatch.setattr(ssl, "create_default_context", CONTEXT)
     monkeypatch.setattr(generation, "Prompts", PROMPTS)

@@ -262,7 +262,7 @@ def self_signed(tmp_path):
     ids=["refused", "dns", "letters", "numbers"],
 )
 def test_a_server_that_is_not_there_is_told_in_a_sentence_and_costs_nothing(
-    serve, settings, tmp_path, url, said
+    serve, settings, tmp_path, unknown_names, url, said
 ):
     config = settings(serve(), base_url=url or dead_address(), max_retry_wait=0.05, max_attempts=2)
     begin = time.monotonic()
@@ -272,6 +272,18 @@ def test_a_server_that_is_not_there_is_told_in_a_sentence_and_costs_nothing(
     assert time.monotonic() - begin < 30
     totals = read_totals(tmp_path)
     assert (totals.requests, totals.tokens, totals.unknown) == (0, 0, 0)
+
+
+def test_a_resolver_that_hangs_is_not_told_as_a_server_that_does(
+    serve, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(1.5))
+    config = settings(serve(), base_url="http://slow.invalid/v1", timeout=0.3, max_attempts=1)
+    replies, _ = complete(config, tmp_path, [ask("q")])
+    assert replies["q"].error == (
+        "no connection: slow.invalid:80 was not found and reached within 0.3 s"
+    )
+    assert read_totals(tmp_path).requests == 0
 
 
 def test_a_certificate_that_nobody_knows_stops_at_once_with_the_remedy(serve, settings, tmp_path):
