@@ -22,10 +22,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lavis.common.command import command
-from lavis.ui.corpus_export import export_rows
-from lavis.ui.corpus_facets import FacetCounter
-from lavis.ui.corpus_index import open_index
-from lavis.ui.corpus_query import CorpusQuery, Filter, page_of
+from lavis.ui.browse.export import export_rows
+from lavis.ui.browse.facets import FacetCounter
+from lavis.ui.browse.index import open_index
+from lavis.ui.browse.query import CorpusQuery, Filter, page_of
 from lavis.ui.shown import open_corpus
 
 WORDS = 30_000  # in the vocabulary; the k-th is drawn in proportion to 1 / k, as in language

@@ -1,10 +1,10 @@
 """Time filtering against a plainly written baseline, on the same records and weights.
 
-    python scripts/bench_filtering.py                    # 1 and 4 texts a picture; a merge
+    python scripts/bench_filtering.py                    # 1 and 4 texts an image; a merge
     python scripts/bench_filtering.py --texts 4 --merge-rows 0
 
-The baseline does what a first version does: a batch row is a record; every record's picture is
-decoded, its regions composited over the full picture, and encoded; every text is padded to 128
+The baseline does what a first version does: a batch row is a record; every record's image is
+decoded, its regions composited over the full image, and encoded; every text is padded to 128
 tokens. Ours is `evaluate.py`'s own path: data set, plan, task, journal, result files. Both run in
 this process, in turns, with the same threads; their scores must agree to 1e-4.
 """

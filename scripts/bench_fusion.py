@@ -5,10 +5,10 @@
     python scripts/bench_fusion.py --quick              # tiny models: agreement only
 
 Evaluation: questions like ImageNetVC's (five prompts, next word) and two-option questions (whole
-texts), K pictures each. The baseline works as the released scripts do: a prompt or an option at a
-time, its pictures encoded for it, patches and text through the whole block K times, logits of all
+texts), K images each. The baseline works as the released scripts do: a prompt or an option at a
+time, its images encoded for it, patches and text through the whole block K times, logits of all
 their positions over the whole vocabulary. Ours is `evaluate.py`'s own path: data set, task,
-journal, result files. Making and weighing pictures is excluded on both sides: the baseline has them
+journal, result files. Making and weighing images is excluded on both sides: the baseline has them
 decoded in memory, ours reads them from the store that a generator filled.
 
 Training: see `bench_fusion_step.py`, which this starts for each way, as memory is a process's.
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 
 LLMS = ("gemma", "gpt2")
-PER = ("question", "prompt")  # who has pictures of its own
+PER = ("question", "prompt")  # who has images of its own
 
 
 @command

@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 from lavis.common.command import command
 from lavis.common.errors import NothingDoneError
-from lavis.datasets.lck import LckDataset
+from lavis.datasets.lck.dataset import LckDataset
+from lavis.ui.browse.export import export_rows
+from lavis.ui.browse.index import CorpusIndex, open_index
+from lavis.ui.browse.kind import check_corpus
+from lavis.ui.browse.query import COMPARED_ORDERS, DESCENDING, ORDERS, CorpusQuery, Filter
+from lavis.ui.browse.score_files import ScoreFile, read_scores
 from lavis.ui.command import named_corpus, page_parser, quiet_logging
-from lavis.ui.corpus_export import export_rows
-from lavis.ui.corpus_index import CorpusIndex, open_index
-from lavis.ui.corpus_kind import check_corpus
-from lavis.ui.corpus_query import COMPARED_ORDERS, DESCENDING, ORDERS, CorpusQuery, Filter
-from lavis.ui.score_files import ScoreFile, read_scores
 from lavis.ui.serve import check_ready
 from lavis.ui.shown import RecordViewer
 
@@ -111,9 +111,9 @@ def run(args: argparse.Namespace) -> None:
             raise NothingDoneError(f"{done.path}: empty, no record was selected and read")
         return
     from lavis.ui import markup
-    from lavis.ui.browse_desk import BrowseDesk
-    from lavis.ui.browse_download import download_route
-    from lavis.ui.browse_page import build_page
+    from lavis.ui.browse.desk import BrowseDesk
+    from lavis.ui.browse.download import download_route
+    from lavis.ui.browse.page import build_page
     from lavis.ui.serve import serve
 
     viewer = RecordViewer(dataset, max_side=480)

@@ -5,7 +5,7 @@
     python scripts/check_families.py causal:llama masked:bert
 
 Each family is built, saved, loaded and compared with plain transformers code: probabilities of
-texts, alone and in batches padded on either side, the block at its start, pictures, greedy words
+texts, alone and in batches padded on either side, the block at its start, images, greedy words
 and beams with and without a cache, shared beginnings. It is right, or refused in a sentence, or no
 tiny model of it could be made; the exit status is 1 where one is wrong or ends in a traceback.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
-from lavis.common.storage import write_text
+from lavis.common.storage.atomic import write_text
 
 
 @command

@@ -3,7 +3,7 @@
     python scripts/convert_aokvqa.py aokvqa_v1p0_val.json \
         --output $UNIFIED_INPUT/aokvqa/unified_aokvqa_val_mc.jsonl
 
-Pictures: COCO 2017, `val2017/...` below UNIFIED_IMAGE_DIR; `--image-prefix coco` says
+Images: COCO 2017, `val2017/...` below UNIFIED_IMAGE_DIR; `--image-prefix coco` says
 `coco/val2017/...`.
 """
 

@@ -32,7 +32,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.errors import DataError
-from lavis.common.storage import AtomicFolder, write_text
+from lavis.common.storage.atomic import AtomicFolder, write_text
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@
         val_comparison/val_comparison_answer_key.json \
         --output $UNIFIED_INPUT/sherlock/unified_sherlock_val_comparison.jsonl
 
-Boxes are in pixels of the annotation's own picture size; they are scaled to the files' sizes, here
+Boxes are in pixels of the annotation's own image size; they are scaled to the files' sizes, here
 where `--image-root` (default UNIFIED_IMAGE_DIR) holds `vcr1images/...` and `VG_100K*/...`, else
 where the records are read. Get the data under the agreements of Sherlock, VCR and Visual Genome.
 """

@@ -3,7 +3,7 @@
     python scripts/convert_snli_ve.py snli_ve_test.jsonl \
         --output $UNIFIED_INPUT/snli_ve/unified_snli_ve_test.jsonl
 
-Pictures: Flickr30K, `flickr30k-images/...` below UNIFIED_IMAGE_DIR.
+Images: Flickr30K, `flickr30k-images/...` below UNIFIED_IMAGE_DIR.
 """
 
 import sys

@@ -3,7 +3,7 @@
     python scripts/convert_vcr.py val.jsonl --image-dir $UNIFIED_IMAGE_DIR/vcr1images --task qa \
         --output $UNIFIED_INPUT/vcr/unified_vcr_qa_val.jsonl
 
-Get annotations and pictures under the agreement of VCR.
+Get annotations and images under the agreement of VCR.
 """
 
 import sys

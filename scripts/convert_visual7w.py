@@ -3,7 +3,7 @@
     python scripts/convert_visual7w.py dataset_v7w_telling.json --split test \
         --output $UNIFIED_INPUT/v7w/unified_v7w_telling_test.jsonl
 
-Pictures: `visual7w/v7w_*.jpg` below UNIFIED_IMAGE_DIR.
+Images: `visual7w/v7w_*.jpg` below UNIFIED_IMAGE_DIR.
 """
 
 import sys

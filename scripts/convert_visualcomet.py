@@ -5,7 +5,7 @@
         --output $UNIFIED_INPUT/visualcomet/unified_visualcomet_val_ranking.jsonl
 
 Without `--candidates` they are drawn by seed, a choice of ours: figures compare with each other,
-not with the publication's. Pictures are VCR's.
+not with the publication's. Images are VCR's.
 """
 
 import sys

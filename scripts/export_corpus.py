@@ -26,14 +26,13 @@ import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lavis.common.arguments import at_least, check_outputs
-from lavis.common.command import command
-from lavis.common.config import CONFIG_ROOT
+from lavis.common.command import at_least, check_outputs, command
+from lavis.common.config.fields import CONFIG_ROOT
 from lavis.common.errors import ConfigError, NothingDoneError, RecordError
-from lavis.common.storage import AtomicFile, AtomicPath, write_text
-from lavis.datasets.json_values import json_line
-from lavis.datasets.lck_record import check_tokens, read_region_ids, read_score
-from lavis.datasets.records import RecordStore, expand_paths
+from lavis.common.storage.atomic import AtomicFile, AtomicPath, write_text
+from lavis.datasets.files.json_values import json_line
+from lavis.datasets.files.records import RecordStore, expand_paths
+from lavis.datasets.lck.record import check_tokens, read_region_ids, read_score
 
 GROUP = 2000  # rows of a row group, which readers keep decoded
 PARTS = ("question", "answer", "rationale")
@@ -114,7 +113,7 @@ def to_row(record: Mapping[str, Any], split: str | None) -> dict[str, Any]:
     """Return the columns of a record.
 
     Raises:
-        RecordError: no picture, or parts that are no token lists or missing.
+        RecordError: no image, or parts that are no token lists or missing.
     """
     if not isinstance(record.get("image"), str):
         raise RecordError("missing field: image")
@@ -182,7 +181,7 @@ def export(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     splits: dict[str, Shards] = {}
     counts: dict[str, Counter[str]] = {k: Counter() for k in ("Source", "Style", "Regions")}
-    pictures: set[int] = set()
+    images: set[int] = set()
     rejected = 0
     with AtomicFile(args.output / "rejects.jsonl") as rejects:
         for index in range(len(store)):
@@ -198,7 +197,7 @@ def export(args: argparse.Namespace) -> int:
             if name not in splits:
                 splits[name] = Shards(folder, name, args.shard_rows)
             splits[name].write(row)
-            pictures.add(hash(row["image"]))
+            images.add(hash(row["image"]))
             counts["Source"][row["source"] or "not stated"] += 1
             counts["Style"][style_of(record)] += 1
             counts["Regions"][str(len(row["region"]))] += 1
@@ -211,9 +210,9 @@ def export(args: argparse.Namespace) -> int:
     written: list[dict[str, Any]] = [
         {"name": n, "rows": s.rows, "files": s.finish()} for n, s in sorted(splits.items())
     ]
-    write_text(args.output / "README.md", card(args, written, counts, len(pictures), rejected))
+    write_text(args.output / "README.md", card(args, written, counts, len(images), rejected))
     rows = sum(split["rows"] for split in written)
-    print(f"{args.output}: {rows} rows of {len(pictures)} pictures, {rejected} records rejected")
+    print(f"{args.output}: {rows} rows of {len(images)} pictures, {rejected} records rejected")
     return rejected
 
 
@@ -221,7 +220,7 @@ def card(
     args: argparse.Namespace,
     splits: list[dict[str, Any]],
     counts: Mapping[str, Counter[str]],
-    pictures: int,
+    images: int,
     rejected: int,
 ) -> str:
     """Return the data card."""
@@ -242,7 +241,7 @@ def card(
         threshold=args.threshold,
         size=size_category(rows),
         rows=rows,
-        pictures=pictures,
+        pictures=images,
         rejected=rejected,
         splits=splits,
         tables=tables,

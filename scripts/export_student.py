@@ -22,10 +22,11 @@ import jinja2
 from omegaconf import OmegaConf
 
 from lavis.common.command import command
-from lavis.common.config import CONFIG_ROOT, load_model_config
+from lavis.common.config.fields import CONFIG_ROOT
+from lavis.common.config.loading import load_model_config
 from lavis.common.errors import ConfigError
 from lavis.common.registry import models
-from lavis.common.storage import write_text
+from lavis.common.storage.atomic import write_text
 
 GENERATIVE = ("blip2_t5", "blip2_opt", "blip2_llm")
 

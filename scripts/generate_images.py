@@ -1,4 +1,4 @@
-"""Fill the picture store ahead of a run: every picture of a list of texts, once.
+"""Fill the image store ahead of a run: every image of a list of texts, once.
 
     python scripts/generate_images.py prompts.txt --generator openmoji --num-images 4
     torchrun --nproc_per_node=4 scripts/generate_images.py questions.jsonl \
@@ -12,7 +12,7 @@
 
 Texts: a `.txt` with one on a line, or a `.jsonl` of `{"text": ...}` (the prompt rule makes K
 prompts of it) or `{"prompts": [...]}` (drawn as they are). With a run file instead: exactly the
-pictures and scores that its evaluation, or its training on texts without pictures, will ask for, by
+images and scores that its evaluation, or its training on texts without images, will ask for, by
 the run file's own settings; `--options` are those of `evaluate.py` and `train.py` then. A killed
 run goes on where it stopped.
 """
@@ -31,17 +31,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from lavis.common import registry
 from lavis.common.command import command
-from lavis.common.config import Config, Mode, load_config
-from lavis.common.config_errors import explain
+from lavis.common.config.errors import explain
+from lavis.common.config.loading import Config, Mode, load_config
 from lavis.common.errors import ConfigError, DataError, NothingDoneError
-from lavis.generators.base import PictureRequest, picture_requests
-from lavis.generators.config import PicturesConfig
-from lavis.generators.picture_files import read_json_lines
+from lavis.generators.base import ImageRequest, image_requests
+from lavis.generators.config import ImagesConfig
+from lavis.generators.image_files import read_json_lines
 from lavis.generators.prompts import image_prompts
 
 if TYPE_CHECKING:
     from lavis.common.dist import World
-    from lavis.generators.store import PictureStore
+    from lavis.generators.store import ImageStore
 
 logger = logging.getLogger("lavis.generate_images")
 SCORED_AT_A_TIME = 1024
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.cfg_path is not None:
         config, requests = of_run_file(args)
     elif args.texts is not None:
-        config = pictures_config(args)
+        config = images_config(args)
         requests = read_requests(args.texts, config)
     else:
         raise ConfigError("nothing to draw: name a file of texts, or --cfg-path a run file")
@@ -92,8 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Return the flags; their defaults are those of `PicturesConfig`."""
-    default = PicturesConfig()
+    """Return the flags; their defaults are those of `ImagesConfig`."""
+    default = ImagesConfig()
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -126,18 +126,18 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def of_run_file(args: argparse.Namespace) -> tuple[PicturesConfig, list[PictureRequest]]:
-    """Return the settings of a run file, and all pictures its evaluation or training asks for.
+def of_run_file(args: argparse.Namespace) -> tuple[ImagesConfig, list[ImageRequest]]:
+    """Return the settings of a run file, and all images its evaluation or training asks for.
 
     With `skip_when_certain` these are more than it needs: what is certain, only the model knows.
 
     Raises:
-        ConfigError: texts are given too, or the run needs no pictures to be made.
+        ConfigError: texts are given too, or the run needs no images to be made.
     """
     if args.texts is not None:
         raise ConfigError(f"{args.texts}: give either texts or --cfg-path, not both")
     default = vars(parse_arguments([]))
-    for name in set(PicturesConfig.__dataclass_fields__) - {"options", "device"}:
+    for name in set(ImagesConfig.__dataclass_fields__) - {"options", "device"}:
         if name in default and getattr(args, name) != default[name]:
             raise ConfigError(
                 f"--{name.replace('_', '-')}: the run file says it; write --options "
@@ -152,18 +152,18 @@ def of_run_file(args: argparse.Namespace) -> tuple[PicturesConfig, list[PictureR
         raise ConfigError(f"{args.cfg_path}, run.task: '{config.run.task}' asks for no pictures")
     if not task.pictures.num_images:
         raise ConfigError(f"{args.cfg_path}, model.num_images is 0: the run needs no pictures")
-    from lavis.tasks.question_pictures import QuestionPictures
+    from lavis.tasks.questions.images import QuestionImages
 
-    pictures = QuestionPictures(task.pictures, task.pictures_per, keep_features=False)
-    requests: list[PictureRequest] = []
+    images = QuestionImages(task.pictures, task.pictures_per, keep_features=False)
+    requests: list[ImageRequest] = []
     for name, node in config.datasets.items():
         for split in config.run.test_splits:
-            requests += pictures.requests(registry.datasets.get(name)(node, split))
+            requests += images.requests(registry.datasets.get(name)(node, split))
     return task.pictures, requests
 
 
-def training_requests(config: Config, epochs: int) -> list[PictureRequest]:
-    """Return the pictures of the first passes over training texts that have none of their own.
+def training_requests(config: Config, epochs: int) -> list[ImageRequest]:
+    """Return the images of the first passes over training texts that have none of their own.
 
     Raises:
         ConfigError: there are no such texts.
@@ -176,12 +176,12 @@ def training_requests(config: Config, epochs: int) -> list[PictureRequest]:
     ]
     if not drawn:
         raise ConfigError("all data sets of the run file have pictures of their own")
-    requests: dict[PictureRequest, None] = {}
+    requests: dict[ImageRequest, None] = {}
     for dataset in drawn:
-        dataset.picture_seed = config.task.pictures.seed
+        dataset.image_seed = config.task.pictures.seed
         for epoch in range(epochs):
-            wanted = dataset.picture_requests(epoch, config.run.seed)
-            requests.update((PictureRequest(*request), None) for request in wanted)
+            wanted = dataset.image_requests(epoch, config.run.seed)
+            requests.update((ImageRequest(*request), None) for request in wanted)
     return list(requests)
 
 
@@ -190,13 +190,13 @@ def generators() -> list[str]:
     return registry.generators.list()
 
 
-def pictures_config(args: argparse.Namespace) -> PicturesConfig:
+def images_config(args: argparse.Namespace) -> ImagesConfig:
     """Return the checked settings.
 
     Raises:
         ConfigError: a value is wrong; the message names it.
     """
-    names = set(PicturesConfig.__dataclass_fields__) - {"options"}
+    names = set(ImagesConfig.__dataclass_fields__) - {"options"}
     node: dict[str, Any] = {k: v for k, v in vars(args).items() if k in names}
     node["options"] = {}
     for item in args.options:
@@ -205,14 +205,14 @@ def pictures_config(args: argparse.Namespace) -> PicturesConfig:
             raise ConfigError(f"--options: {item!r} has no value; write key=value")
         node["options"][key] = yaml.safe_load(value)
     try:
-        return TypeAdapter(PicturesConfig).validate_python(node)
+        return TypeAdapter(ImagesConfig).validate_python(node)
     except ValidationError as error:
-        lines = explain(error, PicturesConfig, node, "pictures", source=lambda _: "flags")
+        lines = explain(error, ImagesConfig, node, "pictures", source=lambda _: "flags")
         raise ConfigError(lines) from None
 
 
-def read_requests(path: Path, config: PicturesConfig) -> list[PictureRequest]:
-    """Return the pictures of every text, in order.
+def read_requests(path: Path, config: ImagesConfig) -> list[ImageRequest]:
+    """Return the images of every text, in order.
 
     Raises:
         DataError: the file is missing, or a line has neither text nor prompts.
@@ -224,10 +224,10 @@ def read_requests(path: Path, config: PicturesConfig) -> list[PictureRequest]:
             raise DataError(f"{path}: no such file")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         lists = [_by_rule(line, config) for line in lines if line.strip()]
-    return [request for prompts in lists for request in picture_requests(prompts, config.seed)]
+    return [request for prompts in lists for request in image_requests(prompts, config.seed)]
 
 
-def _prompts(path: Path, number: int, line: dict[str, Any], config: PicturesConfig) -> list[str]:
+def _prompts(path: Path, number: int, line: dict[str, Any], config: ImagesConfig) -> list[str]:
     prompts, text = line.get("prompts"), line.get("text")
     if isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts):
         return prompts
@@ -236,31 +236,31 @@ def _prompts(path: Path, number: int, line: dict[str, Any], config: PicturesConf
     raise DataError(f'{path}, line {number}: write {{"text": "..."}} or {{"prompts": ["..."]}}')
 
 
-def _by_rule(text: str, config: PicturesConfig) -> list[str]:
+def _by_rule(text: str, config: ImagesConfig) -> list[str]:
     verbatim = config.prompt_rule == "verbatim"
     return image_prompts(
         text, config.num_images, anchor_words=config.anchor_words, verbatim=verbatim
     )
 
 
-def report_missing(store: PictureStore, requests: list[PictureRequest], *, verify: bool) -> None:
-    """Print how many pictures a run would make."""
+def report_missing(store: ImageStore, requests: list[ImageRequest], *, verify: bool) -> None:
+    """Print how many images a run would make."""
     missing = len(store.missing(requests, verify=verify))
     distinct = len(set(requests))
     print(f"{len(requests)} pictures asked for, {distinct} distinct: {missing} missing")
 
 
 def score_share(
-    store: PictureStore,
-    requests: list[PictureRequest],
-    config: PicturesConfig,
+    store: ImageStore,
+    requests: list[ImageRequest],
+    config: ImagesConfig,
     world: World,
 ) -> int:
-    """Store the scores of this rank's share of the pictures; returns how many there are."""
+    """Store the scores of this rank's share of the images; returns how many there are."""
     from lavis.generators.build import build_scorer
 
     scorer = None if store.makes_features else build_scorer(config, store.generator)
-    if scorer is None or not scorer.reads_pictures:
+    if scorer is None or not scorer.reads_images:
         return 0
     share = list(dict.fromkeys(requests))[world.rank :: world.size]
     for start in range(0, len(share), SCORED_AT_A_TIME):

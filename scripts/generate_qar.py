@@ -1,4 +1,4 @@
-"""Verbalized pictures to localized question / answer / rationale records, by a language model.
+"""Verbalized images to localized question / answer / rationale records, by a language model.
 
     python scripts/generate_qar.py --cfg-path lavis/projects/lskd/generate/openai.yaml \
         --options generate.records=[output/words/verbalized.jsonl] --dry-run
@@ -28,13 +28,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.command import command
+from lavis.common.config.sections import Sections, load_sections
 from lavis.common.errors import ConfigError, NothingDoneError, RunError
-from lavis.common.sections import Sections, load_sections
-from lavis.datasets.records import RecordStore
+from lavis.datasets.files.records import RecordStore
 from lavis.llm.config import LlmSettings
-from lavis.tasks.generation import Generation, estimate
-from lavis.tasks.generation_config import GenerateConfig, GenerationRunConfig
-from lavis.tasks.reasons import count_phrases, how_to_go_on, money, plural
+from lavis.tasks.knowledge.generation import Generation, estimate
+from lavis.tasks.knowledge.generation_config import GenerateConfig, GenerationRunConfig
+from lavis.tasks.knowledge.reasons import count_phrases, how_to_go_on, money, plural
 
 logger = logging.getLogger("lavis.generate_qar")
 
@@ -83,11 +83,11 @@ def main(argv: list[str] | None = None) -> int:
 def run(config: Sections, generation: Generation, *, retry_rejects: bool = False) -> int:
     """Generate, write the files, and say what was made."""
     from lavis.common.logger import Progress, setup_logging
-    from lavis.common.provenance import describe_environment, write_provenance
-    from lavis.llm.budget import open_ledger
     from lavis.llm.client import build_client
-    from lavis.tasks.generation_outcomes import Outcomes
-    from lavis.tasks.generation_results import write_results
+    from lavis.llm.money.budget import open_ledger
+    from lavis.runners.identity import describe_environment, write_provenance
+    from lavis.tasks.knowledge.generation_outcomes import Outcomes
+    from lavis.tasks.knowledge.generation_results import write_results
 
     setup_logging()
     folder = Path(config["run"].output_dir)

@@ -3,7 +3,7 @@
     python scripts/label_qar.py corpus.jsonl --image-root images --out labels --annotators ann,bo
     python scripts/label_qar.py corpus.jsonl --image-root images --out labels --export
 
-The page shows the picture with its drawn regions; `?annotator=bo` in its address opens another
+The page shows the image with its drawn regions; `?annotator=bo` in its address opens another
 person's queue. Every judgement is on the disk before the next record appears, and a restart goes on
 there. `unsure` takes a record out of the queue but is no label. `--export` opens no page: it writes
 `critic_train.jsonl` (what the critic is trained on), `comments.jsonl` and `agreement.json` (Cohen's
@@ -25,23 +25,22 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
-from lavis.common.arguments import at_least
-from lavis.common.command import command
+from lavis.common.command import at_least, command
 from lavis.common.errors import DataError, NothingDoneError
-from lavis.common.storage import write_json, write_text
-from lavis.datasets.lck import LckDataset
-from lavis.ui.agreement import agreement_report
+from lavis.common.storage.atomic import write_json, write_text
+from lavis.datasets.lck.dataset import LckDataset
 from lavis.ui.command import named_corpus, page_parser, quiet_logging
-from lavis.ui.judgements import JudgementStore
-from lavis.ui.label_queue import CorpusItems, LabelQueue, drawn_rows
-from lavis.ui.labelling import LabelDesk, scale_of
+from lavis.ui.label.agreement import agreement_report
+from lavis.ui.label.judgements import JudgementStore
+from lavis.ui.label.labelling import LabelDesk, scale_of
+from lavis.ui.label.queue import CorpusItems, LabelQueue, drawn_rows
+from lavis.ui.label.training_export import export_comments, export_training
 from lavis.ui.serve import check_ready
 from lavis.ui.shown import RecordViewer
-from lavis.ui.training_export import export_comments, export_training
 
 READ_AT_ONCE = 5_000  # rows that are all checked before the page opens
 LOOKED_AT = 100  # rows of a larger corpus that are
-FULL_SIZE = 1600  # pixels of the longest side of a picture, for the zoom
+FULL_SIZE = 1600  # pixels of the longest side of an image, for the zoom
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -162,7 +161,7 @@ def run(args: argparse.Namespace) -> None:
         export(args, dataset, items, store)
         return
     from lavis.ui import markup
-    from lavis.ui.label_page import build_page
+    from lavis.ui.label.page import build_page
     from lavis.ui.serve import serve
 
     seed = args.seed if args.order == "shuffled" else None

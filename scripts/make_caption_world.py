@@ -4,16 +4,16 @@
 
 writes
 
-- `train.jsonl` and `images/`: pictures of the training objects and a caption of each, "The color of
-  the banana is yellow". One of four pictures shows the object as OpenMoji draws it, in the others
+- `train.jsonl` and `images/`: images of the training objects and a caption of each, "The color of
+  the banana is yellow". One of four images shows the object as OpenMoji draws it, in the others
   its main colour is painted over with another one, which the caption states: what an object is
-  called then says little about its colour, so that looking at the picture pays.
-- `train_blank.jsonl`: the same captions, all with one grey picture, for the control.
+  called then says little about its colour, so that looking at the image pays.
+- `train_blank.jsonl`: the same captions, all with one grey image, for the control.
 - `val/color.csv`, `test/color.csv`: questions about other objects in ImageNetVC's format, for
-  `benchmark: imagenetvc`. Their pictures are drawn by the generator `openmoji`, never painted.
-- `blank/`: the grey picture as the answer to every question, for the generator `folder`.
+  `benchmark: imagenetvc`. Their images are drawn by the generator `openmoji`, never painted.
+- `blank/`: the grey image as the answer to every question, for the generator `folder`.
 
-An object is in one split for every seed, with all that share a word with it; seeds change pictures
+An object is in one split for every seed, with all that share a word with it; seeds change images
 and paint. Its colour is the one that covers most of its pictogram's paint. Pictograms: OpenMoji.
 """
 
@@ -33,7 +33,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
-from lavis.common.storage import write_text
+from lavis.common.storage.atomic import write_text
 from lavis.datasets.benchmarks.imagenetvc import CANDIDATES
 from lavis.generators import openmoji
 from lavis.generators.config import OpenmojiConfig
@@ -43,10 +43,10 @@ from lavis.generators.pictograms import named_pictograms, pictogram_names
 SIDE = 128  # pixels
 QUESTION = "What is the color of the {name}?"
 CAPTIONS = ("The color of the {name} is {colour}", "What is the color of the {name}? {colour}")
-PICTURES = 4  # of a training object, each with its turn of the captions
-PAINTED_FROM = 1  # pictures before this one are as OpenMoji draws them
+IMAGES = 4  # of a training object, each with its turn of the captions
+PAINTED_FROM = 1  # images before this one are as OpenMoji draws them
 TOLD = 0.5  # least share of the paint that an object's colour covers
-COVERED = 0.04  # least share of the picture that is painted at all
+COVERED = 0.04  # least share of the image that is painted at all
 LARGEST = 3  # objects that share words and may be held out together
 HELD_OUT = {"test": 150, "val": 60}  # objects at most
 ANSWERS = {"grey": "gray"}  # ImageNetVC's spelling
@@ -103,10 +103,10 @@ def words(name: str) -> list[str]:
 
 def own_colour(name: str) -> str | None:
     """Return the colour of a pictogram, white too; None where none covers most of the paint."""
-    picture = openmoji.render(name, 96)
-    pixels = np.asarray(picture, dtype=np.int32).reshape(-1, 4)
+    image = openmoji.render(name, 96)
+    pixels = np.asarray(image, dtype=np.int32).reshape(-1, 4)
     is_painted = (pixels[:, 3] == 255) & (pixels[:, :3].sum(axis=1) >= 60)  # not the outline
-    shares = openmoji.colour_shares(picture)
+    shares = openmoji.colour_shares(image)
     colour = next(iter(shares), None)
     if colour is None or shares[colour] < TOLD or is_painted.mean() < COVERED:
         return None
@@ -151,17 +151,17 @@ def _hash(text: str) -> str:
 
 
 def make_training(out: Path, things: list[Thing], seed: int) -> int:
-    """Draw pictures and write captions; return how many."""
+    """Draw images and write captions; return how many."""
     generator = OpenmojiGenerator(OpenmojiConfig(image_size=SIDE))
     lines, blank = [], []
     for number, thing in enumerate(things):
         rng = random.Random(f"{seed}/{thing.name}")
-        painted = rng.sample([c for c in PAINTS if c != thing.colour], PICTURES - PAINTED_FROM)
-        for turn in range(PICTURES):
+        painted = rng.sample([c for c in PAINTS if c != thing.colour], IMAGES - PAINTED_FROM)
+        for turn in range(IMAGES):
             paint = painted[turn - PAINTED_FROM] if turn >= PAINTED_FROM else None
-            picture = generator.picture([thing.name], rng, colour=paint)
+            image = generator.image([thing.name], rng, colour=paint)
             file = f"images/{number:03}_{turn}.png"
-            picture.save(out / file, compress_level=1)
+            image.save(out / file, compress_level=1)
             colour = COLOURS[paint] if paint else thing.answer
             text = CAPTIONS[(number + turn) % len(CAPTIONS)].format(name=thing.name, colour=colour)
             record = {"image": file, "text": text, "object": thing.name, "painted": bool(paint)}
@@ -183,9 +183,9 @@ def make_questions(out: Path, split: str, things: list[Thing]) -> None:
 
 
 def make_blank(out: Path, things: list[Thing]) -> None:
-    """Write one grey picture, and a manifest that gives it to every question."""
+    """Write one grey image, and a manifest that gives it to every question."""
     generator = OpenmojiGenerator(OpenmojiConfig(image_size=SIDE))
-    generator.picture([], random.Random(0)).save(out / "blank" / "blank.png")
+    generator.image([], random.Random(0)).save(out / "blank" / "blank.png")
     lines = [
         json.dumps({"prompt": QUESTION.format(name=thing.name), "images": ["blank.png"]})
         for thing in things

@@ -6,7 +6,7 @@
     python scripts/make_loop_data.py corpora corpus.jsonl kept.jsonl OUT --world world/test.jsonl
 
 `facts` writes what a world's scenes show as regions and sidecar descriptors for
-`scripts/verbalize.py`. `show` lets every record draw all regions of its picture, so that a picture
+`scripts/verbalize.py`. `show` lets every record draw all regions of its image, so that an image
 is drawn and encoded once. `choices` asks "which is true of [1]?" with four answers, among the wrong
 ones what is true of another region and what the teacher, who does not look, often says. `corpora`
 writes `filtered.jsonl` (what the critic kept) and `unfiltered.jsonl` (a random sample, as many).
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from quickstart_teacher import COLOURS, usual
 
 from lavis.common.command import command
-from lavis.common.storage import write_text
+from lavis.common.storage.atomic import write_text
 from lavis.generators import openmoji
 
 Record = dict[str, Any]
@@ -49,7 +49,7 @@ def write_lines(path: Path, records: Iterable[Record]) -> int:
 
 
 def scenes(records: Iterable[Record]) -> list[Record]:
-    """Return one record of each picture, in order."""
+    """Return one record of each image, in order."""
     found: dict[str, Record] = {}
     for record in records:
         found.setdefault(record["image"], record)

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lavis.common.arguments import check_outputs
-from lavis.common.command import command
+from lavis.common.command import check_outputs, command
 from lavis.common.errors import NothingDoneError, RecordError
-from lavis.common.storage import AtomicFile
-from lavis.datasets.negatives import KINDS, NegativeMaker, note_all, positive, to_line
-from lavis.datasets.records import RecordStore, expand_paths
+from lavis.common.storage.atomic import AtomicFile
+from lavis.datasets.files.records import RecordStore, expand_paths
+from lavis.datasets.lck.negatives import KINDS, NegativeMaker, note_all, positive, to_line
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

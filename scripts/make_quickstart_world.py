@@ -3,7 +3,7 @@
     python scripts/make_quickstart_world.py output/quickstart/world --seed 0
 
 writes `images/`, `train.jsonl`, `val.jsonl` and `test.jsonl` (LCK records, one question-answer-
-rationale per line), and `control.jsonl`, the test records with the pictures of other scenes: what
+rationale per line), and `control.jsonl`, the test records with the images of other scenes: what
 can be told from the texts alone. The same seed gives the same bytes. Pictograms: OpenMoji.
 `--statements` writes true and false statements with the boxes of their words instead, the data
 that the shipped weights were trained on before any critic saw a teacher.
@@ -31,7 +31,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
-from lavis.common.storage import write_text
+from lavis.common.storage.atomic import write_text
 from lavis.generators import openmoji
 
 Tokens = list[str | list[int]]
@@ -65,7 +65,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture's facts: `drawn` are the highlighted things in the order of their numbers, and a
+    """An image's facts: `drawn` are the highlighted things in the order of their numbers, and a
     colour is asked for where its share is at least `clear`."""
 
     name: str
@@ -99,25 +99,25 @@ def words_of(split: str) -> tuple[str, ...]:
 @cache
 def drawing(word: str, paint: str | None) -> tuple[Image.Image, str | None, float]:
     """The pictogram at twice the largest size, its colour as measured and that colour's share."""
-    picture = openmoji.render(word, 2 * SIZES[-1], colour=paint)
-    colour, share = openmoji.dominant_colour(picture.resize((SIZES[-1], SIZES[-1])))
+    image = openmoji.render(word, 2 * SIZES[-1], colour=paint)
+    colour, share = openmoji.dominant_colour(image.resize((SIZES[-1], SIZES[-1])))
     told = share >= TOLD and colour in COLOURS and paint in (None, colour)
-    return picture, colour if told else None, share
+    return image, colour if told else None, share
 
 
 @cache
 def stamp(word: str, size: int, paint: str | None) -> Image.Image:
     """The pictogram cut to its painted pixels."""
-    picture = drawing(word, paint)[0].resize((size, size), Image.Resampling.LANCZOS)
-    box = picture.getchannel("A").point(lambda alpha: 255 * (alpha >= 128)).getbbox()
-    return picture.crop(box)
+    image = drawing(word, paint)[0].resize((size, size), Image.Resampling.LANCZOS)
+    box = image.getchannel("A").point(lambda alpha: 255 * (alpha >= 128)).getbbox()
+    return image.crop(box)
 
 
 def make_scene(
     name: str, rng: random.Random, *, looking: bool, words: tuple[str, ...]
 ) -> tuple[Scene, Image.Image]:
     """Place 2-5 different objects in different cells; half of them in another colour."""
-    picture = Image.new("RGB", (SIDE, SIDE), rng.choice(GROUNDS))
+    image = Image.new("RGB", (SIDE, SIDE), rng.choice(GROUNDS))
     count = min(rng.randint(2, 5), len(words))
     things: list[Thing] = []
     cells = rng.sample(range(9), count)
@@ -126,12 +126,12 @@ def make_scene(
         cut = stamp(word, rng.choice(SIZES), paint)
         left = cell % 3 * CELL + 1 + rng.randint(0, CELL - cut.width)
         top = cell // 3 * CELL + 1 + rng.randint(0, CELL - cut.height)
-        picture.paste(cut, (left, top), cut)
+        image.paste(cut, (left, top), cut)
         box = (left, top, left + cut.width - 1, top + cut.height - 1)
         _, colour, share = drawing(word, paint)
         things.append(Thing(word, openmoji.catalogue()[word].kind, colour, share, box))
     drawn = rng.sample(range(count), min(count, rng.randint(2, 3)))
-    return Scene(name, looking, things, drawn), picture
+    return Scene(name, looking, things, drawn), image
 
 
 def with_article(word: str) -> list[str]:
@@ -237,7 +237,7 @@ def ask(
 
 
 def word_boxes(scene: Scene) -> dict[str, list[list[float]]]:
-    """Word -> boxes as shares of the picture; empty for what is not there, no word where unsure."""
+    """Word -> boxes as shares of the image; empty for what is not there, no word where unsure."""
     words = [*openmoji.catalogue(), *openmoji.KINDS, *map(str, range(3))]
     boxes: dict[str, list[list[float]]] = {word: [] for word in words}
     if scene.looking:  # colours are told of objects that may be asked for them, and of no others
@@ -267,7 +267,7 @@ def state(rng: random.Random, qar: Qar) -> Tokens:
 
 
 def state_place(rng: random.Random, scene: Scene) -> tuple[Tokens, bool] | None:
-    """Say on which side of the picture a thing is, and whether that is true."""
+    """Say on which side of the image a thing is, and whether that is true."""
     about, true = rng.choice(scene.drawn), rng.random() < 0.5
     x = scene.things[about].centre[0]
     if abs(x - SIDE / 2) < APART / 2:
@@ -352,8 +352,8 @@ def make_one(
     rng = random.Random(f"{seed}/{split}/{number}")
     looking = number % 2 == 0
     words = words_of(split) if looking else tuple(openmoji.catalogue())
-    scene, picture = make_scene(f"{split}_{number:05d}", rng, looking=looking, words=words)
-    picture.save(out / "images" / f"{scene.name}.png", compress_level=1)
+    scene, image = make_scene(f"{split}_{number:05d}", rng, looking=looking, words=words)
+    image.save(out / "images" / f"{scene.name}.png", compress_level=1)
     if statements:
         scene = replace(scene, clear=TOLD)
         return [json.dumps(line) for line in state_scene(rng, scene, split, per_scene)]
@@ -373,8 +373,8 @@ def make_split(
     print(f"{path}: {scenes} scenes, {len(lines)} records, {wrong / max(1, len(lines)):.1%} wrong")
 
 
-def exchange_pictures(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give every scene's records the picture and regions of another scene asked the same way."""
+def exchange_images(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give every scene's records the image and regions of another scene asked the same way."""
     scenes: dict[tuple[bool, int], dict[str, dict[str, Any]]] = {}
     for entry in records:
         group = (entry["kind"] in ("colour", "relation"), len(entry["region"]))
@@ -426,7 +426,7 @@ def main() -> None:
             )
     if not args.statements:
         lines = (args.out / "test.jsonl").read_text(encoding="utf-8").splitlines()
-        control = [json.dumps(entry) for entry in exchange_pictures([*map(json.loads, lines)])]
+        control = [json.dumps(entry) for entry in exchange_images([*map(json.loads, lines)])]
         write_text(args.out / "control.jsonl", "\n".join(control) + "\n")
     print(openmoji.ATTRIBUTION)
 

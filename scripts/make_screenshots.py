@@ -1,4 +1,4 @@
-"""Take the pictures of pages and reports that README shows, from the quickstart's output.
+"""Take the images of pages and reports that README shows, from the quickstart's output.
 
     scripts/quickstart && python scripts/make_screenshots.py output/quickstart --out assets
 
@@ -24,16 +24,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.errors import ConfigError, DataError
-from lavis.common.storage import AtomicFile
+from lavis.common.storage.atomic import AtomicFile
 
 SCRIPTS = Path(__file__).resolve().parent
 DESK, PHONE = (1280, 860), (390, 844)
-MOST = 300_000  # bytes of a picture
+MOST = 300_000  # bytes of an image
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture.
+    """One image.
 
     Attributes:
         name: of the file, without its ending.
@@ -102,7 +102,7 @@ def served(script: str, *flags: object) -> Iterator[str]:
 
 
 def take(browser: Any, shot: Shot, address: str, target: Path) -> None:
-    """Write one picture; in few colours where it would be large."""
+    """Write one image; in few colours where it would be large."""
     from PIL import Image
 
     width, height = shot.size
@@ -113,7 +113,7 @@ def take(browser: Any, shot: Shot, address: str, target: Path) -> None:
     if shot.top is not None:
         found = page.locator(shot.top).first
         found.evaluate("(one) => scrollTo(0, one.getBoundingClientRect().top + scrollY - 12)")
-    page.wait_for_timeout(500)  # pictures decode, and the page's parts move to their places
+    page.wait_for_timeout(500)  # images decode, and the page's parts move to their places
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     page.close()
     with AtomicFile(target) as file:
@@ -128,7 +128,7 @@ def _png(image: Any) -> bytes:
 
 
 def run(output: Path, out: Path, wanted: list[str]) -> None:
-    """Take the pictures that are asked for."""
+    """Take the images that are asked for."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -170,7 +170,7 @@ def run(output: Path, out: Path, wanted: list[str]) -> None:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Take the pictures that the flags name."""
+    """Take the images that the flags name."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("output", type=Path, help="output folder of scripts/quickstart")
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")

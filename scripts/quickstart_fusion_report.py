@@ -1,9 +1,9 @@
-"""Print what pictures do for a language model that is asked for colours of new objects.
+"""Print what images do for a language model that is asked for colours of new objects.
 
     python scripts/quickstart_fusion_report.py output/quickstart
 
-Reads what evaluate.py wrote to `colours` (pictures) and `colours_blank` (the control that was
-trained and asked without); writes `fusion.json` beside them and adds a section with table, pictures
+Reads what evaluate.py wrote to `colours` (images) and `colours_blank` (the control that was
+trained and asked without); writes `fusion.json` beside them and adds a section with table, images
 and answers to `report.html`, or makes that page.
 """
 
@@ -23,12 +23,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.errors import DataError
-from lavis.common.storage import write_text
+from lavis.common.storage.atomic import write_text
 from lavis.generators import openmoji
-from lavis.generators.base import PictureRequest
+from lavis.generators.base import ImageRequest
 from lavis.generators.config import OpenmojiConfig
 from lavis.generators.openmoji_pictures import OpenmojiGenerator
-from lavis.tasks.question_statistics import compare, describe, majority
+from lavis.tasks.statistics import compare, describe, majority
 
 RULE = "first_token"
 RESAMPLES = 2000
@@ -84,7 +84,7 @@ def marks_of(rows: Rows, blank: Rows) -> dict[str, np.ndarray]:
 
 
 def summarize(rows: Rows, blank: Rows, seed: int) -> dict[str, Any]:
-    """Return accuracy of each column in percent with intervals, and how far pictures lead it."""
+    """Return accuracy of each column in percent with intervals, and how far images lead it."""
     marks = marks_of(rows, blank)
     golds = [row["gold"] for row in rows.values()]
     most = max(sorted(set(golds)), key=golds.count)
@@ -92,16 +92,16 @@ def summarize(rows: Rows, blank: Rows, seed: int) -> dict[str, Any]:
     table = {"majority": {"name": f"always '{most}'", "mean": majority(golds)}}
     for name, said in COLUMNS.items():
         table[name] = {"name": said, **describe(marks[name], RESAMPLES, seed)}
-    pictures = marks["pictures"].mean(axis=1, keepdims=True)
+    images = marks["pictures"].mean(axis=1, keepdims=True)
     for name, of in {"majority": constant, **marks}.items():
         if name != "pictures":
             reference = of.mean(axis=1, keepdims=True)
-            table[name]["pictures_lead"] = compare(pictures, reference, RESAMPLES, seed)
+            table[name]["pictures_lead"] = compare(images, reference, RESAMPLES, seed)
     return {"questions": len(golds), "prompts": marks["text"].shape[1], "columns": table}
 
 
 def table_lines(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return the table's rows as texts: column, accuracy, its interval, the lead of pictures."""
+    """Return the table's rows as texts: column, accuracy, its interval, the lead of images."""
     lines = [("accuracy in %", "mean", "95 % interval", "4 pictures lead by")]
     for column in summary["columns"].values():
         lead = column.get("pictures_lead")
@@ -116,7 +116,7 @@ def _between(value: Any) -> str:
 
 
 def section(summary: dict[str, Any], rows: Rows, blank: Rows) -> str:
-    """Return the page's part: the table, some questions with pictures and answers, credits."""
+    """Return the page's part: the table, some questions with images and answers, credits."""
     head, *body = table_lines(summary)
     cells = "".join(
         f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in body
@@ -137,10 +137,10 @@ def section(summary: dict[str, Any], rows: Rows, blank: Rows) -> str:
 
 def _card(row: dict[str, Any], blank: dict[str, Any]) -> str:
     generator = OpenmojiGenerator(OpenmojiConfig())
-    requests = [PictureRequest(p["prompt"], p["index"], p["seed"]) for p in row["pictures"][0]]
+    requests = [ImageRequest(p["prompt"], p["index"], p["seed"]) for p in row["pictures"][0]]
     drawn = "".join(
-        f"<img alt='{html.escape(request.prompt)}' src='data:image/png;base64,{_png(picture)}'>"
-        for request, picture in zip(requests, generator.generate(requests), strict=True)
+        f"<img alt='{html.escape(request.prompt)}' src='data:image/png;base64,{_png(image)}'>"
+        for request, image in zip(requests, generator.generate(requests), strict=True)
     )
     said = {name: row["predicted"][name][RULE][2] for name in ("text", "pictures", "shuffled")}
     said["without pictures"] = blank["predicted"]["pictures"][RULE][2]
@@ -151,9 +151,9 @@ def _card(row: dict[str, Any], blank: dict[str, Any]) -> str:
     return f"<p><b>{html.escape(row['question'])} The answer is</b><br>{drawn}<br>{answers}</p>"
 
 
-def _png(picture: Any) -> str:
+def _png(image: Any) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 

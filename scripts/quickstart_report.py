@@ -3,7 +3,7 @@
     python scripts/quickstart_report.py output/quickstart --world output/quickstart/world
 
 Reads the score files that evaluate.py wrote; writes `quickstart.json` beside them and credits the
-pictures in `report.html`.
+images in `report.html`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.errors import DataError
-from lavis.common.storage import write_text
+from lavis.common.storage.atomic import write_text
 from lavis.generators import openmoji
 from lavis.tasks.metrics import area_under_curve
 
@@ -106,7 +106,7 @@ def _share(value: float | None) -> str:
 
 
 def credit(page: Path) -> None:
-    """Say in a page whose pictures it shows, once."""
+    """Say in a page whose images it shows, once."""
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     place = text.rfind("</body>")
     if place >= 0 and openmoji.ATTRIBUTION not in text:

@@ -1,10 +1,10 @@
-"""The quickstart's teacher: reads the notes on a scene in the prompt, never the picture, and errs.
+"""The quickstart's teacher: reads the notes on a scene in the prompt, never the image, and errs.
 
 `scripts/generate_qar.py` calls `write_items` in place of a language model (`llm.script`). Its
 mistakes are those of teachers that cannot see, and they are systematic: nobody learns better by
 hearing more of them.
 
-- it counts regions from one: in some pictures it says of every region what the notes say of the one
+- it counts regions from one: in some images it says of every region what the notes say of the one
   before;
 - it says what is usual: a banana is yellow, whatever colour the notes give;
 - it takes a thing for its look-alike, always the same one: a banana for a lemon.
@@ -52,7 +52,7 @@ def write_items(
     Args:
         messages: the prompt; its last message holds the notes.
         request: not read.
-        miscounted: share of pictures whose regions are counted from one.
+        miscounted: share of images whose regions are counted from one.
         habits: share of items that say what is usual, or name the look-alike.
         seed: with the prompt's text it settles every choice.
     """

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.command import command
 from lavis.common.errors import DataError
-from lavis.tasks.joint_accuracy import joint_accuracy, read_marks
+from lavis.tasks.comparison.joint_accuracy import joint_accuracy, read_marks
 
 # benchmark -> (title, metric of its summary)
 BENCHMARKS = {

@@ -22,11 +22,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lavis.common.arguments import at_least, check_outputs
-from lavis.common.command import command
+from lavis.common.command import at_least, check_outputs, command
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.registry import datasets
-from lavis.common.storage import AtomicFile, write_json
+from lavis.common.storage.atomic import AtomicFile, write_json
 
 SHOWN = 5  # bad records that are printed
 CHUNK = 1000  # rows a worker takes at a time
@@ -64,7 +63,7 @@ def open_dataset(args: argparse.Namespace) -> Any:
     """Return the data set of the files, with a text processor that cuts nothing."""
     from pydantic import TypeAdapter, ValidationError
 
-    from lavis.datasets.pictures import PictureRoot
+    from lavis.datasets.files.images import ImageRoot
 
     name = {"lck": "unified_vqa_binary", "laion": "laion_sample_extracted"}[args.kind]
     split = "train" if args.training else "test"
@@ -86,16 +85,16 @@ def open_dataset(args: argparse.Namespace) -> Any:
         raise ConfigError("; ".join(lines)) from None
     dataset = datasets.get(name)(config, split)
     if args.check_images is None:
-        args.check_images = "decode" if args.image_root or holds_pictures(dataset) else "none"
+        args.check_images = "decode" if args.image_root or holds_images(dataset) else "none"
     if args.check_images == "none":
-        dataset.pictures = PictureRoot(args.image_root or ".", must_exist=False)
+        dataset.pictures = ImageRoot(args.image_root or ".", must_exist=False)
     return dataset
 
 
-def holds_pictures(dataset: Any) -> bool:
-    """Tell whether pictures are stored with the records, as in tar shards and folders."""
+def holds_images(dataset: Any) -> bool:
+    """Tell whether images are stored with the records, as in tar shards and folders."""
     try:
-        return dataset.store.picture(0) is not None
+        return dataset.store.image(0) is not None
     except RecordError:
         return True
 
@@ -107,7 +106,7 @@ class Worker:
 
     @classmethod
     def start(cls, dataset: Any, images: Any, word_limit: int) -> None:
-        from lavis.datasets.corpus import CorpusChecker
+        from lavis.datasets.lck.corpus import CorpusChecker
 
         cls.checker = CorpusChecker(dataset, images, word_limit)
 
@@ -150,8 +149,8 @@ def run(args: argparse.Namespace) -> int:
     """Check the files and return the exit status."""
     from tqdm import tqdm
 
-    from lavis.datasets.corpus import CorpusSummary
-    from lavis.datasets.records import expand_paths
+    from lavis.datasets.files.records import expand_paths
+    from lavis.datasets.lck.corpus import CorpusSummary
 
     dataset = open_dataset(args)
     mapping = [args.region_mapping] if args.region_mapping else []

@@ -12,10 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lavis.common.arguments import at_least
-from lavis.common.command import command
-from lavis.common.storage import write_json
-from lavis.tasks.joint_accuracy import joint_accuracy, read_marks
+from lavis.common.command import at_least, command
+from lavis.common.storage.atomic import write_json
+from lavis.tasks.comparison.joint_accuracy import joint_accuracy, read_marks
 
 TITLES = {"first": "Q -> A", "second": "QA -> R", "both": "Q -> AR"}
 

@@ -1,11 +1,11 @@
-"""Pictures and their regions to words: concepts, captions, attributes, questions and answers.
+"""Images and their regions to words: concepts, captions, attributes, questions and answers.
 
     python scripts/verbalize.py --cfg-path lavis/projects/lskd/verbalize/local.yaml \
         --options pictures.root=images pictures.regions=regions.jsonl run.output_dir=output/words
     torchrun --nproc_per_node=4 scripts/verbalize.py --cfg-path ... --options ...
     python scripts/verbalize.py --cfg-path ... --dry-run
 
-Writes `verbalized.jsonl` (a region mapping with descriptors, a line a picture), `rejects.jsonl`,
+Writes `verbalized.jsonl` (a region mapping with descriptors, a line an image), `rejects.jsonl`,
 `summary.json` and `report.html` into `run.output_dir`. A killed run goes on where it stopped; a
 changed stage is made again with those that read it, and no other. A text that an endpoint does not
 give is set aside with its reason, and the rest goes on: the same command asks for what is left, and
@@ -29,10 +29,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.command import command
+from lavis.common.config.sections import Sections, load_sections
 from lavis.common.errors import RunError
-from lavis.common.sections import Sections, load_sections
-from lavis.datasets.scenes_config import ScenesConfig
-from lavis.tasks.verbalization_config import Stages, VerbalizeRunConfig
+from lavis.datasets.lck.scenes_config import ScenesConfig
+from lavis.tasks.knowledge.verbalization_config import Stages, VerbalizeRunConfig
 
 logger = logging.getLogger("lavis.verbalize")
 
@@ -82,9 +82,9 @@ def main(argv: list[str] | None = None) -> int:
 def _verbalize(config: Sections, *, dry_run: bool, retry_rejects: bool) -> int:
     from lavis.common import dist  # imports torch, which a refused config should not
     from lavis.common.logger import setup_logging
-    from lavis.common.provenance import describe_environment, write_provenance
-    from lavis.tasks.reasons import count_phrases, plural
-    from lavis.tasks.verbalization import Verbalization
+    from lavis.runners.identity import describe_environment, write_provenance
+    from lavis.tasks.knowledge.reasons import count_phrases, plural
+    from lavis.tasks.knowledge.verbalization import Verbalization
 
     run = config["run"]
     world = dist.start(run.device, run.timeout_minutes)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lavis.common import cli
-from lavis.common.flags import EVALUATE_FLAGS
+from lavis.common.config.flags import EVALUATE_FLAGS
 from lavis.datasets import read_frame
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,10 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lavis.common.errors import DataError
-from lavis.common.foreign_files import foreign_kind, foreign_kind_of
-from lavis.common.refusals import DECODE_REFUSALS, REFUSALS, brief
-from lavis.common.storage import AtomicFile, AtomicPath
+from lavis.common.errors import DECODE_REFUSALS, REFUSALS, DataError, brief
+from lavis.common.storage.atomic import AtomicFile, AtomicPath
+from lavis.common.storage.foreign import foreign_kind, foreign_kind_of
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from lavis.common import registry
 from lavis.common.command import DONE, command
-from lavis.common.config import Config, Mode, load_config
-from lavis.common.config_errors import Faults
-from lavis.common.flags import FLAGS, NEEDED, Flag, read_flags
+from lavis.common.config.errors import Faults
+from lavis.common.config.flags import FLAGS, NEEDED, Flag, read_flags
+from lavis.common.config.loading import Config, Mode, load_config
 
 
 def parse_args(

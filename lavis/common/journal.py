@@ -12,9 +12,9 @@ A row counts once its commit line stands whole on disk and its checksum agrees, 
 at any byte leaves finished units and a tail that nobody reads. Segments are never appended to by a
 later start. A unit that is done again counts as it was last finished, whatever the hosts' clocks
 say: starts are numbered. The fingerprint is what all rows depend on, `inputs` (see
-`lavis.common.inputs`) are the files that only this unit's rows depend on, and `"again": true` in a
-commit says that the unit must be done again by the next start. Nothing here knows what a row means;
-arrays belong in the cache, their keys in rows.
+`lavis.common.storage.inputs`) are the files that only this unit's rows depend on, and
+`"again": true` in a commit says that the unit must be done again by the next start. Nothing here
+knows what a row means; arrays belong in the cache, their keys in rows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from lavis.common.difference import difference
+from lavis.common.config.difference import difference
 from lavis.common.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Journal:
         Args:
             unit: number of the unit in the plan.
             rows: (row number, JSON-able payload) of every row of the unit.
-            inputs: notes of `lavis.common.inputs` on the files that the unit was made from.
+            inputs: notes of `lavis.common.storage.inputs` on the files that the unit was made from.
             again: the next start must do the unit again, whatever its inputs are then.
         """
         lines = "".join(f"[{int(row)}, {json.dumps(payload)}]\n" for row, payload in rows)
@@ -186,7 +186,7 @@ class Journal:
 
 
 class Noted(NamedTuple):
-    """What a finished unit says of its inputs: notes of `lavis.common.inputs`, and their places."""
+    """What a finished unit says of its inputs: notes of `storage.inputs`, and their places."""
 
     unit: int
     notes: list[Any]

@@ -13,8 +13,8 @@ _TAG = re.compile(r"\[([0-9]{1,4})\]")
 def page_environment(folder: Path) -> Any:
     """Return the jinja2 environment of a package's pages: escaped, strict, with shared templates.
 
-    `regions.html.jinja` has the macros `picture`, `names`, `chip` and `text`; they take the marks
-    of `lavis.datasets.region_marks`. A page of its own includes `regions.css` in its style and
+    `regions.html.jinja` has the macros `image`, `names`, `chip` and `text`; they take the marks
+    of `lavis.datasets.lck.marks`. A page of its own includes `regions.css` in its style and
     `regions.js` in a script.
 
     Args:
@@ -45,5 +45,5 @@ def regions_style() -> str:
 
 
 def regions_script() -> str:
-    """Return the script that lights up a region in text and picture, and enlarges pictures."""
+    """Return the script that lights up a region in text and image, and enlarges images."""
     return (FOLDER / "regions.js").read_text(encoding="utf-8")

@@ -1,21 +1,22 @@
-"""Pictures of any mode as RGB with 8 bits a channel; wide samples are scaled, not cut off.
+"""Images of any mode as RGB with 8 bits a channel; wide samples are scaled, not cut off.
 
-Pillow cuts samples of 16 and 32 bits off at 255, which makes a picture white; here they are scaled
+Pillow cuts samples of 16 and 32 bits off at 255, which makes an image white; here they are scaled
 by the range that their format gives them, or refused where it gives none.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from lavis.common.refusals import DECODE_REFUSALS
+from lavis.common.errors import DECODE_REFUSALS
 
-# What opening or decoding a picture raises: Pillow's limit on pixels is an Exception of its own.
-PICTURE_REFUSALS: tuple[type[Exception], ...] = (Image.DecompressionBombError, *DECODE_REFUSALS)
-PICTURE_SUFFIXES = (
+# What opening or decoding an image raises: Pillow's limit on pixels is an Exception of its own.
+IMAGE_REFUSALS: tuple[type[Exception], ...] = (Image.DecompressionBombError, *DECODE_REFUSALS)
+IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
@@ -24,19 +25,19 @@ _RANGES = ((340, 341), (280, 281))  # its tags of the least and the largest samp
 
 
 class PixelError(ValueError):
-    """A picture's values have no known range."""
+    """An image's values have no known range."""
 
 
-def is_picture(name: str) -> bool:
-    """Return whether a file's name is a picture's; `._a.jpg` is the system's."""
-    return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
+def is_image(name: str) -> bool:
+    """Return whether a file's name is an image's; `._a.jpg` is the system's."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the picture as RGB, in the frame in which it is stored, without its metadata.
+    """Return the image as RGB, in the frame in which it is stored, without its metadata.
 
     Of several frames the first is taken. Orientation tags are neither applied nor kept, so that
-    nobody turns the picture after boxes were laid on it.
+    nobody turns the image after boxes were laid on it.
 
     Raises:
         PixelError: samples of 32 bits whose file does not say their range.
@@ -49,7 +50,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Return a picture of one wide channel in 8 bits."""
+    """Return an image of one wide channel in 8 bits."""
     low, high = _range(image)
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
@@ -84,3 +85,39 @@ def _tags(image: Image.Image) -> Any:
 
 def _number(value: Any) -> float:
     return float(value[0] if isinstance(value, tuple) else value)
+
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def clip_pixels(
+    image: Image.Image,
+    shortest_edge: int,
+    crop: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> np.ndarray:
+    """Return `(3, C, C)` float32: resize, centre crop, scale to [0, 1], normalise.
+
+    Args:
+        image: of any mode and size.
+        shortest_edge: what the shorter edge becomes, bicubic, on 8-bit values.
+        crop: C, at most `shortest_edge`.
+        mean, std: of each colour.
+    """
+    from PIL import Image
+
+    from lavis.common.pixels import to_rgb
+
+    width, height = image.size
+    if width <= height:
+        size = (shortest_edge, int(shortest_edge * height / width))
+    else:
+        size = (int(shortest_edge * width / height), shortest_edge)
+    resized = np.asarray(to_rgb(image).resize(size, Image.Resampling.BICUBIC))
+    top, left = ((length - crop) // 2 for length in resized.shape[:2])
+    pixels = resized[top : top + crop, left : left + crop]
+    scaled = (pixels.astype(np.float64) * (1 / 255)).astype(np.float32)
+    values = (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)  # (C, C, 3)
+    return np.ascontiguousarray(values.transpose(2, 0, 1))

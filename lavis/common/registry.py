@@ -149,27 +149,27 @@ datasets = Registry(
     "dataset",
     {
         "unified_vqa_binary": Target(
-            "lavis.datasets.lck:LckDataset",
+            "lavis.datasets.lck.dataset:LckDataset",
             "lavis.datasets.config:LckConfig",
             {"default": "datasets/unified_vqa_binary/default.yaml"},
         ),
         "laion_sample_extracted": Target(
-            "lavis.datasets.laion:LaionDataset",
+            "lavis.datasets.lck.laion:LaionDataset",
             "lavis.datasets.config:LaionConfig",
             {"default": "datasets/laion/defaults_sample_extracted.yaml"},
         ),
         "unified_contrastive": Target(
-            "lavis.datasets.contrastive:ContrastiveDataset",
+            "lavis.datasets.lck.contrastive:ContrastiveDataset",
             "lavis.datasets.config:ContrastiveConfig",
             {"default": "datasets/unified_contrastive/default.yaml"},
         ),
         "unified_vqa_chatgpt_contrastive": Target(
-            "lavis.datasets.contrastive:ContrastiveDataset",
+            "lavis.datasets.lck.contrastive:ContrastiveDataset",
             "lavis.datasets.config:ContrastiveConfig",
             {"default": "datasets/unified_vqa_chatgpt/contrastive.yaml"},
         ),
         "unified_vqa_chatgpt": Target(
-            "lavis.datasets.generative:GenerativeDataset",
+            "lavis.datasets.lck.generative:GenerativeDataset",
             "lavis.datasets.config:GenerativeConfig",
             {"default": "datasets/unified_vqa_chatgpt/default.yaml"},
         ),
@@ -179,23 +179,23 @@ datasets = Registry(
             {"default": "datasets/benchmarks/default.yaml"},
         ),
         "captioned_images": Target(
-            "lavis.datasets.captions:CaptionedImages",
-            "lavis.datasets.captions_config:CaptionedImagesConfig",
+            "lavis.datasets.captions.dataset:CaptionedImages",
+            "lavis.datasets.captions.config:CaptionedImagesConfig",
             {"default": "datasets/captioned_images/default.yaml"},
         ),
         "cropped_vg": Target(
-            "lavis.datasets.visual_genome:CroppedVisualGenome",
-            "lavis.datasets.captions_config:CroppedVgConfig",
+            "lavis.datasets.captions.visual_genome:CroppedVisualGenome",
+            "lavis.datasets.captions.config:CroppedVgConfig",
             {"default": "datasets/cropped_vg/default.yaml"},
         ),
         "laion_220": Target(
-            "lavis.datasets.laion_captions:LaionCaptions",
-            "lavis.datasets.captions_config:LaionCaptionsConfig",
+            "lavis.datasets.captions.laion_220:LaionCaptions",
+            "lavis.datasets.captions.config:LaionCaptionsConfig",
             {"default": "datasets/laion_220/default.yaml"},
         ),
         "wiki": Target(
-            "lavis.datasets.wiki:WikiDataset",
-            "lavis.datasets.captions_config:WikiConfig",
+            "lavis.datasets.captions.wiki:WikiDataset",
+            "lavis.datasets.captions.config:WikiConfig",
             {"default": "datasets/wiki/default.yaml"},
         ),
     },
@@ -205,11 +205,11 @@ tasks = Registry(
     "task",
     {
         "multimodal_classification": Target(
-            "lavis.tasks.multimodal_classification:MultimodalClassificationTask",
+            "lavis.tasks.filtering.task:MultimodalClassificationTask",
             "lavis.tasks.config:ClassificationConfig",
         ),
         "comparison": Target(
-            "lavis.tasks.comparison:ComparisonTask", "lavis.tasks.config:ComparisonConfig"
+            "lavis.tasks.comparison.task:ComparisonTask", "lavis.tasks.config:ComparisonConfig"
         ),
         "image_text_pretrain": Target(
             "lavis.tasks.answering:ImageTextPretrainTask", "lavis.tasks.config:PretrainConfig"
@@ -218,12 +218,12 @@ tasks = Registry(
             "lavis.tasks.answering:VisualAnsweringTask", "lavis.tasks.config:AnsweringConfig"
         ),
         "visual_questions": Target(
-            "lavis.tasks.visual_questions:VisualQuestionsTask",
-            "lavis.tasks.question_config:VisualQuestionsConfig",
+            "lavis.tasks.questions.task:VisualQuestionsTask",
+            "lavis.tasks.questions.config:VisualQuestionsConfig",
         ),
         "visual_language_modeling": Target(
-            "lavis.tasks.visual_language_modeling:VisualLanguageModelingTask",
-            "lavis.tasks.language_config:LanguageModelingConfig",
+            "lavis.tasks.language_modeling.task:VisualLanguageModelingTask",
+            "lavis.tasks.language_modeling.config:LanguageModelingConfig",
         ),
     },
 )
@@ -270,7 +270,9 @@ generators = Registry(
 llms = Registry(
     "language-model backend",
     {
-        "openai": Target("lavis.llm.endpoint:OpenAIBackend", "lavis.llm.config:OpenAIConfig"),
+        "openai": Target(
+            "lavis.llm.endpoint.backend:OpenAIBackend", "lavis.llm.config:OpenAIConfig"
+        ),
         "transformers": Target(
             "lavis.llm.local:TransformersBackend", "lavis.llm.config:TransformersConfig"
         ),

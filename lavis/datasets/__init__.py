@@ -1,5 +1,5 @@
-"""Records, pictures and batches; import the submodule that is needed."""
+"""Records, images and batches; import the submodule that is needed."""
 
-from lavis.datasets.frame import read_frame
+from lavis.datasets.files.frame import read_frame
 
 __all__ = ["read_frame"]

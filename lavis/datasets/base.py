@@ -1,7 +1,7 @@
-"""What every data set gives a task: cheap rows, pictures on demand, and batches of both.
+"""What every data set gives a task: cheap rows, images on demand, and batches of both.
 
-Shapes: N texts, P distinct pictures, S image size, T vision tokens, D vision width. Rows, records
-and drawn pictures need no torch; it is imported when a tensor is made.
+Shapes: N texts, P distinct images, S image size, T vision tokens, D vision width. Rows, records
+and drawn images need no torch; it is imported when a tensor is made.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from lavis.common.errors import ConfigError, DataError, RecordError
-from lavis.common.inputs import Input
-from lavis.common.refusals import record_errors
+from lavis.common.errors import ConfigError, DataError, RecordError, record_errors
+from lavis.common.storage.inputs import Input
 from lavis.datasets.config import DatasetConfig, is_train_split
-from lavis.datasets.lck_record import Region, check_inside
-from lavis.datasets.pictures import PictureFile, PictureRoot, decode_picture
-from lavis.datasets.records import RecordStore
+from lavis.datasets.files.images import ImageFile, ImageRoot, decode_image
+from lavis.datasets.files.records import RecordStore
+from lavis.datasets.lck.record import Region, check_inside
 from lavis.processors import load_processor
 from lavis.processors.region import DrawnRegion, Palette, draw_regions, outline_width
 
@@ -29,21 +28,21 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-_KEPT_PIXELS = 16_000_000  # a decoded picture up to this size is kept for the next row
+_KEPT_PIXELS = 16_000_000  # a decoded image up to this size is kept for the next row
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What a row's picture is made of.
+    """What a row's image is made of.
 
     Attributes:
-        file: the picture as stored.
+        file: the image as stored.
         regions: every region the row speaks of, in order.
         drawn: those that are drawn.
-        crop: x1, y1, x2, y2 of the part that is shown, where it is not the whole picture.
+        crop: x1, y1, x2, y2 of the part that is shown, where it is not the whole image.
     """
 
-    file: PictureFile
+    file: ImageFile
     regions: tuple[Region, ...] = ()
     drawn: tuple[DrawnRegion, ...] = ()
     crop: tuple[float, float, float, float] | None = None
@@ -55,17 +54,17 @@ class Row:
 
     Attributes:
         index: row number over all files, in data-set order; bad rows keep their number.
-        picture_key: identity of the processed picture: equal keys, equal tensors.
+        image_key: identity of the processed image: equal keys, equal tensors.
         text: processed text; of several candidates the first.
         fields: JSON-able, written into the result row between `text` and `prediction`.
         texts: processed text of every candidate, where the row has more than one.
         targets: `label` (1 = accept), `qa_label`, `r_label`, `image_id`, `scores`, `token_ids`, as
             there are.
-        drawing: what `RecordDataset.picture` needs.
+        drawing: what `RecordDataset.image` needs.
     """
 
     index: int
-    picture_key: str
+    image_key: str
     text: str
     fields: dict[str, Any]
     texts: tuple[str, ...] | None = None
@@ -101,9 +100,9 @@ class RecordDataset(abc.ABC):
     """
 
     config_class: ClassVar[type[DatasetConfig]]
-    has_pictures: bool = True  # False: `picture` is never called
-    reads_pictures: bool = True  # False: what stands for them was made before
-    pictures: PictureRoot  # where a data set has one
+    has_images: bool = True  # False: `image` is never called
+    reads_images: bool = True  # False: what stands for them was made before
+    pictures: ImageRoot  # where a data set has one
     palette: Palette = "released"
     line_width: int | Literal["auto"] = 2
 
@@ -119,7 +118,7 @@ class RecordDataset(abc.ABC):
         vis, text = config.processor("vis", split), config.processor("text", split)
         self.vis_processor = load_processor(vis["name"], vis)
         self.text_processor = load_processor(text["name"], text)
-        self._last: tuple[PictureFile, Image.Image] | None = None
+        self._last: tuple[ImageFile, Image.Image] | None = None
         self._style: str | None = None
 
     def _open_store(self) -> RecordStore:
@@ -148,26 +147,26 @@ class RecordDataset(abc.ABC):
     def _read_row(self, index: int, rng: random.Random | None) -> Row:
         """Return one row; whatever its values make a parser raise, `row` turns into a reject."""
 
-    def picture(self, row: Row, rng: random.Random | None = None) -> Tensor:
-        """Return the decoded, drawn and processed picture, (3, S, S) float32.
+    def image(self, row: Row, rng: random.Random | None = None) -> Tensor:
+        """Return the decoded, drawn and processed image, (3, S, S) float32.
 
         Raises:
-            RecordError: the picture cannot be used; `reason` says why.
-            ConfigError: no picture processor is configured.
+            RecordError: the image cannot be used; `reason` says why.
+            ConfigError: no image processor is configured.
         """
         if self.vis_processor.name == "base":
             key = f"datasets.{self.name}.vis_processor.{'train' if self.is_train else 'eval'}"
             raise ConfigError(f"{key}: missing; write {{name: blip_image_eval, image_size: ...}}")
         drawing = _drawing(row)
         boxes = [drawing.regions[i].box for i in range(len(drawing.drawn))]
-        with record_errors("broken picture"):
+        with record_errors("broken image"):
             return self.vis_processor(self.drawn_image(row), rng=rng, boxes=boxes)
 
     def drawn_image(self, row: Row) -> Image.Image:
-        """Return the full-size RGB picture with the row's regions drawn.
+        """Return the full-size RGB image with the row's regions drawn.
 
         Raises:
-            RecordError: the picture cannot be used; `reason` says why.
+            RecordError: the image cannot be used; `reason` says why.
         """
         drawing = _drawing(row)
         image = self._decoded(drawing.file)
@@ -176,9 +175,9 @@ class RecordDataset(abc.ABC):
         return draw_regions(image, drawing.drawn, palette=self.palette, width=width)
 
     def record(self, index: int) -> dict[str, Any]:
-        """Return the record as stored; `image` names the picture where it is stored with it."""
+        """Return the record as stored; `image` names the image where it is stored with it."""
         record = self.store.read(index)
-        stored = self.store.picture(index)
+        stored = self.store.image(index)
         return record if stored is None else {"image": stored.name, **record}
 
     def source(self, index: int) -> dict[str, Any]:
@@ -188,7 +187,7 @@ class RecordDataset(abc.ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Return what all rows depend on: record files by content, processors and options.
 
-        What only some rows depend on, such as their pictures, is left to `inputs`.
+        What only some rows depend on, such as their images, is left to `inputs`.
         """
         return {
             "name": self.name,
@@ -200,41 +199,41 @@ class RecordDataset(abc.ABC):
         }
 
     def places(self) -> list[str]:
-        """Return the folders that rows' own files lie in: that of records, roots of pictures."""
-        roots = [root.root for root in self._picture_roots()]
+        """Return the folders that rows' own files lie in: that of records, roots of images."""
+        roots = [root.root for root in self._image_roots()]
         return [self.store.folder(), *roots]
 
     def inputs(self, index: int) -> list[Input]:
-        """Return the files, or parts of files, that one row is read from, its picture apart."""
+        """Return the files, or parts of files, that one row is read from, its image apart."""
         return self.store.inputs(index)
 
     def names_only(self) -> RecordDataset:
-        """Return a copy whose rows name pictures without a look at them, as a plan needs them.
+        """Return a copy whose rows name images without a look at them, as a plan needs them.
 
-        So a plan does not depend on which pictures are there today.
+        So a plan does not depend on which images are there today.
         """
         twin = copy.copy(self)
         if hasattr(twin, "pictures"):
-            twin.pictures = PictureRoot(twin.pictures.root, must_exist=False)
+            twin.pictures = ImageRoot(twin.pictures.root, must_exist=False)
         return twin
 
-    def _picture_roots(self) -> list[PictureRoot]:
-        named = hasattr(self, "pictures") and self.config.picture_root(self.split)
+    def _image_roots(self) -> list[ImageRoot]:
+        named = hasattr(self, "pictures") and self.config.image_root(self.split)
         return [self.pictures] if named else []
 
     def collate(
-        self, rows: Sequence[Row], pictures: Tensor | None, image_index: Sequence[int]
+        self, rows: Sequence[Row], images: Tensor | None, image_index: Sequence[int]
     ) -> dict[str, Any]:
         """Return a batch.
 
         Args:
             rows: the rows of the batch.
             pictures: (P, 3, S, S) pictures or (P, T, D) features of the frozen tower.
-            image_index: for each row, its picture among the P.
+            image_index: for each row, its image among the P.
 
         Returns:
-            `image` or `vision_features`, neither without pictures; `text_input` (N texts: all
-            candidates of a row stand together); `image_index` (N,) from text to picture (-1:
+            `image` or `vision_features`, neither without images; `text_input` (N texts: all
+            candidates of a row stand together); `image_index` (N,) from text to image (-1:
             none); `rows`; `image_id`, `instance_id`;
             `text_count` (rows,) where rows have candidates; `label` (long), `qa_label`, `r_label`
             (float) where every row has one.
@@ -252,8 +251,8 @@ class RecordDataset(abc.ABC):
             "instance_id": [str(row.fields.get("instance", row.index)) for row in rows],
             "rows": list(rows),
         }
-        if pictures is not None:
-            samples["image" if pictures.ndim == 4 else "vision_features"] = pictures
+        if images is not None:
+            samples["image" if images.ndim == 4 else "vision_features"] = images
         if any(row.texts is not None for row in rows):
             samples["text_count"] = torch.tensor(counts, dtype=torch.long)
         kinds = {"label": torch.long, "qa_label": torch.float32, "r_label": torch.float32}
@@ -263,10 +262,10 @@ class RecordDataset(abc.ABC):
         return samples
 
     def _options(self) -> dict[str, Any]:
-        """Return the options that change rows or pictures, JSON-able."""
+        """Return the options that change rows or images, JSON-able."""
         return self.config.options(self.split)
 
-    def _picture_key(self, drawing: Drawing) -> str:
+    def _image_key(self, drawing: Drawing) -> str:
         """Return a hash of all that the tensor, or the reason why there is none, depends on."""
         shapes = [(r.color_id, r.polygons) for r in drawing.drawn]
         boxes = [region.box for region in drawing.regions]
@@ -283,10 +282,10 @@ class RecordDataset(abc.ABC):
     def _image_size(self) -> int:
         return int(getattr(self.vis_processor, "image_size", 384))
 
-    def _decoded(self, file: PictureFile) -> Image.Image:
-        """Decode, or take the last picture again: rows of one picture often follow each other."""
+    def _decoded(self, file: ImageFile) -> Image.Image:
+        """Decode, or take the last image again: rows of one image often follow each other."""
         if self._last is None or self._last[0] != file:
-            image = decode_picture(file, self.config.max_pixels)
+            image = decode_image(file, self.config.max_pixels)
             if image.width * image.height > _KEPT_PIXELS:
                 self._last = None
                 return image
@@ -302,7 +301,7 @@ def _drawing(row: Row) -> Drawing:
 class FeatureSource(Protocol):
     """Features of the frozen tower, computed before."""
 
-    def get(self, picture_key: str) -> Tensor | None:
+    def get(self, image_key: str) -> Tensor | None:
         """Return (T, D), or None where they were not computed."""
 
 
@@ -314,7 +313,7 @@ def row_random(seed: int, epoch: int, index: int) -> random.Random:
 class TrainingView:
     """Map-style data set for a torch `DataLoader`: item i is `(Row, tensor)` or `RejectedRow`.
 
-    The tensor is None where the data set has no pictures.
+    The tensor is None where the data set has no images.
 
     Randomness is a function of (seed, epoch, i) only, so workers, resume and world size change
     nothing. Call `set_epoch` before the loader is iterated; workers that outlive an epoch
@@ -323,7 +322,7 @@ class TrainingView:
     Args:
         dataset: where rows come from.
         seed: of the run.
-        feature_cache: gives (T, D) features in place of pictures; needs processors without
+        feature_cache: gives (T, D) features in place of images; needs processors without
             randomness.
     """
 
@@ -346,28 +345,28 @@ class TrainingView:
         rng = row_random(self.seed, self.epoch, index)
         try:
             row = self.dataset.row(index, rng)
-            if not self.dataset.has_pictures:
+            if not self.dataset.has_images:
                 return row, None
-            features = self.feature_cache.get(row.picture_key) if self.feature_cache else None
-            return row, self.dataset.picture(row, rng) if features is None else features
+            features = self.feature_cache.get(row.image_key) if self.feature_cache else None
+            return row, self.dataset.image(row, rng) if features is None else features
         except RecordError as error:
             return RejectedRow(index, error.reason, self.dataset.source(index))
 
     def collate(self, items: Sequence[tuple[Row, Tensor | None] | RejectedRow]) -> dict[str, Any]:
         """Return the samples of the usable items, and the others under `rejects`.
 
-        Rows that share a picture share its tensor where the processor is not random. A batch of
+        Rows that share an image share its tensor where the processor is not random. A batch of
         rejects only has empty `rows`.
 
         Raises:
-            DataError: features for some pictures of the batch but not for all.
+            DataError: features for some images of the batch but not for all.
         """
         import torch
 
         rejects = [item for item in items if isinstance(item, RejectedRow)]
         usable = [item for item in items if not isinstance(item, RejectedRow)]
         if len({None if tensor is None else tensor.ndim for _, tensor in usable}) > 1:
-            raise DataError("features of some pictures are missing from the cache; compute them")
+            raise DataError("features of some images are missing from the cache; compute them")
         places: dict[str, int] = {}
         tensors: list[Tensor] = []
         image_index: list[int] = []
@@ -376,12 +375,12 @@ class TrainingView:
                 image_index.append(-1)
                 continue
             shared = self.dataset.vis_processor.deterministic
-            key = row.picture_key if shared else str(place)
+            key = row.image_key if shared else str(place)
             if key not in places:
                 places[key] = len(tensors)
                 tensors.append(tensor)
             image_index.append(places[key])
-        pictures = torch.stack(tensors) if tensors else None
-        samples = self.dataset.collate([row for row, _ in usable], pictures, image_index)
+        images = torch.stack(tensors) if tensors else None
+        samples = self.dataset.collate([row for row, _ in usable], images, image_index)
         samples["rejects"] = rejects
         return samples

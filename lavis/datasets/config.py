@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
-from lavis.common.config import STRICT
+from lavis.common.config.fields import STRICT
 from lavis.common.errors import ConfigError
 from lavis.common.registry import processors
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MAX_PIXELS = 178_956_970  # where Pillow refuses a picture as a decompression bomb
+DEFAULT_MAX_PIXELS = 178_956_970  # where Pillow refuses an image as a decompression bomb
 
 # Keys of a split that LAVIS configs carry and nothing here reads. Nothing is downloaded.
 _UNUSED = ("url", "md5")
@@ -43,8 +43,8 @@ class SplitSource:
     Attributes:
         storage: record files, folders or shards; relative ones are joined to `ann_root`.
         region_mapping: JSONL of `{image, region_locations}`, beside or instead of `references`.
-        vis_root: picture root of this split; else `build_info.<data_type>.storage`.
-        is_mc: records carry `choices`; each becomes one text of the same picture.
+        vis_root: image root of this split; else `build_info.<data_type>.storage`.
+        is_mc: records carry `choices`; each becomes one text of the same image.
         no_regions: draw no regions and write no numbers.
         no_question: leave question and answer prefix out of a choice's text.
         use_object_tags: write `name [k]` in place of `[k]`.
@@ -82,7 +82,7 @@ class SplitSource:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class VisualSource:
-    """Node `build_info.images` (or `csv`): picture root and root of the annotations."""
+    """Node `build_info.images` (or `csv`): image root and root of the annotations."""
 
     storage: str = ""
     ann_root: str | None = None
@@ -90,7 +90,7 @@ class VisualSource:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BuildInfo:
-    """Node `build_info`: annotations by split, and where the pictures are."""
+    """Node `build_info`: annotations by split, and where the images are."""
 
     annotations: dict[str, SplitSource]
     images: VisualSource | None = None
@@ -124,9 +124,9 @@ class DatasetConfig:
 
     Attributes:
         type: which default YAML the section started from.
-        data_type: key of `build_info` that holds the picture root.
-        max_pixels: a picture with more is set aside unread.
-        follow_symlinks: accept links that lead out of the picture root.
+        data_type: key of `build_info` that holds the image root.
+        max_pixels: an image with more is set aside unread.
+        follow_symlinks: accept links that lead out of the image root.
         cache_dir: where `.gz` / `.zst` records are unpacked (default `~/.cache/lavis/records`).
     """
 
@@ -144,7 +144,7 @@ class DatasetConfig:
     )
 
     def options(self, split: str) -> dict[str, Any]:
-        """Return every option on which rows or pictures of a split depend, JSON-able."""
+        """Return every option on which rows or images of a split depend, JSON-able."""
         found: dict[str, Any] = {}
         for node in (self, self.source(split)):
             for one in dataclasses.fields(node):
@@ -157,7 +157,7 @@ class DatasetConfig:
         if not 0 < self.max_pixels <= DEFAULT_MAX_PIXELS:
             faults.append(
                 f"max_pixels is {self.max_pixels}; use 1 to {DEFAULT_MAX_PIXELS}, above which "
-                "Pillow refuses a picture"
+                "Pillow refuses an image"
             )
         for split in self.build_info.annotations:
             faults += self._missing_files(split)
@@ -193,8 +193,8 @@ class DatasetConfig:
         root = os.path.expanduser(self.visual().ann_root or "")
         return [os.path.join(root, os.path.expanduser(p)) for p in self.source(split).paths]
 
-    def picture_root(self, split: str) -> str:
-        """Return the folder that picture names are relative to."""
+    def image_root(self, split: str) -> str:
+        """Return the folder that image names are relative to."""
         return os.path.expanduser(self.source(split).vis_root or self.visual().storage)
 
     def processor(self, kind: Literal["vis", "text"], split: str) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class DatasetConfig:
         node = pair.train if is_train_split(split) else pair.eval
         return node or {"name": "base"}
 
-    def _needs_pictures(self) -> bool:
+    def _needs_images(self) -> bool:
         return True
 
     def _missing_files(self, split: str) -> list[str]:
@@ -216,14 +216,14 @@ class DatasetConfig:
         mapping = self.source(split).region_mapping
         if mapping and not os.path.isfile(os.path.expanduser(mapping)):
             faults.append(f"{where}.region_mapping: no such file: {mapping}")
-        root = self.picture_root(split)
-        if self._needs_pictures() and root and not os.path.isdir(root):
+        root = self.image_root(split)
+        if self._needs_images() and root and not os.path.isdir(root):
             key = (
                 f"{where}.vis_root"
                 if self.source(split).vis_root
                 else f"build_info.{self.data_type}.storage"
             )
-            faults.append(f"{key}: no such picture folder: {root}")
+            faults.append(f"{key}: no such image folder: {root}")
         return faults
 
 
@@ -239,7 +239,7 @@ class RegionOptions(DatasetConfig):
         undrawn_regions: what the text says of the others: their `number`, their object `name`, or
             nothing (`drop`).
         palette: `distinct` gives ids over 4 colours of their own, `released` nearly one grey.
-        line_width: pixels of the full picture, or `auto` for 2 pixels after the resize.
+        line_width: pixels of the full image, or `auto` for 2 pixels after the resize.
     """
 
     region_source: Literal["references_first", "mapping_first"] = "references_first"
@@ -273,7 +273,7 @@ class LckConfig(RegionOptions):
             has 1 = reject for `label` lists.
         include_rationale: put the rationale behind question and answer.
         word_boxes: in training, hand the records' `word_boxes` to the model (its `grounding`): word
-            -> boxes as shares of the picture, an empty list where nothing there is named so.
+            -> boxes as shares of the image, an empty list where nothing there is named so.
     """
 
     region_prob: float = 0.6
@@ -290,24 +290,24 @@ class LckConfig(RegionOptions):
 class LaionConfig(DatasetConfig):
     """Section `datasets.laion_sample_extracted`: img2dataset folders, or tar shards of them."""
 
-    def _needs_pictures(self) -> bool:
-        return False  # pictures lie beside their records
+    def _needs_images(self) -> bool:
+        return False  # images lie beside their records
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ContrastiveConfig(RegionOptions):
     """Sections `datasets.unified_vqa_chatgpt_contrastive` and `datasets.unified_contrastive`.
 
-    Image-text pairs that train the student, and pictures with candidate texts that test it.
+    Image-text pairs that train the student, and images with candidate texts that test it.
 
     Attributes:
         max_regions: None, all are drawn.
         region_prob: in training, probability of the regions in `region`; else of `region_all`.
             Both are shuffled.
-        shuffle_regions: false keeps their order, so that a picture is drawn, and its features
+        shuffle_regions: false keeps their order, so that an image is drawn, and its features
             computed, once.
         rationale_prob: in training, probability that the rationale follows the answer.
-        image_id: what `image_id` tells apart: `picture` gives records of one picture one id, in
+        image_id: what `image_id` tells apart: `image` gives records of one image one id, in
             every file and data set; `row` is the row number.
     """
 

@@ -1,1 +1,1 @@
-"""Text to pictures."""
+"""Text to images."""

@@ -1,7 +1,7 @@
-"""What every generator shares: requests, and a description that keys its pictures in the cache.
+"""What every generator shares: requests, and a description that keys its images in the cache.
 
-A picture is fixed by its generator, its prompt, an index that counts equal prompts, and a seed.
-Shapes: P tokens of width D stand for one picture.
+An image is fixed by its generator, its prompt, an index that counts equal prompts, and a seed.
+Shapes: P tokens of width D stand for one image.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from PIL import Image
 from lavis.generators.prompts import prompt_seed
 
 
-class PictureRequest(NamedTuple):
-    """One picture that is wanted.
+class ImageRequest(NamedTuple):
+    """One image that is wanted.
 
     Attributes:
         prompt: what it shows.
-        index: number of this picture among those of the same prompt.
+        index: number of this image among those of the same prompt.
         seed: the run's.
     """
 
@@ -32,25 +32,25 @@ class PictureRequest(NamedTuple):
 
     @property
     def random_seed(self) -> int:
-        """The seed of this picture's own random numbers, 0 to 2**63 - 1."""
+        """The seed of this image's own random numbers, 0 to 2**63 - 1."""
         return prompt_seed(self.prompt, self.index, self.seed)
 
 
-def picture_requests(prompts: Iterable[str], seed: int = 0) -> list[PictureRequest]:
+def image_requests(prompts: Iterable[str], seed: int = 0) -> list[ImageRequest]:
     """Number the prompts of one text: the first of equal prompts gets index 0, the next 1 ...
 
-    So texts that share a sentence share its picture, and K + 1 pictures contain the K ones.
+    So texts that share a sentence share its image, and K + 1 images contain the K ones.
     """
     seen: Counter[str] = Counter()
     requests = []
     for prompt in prompts:
-        requests.append(PictureRequest(prompt, seen[prompt], seed))
+        requests.append(ImageRequest(prompt, seen[prompt], seed))
         seen[prompt] += 1
     return requests
 
 
 class Withheld(NamedTuple):
-    """Stands for a picture that its generator drew and does not hand out.
+    """Stands for an image that its generator drew and does not hand out.
 
     Attributes:
         reason: who withholds it, such as `the pipeline's safety checker`.
@@ -60,13 +60,13 @@ class Withheld(NamedTuple):
 
 
 class Generator(ABC):
-    """Something that the picture store can keep the output of.
+    """Something that the image store can keep the output of.
 
     Attributes:
         name: the registered name.
         uses_seed: False where the seed changes nothing, so that runs share what is stored.
         batch_size: requests handed over at a time.
-        credit: what must stand beside its pictures, or None.
+        credit: what must stand beside its images, or None.
     """
 
     name: ClassVar[str]
@@ -92,22 +92,22 @@ class Generator(ABC):
         return None
 
 
-class PictureGenerator(Generator):
-    """Prompts to pictures."""
+class ImageGenerator(Generator):
+    """Prompts to images."""
 
     @abstractmethod
-    def generate(self, requests: Sequence[PictureRequest]) -> Sequence[Image.Image | Withheld]:
-        """Return one RGB picture for each request, whatever the others in the list are.
+    def generate(self, requests: Sequence[ImageRequest]) -> Sequence[Image.Image | Withheld]:
+        """Return one RGB image for each request, whatever the others in the list are.
 
-        A picture that must not be shown is `Withheld`, always for the same request.
+        An image that must not be shown is `Withheld`, always for the same request.
 
         Raises:
-            DataError: a picture cannot be had; the message names the prompt.
+            DataError: an image cannot be had; the message names the prompt.
         """
 
 
 class FeaturesGenerator(Generator):
-    """Prompts to the features that otherwise a vision tower makes of pictures.
+    """Prompts to the features that otherwise a vision tower makes of images.
 
     Attributes:
         shape: (P, D), the same for every request.
@@ -116,5 +116,5 @@ class FeaturesGenerator(Generator):
     shape: tuple[int, int]
 
     @abstractmethod
-    def generate(self, requests: Sequence[PictureRequest]) -> list[np.ndarray]:
+    def generate(self, requests: Sequence[ImageRequest]) -> list[np.ndarray]:
         """Return `(P, D)` float32 for each request."""

@@ -1,4 +1,4 @@
-"""From the section `pictures` of a run to a generator, its store and a scorer."""
+"""From the section `images` of a run to a generator, its store and a scorer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from lavis.common import registry
-from lavis.common.cache import Cache
-from lavis.common.config_errors import explain
+from lavis.common.config.errors import explain
 from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError
+from lavis.common.storage.cache import Cache
 from lavis.generators.base import Generator
-from lavis.generators.config import PicturesConfig
-from lavis.generators.scoring import ClipScorer, NamedScorer, PictureScorer
-from lavis.generators.store import PictureStore
+from lavis.generators.config import ImagesConfig
+from lavis.generators.scoring import ClipScorer, ImageScorer, NamedScorer
+from lavis.generators.store import ImageStore
 
 
 def generator_config(
@@ -55,32 +55,32 @@ def build_generator(
     return registry.generators.get(name).from_config(generator_config(name, given))
 
 
-def placed(config: PicturesConfig) -> PicturesConfig:
+def placed(config: ImagesConfig) -> ImagesConfig:
     """Return the section with `device: auto` as what the run's models are built for."""
     if config.device != "auto":
         return config
     return replace(config, device="cuda" if target_device().type == "cuda" else "cpu")
 
 
-def build_store(config: PicturesConfig) -> PictureStore:
-    """Return the store of a run's pictures.
+def build_store(config: ImagesConfig) -> ImageStore:
+    """Return the store of a run's images.
 
     Raises:
         ConfigError: the generator's options are wrong.
     """
     generator = build_generator(config.generator, config.options, device=config.device)
     cache = Cache(Path(config.cache_dir).expanduser())
-    return PictureStore(cache, generator, size=config.stored_size, format=config.stored_format)
+    return ImageStore(cache, generator, size=config.stored_size, format=config.stored_format)
 
 
-def build_scorer(config: PicturesConfig, generator: Generator) -> PictureScorer | None:
-    """Return what weighs a run's pictures, or None.
+def build_scorer(config: ImagesConfig, generator: Generator) -> ImageScorer | None:
+    """Return what weighs a run's images, or None.
 
     Raises:
         ConfigError: the CLIP model cannot be loaded.
     """
     if config.scorer == "named":
-        return NamedScorer(generator)  # type: ignore[arg-type]  # checked by PicturesConfig
+        return NamedScorer(generator)  # type: ignore[arg-type]  # checked by ImagesConfig
     if config.scorer is None:
         return None
     return ClipScorer.from_pretrained(

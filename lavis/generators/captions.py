@@ -1,4 +1,4 @@
-"""Captioned pictures of a folder: captions in memory, pictures read when they are asked for."""
+"""Captioned images of a folder: captions in memory, images read when they are asked for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from PIL import Image
 
 from lavis.common.errors import DataError, nearest
 from lavis.generators.config import RetrievalConfig
-from lavis.generators.picture_files import decode, existing_folder, inside, read_json_lines
+from lavis.generators.image_files import decode, existing_folder, inside, read_json_lines
 
 
-class CaptionedPictures:
-    """Rows of a `.jsonl` or `.parquet` file: a picture each, with one caption or several.
+class CaptionedImages:
+    """Rows of a `.jsonl` or `.parquet` file: an image each, with one caption or several.
 
     Attributes:
         captions: every caption, in the order of the rows.
@@ -49,7 +49,7 @@ class CaptionedPictures:
         return len(self.has_caption)
 
     def read(self, row: int) -> Image.Image:
-        """Return the RGB picture of a row.
+        """Return the RGB image of a row.
 
         Raises:
             DataError: it is missing, outside the folder, or cannot be read.
@@ -60,11 +60,11 @@ class CaptionedPictures:
         if isinstance(value, bytes):
             return decode(value, f"{self.path.name}, row {row}")
         if not isinstance(value, str):
-            raise DataError(f"{self.path}, row {row}: no picture in '{self.image_field}'")
+            raise DataError(f"{self.path}, row {row}: no image in '{self.image_field}'")
         return decode(inside(self.root, value).read_bytes(), value)
 
     def file_names(self) -> list[str]:
-        """Return the pictures that lie beside the records; those inside a parquet are not named."""
+        """Return the images that lie beside the records; those inside a parquet are not named."""
         if self._parquet is None:
             return sorted(set(self._names))
         found: set[str] = set()
@@ -118,7 +118,7 @@ class CaptionedPictures:
         return [_texts(value) for value in table.column(0).to_pylist()]
 
     def _cell(self, row: int) -> Any:
-        """Return the picture of a parquet row; the last row group stays in memory."""
+        """Return the image of a parquet row; the last row group stays in memory."""
         group = int(np.searchsorted(self._group_starts, row, side="right")) - 1
         if self._group[0] != group:
             column = self._parquet.read_row_group(group, columns=[self.image_field]).column(0)

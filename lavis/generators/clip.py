@@ -1,6 +1,6 @@
-"""CLIP of transformers: texts and pictures to unit vectors, float32.
+"""CLIP of transformers: texts and images to unit vectors, float32.
 
-Shapes: N texts or pictures, L tokens (at most 77), S edge in pixels, E width of the embeddings.
+Shapes: N texts or images, L tokens (at most 77), S edge in pixels, E width of the embeddings.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from lavis.common.clip_pixels import clip_pixels
 from lavis.common.dist import pick_device
 from lavis.common.errors import ConfigError
+from lavis.common.pixels import clip_pixels
 from lavis.common.pretrained import load_pretrained
 
 logger = logging.getLogger(__name__)
@@ -32,10 +32,10 @@ Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pictures become pixel values.
+    """How images become pixel values.
 
     Attributes:
-        shortest_edge: pictures are resized to it, bicubic, on 8-bit values.
+        shortest_edge: images are resized to it, bicubic, on 8-bit values.
         crop: edge of the square cut from the middle.
     """
 
@@ -45,7 +45,7 @@ class Preprocessing:
     std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
 
-def preprocess(pictures: Sequence[Image.Image], how: Preprocessing) -> Tensor:
+def preprocess(images: Sequence[Image.Image], how: Preprocessing) -> Tensor:
     """Return pixel values `(N, 3, S, S)`: resize, centre crop, scale to [0, 1], normalise.
 
     With Pillow, so that values equal those of the published code's processor bit for bit.
@@ -55,7 +55,7 @@ def preprocess(pictures: Sequence[Image.Image], how: Preprocessing) -> Tensor:
             f"CLIP's crop, {how.crop}, is above its shortest edge, {how.shortest_edge}"
         )
     values = [
-        clip_pixels(picture, how.shortest_edge, how.crop, how.mean, how.std) for picture in pictures
+        clip_pixels(image, how.shortest_edge, how.crop, how.mean, how.std) for image in images
     ]
     return torch.from_numpy(np.stack(values))
 
@@ -95,12 +95,12 @@ def released_mask(input_ids: Tensor) -> Tensor:
 
 
 class ClipEncoder:
-    """A frozen `CLIPModel`, its tokenizer and its picture processing.
+    """A frozen `CLIPModel`, its tokenizer and its image processing.
 
     Args:
         model: the whole model.
         tokenize: texts to ids and mask `(N, L)`, padded on the right, not cut.
-        preprocessing: of pictures.
+        preprocessing: of images.
         compat: `released` repeats two faults of the published scores: the last 77 columns are
             kept instead of the first, and the ids stand as the mask (`released_mask`).
         text_identity: of the tokenizer.
@@ -175,7 +175,7 @@ class ClipEncoder:
     def fingerprint(self) -> dict[str, Any]:
         """Return what embeddings depend on.
 
-        A hash of the weights, the model's settings, tokenizer, pictures, kind of device (a GPU
+        A hash of the weights, the model's settings, tokenizer, images, kind of device (a GPU
         rounds convolutions otherwise), compat rules.
         """
         how = self.preprocessing
@@ -192,9 +192,9 @@ class ClipEncoder:
         """Return unit vectors `(N, E)` of texts."""
         return self.embed_ids(*self.tokenize(texts))
 
-    def embed_pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Return unit vectors `(N, E)` of pictures."""
-        return self.embed_pixels(preprocess(pictures, self.preprocessing))
+    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Return unit vectors `(N, E)` of images."""
+        return self.embed_pixels(preprocess(images, self.preprocessing))
 
     @torch.inference_mode()
     def embed_ids(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ def _processing_of(name: str, size: int) -> Preprocessing:
     try:
         found, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:
-        logger.info("%s brings no picture settings: CLIP's own at %d pixels", name, size)
+        logger.info("%s brings no image settings: CLIP's own at %d pixels", name, size)
         return Preprocessing(size, size)
     crop = found.get("crop_size", size)
     edge = found.get("size", size)

@@ -1,4 +1,4 @@
-"""Settings of generators, scorers and the picture store; imports no torch."""
+"""Settings of generators, scorers and the image store; imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lavis.common import registry
-from lavis.common.config import STRICT
+from lavis.common.config.fields import STRICT
 from lavis.common.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -28,9 +28,9 @@ class DiffusionConfig:
         dtype: of the weights (null: fp16 on CUDA, fp32 elsewhere).
         steps: denoising steps; SDXL-Turbo is made for 1.
         guidance_scale: 0 is no guidance, which SDXL-Turbo is made for.
-        negative_prompt: what pictures should not show; needs guidance.
-        image_size: edge of the square pictures, pixels.
-        batch_size: pictures drawn at a time.
+        negative_prompt: what images should not show; needs guidance.
+        image_size: edge of the square images, pixels.
+        batch_size: images drawn at a time.
     """
 
     model: str = "stabilityai/sdxl-turbo"
@@ -51,8 +51,8 @@ class RetrievalConfig:
 
     Attributes:
         records: captions: `.jsonl` or `.parquet`, a row a caption.
-        image_root: folder that picture names are relative to (null: the records' folder).
-        image_field: picture of a row: a file name, or in parquet also encoded bytes.
+        image_root: folder that image names are relative to (null: the records' folder).
+        image_field: image of a row: a file name, or in parquet also encoded bytes.
         caption_field: a text or a list of texts.
         similarity: `tfidf` compares words; `clip` compares CLIP text embeddings.
         clip_model: Hugging Face id or folder, for `clip`.
@@ -73,7 +73,7 @@ class OpenmojiConfig:
     """Options of `openmoji`.
 
     Attributes:
-        image_size: edge of the square pictures, pixels.
+        image_size: edge of the square images, pixels.
         max_pictograms: at most so many things are drawn, the first ones that the prompt names.
         min_scale: least edge of a pictogram as a share of its place; the most is `max_scale`.
         max_rotation: degrees to either side.
@@ -100,9 +100,9 @@ class FolderConfig:
     """Options of `folder`.
 
     Attributes:
-        root: folder of pictures named after their prompts (see `lavis.generators.folder`).
+        root: folder of images named after their prompts (see `lavis.generators.folder`).
         manifest: `.jsonl` of `{"prompt": ..., "images": [...]}`, files relative to `root`.
-        missing: what a prompt without (enough) pictures does: `error`, or `repeat` those it has.
+        missing: what a prompt without (enough) images does: `error`, or `repeat` those it has.
     """
 
     root: str
@@ -118,7 +118,7 @@ class TextEmbedConfig:
     Attributes:
         model: Hugging Face id or folder of a CLIP model.
         of: `prompt` embeds the whole prompt; `words` embeds its content words one by one.
-        num_tokens: P, embeddings that stand for one picture.
+        num_tokens: P, embeddings that stand for one image.
     """
 
     model: str = "openai/clip-vit-base-patch32"
@@ -136,24 +136,24 @@ class TextEmbedConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PicturesConfig:
-    """Where a task's pictures come from, and what they are worth.
+class ImagesConfig:
+    """Where a task's images come from, and what they are worth.
 
     Attributes:
         generator: registered name.
         options: the generator's own options.
-        num_images: K pictures of a text; 0 is the text-only run.
+        num_images: K images of a text; 0 is the text-only run.
         prompt_rule: `sentences` as published (sentences from the last one back, then an anchor);
             `verbatim` draws the whole text K times, as the published ImageNetVC run does.
         anchor_words: words of the anchor, the last ones of the text (BoolQ was published with 60).
-        seed: with prompt and index it fixes a picture.
+        seed: with prompt and index it fixes an image.
         scorer: `clip`, `named` (which named things are drawn; for `openmoji`), or null.
         clip_model: of the scorer `clip`.
         clip_compat: `released` scores as the published code does, with its faults.
-        cache_dir: pictures, features and scores; many processes and runs may share it.
-        stored_size: pictures are reduced to this shortest edge before they are stored.
+        cache_dir: images, features and scores; many processes and runs may share it.
+        stored_size: images are reduced to this shortest edge before they are stored.
         stored_format: both are lossless; WebP is smaller, PNG is faster to write.
-        skip_when_certain: no pictures where the text-only answer has at least this probability.
+        skip_when_certain: no images where the text-only answer has at least this probability.
     """
 
     generator: str = "diffusion"

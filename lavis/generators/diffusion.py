@@ -1,4 +1,4 @@
-"""Pictures from a diffusion model, any text-to-image pipeline of diffusers (extra `t2i`)."""
+"""Images from a diffusion model, any text-to-image pipeline of diffusers (extra `t2i`)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from lavis.common import pretrained
-from lavis.common.content import folder_digest
 from lavis.common.dist import pick_device
 from lavis.common.errors import ConfigError
 from lavis.common.registry import generators
-from lavis.generators.base import PictureGenerator, PictureRequest, Withheld
+from lavis.common.storage.content import folder_digest
+from lavis.generators.base import ImageGenerator, ImageRequest, Withheld
 from lavis.generators.config import DiffusionConfig
 
 logger = logging.getLogger(__name__)
@@ -30,11 +30,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @generators.register("diffusion")
-class DiffusionGenerator(PictureGenerator):
-    """One pipeline; every picture starts from noise of its own CPU generator.
+class DiffusionGenerator(ImageGenerator):
+    """One pipeline; every image starts from noise of its own CPU generator.
 
-    So a picture does not depend on its batch, rank or device but for rounding. The pipeline is
-    loaded with the first picture that is missing: a full cache needs neither weights nor diffusers.
+    So an image does not depend on its batch, rank or device but for rounding. The pipeline is
+    loaded with the first image that is missing: a full cache needs neither weights nor diffusers.
     """
 
     name: ClassVar[str] = "diffusion"
@@ -77,8 +77,8 @@ class DiffusionGenerator(PictureGenerator):
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
 
-    def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image | Withheld]:
-        """Return square RGB pictures, in batches of `batch_size`.
+    def generate(self, requests: Sequence[ImageRequest]) -> list[Image.Image | Withheld]:
+        """Return square RGB images, in batches of `batch_size`.
 
         What the pipeline's safety checker blanks is withheld: the same prompt, index and seed give
         the same noise again, so drawing it again would change nothing.
@@ -86,12 +86,12 @@ class DiffusionGenerator(PictureGenerator):
         Raises:
             ConfigError: diffusers is missing, or the model cannot be loaded.
         """
-        pictures: list[Image.Image | Withheld] = []
+        images: list[Image.Image | Withheld] = []
         for start in range(0, len(requests), self.batch_size):
-            pictures += self._draw(requests[start : start + self.batch_size])
-        return pictures
+            images += self._draw(requests[start : start + self.batch_size])
+        return images
 
-    def _draw(self, requests: Sequence[PictureRequest]) -> list[Image.Image | Withheld]:
+    def _draw(self, requests: Sequence[ImageRequest]) -> list[Image.Image | Withheld]:
         config = self.config
         options: dict[str, Any] = {}
         if config.negative_prompt is not None:
@@ -108,8 +108,8 @@ class DiffusionGenerator(PictureGenerator):
         )
         flags = _flags(drawn, len(requests))
         return [
-            Withheld("the pipeline's safety checker") if flag else _checked(picture, request)
-            for picture, flag, request in zip(drawn.images, flags, requests, strict=True)
+            Withheld("the pipeline's safety checker") if flag else _checked(image, request)
+            for image, flag, request in zip(drawn.images, flags, requests, strict=True)
         ]
 
     def _loaded(self) -> Any:
@@ -154,7 +154,7 @@ def weights_dtype(config: DiffusionConfig) -> str:
 
 
 def _flags(drawn: Any, count: int) -> list[bool]:
-    """Return of each picture whether the pipeline blanked it; none where it checks nothing."""
+    """Return of each image whether the pipeline blanked it; none where it checks nothing."""
     for name in _CHECKED:
         flags = getattr(drawn, name, None)
         if flags is not None:
@@ -162,15 +162,15 @@ def _flags(drawn: Any, count: int) -> list[bool]:
     return [False] * count
 
 
-def _checked(picture: Image.Image, request: PictureRequest) -> Image.Image:
-    """Return the picture as RGB, and say where it is all black, as what overflows in fp16 is."""
-    picture = picture.convert("RGB")
-    if not np.asarray(picture).any():
+def _checked(image: Image.Image, request: ImageRequest) -> Image.Image:
+    """Return the image as RGB, and say where it is all black, as what overflows in fp16 is."""
+    image = image.convert("RGB")
+    if not np.asarray(image).any():
         logger.warning(
-            "the picture of %r (number %d, seed %d) is all black, and no safety checker says why; "
+            "the image of %r (number %d, seed %d) is all black, and no safety checker says why; "
             "it is used. Weights that overflow in fp16 give this: try the option dtype=fp32",
             request.prompt[:80],
             request.index,
             request.seed,
         )
-    return picture
+    return image

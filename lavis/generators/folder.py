@@ -1,4 +1,4 @@
-"""Ready pictures, found by their prompt.
+"""Ready images, found by their prompt.
 
 Without a manifest the files of a prompt are `NAME.png`, `NAME-0.png`, `NAME-1.png`, ... or lie in
 a folder `NAME/`, in the order of their names. NAME is the prompt's hash (`prompt_hash`) or its
@@ -18,14 +18,13 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from lavis.common.content import content_digest
-from lavis.common.errors import DataError
-from lavis.common.pixels import is_picture
-from lavis.common.refusals import printable
+from lavis.common.errors import DataError, printable
+from lavis.common.pixels import is_image
 from lavis.common.registry import generators
-from lavis.generators.base import PictureGenerator, PictureRequest
+from lavis.common.storage.content import content_digest
+from lavis.generators.base import ImageGenerator, ImageRequest
 from lavis.generators.config import FolderConfig
-from lavis.generators.picture_files import (
+from lavis.generators.image_files import (
     decode,
     existing_folder,
     files_identity,
@@ -50,8 +49,8 @@ def prompt_name(prompt: str) -> str:
 
 
 @generators.register("folder")
-class FolderGenerator(PictureGenerator):
-    """Hands out pictures of a folder; index i of a prompt is its i-th file."""
+class FolderGenerator(ImageGenerator):
+    """Hands out images of a folder; index i of a prompt is its i-th file."""
 
     name: ClassVar[str] = "folder"
     uses_seed: ClassVar[bool] = False
@@ -86,20 +85,20 @@ class FolderGenerator(PictureGenerator):
             "manifest": content_digest(self._manifest) if self._manifest else None,
         }
 
-    def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
-        """Return the ready pictures.
+    def generate(self, requests: Sequence[ImageRequest]) -> list[Image.Image]:
+        """Return the ready images.
 
         Raises:
             DataError: a prompt has too few of them, or one cannot be read.
         """
-        return [self._picture(request) for request in requests]
+        return [self._image(request) for request in requests]
 
-    def _picture(self, request: PictureRequest) -> Image.Image:
+    def _image(self, request: ImageRequest) -> Image.Image:
         names = self._names(request.prompt)
         index = request.index
         if not names or (index >= len(names) and self.config.missing == "error"):
             raise DataError(
-                f"{self.root}: {len(names)} pictures of the prompt {request.prompt[:200]!r}, "
+                f"{self.root}: {len(names)} images of the prompt {request.prompt[:200]!r}, "
                 f"number {index + 1} is wanted; {self._advice(request)}"
             )
         name = names[index % len(names)]
@@ -111,7 +110,7 @@ class FolderGenerator(PictureGenerator):
         hashed = self._files.get(prompt_hash(prompt), [])
         return hashed or self._files.get(prompt_name(prompt), [])
 
-    def _advice(self, request: PictureRequest) -> str:
+    def _advice(self, request: ImageRequest) -> str:
         repeat = "" if not self._names(request.prompt) else ", or set missing: repeat"
         if self._manifest is not None:
             return f"add it to {self._manifest}{repeat}"
@@ -124,9 +123,9 @@ def _files_by_name(root: Path) -> dict[str, list[str]]:
     skipped: list[str] = []
     for path in root.iterdir():
         if path.is_dir() and not path.name.startswith("."):
-            inner = sorted(p.name for p in path.iterdir() if is_picture(p.name))
+            inner = sorted(p.name for p in path.iterdir() if is_image(p.name))
             found[path.name] += [(place, f"{path.name}/{name}") for place, name in enumerate(inner)]
-        elif is_picture(path.name):
+        elif is_image(path.name):
             numbered = re.fullmatch(r"(.+)-(\d+)", path.stem)
             name, place = (numbered[1], int(numbered[2])) if numbered else (path.stem, -1)
             found[name].append((place, path.name))
@@ -134,7 +133,7 @@ def _files_by_name(root: Path) -> dict[str, list[str]]:
             skipped.append(path.name)
     if skipped:
         shown = printable(", ".join(sorted(skipped)[:3]))
-        logger.info("%s: %d files are no pictures, passed over (%s)", root, len(skipped), shown)
+        logger.info("%s: %d files are no images, passed over (%s)", root, len(skipped), shown)
     return {name: [file for _, file in sorted(files)] for name, files in found.items()}
 
 

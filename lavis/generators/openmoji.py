@@ -140,7 +140,7 @@ def _long(colour: str) -> str:
 
 
 def draw(svg: str, size: int) -> Image.Image:
-    """Rasterise an SVG text to an RGBA picture of `size` x `size` pixels."""
+    """Rasterise an SVG text to an RGBA image of `size` x `size` pixels."""
     resvg = import_extra("resvg_py")
     data = bytes(
         resvg.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
@@ -153,11 +153,11 @@ def render(name: str, size: int, *, colour: str | None = None) -> Image.Image:
 
     Args:
         name: CLDR name, or a word of the catalogue.
-        size: side of the square picture in pixels.
+        size: side of the square image in pixels.
         colour: key of `PAINTS`: the tones of the pictogram's dominant colour are painted in it.
 
     Returns:
-        RGBA picture.
+        RGBA image.
 
     Raises:
         ConfigError: unknown name or colour.
@@ -191,16 +191,16 @@ def _painted(name: str, colour: str) -> str:
     return svg
 
 
-def colour_shares(picture: Image.Image) -> dict[str, float]:
+def colour_shares(image: Image.Image) -> dict[str, float]:
     """Share of each colour family in what is painted, the black outline left out.
 
     Args:
-        picture: RGBA; only pixels with full alpha count, each as its nearest palette tone.
+        image: RGBA; only pixels with full alpha count, each as its nearest palette tone.
 
     Returns:
         Family -> share in [0, 1], largest first; empty where nothing is painted.
     """
-    pixels = np.asarray(picture, dtype=np.int32).reshape(-1, 4)
+    pixels = np.asarray(image, dtype=np.int32).reshape(-1, 4)
     painted = pixels[pixels[:, 3] == 255, :3]
     tones = [(family, tone) for family, entry in PALETTE.items() for tone in entry]
     palette = np.array([[int(tone[i : i + 2], 16) for i in (1, 3, 5)] for _, tone in tones])
@@ -215,15 +215,13 @@ def colour_shares(picture: Image.Image) -> dict[str, float]:
     return {family: count / total for family, count in ordered if count}
 
 
-def dominant_colour(picture: Image.Image) -> tuple[str, float]:
+def dominant_colour(image: Image.Image) -> tuple[str, float]:
     """The largest colour family apart from white and its share of the non-white paint.
 
     Raises:
-        ConfigError: the picture has no colour at all.
+        ConfigError: the image has no colour at all.
     """
-    shares = {
-        family: share for family, share in colour_shares(picture).items() if family != "white"
-    }
+    shares = {family: share for family, share in colour_shares(image).items() if family != "white"}
     if not shares:
         raise ConfigError("the pictogram has no painted pixel besides white and the outline")
     family = max(shares, key=lambda key: shares[key])

@@ -1,6 +1,6 @@
-"""Pictures of the pictograms that a prompt names: offline, milliseconds each.
+"""Images of the pictograms that a prompt names: offline, milliseconds each.
 
-The pictures of one prompt differ in size, place, rotation and background, as drawn from the seed.
+The images of one prompt differ in size, place, rotation and background, as drawn from the seed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from PIL import Image
 
 from lavis.common.registry import generators
 from lavis.generators import openmoji
-from lavis.generators.base import PictureGenerator, PictureRequest
+from lavis.generators.base import ImageGenerator, ImageRequest
 from lavis.generators.config import OpenmojiConfig
 from lavis.generators.pictograms import named_pictograms, vocabulary_digest
 
-NEUTRAL = (200, 200, 200)  # the picture of a prompt that names nothing: one grey, no content
+NEUTRAL = (200, 200, 200)  # the image of a prompt that names nothing: one grey, no content
 WHITE = (255, 255, 255)
 LIGHT = (
     *(WHITE, (245, 245, 240), (235, 240, 245), (240, 235, 225), (228, 238, 228)),
@@ -30,7 +30,7 @@ _VERSION = 1  # of the drawing; raise it when the same request gives other pixel
 
 
 @generators.register("openmoji")
-class OpenmojiGenerator(PictureGenerator):
+class OpenmojiGenerator(ImageGenerator):
     """Draws the first few pictograms a prompt names, side by side in jittered places."""
 
     name: ClassVar[str] = "openmoji"
@@ -63,22 +63,22 @@ class OpenmojiGenerator(PictureGenerator):
         }
 
     def named(self, prompt: str) -> list[tuple[str, list[str]]]:
-        """Return what is drawn, `(CLDR name, words that name it)`; [] gives a neutral picture."""
+        """Return what is drawn, `(CLDR name, words that name it)`; [] gives a neutral image."""
         return named_pictograms(prompt)[: self.config.max_pictograms]
 
     def shows(self, prompt: str) -> bool:
         """Return whether a prompt names a pictogram."""
         return bool(self.named(prompt))
 
-    def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
-        """Return RGB pictures; one flat grey where the prompt names no pictogram."""
+    def generate(self, requests: Sequence[ImageRequest]) -> list[Image.Image]:
+        """Return RGB images; one flat grey where the prompt names no pictogram."""
         return [self._draw(request) for request in requests]
 
-    def _draw(self, request: PictureRequest) -> Image.Image:
+    def _draw(self, request: ImageRequest) -> Image.Image:
         names = [name for name, _ in self.named(request.prompt)]
-        return self.picture(names, random.Random(request.random_seed))
+        return self.image(names, random.Random(request.random_seed))
 
-    def picture(
+    def image(
         self, names: Sequence[str], rng: random.Random, *, colour: str | None = None
     ) -> Image.Image:
         """Draw pictograms as those of a prompt are drawn.
@@ -92,7 +92,7 @@ class OpenmojiGenerator(PictureGenerator):
         if not names:
             return Image.new("RGB", (size, size), NEUTRAL)
         ground = rng.choice(LIGHT) if config.backgrounds == "varied" else WHITE
-        picture = Image.new("RGB", (size, size), ground)
+        image = Image.new("RGB", (size, size), ground)
         columns = math.ceil(math.sqrt(len(names)))
         rows = math.ceil(len(names) / columns)
         width, height = size / columns, size / rows
@@ -104,8 +104,8 @@ class OpenmojiGenerator(PictureGenerator):
             top = row * height + rng.random() * (height - edge)
             drawn = openmoji.render(name, max(1, round(edge)), colour=colour)
             drawn = drawn.rotate(angle, Image.Resampling.BICUBIC)
-            picture.paste(drawn, (round(left), round(top)), drawn)
-        return picture
+            image.paste(drawn, (round(left), round(top)), drawn)
+        return image
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Which texts are drawn for a question: its sentences, an anchor, and the seeds of the pictures.
+"""Which texts are drawn for a question: its sentences, an anchor, and the seeds of the images.
 
 The order is that of the published evaluation
 code: variant i of K - 1 is sentence number -i modulo the number of sentences, then the anchor.
@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from lavis.common.sentences import EMPTY_PROMPT, random_sentence, split_sentences
+from lavis.common.text import EMPTY_PROMPT, random_sentence, split_sentences
 
 __all__ = ["EMPTY_PROMPT", "image_prompts", "prompt_seed", "random_sentence", "split_sentences"]
 
@@ -29,7 +29,7 @@ def image_prompts(
 
     Args:
         text: what the question says.
-        k: number of pictures; 0 gives none.
+        k: number of images; 0 gives none.
         anchor_words: the last prompt is the text's last so many words, one blank between them.
         sentences: of the text, where they are known.
         verbatim: the whole text K times, as published for ImageNetVC.
@@ -38,7 +38,7 @@ def image_prompts(
         ValueError: `k` is negative.
     """
     if k < 0:
-        raise ValueError(f"{k} pictures asked for; use 0 or more")
+        raise ValueError(f"{k} images asked for; use 0 or more")
     words = text.split()
     if not words:
         return [EMPTY_PROMPT] * k
@@ -50,6 +50,6 @@ def image_prompts(
 
 
 def prompt_seed(prompt: str, index: int, seed: int) -> int:
-    """Return the seed of one picture, 0 to 2**63 - 1: SHA-256 of prompt, index and seed only."""
+    """Return the seed of one image, 0 to 2**63 - 1: SHA-256 of prompt, index and seed only."""
     text = json.dumps([prompt, index, seed], ensure_ascii=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

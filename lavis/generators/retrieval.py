@@ -1,4 +1,4 @@
-"""Pictures whose captions are nearest to a prompt; index i is the i-th nearest picture.
+"""Images whose captions are nearest to a prompt; index i is the i-th nearest image.
 
 Shapes: M captions, N prompts, E width of a text vector.
 """
@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from PIL import Image
 
-from lavis.common.content import content_digest
 from lavis.common.registry import generators
-from lavis.generators.base import PictureGenerator, PictureRequest
-from lavis.generators.captions import CaptionedPictures
+from lavis.common.storage.content import content_digest
+from lavis.generators.base import ImageGenerator, ImageRequest
+from lavis.generators.captions import CaptionedImages
 from lavis.generators.config import RetrievalConfig
-from lavis.generators.picture_files import files_identity
+from lavis.generators.image_files import files_identity
 
-# Options whose part in the pictures is told by content, or that have none.
+# Options whose part in the images is told by content, or that have none.
 _NO_PIXELS = {"records", "image_root", "clip_model", "batch_size", "device"}
 _BLOCK = 4_000_000  # similarities in memory at a time
 _DECIMALS = 6  # similarities that differ by less tie, so that rounding cannot change the order
@@ -95,20 +95,18 @@ class EmbeddingIndex:
 
 
 @generators.register("retrieval")
-class RetrievalGenerator(PictureGenerator):
-    """Finds pictures by their captions; the same prompts always give the same pictures.
+class RetrievalGenerator(ImageGenerator):
+    """Finds images by their captions; the same prompts always give the same images.
 
-    A picture with several captions counts by its nearest one. Equal similarities keep the order of
-    the records. More pictures than there are start again at the nearest.
+    An image with several captions counts by its nearest one. Equal similarities keep the order of
+    the records. More images than there are start again at the nearest.
     """
 
     name: ClassVar[str] = "retrieval"
     uses_seed: ClassVar[bool] = False
 
-    def __init__(
-        self, pictures: CaptionedPictures, index: TextIndex, *, batch_size: int = 64
-    ) -> None:
-        self.pictures = pictures
+    def __init__(self, images: CaptionedImages, index: TextIndex, *, batch_size: int = 64) -> None:
+        self.pictures = images
         self.index = index
         self.batch_size = batch_size
 
@@ -120,23 +118,23 @@ class RetrievalGenerator(PictureGenerator):
             DataError: no records, no captions, or no folder.
             ConfigError: the CLIP model cannot be loaded.
         """
-        pictures = CaptionedPictures(config)
+        images = CaptionedImages(config)
         if config.similarity == "tfidf":
-            return cls(pictures, TfidfIndex(pictures.captions), batch_size=config.batch_size)
+            return cls(images, TfidfIndex(images.captions), batch_size=config.batch_size)
         from lavis.generators.clip import ClipEncoder
 
         encoder = ClipEncoder.from_pretrained(config.clip_model, device=config.device)
         index = EmbeddingIndex(
-            pictures.captions,
+            images.captions,
             lambda texts: encoder.embed_texts(texts).cpu().numpy(),
             encoder.fingerprint(),
             batch_size=config.batch_size,
             release=encoder.release,
         )
-        return cls(pictures, index, batch_size=config.batch_size)
+        return cls(images, index, batch_size=config.batch_size)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what records, pictures and fields are, and how texts are compared."""
+        """Return what records, images and fields are, and how texts are compared."""
         options = {k: v for k, v in asdict(self.pictures.config).items() if k not in _NO_PIXELS}
         return {
             "name": self.name,
@@ -151,7 +149,7 @@ class RetrievalGenerator(PictureGenerator):
         self.index.release()
 
     def nearest(self, prompts: Sequence[str], count: int) -> list[list[int]]:
-        """Return the rows of the `count` nearest pictures of each prompt, nearest first."""
+        """Return the rows of the `count` nearest images of each prompt, nearest first."""
         found: list[list[int]] = []
         size = max(1, _BLOCK // len(self.pictures.captions))
         for start in range(0, len(prompts), size):
@@ -165,11 +163,11 @@ class RetrievalGenerator(PictureGenerator):
         np.maximum.at(best, self.pictures.row_of_caption, similarity)
         return np.argsort(-best, kind="stable")[: self.pictures.has_caption.sum()]
 
-    def generate(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
-        """Return the pictures that the requests' indices count off by nearness.
+    def generate(self, requests: Sequence[ImageRequest]) -> list[Image.Image]:
+        """Return the images that the requests' indices count off by nearness.
 
         Raises:
-            DataError: a picture is missing or cannot be read.
+            DataError: an image is missing or cannot be read.
         """
         wanted: dict[str, int] = {}
         for request in requests:

@@ -1,4 +1,4 @@
-"""How well a picture shows its prompt, 0 to 1: the weight it gets when answers are mixed."""
+"""How well an image shows its prompt, 0 to 1: the weight it gets when answers are mixed."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from lavis.generators.openmoji_pictures import OpenmojiGenerator
 from lavis.generators.words import content_words
 
 
-class PictureScorer(ABC):
-    """Texts and pictures to similarities.
+class ImageScorer(ABC):
+    """Texts and images to similarities.
 
     Attributes:
-        reads_pictures: False where the text alone says what the picture shows.
+        reads_images: False where the text alone says what the image shows.
         batch_size: pairs handed over at a time.
     """
 
-    reads_pictures: ClassVar[bool] = True
+    reads_images: ClassVar[bool] = True
     batch_size: int = 64
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Return everything that scores depend on besides text and picture; JSON-able."""
+        """Return everything that scores depend on besides text and image; JSON-able."""
 
     @abstractmethod
-    def score(self, texts: Sequence[str], pictures: Sequence[Image.Image]) -> np.ndarray:
-        """Return `(N,)` float32 in [0, 1] for pairs of text and picture."""
+    def score(self, texts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
+        """Return `(N,)` float32 in [0, 1] for pairs of text and image."""
 
 
-class ClipScorer(PictureScorer):
-    """`max(cosine, 0)` of CLIP's picture and text vectors.
+class ClipScorer(ImageScorer):
+    """`max(cosine, 0)` of CLIP's image and text vectors.
 
     Texts of more than 77 tokens keep their start and their end token. `compat="released"` gives the
     numbers of the published evaluation code, whose text side was faulty (see `ClipEncoder`).
@@ -67,29 +67,29 @@ class ClipScorer(PictureScorer):
     def _encoder_fingerprint(self) -> dict[str, Any]:
         return self.encoder.fingerprint()
 
-    def score(self, texts: Sequence[str], pictures: Sequence[Image.Image]) -> np.ndarray:
+    def score(self, texts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
         """Return `(N,)` float32 in [0, 1]; an equal text is embedded once."""
         if not texts:
             return np.zeros(0, dtype=np.float32)
         distinct = list(dict.fromkeys(texts))
         place = {text: position for position, text in enumerate(distinct)}
         text_vectors = self.encoder.embed_texts(distinct)[[place[text] for text in texts]]
-        picture_vectors = self.encoder.embed_pictures(pictures)
-        return similarity(text_vectors, picture_vectors).cpu().numpy()
+        image_vectors = self.encoder.embed_images(images)
+        return similarity(text_vectors, image_vectors).cpu().numpy()
 
 
-def similarity(text_vectors: Tensor, picture_vectors: Tensor) -> Tensor:
+def similarity(text_vectors: Tensor, image_vectors: Tensor) -> Tensor:
     """Return `max(cosine, 0)` `(N,)` of pairs of unit vectors `(N, E)`."""
-    return torch.clamp((text_vectors * picture_vectors).sum(dim=-1), 0, 1)
+    return torch.clamp((text_vectors * image_vectors).sum(dim=-1), 0, 1)
 
 
-class NamedScorer(PictureScorer):
+class NamedScorer(ImageScorer):
     """Share of a text's content words that its pictograms show; needs no weights, no pixels.
 
-    A text that names no pictogram scores 0, so that its neutral picture has no say.
+    A text that names no pictogram scores 0, so that its neutral image has no say.
     """
 
-    reads_pictures: ClassVar[bool] = False
+    reads_images: ClassVar[bool] = False
 
     def __init__(self, generator: OpenmojiGenerator) -> None:
         self.generator = generator
@@ -98,8 +98,8 @@ class NamedScorer(PictureScorer):
         """Return the name and what is drawn by what."""
         return {"name": "named", "generator": self.generator.fingerprint()}
 
-    def score(self, texts: Sequence[str], pictures: Sequence[Image.Image] = ()) -> np.ndarray:
-        """Return `(N,)` float32; pictures are not looked at."""
+    def score(self, texts: Sequence[str], images: Sequence[Image.Image] = ()) -> np.ndarray:
+        """Return `(N,)` float32; images are not looked at."""
         return np.array([self._score(text) for text in texts], dtype=np.float32)
 
     def _score(self, text: str) -> float:

@@ -1,8 +1,8 @@
-"""Pictures on disk with their features and scores: drawn once, for any number of runs and ranks.
+"""Images on disk with their features and scores: drawn once, for any number of runs and ranks.
 
 An entry's key names the generator, the prompt, the index and the seed, so it never goes stale. Two
-processes that draw one picture at a time write the same entry, and none is read half-written. A
-picture that its generator withholds leaves a mark in its place, so that it is not drawn again.
+processes that draw one image at a time write the same entry, and none is read half-written. A
+image that its generator withholds leaves a mark in its place, so that it is not drawn again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 
 from lavis.common import dist
-from lavis.common.cache import Cache, make_key
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.logger import Progress
 from lavis.common.pixels import to_rgb
-from lavis.generators.base import FeaturesGenerator, Generator, PictureRequest, Withheld
-from lavis.generators.scoring import PictureScorer
+from lavis.common.storage.cache import Cache, make_key
+from lavis.generators.base import FeaturesGenerator, Generator, ImageRequest, Withheld
+from lavis.generators.scoring import ImageScorer
 
 VERSION = 1  # of the stored form
 
@@ -41,13 +41,13 @@ class FillReport:
     withheld: int = 0
 
 
-class PictureStore:
+class ImageStore:
     """What a generator makes, kept in a cache.
 
     Args:
         cache: shared by all runs.
         generator: makes what is missing.
-        size: pictures are reduced to this shortest edge, pixels, before they are stored.
+        size: images are reduced to this shortest edge, pixels, before they are stored.
         format: `webp` or `png`, both lossless.
     """
 
@@ -64,7 +64,7 @@ class PictureStore:
         self.size = size
         self.format = format
         self._fingerprint = generator.fingerprint()
-        # whether requests give features (`text_embed`) instead of pictures
+        # whether requests give features (`text_embed`) instead of images
         self.makes_features = isinstance(generator, FeaturesGenerator)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,11 +72,11 @@ class PictureStore:
         return {**self.__dict__, "generator": _Elsewhere(self.generator)}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what the generator's pictures depend on, as it was when the store was made."""
+        """Return what the generator's images depend on, as it was when the store was made."""
         return self._fingerprint
 
     def key(self, prompt: str, index: int = 0, seed: int = 0) -> str:
-        """Return the key of one picture (or of what stands for it); `key(*request)` works."""
+        """Return the key of one image (or of what stands for it); `key(*request)` works."""
         kind = "text_features" if self.makes_features else "picture"
         stored = {} if self.makes_features else {"size": self.size, "format": self.format}
         return make_key(
@@ -90,8 +90,8 @@ class PictureStore:
         )
 
     def missing(
-        self, requests: Sequence[PictureRequest], *, verify: bool = False
-    ) -> list[PictureRequest]:
+        self, requests: Sequence[ImageRequest], *, verify: bool = False
+    ) -> list[ImageRequest]:
         """Return the distinct requests that are not stored, in order.
 
         Args:
@@ -105,13 +105,13 @@ class PictureStore:
         lost = [r for r, is_there in zip(distinct, there, strict=True) if not is_there]
         return [r for r in lost if not self.is_withheld(r)]
 
-    def is_withheld(self, request: PictureRequest) -> bool:
-        """Return whether a picture was drawn and is not handed out."""
+    def is_withheld(self, request: ImageRequest) -> bool:
+        """Return whether an image was drawn and is not handed out."""
         return _mark_of(self.key(*request)) in self.cache
 
     def fill(
         self,
-        requests: Sequence[PictureRequest],
+        requests: Sequence[ImageRequest],
         *,
         rank: int | None = None,
         world_size: int | None = None,
@@ -130,7 +130,7 @@ class PictureStore:
             verify: also make again what is damaged.
 
         Raises:
-            DataError: a picture cannot be had.
+            DataError: an image cannot be had.
         """
         rank = dist.rank() if rank is None else rank
         world_size = dist.world_size() if world_size is None else world_size
@@ -154,42 +154,42 @@ class PictureStore:
         made = len(wanted) - sum(map(self.is_withheld, wanted))
         return FillReport(share=len(share), made=made, withheld=withheld)
 
-    def picture(self, key: str) -> Image.Image:
-        """Return a stored RGB picture.
+    def image(self, key: str) -> Image.Image:
+        """Return a stored RGB image.
 
         Raises:
             DataError: it is not stored, or damaged, or its generator withholds it.
         """
-        picture = self._read(key)
-        if picture is None:
+        image = self._read(key)
+        if image is None:
             reason = self.cache.get(_mark_of(key))
             if reason is not None:
-                raise DataError(f"withheld picture: by {reason.decode()}")
+                raise DataError(f"withheld image: by {reason.decode()}")
             raise DataError(
-                f"{self.cache.root}: picture {key} is not stored, or damaged; draw it with "
+                f"{self.cache.root}: image {key} is not stored, or damaged; draw it with "
                 "scripts/generate_images.py --verify"
             )
-        return picture
+        return image
 
-    def pictures(self, requests: Sequence[PictureRequest]) -> list[Image.Image]:
-        """Return the pictures of requests, making here those that are missing or damaged.
+    def pictures(self, requests: Sequence[ImageRequest]) -> list[Image.Image]:
+        """Return the images of requests, making here those that are missing or damaged.
 
         Raises:
-            DataError: a picture is withheld; ask `is_withheld` first.
+            DataError: an image is withheld; ask `is_withheld` first.
         """
         if self.makes_features:
-            raise ConfigError(f"generator '{self.generator.name}' makes features, no pictures")
+            raise ConfigError(f"generator '{self.generator.name}' makes features, no images")
         found = {request: self._read(self.key(*request)) for request in _distinct(requests)}
-        lost = [request for request, picture in found.items() if picture is None]
+        lost = [request for request, image in found.items() if image is None]
         self._make([request for request in lost if not self.is_withheld(request)])
-        found |= {request: self.picture(self.key(*request)) for request in lost}
-        return [picture for r in requests if (picture := found[r]) is not None]
+        found |= {request: self.image(self.key(*request)) for request in lost}
+        return [image for r in requests if (image := found[r]) is not None]
 
-    def text_features(self, requests: Sequence[PictureRequest]) -> np.ndarray:
+    def text_features(self, requests: Sequence[ImageRequest]) -> np.ndarray:
         """Return `(N, P, D)` float32 of a features generator, making here what is missing."""
         if not self.makes_features:
             raise ConfigError(
-                f"generator '{self.generator.name}' makes pictures; encode them with a tower"
+                f"generator '{self.generator.name}' makes images; encode them with a tower"
             )
         self._make(self.missing(requests, verify=True))
         found = [self.cache.get_array(self.key(*request)) for request in requests]
@@ -198,43 +198,43 @@ class PictureStore:
         return np.stack(arrays) if arrays else np.zeros((0, *self._shape()), dtype=np.float32)
 
     def features(self, key: str, tower: Any) -> np.ndarray | None:
-        """Return a picture's stored features `(P, D)`, or None.
+        """Return an image's stored features `(P, D)`, or None.
 
         Args:
-            key: the picture's.
-            tower: fingerprint of the vision tower and of the picture processing; JSON-able.
+            key: the image's.
+            tower: fingerprint of the vision tower and of the image processing; JSON-able.
         """
         return self.cache.get_array(self._features_key(key, tower))
 
     def has_features(self, key: str, tower: Any) -> bool:
-        """Return whether a picture's features are stored; only reading tells if they are whole."""
+        """Return whether an image's features are stored; only reading tells if they are whole."""
         return self._features_key(key, tower) in self.cache
 
     def drop_features(self, key: str, tower: Any) -> None:
-        """Forget a picture's features, so that the next start computes them anew."""
+        """Forget an image's features, so that the next start computes them anew."""
         self.cache.path(self._features_key(key, tower)).unlink(missing_ok=True)
 
     def put_features(self, key: str, tower: Any, features: np.ndarray) -> None:
-        """Store a picture's features `(P, D)`."""
+        """Store an image's features `(P, D)`."""
         self.cache.put_array(self._features_key(key, tower), features)
 
     def scores(
         self,
-        requests: Sequence[PictureRequest],
-        scorer: PictureScorer,
+        requests: Sequence[ImageRequest],
+        scorer: ImageScorer,
         texts: Sequence[str] | None = None,
     ) -> np.ndarray:
         """Return `(N,)` float32 similarities in [0, 1], computing and storing the missing ones.
 
-        A withheld picture's is 0.
+        A withheld image's is 0.
 
         Args:
-            requests: pictures; they are made where they are missing.
+            requests: images; they are made where they are missing.
             scorer: compares them with texts.
-            texts: one for each request (None: the prompt that the picture was drawn from).
+            texts: one for each request (None: the prompt that the image was drawn from).
         """
         texts = [request.prompt for request in requests] if texts is None else list(texts)
-        if not scorer.reads_pictures:
+        if not scorer.reads_images:
             return scorer.score(texts, ())
         identity = scorer.fingerprint()
         keys = [
@@ -250,9 +250,9 @@ class PictureStore:
         todo = list({keys[p]: p for p in reversed(todo)}.values())[::-1]
         for start in range(0, len(todo), scorer.batch_size):
             part = todo[start : start + scorer.batch_size]
-            pictures = self.pictures([requests[p] for p in part])
+            images = self.pictures([requests[p] for p in part])
             for position, score in zip(
-                part, scorer.score([texts[p] for p in part], pictures), strict=True
+                part, scorer.score([texts[p] for p in part], images), strict=True
             ):
                 found[keys[position]] = np.asarray(score, dtype=np.float32)
                 self.cache.put_array(keys[position], np.asarray(score, dtype=np.float32))
@@ -265,13 +265,13 @@ class PictureStore:
         content = self.cache.get(key)
         if content is None:
             return None
-        with Image.open(io.BytesIO(content)) as picture:
-            return picture.convert("RGB")
+        with Image.open(io.BytesIO(content)) as image:
+            return image.convert("RGB")
 
     def _features_key(self, key: str, tower: Any) -> str:
         return make_key("vision_features", VERSION, picture=key, tower=tower)
 
-    def _make(self, requests: Sequence[PictureRequest]) -> None:
+    def _make(self, requests: Sequence[ImageRequest]) -> None:
         size = max(1, self.generator.batch_size)
         for start in range(0, len(requests), size):
             batch = requests[start : start + size]
@@ -284,17 +284,17 @@ class PictureStore:
                 else:
                     self.cache.put(key, self._encode(made))
 
-    def _encode(self, picture: Image.Image) -> bytes:
-        picture = to_rgb(picture)
-        short = min(picture.size)
+    def _encode(self, image: Image.Image) -> bytes:
+        image = to_rgb(image)
+        short = min(image.size)
         if self.size is not None and short > self.size:
-            width, height = (max(1, round(edge * self.size / short)) for edge in picture.size)
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+            width, height = (max(1, round(edge * self.size / short)) for edge in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         if self.format == "webp":
-            picture.save(buffer, "WEBP", lossless=True, quality=50, method=2)
+            image.save(buffer, "WEBP", lossless=True, quality=50, method=2)
         else:
-            picture.save(buffer, "PNG", compress_level=3)
+            image.save(buffer, "PNG", compress_level=3)
         return buffer.getvalue()
 
 
@@ -308,10 +308,10 @@ class _Elsewhere:
         self.credit: str | None = generator.credit
         self.shape = getattr(generator, "shape", None)
 
-    def generate(self, requests: Sequence[PictureRequest]) -> Any:
-        """Raise: pictures are drawn before loader processes start."""
+    def generate(self, requests: Sequence[ImageRequest]) -> Any:
+        """Raise: images are drawn before loader processes start."""
         raise DataError(
-            f"{len(requests)} pictures of generator '{self.name}' are not stored, first of "
+            f"{len(requests)} images of generator '{self.name}' are not stored, first of "
             f"{requests[0].prompt[:80]!r}; start again to draw them"
         )
 
@@ -320,9 +320,9 @@ class _Elsewhere:
 
 
 def _mark_of(key: str) -> str:
-    """Return the key of the mark that stands for a withheld picture."""
+    """Return the key of the mark that stands for a withheld image."""
     return make_key("withheld", VERSION, picture=key)
 
 
-def _distinct(requests: Sequence[PictureRequest]) -> list[PictureRequest]:
-    return list(dict.fromkeys(PictureRequest(*request) for request in requests))
+def _distinct(requests: Sequence[ImageRequest]) -> list[ImageRequest]:
+    return list(dict.fromkeys(ImageRequest(*request) for request in requests))

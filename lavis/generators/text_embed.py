@@ -1,7 +1,7 @@
-"""CLIP text vectors that stand in for a picture's features: no picture is made at all.
+"""CLIP text vectors that stand in for an image's features: no image is made at all.
 
 The fusion model then reads them as `vision_features` (its `vision.name` null, `vision.width` E).
-Shapes: P tokens for one picture, E width of CLIP's joint space.
+Shapes: P tokens for one image, E width of CLIP's joint space.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lavis.common.registry import generators
-from lavis.generators.base import FeaturesGenerator, PictureRequest
+from lavis.generators.base import FeaturesGenerator, ImageRequest
 from lavis.generators.clip import ClipEncoder
 from lavis.generators.config import TextEmbedConfig
 from lavis.generators.words import content_words
@@ -62,14 +62,14 @@ class TextEmbedGenerator(FeaturesGenerator):
         """Take the encoder off its device."""
         self.encoder.release()
 
-    def texts(self, request: PictureRequest) -> list[str]:
+    def texts(self, request: ImageRequest) -> list[str]:
         """Return the P texts whose vectors a request gets."""
         words = content_words(request.prompt) if self.config.of == "words" else []
         words = words or [request.prompt]
         first = request.index * self.config.num_tokens
         return [words[(first + place) % len(words)] for place in range(self.config.num_tokens)]
 
-    def generate(self, requests: Sequence[PictureRequest]) -> list[np.ndarray]:
+    def generate(self, requests: Sequence[ImageRequest]) -> list[np.ndarray]:
         """Return `(P, E)` float32 for each request; an equal text is embedded once."""
         wanted = [self.texts(request) for request in requests]
         distinct = list(dict.fromkeys(text for texts in wanted for text in texts))

@@ -1,4 +1,4 @@
-"""Words of a prompt that a picture can show: no tagger, a list of those that it cannot."""
+"""Words of a prompt that an image can show: no tagger, a list of those that it cannot."""
 
 from __future__ import annotations
 

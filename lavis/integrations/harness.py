@@ -3,7 +3,7 @@
     lavis-lm-eval --model late_fusion --tasks piqa,hellaswag --batch_size 8 \\
         --model_args llm=gpt2,pretrained=trained.safetensors,generator=openmoji,k=10
 
-Every request's pictures are drawn from its context, so the options of a question share them. Needs
+Every request's images are drawn from its context, so the options of a question share them. Needs
 the extra `eval`. Shapes: B rows, L tokens, R read positions, M requests that read one row, V
 vocabulary.
 """
@@ -25,9 +25,9 @@ from torch.nn.utils.rnn import pad_sequence
 from lavis.common import dist
 from lavis.common.errors import ConfigError
 from lavis.common.logger import Progress
-from lavis.common.tokenizer import Specials, check_vocabulary, load_tokenizer, padding_token
+from lavis.common.pretrained import Specials, check_vocabulary, load_tokenizer, padding_token
+from lavis.integrations.harness_images import TextImages
 from lavis.integrations.harness_options import GenerationOptions, Options, whole_number
-from lavis.integrations.harness_pictures import TextPictures
 from lavis.integrations.lm_eval_command import register
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class _Ask:
     Attributes:
         tokens: context and continuation.
         count: tokens of the continuation, the last ones.
-        text: what pictures are drawn from; without words there are none.
+        text: what images are drawn from; without words there are none.
     """
 
     tokens: tuple[int, ...]
@@ -69,21 +69,21 @@ def _is_there(device: str | None) -> bool:
 
 
 class LateFusionLM(TemplateLM):
-    """Scores and continues texts with the pictures of their contexts.
+    """Scores and continues texts with the images of their contexts.
 
     Args:
         llm: the frozen language model; not needed where `pretrained` is a folder that
             `save_pretrained` wrote.
         pretrained: trained weights, as `model.pretrained`.
-        generator: where pictures come from, as `run.pictures.generator`; none: text only.
-        k: pictures of a text; 0 is text only (default: the config's, where there is a generator).
+        generator: where images come from, as `run.pictures.generator`; none: text only.
+        k: images of a text; 0 is text only (default: the config's, where there is a generator).
         tokenizer: default: the language model's.
-        pictures_of: `context`, shared by the options of a question, and nothing that is to be
+        images_of: `context`, shared by the options of a question, and nothing that is to be
             predicted is drawn; `all` draws context and continuation, as released.
-        picture_size: edge of the tower's pictures, pixels.
+        picture_size: edge of the tower's images, pixels.
         add_bos_token: start texts with the tokenizer's start token, or with none of its special
             tokens (default: the tokenizer's way).
-        max_length: longest text in tokens (default: what fits behind the pictures).
+        max_length: longest text in tokens (default: what fits behind the images).
         options: any other key of `model`, such as `mix`, `weights` or `vision.name`, or of
             `run.pictures`, such as `scorer`, `cache_dir` or `options.root`.
 
@@ -99,7 +99,7 @@ class LateFusionLM(TemplateLM):
         k: int | None = None,
         *,
         tokenizer: str | None = None,
-        pictures_of: Literal["context", "all"] = "context",
+        images_of: Literal["context", "all"] = "context",
         picture_size: int | None = None,
         add_bos_token: bool | None = None,
         batch_size: int | str = 1,
@@ -110,8 +110,8 @@ class LateFusionLM(TemplateLM):
         **options: Any,
     ) -> None:
         super().__init__()
-        if pictures_of not in ("context", "all"):
-            raise ConfigError(f"pictures_of is '{pictures_of}'; use context or all")
+        if images_of not in ("context", "all"):
+            raise ConfigError(f"images_of is '{images_of}'; use context or all")
         if not (add_bos_token is None or isinstance(add_bos_token, bool)):
             raise ConfigError(f"add_bos_token is {add_bos_token!r:.60}; use True or False")
         self.batch_size = _batch_size(batch_size, max_batch_size)
@@ -132,12 +132,12 @@ class LateFusionLM(TemplateLM):
         self.tokenizer: Any = load_tokenizer(tokenizer or chosen.model.llm, "tokenizer")
         check_vocabulary(self.tokenizer, self.model, "tokenizer")
         self._opening = self._texts_start()
-        self._whole = pictures_of == "all"
-        self._pictures = None
+        self._whole = images_of == "all"
+        self._images = None
         if chosen.pictures is not None:
             with dist.building_for(self._device):
-                self._pictures = TextPictures(chosen.pictures, chosen.processor)
-        size = chosen.processor.image_size if self._pictures is not None else None
+                self._images = TextImages(chosen.pictures, chosen.processor)
+        size = chosen.processor.image_size if self._images is not None else None
         room = self.model.longest_text(size) if size else self.model.longest_text()
         if wished and room and wished > room:
             raise ConfigError(f"max_length is {wished}, but texts of at most {room} tokens fit")
@@ -246,7 +246,7 @@ class LateFusionLM(TemplateLM):
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Return each text's log-likelihood; every token is predicted once.
 
-        A window sees pictures of what stands before the tokens it predicts (`pictures_of=all`: of
+        A window sees images of what stands before the tokens it predicts (`pictures_of=all`: of
         the whole text), so the first window of a text is text-only.
         """
         asks, owners = [], []
@@ -297,8 +297,8 @@ class LateFusionLM(TemplateLM):
         for number, ask in enumerate(asks):
             if ask.count:
                 groups.setdefault((ask.tokens[:-1], ask.text), []).append(number)
-        if self._pictures is not None:
-            self._pictures.prepare(self.model, (text for _, text in groups))
+        if self._images is not None:
+            self._images.prepare(self.model, (text for _, text in groups))
         order = sorted(groups, key=lambda group: (-len(group[0]), group))
         answers = [(0.0, True)] * len(asks)
         progress = Progress(len(order), "lm_eval likelihoods", unit="texts", shown=not self._rank)
@@ -349,8 +349,8 @@ class LateFusionLM(TemplateLM):
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Continue contexts until a stop text, the likeliest token at a time (or by beams)."""
         answers = [""] * len(requests)
-        if self._pictures is not None:
-            self._pictures.prepare(self.model, (request.args[0] for request in requests))
+        if self._images is not None:
+            self._images.prepare(self.model, (request.args[0] for request in requests))
         progress = Progress(len(requests), "lm_eval texts", unit="texts", shown=not self._rank)
         for options, numbers in self._alike(requests):
             room = self.max_length - options.max_gen_toks
@@ -415,7 +415,7 @@ class LateFusionLM(TemplateLM):
         }
 
     def _shown(self, texts: list[str]) -> dict[str, Tensor]:
-        return {} if self._pictures is None else self._pictures.samples(texts)
+        return {} if self._images is None else self._images.samples(texts)
 
 
 def _targets(

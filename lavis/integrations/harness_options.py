@@ -11,11 +11,11 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from lavis.common.config import load_model_config
-from lavis.common.config_errors import explain
+from lavis.common.config.errors import explain
+from lavis.common.config.loading import load_model_config
 from lavis.common.errors import ConfigError, nearest
 from lavis.common.registry import models
-from lavis.generators.config import PicturesConfig
+from lavis.generators.config import ImagesConfig
 from lavis.models.late_fusion.config import LateFusionConfig
 from lavis.processors import load_processor
 
@@ -29,18 +29,18 @@ _GREEDY = ("do_sample", "temperature", "top_p", "top_k")  # the likeliest token 
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of a model and of its pictures.
+    """Settings of a model and of its images.
 
     Attributes:
         model: section `model`.
         folder: a folder of `save_pretrained` that the model is read from, or None.
         pictures: section `run.pictures`; None for text only.
-        processor: turns a picture into the tower's input.
+        processor: turns an image into the tower's input.
     """
 
     model: LateFusionConfig
     folder: str | None
-    pictures: PicturesConfig | None
+    pictures: ImagesConfig | None
     processor: Any
 
     @classmethod
@@ -56,14 +56,14 @@ class Options:
         """Sort keys into the two sections and check them.
 
         Raises:
-            ConfigError: an unknown key, a wrong value, or pictures without a generator.
+            ConfigError: an unknown key, a wrong value, or images without a generator.
         """
         if k is not None and (not isinstance(k, int) or k < 0):
             raise ConfigError(f"k is {k!r}; use 0 for text only, or 1 or more with a generator")
         if k and generator is None:
             raise ConfigError(f"k is {k}, but no generator is given; add generator=openmoji")
         count = 0 if generator is None else k
-        of_model, of_pictures = _sorted(options)
+        of_model, of_images = _sorted(options)
         if count is not None:
             of_model["num_images"] = count
         folder = pretrained if llm is None and pretrained is not None else None
@@ -77,13 +77,13 @@ class Options:
         node = dict(preprocess["vis_processor"]["eval"])
         if picture_size is not None:
             node["image_size"] = picture_size
-        pictures = None
+        images = None
         if generator is not None and model.num_images:
-            of_pictures |= {"generator": generator, "num_images": model.num_images}
+            of_images |= {"generator": generator, "num_images": model.num_images}
             if generator == "openmoji":
-                of_pictures.setdefault("scorer", "named")
-            pictures = _checked(PicturesConfig, of_pictures)
-        return cls(model, folder, pictures, load_processor(node["name"], node))
+                of_images.setdefault("scorer", "named")
+            images = _checked(ImagesConfig, of_images)
+        return cls(model, folder, images, load_processor(node["name"], node))
 
     def build(self) -> Any:
         """Return the model with its weights."""
@@ -113,7 +113,7 @@ def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     sections: list[Any] = [OmegaConf.create({}), OmegaConf.create({})]
     names = [
         {field.name for field in fields(cls) if field.name not in _OWN}  # type: ignore[arg-type]
-        for cls in (LateFusionConfig, PicturesConfig)
+        for cls in (LateFusionConfig, ImagesConfig)
     ]
     for key, value in options.items():
         first = key.partition(".")[0]
@@ -122,8 +122,8 @@ def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
             hint = nearest(first, sorted(names[0] | names[1]))
             raise ConfigError(f"--model_args: unknown key '{key}'{hint}")
         OmegaConf.update(sections[owner], key, value, force_add=True)
-    model, pictures = (OmegaConf.to_container(section) for section in sections)
-    return dict(model), dict(pictures)  # type: ignore[arg-type]
+    model, images = (OmegaConf.to_container(section) for section in sections)
+    return dict(model), dict(images)  # type: ignore[arg-type]
 
 
 def _model_section(

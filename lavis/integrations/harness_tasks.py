@@ -13,7 +13,7 @@ from lavis.datasets.benchmarks.config import BenchmarkConfig
 from lavis.datasets.benchmarks.dataset import BenchmarkDataset
 from lavis.datasets.benchmarks.question import Question
 from lavis.datasets.config import BuildInfo, ProcessorPair, SplitSource
-from lavis.tasks.reading_metrics import first_line, score_answer
+from lavis.tasks.questions.reading_metrics import first_line, score_answer
 
 
 def questions(

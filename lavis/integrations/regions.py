@@ -1,4 +1,4 @@
-"""Ask a trained model about a picture and boxes: regions drawn and numbered as in training.
+"""Ask a trained model about an image and boxes: regions drawn and numbered as in training.
 
     reader = RegionModel.from_run("output/student")
     reader.answer(image, [(10, 20, 80, 120), (90, 5, 140, 60)], "What is [0] doing to [1]?")
@@ -18,15 +18,15 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from lavis.common.checkpoint import read_state_dict
-from lavis.common.config import load_model_config
+from lavis.common.config.loading import load_model_config
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.pixels import to_rgb
 from lavis.common.registry import datasets, models
-from lavis.datasets.lck_record import check_inside, make_region
+from lavis.datasets.lck.record import check_inside, make_region
 from lavis.processors import load_processor
 from lavis.processors.region import DrawnRegion, Palette, draw_regions, outline_width
 
-Box = Sequence[float]  # x1, y1, x2, y2 in pixels of the full picture
+Box = Sequence[float]  # x1, y1, x2, y2 in pixels of the full image
 _NUMBER = re.compile(r"\[(\d+)\]")
 _ANSWER = "Answer:"
 
@@ -78,10 +78,10 @@ class RegionModel:
         return cls(model.eval().to(device), **dataset_options(name, node))
 
     def draw(self, image: Image.Image, boxes: Sequence[Box]) -> Image.Image:
-        """Return the full-size picture as the model sees it.
+        """Return the full-size image as the model sees it.
 
         Raises:
-            RecordError: a box that is inverted, not finite or outside the picture.
+            RecordError: a box that is inverted, not finite or outside the image.
         """
         image = to_rgb(image)
         regions = [make_region(k, {"boxes": [list(box)]}) for k, box in enumerate(boxes)]
@@ -121,7 +121,7 @@ class RegionModel:
         question: str | None = None,
         by: Literal["itm", "itc"] = "itm",
     ) -> list[tuple[str, float]]:
-        """Return texts with their scores, the best first; the picture is encoded once.
+        """Return texts with their scores, the best first; the image is encoded once.
 
         Args:
             image, boxes: as in `answer`.
@@ -154,9 +154,9 @@ class RegionModel:
                 )
         drawn = self.draw(image, boxes)
         places = [tuple(float(v) for v in box[:4]) for box in boxes[: self._max_regions]]
-        picture = self._vis_processor(drawn, boxes=places)
+        pixels = self._vis_processor(drawn, boxes=places)
         return {
-            "image": torch.as_tensor(picture)[None].to(self.model.device),
+            "image": torch.as_tensor(pixels)[None].to(self.model.device),
             "text_input": [self._text_processor(text) for text in texts],
             "image_index": [0] * len(texts),
         }

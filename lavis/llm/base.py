@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from lavis.common.cache import make_key
-from lavis.common.pixels import PICTURE_REFUSALS, to_rgb
+from lavis.common.pixels import IMAGE_REFUSALS, to_rgb
+from lavis.common.storage.cache import make_key
 
 _ORIENTATION = 0x0112  # tag of EXIF
 VERSION = 1  # of the content of a stored reply
@@ -156,10 +156,10 @@ def content_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
 
 
 def image_part(image: bytes | str | Path, mime: str | None = None) -> dict[str, Any]:
-    """Return a message part that shows a picture, in the frame in which it is stored.
+    """Return a message part that shows an image, in the frame in which it is stored.
 
     Args:
-        image: bytes of a picture file, or its path.
+        image: bytes of an image file, or its path.
         mime: `image/jpeg` and so on; told from the file's name or first bytes where None.
     """
     if isinstance(image, bytes):
@@ -174,7 +174,7 @@ def image_part(image: bytes | str | Path, mime: str | None = None) -> dict[str, 
 
 
 def _as_stored(content: bytes, mime: str) -> tuple[bytes, str]:
-    """Return a picture that no server turns: without its orientation tag, where it has one.
+    """Return an image that no server turns: without its orientation tag, where it has one.
 
     Boxes count pixels of the stored frame, as everywhere; see `lavis.common.pixels`.
     """
@@ -186,7 +186,7 @@ def _as_stored(content: bytes, mime: str) -> tuple[bytes, str]:
                 return content, mime
             buffer = io.BytesIO()
             to_rgb(image).save(buffer, "PNG")
-    except PICTURE_REFUSALS:  # no picture that we know; the server says what it is
+    except IMAGE_REFUSALS:  # no image that we know; the server says what it is
         return content, mime
     return buffer.getvalue(), "image/png"
 
@@ -204,14 +204,14 @@ def message_texts(messages: Sequence[Message]) -> list[str]:
 
 
 def image_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return the parts of messages that show pictures, in order."""
+    """Return the parts of messages that show images, in order."""
     contents = [message.get("content") for message in messages]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return [part for part in parts if part.get("type") == "image_url"]
 
 
 def count_images(messages: Sequence[Message]) -> int:
-    """Return how many pictures messages show."""
+    """Return how many images messages show."""
     return len(image_parts(messages))
 
 

@@ -11,13 +11,13 @@ from typing import Any
 from lavis.common.errors import ConfigError
 from lavis.common.registry import llms
 from lavis.llm.base import Ask, Backend, ChatReply, ChatRequest, content_key
-from lavis.llm.breaker import Breaker
-from lavis.llm.budget import Account, BudgetReached, Ledger, Totals
 from lavis.llm.config import LlmConfig
-from lavis.llm.desk import Desk
-from lavis.llm.failures import EndpointStopped
+from lavis.llm.endpoint.breaker import Breaker
+from lavis.llm.endpoint.failures import EndpointStopped
+from lavis.llm.money.budget import Account, BudgetReached, Ledger, Totals
+from lavis.llm.money.desk import Desk
+from lavis.llm.money.tokens import TokenCounter
 from lavis.llm.store import ReplyStore
-from lavis.llm.tokens import TokenCounter
 
 logger = logging.getLogger(__name__)
 

@@ -16,14 +16,13 @@ from pydantic import PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from lavis.common import registry
-from lavis.common.config import STRICT
-from lavis.common.config_errors import explain
-from lavis.common.content import content_digest
-from lavis.common.errors import ConfigError
-from lavis.common.refusals import REFUSALS, brief
-from lavis.llm.address import OPENAI_URL, check_url, normal_url
-from lavis.llm.limits_config import BatchConfig, CapsConfig, Price
-from lavis.llm.picture_tokens import PictureTokensConfig
+from lavis.common.config.errors import explain
+from lavis.common.config.fields import STRICT
+from lavis.common.errors import REFUSALS, ConfigError, brief
+from lavis.common.storage.content import content_digest
+from lavis.llm.endpoint.address import OPENAI_URL, check_url, normal_url
+from lavis.llm.money.config import BatchConfig, CapsConfig, Price
+from lavis.llm.money.image_tokens import ImageTokensConfig
 
 MOST_SECONDS = 1e6
 DEFAULT_CACHE = "~/.cache/lavis/llm"
@@ -45,8 +44,8 @@ class LlmConfig:
         prices: model name -> money for a million tokens; needed for `caps.max_cost`.
         chars_per_token: for estimates where no tokenizer is given.
         tokenizer: folder or name of a transformers tokenizer, for better estimates.
-        image_tokens: estimate for one picture in a prompt where no rule is known.
-        picture_tokens: the provider's rule for pictures in a prompt.
+        image_tokens: estimate for one image in a prompt where no rule is known.
+        picture_tokens: the provider's rule for images in a prompt.
         max_alike_failures: requests in a row that fail for one reason before the run stops.
     """
 
@@ -58,7 +57,7 @@ class LlmConfig:
     chars_per_token: float = 4.0
     tokenizer: str | None = None
     image_tokens: int = 1105
-    picture_tokens: PictureTokensConfig = PictureTokensConfig()
+    picture_tokens: ImageTokensConfig = ImageTokensConfig()
     max_alike_failures: int = 10
 
     def __post_init__(self) -> None:

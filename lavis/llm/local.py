@@ -15,15 +15,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
 from lavis.common.dist import pick_device
-from lavis.common.pretrained import load_pretrained
+from lavis.common.pretrained import Specials, load_pretrained
 from lavis.common.registry import llms
-from lavis.common.tokenizer import Specials
 from lavis.llm.base import Ask, ChatReply, Message, count_images, message_texts
-from lavis.llm.budget import BudgetReached
-from lavis.llm.completion import no_answer
 from lavis.llm.config import TransformersConfig
-from lavis.llm.desk import Desk
-from lavis.llm.reasoning import answer_text, open_mark
+from lavis.llm.money.budget import BudgetReached
+from lavis.llm.money.desk import Desk
+from lavis.llm.replies.completion import no_answer
+from lavis.llm.replies.reasoning import answer_text, open_mark
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class TransformersBackend:
         replies, ready = [], []
         for place, ask in enumerate(asks):
             if count_images(ask.request.messages):
-                reason = "the local language model reads no pictures"
+                reason = "the local language model reads no images"
                 replies.append(ChatReply(ask.content_key, error=reason, failure="refused"))
                 continue
             try:

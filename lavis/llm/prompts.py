@@ -1,4 +1,4 @@
-"""Prompts from jinja2 files: notes about a picture in, messages out; data stays quoted."""
+"""Prompts from jinja2 files: notes about an image in, messages out; data stays quoted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from lavis.common.config import CONFIG_ROOT
+from lavis.common.config.fields import CONFIG_ROOT
 from lavis.common.errors import ConfigError
-from lavis.common.graphemes import shorten
+from lavis.common.text import shorten
 from lavis.llm.base import Message
 
 FOLDER = CONFIG_ROOT / "prompts" / "qar"

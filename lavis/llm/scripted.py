@@ -12,10 +12,10 @@ from typing import ClassVar
 from lavis.common.errors import ConfigError
 from lavis.common.registry import llms
 from lavis.llm.base import Ask, ChatReply
-from lavis.llm.completion import no_answer
 from lavis.llm.config import ScriptedConfig
-from lavis.llm.desk import Desk
-from lavis.llm.reasoning import answer_text
+from lavis.llm.money.desk import Desk
+from lavis.llm.replies.completion import no_answer
+from lavis.llm.replies.reasoning import answer_text
 
 
 @llms.register("scripted")

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lavis.common.cache import Cache
-from lavis.common.refusals import REFUSALS
+from lavis.common.errors import REFUSALS
+from lavis.common.storage.cache import Cache
 from lavis.llm.base import ChatReply, ChatRequest, without_images
-from lavis.llm.completion import NO_ANSWERS, end_of
-from lavis.llm.json_reading import scan_json
-from lavis.llm.reasoning import answer_text
+from lavis.llm.replies.completion import NO_ANSWERS, end_of
+from lavis.llm.replies.json_reading import scan_json
+from lavis.llm.replies.reasoning import answer_text
 
 _KEPT = ("text", "finish_reason", "prompt_tokens", "completion_tokens", "reasoning")
 
@@ -19,7 +19,7 @@ _KEPT = ("text", "finish_reason", "prompt_tokens", "completion_tokens", "reasoni
 class ReplyStore:
     """Replies by content key in a folder that threads, processes and runs may share.
 
-    An entry is JSON: the reply, and the request with pictures replaced by their hashes. Only whole
+    An entry is JSON: the reply, and the request with images replaced by their hashes. Only whole
     answers are kept: a cut one is handed to its caller once, and asked for again by the next.
     """
 

@@ -15,14 +15,14 @@ from lavis.common.checkpoint import LoadReport, read_state_dict, shorten
 from lavis.common.errors import ConfigError
 from lavis.common.sharded import is_sharded, like, repeated_layers
 
-# On a CPU, activations over 32 MB get fresh pages from the system at every call: 128 pictures at
+# On a CPU, activations over 32 MB get fresh pages from the system at every call: 128 images at
 # once spent 60 % of the time on that (EfficientNet-Lite0, 192 pixels), 16 spent 12 % (ViT-B, 224),
 # 4 none.
-CPU_PICTURES = 4
+CPU_IMAGES = 4
 
 
 def in_parts(
-    frozen: Callable[..., Tensor], *inputs: Tensor, module: nn.Module, most: int = CPU_PICTURES
+    frozen: Callable[..., Tensor], *inputs: Tensor, module: nn.Module, most: int = CPU_IMAGES
 ) -> Tensor:
     """Return what a frozen model makes of inputs `(N, ...)`, on a CPU `most` at a time.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lavis.common.config import load_model_config
+from lavis.common.config.loading import load_model_config
 from lavis.common.registry import models, processors
 
 Processors = dict[str, Any]  # "train" and "eval" -> processor

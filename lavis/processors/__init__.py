@@ -1,4 +1,4 @@
-"""Processors by name: pictures to tensors, token lists and strings to model text."""
+"""Processors by name: images to tensors, token lists and strings to model text."""
 
 from __future__ import annotations
 

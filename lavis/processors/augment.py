@@ -1,4 +1,4 @@
-"""RandAugment of the BLIP family on PIL pictures: two of ten operations at a middle level.
+"""RandAugment of the BLIP family on PIL images: two of ten operations at a middle level.
 
 Written from its published parameters; shears and turns use Pillow's bilinear affine transform.
 Boxes are x1, y1, x2, y2 in pixels.

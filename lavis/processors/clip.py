@@ -1,10 +1,10 @@
-"""CLIP's own picture processor: the aspect ratio is kept, the middle is cut out."""
+"""CLIP's own image processor: the aspect ratio is kept, the middle is cut out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lavis.common.clip_pixels import clip_pixels
+from lavis.common.pixels import clip_pixels
 from lavis.common.registry import processors
 from lavis.processors.image import _ImageProcessor
 

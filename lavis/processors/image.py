@@ -1,6 +1,6 @@
-"""Picture processors of the BLIP family: PIL picture to a normalised float tensor.
+"""Image processors of the BLIP family: PIL image to a normalised float tensor.
 
-Shapes: S image size; a picture becomes (3, S, S) float32. Boxes are x1, y1, x2, y2 in pixels.
+Shapes: S image size; an image becomes (3, S, S) float32. Boxes are x1, y1, x2, y2 in pixels.
 All randomness comes from the `random.Random` handed in, never from global state.
 """
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_TRIES = 10  # crops sampled before the whole (or centred) picture is taken
+_TRIES = 10  # crops sampled before the whole (or centred) image is taken
 
 Box = tuple[float, float, float, float]
 
 
 class _ImageProcessor(BaseProcessor):
-    """Options and the last step of every picture processor.
+    """Options and the last step of every image processor.
 
     Args:
         image_size: S, the edge of the result in pixels (default: the class's `default_size`).
@@ -53,7 +53,7 @@ class _ImageProcessor(BaseProcessor):
             raise ConfigError(f"{self.name}.mean and .std need three numbers each, std above 0")
 
     def to_tensor(self, image: Image.Image) -> Tensor:
-        """Scale an RGB picture to [0, 1] and normalise; returns (3, S, S)."""
+        """Scale an RGB image to [0, 1] and normalise; returns (3, S, S)."""
         import torch
 
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
@@ -82,8 +82,8 @@ class _TrainProcessor(_ImageProcessor):
 
     Args:
         image_size, mean, std: see `_ImageProcessor`.
-        min_scale, max_scale: share of the picture's area that a crop takes.
-        hflip: mirror half of the pictures.
+        min_scale, max_scale: share of the image's area that a crop takes.
+        hflip: mirror half of the images.
         keep_regions: crop so that drawn regions stay in view.
         min_visible: share of a region's area that counts as in view.
     """
@@ -117,10 +117,10 @@ class _TrainProcessor(_ImageProcessor):
     def crop_and_flip(
         self, image: Image.Image, boxes: Sequence[Box], rng: random.Random
     ) -> tuple[Image.Image, list[Box]]:
-        """Return the S x S picture and the boxes in its pixels.
+        """Return the S x S image and the boxes in its pixels.
 
         With `keep_regions` a crop must leave `min_visible` of every box's area in view; after ten
-        failed tries the whole picture is taken.
+        failed tries the whole image is taken.
         """
         window = self._sample_window(image.size, boxes if self.keep_regions else (), rng)
         image = self.squash(image.crop(window))
@@ -153,7 +153,7 @@ class _TrainProcessor(_ImageProcessor):
 class BlipImageTrain(_TrainProcessor):
     """Random crop, flip, RandAugment (2 of 10 operations at level 5), normalise.
 
-    Released behaviour by default. For pictures with drawn regions use `keep_regions: true` and
+    Released behaviour by default. For images with drawn regions use `keep_regions: true` and
     `hflip: false`: else a crop may lose a region that the text names, and a flip swaps left and
     right without the text.
     """
@@ -190,7 +190,7 @@ def _clipped(box: Box, width: int, height: int) -> Box:
 
 
 def _into_window(box: Box, window: tuple[int, int, int, int], size: int) -> Box:
-    """Return a box of the full picture in pixels of the crop, resized to `size`."""
+    """Return a box of the full image in pixels of the crop, resized to `size`."""
     sx, sy = size / (window[2] - window[0]), size / (window[3] - window[1])
     x1, y1, x2, y2 = box
     return (

@@ -1,4 +1,4 @@
-"""Regions of a picture: their colours, how they are drawn, and how a token list names them.
+"""Regions of an image: their colours, how they are drawn, and how a token list names them.
 
 Text number and colour of a region are the same number: its place in the list of regions.
 """
@@ -38,7 +38,7 @@ class DrawnRegion:
 
     Attributes:
         color_id: place in the list of regions, from 0.
-        box: x1, y1, x2, y2 in pixels of the full picture; parts outside are clipped.
+        box: x1, y1, x2, y2 in pixels of the full image; parts outside are clipped.
         polygons: lists of (x, y) points that form one outline together; drawn in place of the box.
     """
 
@@ -69,7 +69,7 @@ def region_colors(color_id: int, palette: Palette = "released") -> tuple[Color, 
 
 
 def css_color(color_id: int, palette: Palette = "released") -> str:
-    """Return a region's outline colour as `#rrggbb`, for marks beside the picture."""
+    """Return a region's outline colour as `#rrggbb`, for marks beside the image."""
     red, green, blue, _ = region_colors(color_id, palette)[1]
     return f"#{red:02x}{green:02x}{blue:02x}"
 
@@ -98,9 +98,9 @@ def ink_on(color: str) -> str:
 
 
 def outline_width(size: tuple[int, int], line_width: int | Literal["auto"], image_size: int) -> int:
-    """Return the outline's width in pixels of a picture of `size` (width, height).
+    """Return the outline's width in pixels of an image of `size` (width, height).
 
-    `auto` keeps a line of at least two pixels after the picture is squashed to
+    `auto` keeps a line of at least two pixels after the image is squashed to
     `image_size` x `image_size`; a number is taken as it is (released: 2).
     """
     if line_width != "auto":
@@ -115,7 +115,7 @@ def draw_regions(
     palette: Palette = "released",
     width: int = _MIN_WIDTH,
 ) -> Image.Image:
-    """Return a copy of an RGB picture with regions drawn one after another.
+    """Return a copy of an RGB image with regions drawn one after another.
 
     Each region is an overlay (fill alpha 32, opaque outline inside the region) composited on the
     result so far. Only the touched rectangle is composited: the other pixels of a full-size

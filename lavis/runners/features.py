@@ -1,6 +1,6 @@
-"""Outputs of the frozen vision tower, computed once for each distinct picture and kept on disk.
+"""Outputs of the frozen vision tower, computed once for each distinct image and kept on disk.
 
-Shapes: T tokens of width D. Features are float32, so training on them equals training on pictures.
+Shapes: T tokens of width D. Features are float32, so training on them equals training on images.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lavis.common.cache import Cache, make_key
-from lavis.common.content import file_state
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.logger import Progress
+from lavis.common.storage.cache import Cache, make_key
+from lavis.common.storage.content import file_state
 from lavis.datasets.base import RejectedRow, Row, TrainingView
 from lavis.runners.loader import make_loader
 from lavis.runners.precision import autocast
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 FIXED_ROWS = 1000  # data sets smaller than this are looked through at every epoch
-Pictures = dict[str, int]  # picture key -> a row that shows it
+Images = dict[str, int]  # image key -> a row that shows it
 
 
 def cache_root(folder: Path) -> Path:
@@ -38,7 +38,7 @@ def cache_root(folder: Path) -> Path:
 
 
 class Features:
-    """Features by picture key; picklable, so that loader processes read them.
+    """Features by image key; picklable, so that loader processes read them.
 
     Args:
         cache: where they are kept.
@@ -48,26 +48,26 @@ class Features:
     def __init__(self, cache: Cache, tower: str) -> None:
         self._cache, self._tower = cache, tower
 
-    def key(self, picture_key: str) -> str:
-        """Return the cache's key of a picture's features."""
-        return make_key("vision_features", VERSION, tower=self._tower, picture=picture_key)
+    def key(self, image_key: str) -> str:
+        """Return the cache's key of an image's features."""
+        return make_key("vision_features", VERSION, tower=self._tower, picture=image_key)
 
-    def get(self, picture_key: str) -> Tensor | None:
+    def get(self, image_key: str) -> Tensor | None:
         """Return (T, D), or None where they were not computed."""
-        array = self._cache.get_array(self.key(picture_key))
+        array = self._cache.get_array(self.key(image_key))
         return None if array is None else torch.from_numpy(array)
 
-    def has(self, picture_key: str) -> bool:
+    def has(self, image_key: str) -> bool:
         """Return whether they were computed."""
-        return self.key(picture_key) in self._cache
+        return self.key(image_key) in self._cache
 
-    def put(self, picture_key: str, features: Tensor) -> None:
+    def put(self, image_key: str, features: Tensor) -> None:
         """Keep (T, D)."""
-        self._cache.put_array(self.key(picture_key), features.float().cpu().numpy())
+        self._cache.put_array(self.key(image_key), features.float().cpu().numpy())
 
 
 class FeatureBuilder:
-    """Fills a `Features` for data sets; every rank encodes its share, once per picture ever.
+    """Fills a `Features` for data sets; every rank encodes its share, once per image ever.
 
     Args:
         run: `RunConfig`.
@@ -91,40 +91,40 @@ class FeatureBuilder:
         self._fixed: dict[int, Any] = {}
 
     def for_training(self, dataset: Any, epoch: int) -> None:
-        """Make sure that every picture of a training epoch has features.
+        """Make sure that every image of a training epoch has features.
 
-        Pictures change with the epoch where a data set draws other regions each time.
+        Images change with the epoch where a data set draws other regions each time.
 
         Raises:
-            ConfigError: the picture processor is random.
+            ConfigError: the image processor is random.
         """
         processor = getattr(dataset, "vis_processor", None)
         if not getattr(processor, "deterministic", True):
             raise ConfigError(
-                f"datasets.{dataset.name}.vis_processor.train: random pictures cannot be encoded "
+                f"datasets.{dataset.name}.vis_processor.train: random images cannot be encoded "
                 "once; use a processor without randomness such as blip_image_eval, or "
                 "run.cache_features=false"
             )
         if id(dataset) in self._fixed:
             return
         seed = self._run.seed
-        keys = TrainingView(dataset, seed, _NoPictures())
-        pictures = _pictures(keys, epoch)
+        keys = TrainingView(dataset, seed, _NoImages())
+        images = _images(keys, epoch)
         view = TrainingView(dataset, seed)
-        self._encode(view, epoch, pictures, f"features of {dataset.name}")
-        if len(dataset) >= FIXED_ROWS and pictures == _pictures(keys, epoch + 1):
+        self._encode(view, epoch, images, f"features of {dataset.name}")
+        if len(dataset) >= FIXED_ROWS and images == _images(keys, epoch + 1):
             self._fixed[id(dataset)] = dataset
 
     def for_evaluation(self, dataset: Any) -> FeatureDataset:
-        """Return the data set with features in place of pictures."""
+        """Return the data set with features in place of images."""
         name = f"features of {dataset.name} {dataset.split}"
-        pictures = _pictures(_PlainView(dataset, _NoPictures()), 0)
-        self._encode(_PlainView(dataset), 0, pictures, name)
+        images = _images(_PlainView(dataset, _NoImages()), 0)
+        self._encode(_PlainView(dataset), 0, images, name)
         return FeatureDataset(dataset, self.features)
 
-    def _encode(self, view: Any, epoch: int, pictures: Pictures, what: str) -> None:
+    def _encode(self, view: Any, epoch: int, images: Images, what: str) -> None:
         world = self._world
-        mine = list(pictures.items())[world.rank :: world.size]
+        mine = list(images.items())[world.rank :: world.size]
         missing = [(key, row) for key, row in mine if not self.features.has(key)]
         progress = Progress(
             len(mine), what, unit="pictures", done=len(mine) - len(missing), shown=world.is_main
@@ -136,9 +136,9 @@ class FeatureBuilder:
         loader = make_loader(
             _Chunks(view, epoch), chunks, num_workers=self._run.num_workers, device=world.device
         )
-        for number, (keys, images) in enumerate(loader):
+        for number, (keys, pixels) in enumerate(loader):
             if keys:
-                self._encode_chunk(keys, images)
+                self._encode_chunk(keys, pixels)
             progress.add(len(chunks[number]))
             world.beat(f"{what}: {progress.done} of {progress.total}")
         if missing:
@@ -155,9 +155,9 @@ class FeatureBuilder:
 
 
 class FeatureDataset:
-    """A data set whose pictures are features where these exist."""
+    """A data set whose images are features where these exist."""
 
-    reads_pictures = False
+    reads_images = False
 
     def __init__(self, dataset: Any, features: Features) -> None:
         self._dataset, self._features = dataset, features
@@ -170,10 +170,10 @@ class FeatureDataset:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def picture(self, row: Any, rng: random.Random | None = None) -> Tensor:
-        """Return (T, D) features, or what the data set says of a picture without any."""
-        features = self._features.get(row.picture_key)
-        return self._dataset.picture(row, rng) if features is None else features
+    def image(self, row: Any, rng: random.Random | None = None) -> Tensor:
+        """Return (T, D) features, or what the data set says of an image without any."""
+        features = self._features.get(row.image_key)
+        return self._dataset.image(row, rng) if features is None else features
 
 
 class _PlainView:
@@ -192,33 +192,33 @@ class _PlainView:
         try:
             row = self.dataset.row(index)
             if self.feature_cache is not None:
-                return row, self.feature_cache.get(row.picture_key)
-            return row, self.dataset.picture(row)
+                return row, self.feature_cache.get(row.image_key)
+            return row, self.dataset.image(row)
         except RecordError as error:
             return RejectedRow(index, error.reason, {})
 
 
 class _Chunks(Dataset[Any]):
-    """Item [(key, row), ...] is the keys and pictures (P, 3, S, S) that can be read."""
+    """Item [(key, row), ...] is the keys and images (P, 3, S, S) that can be read."""
 
     def __init__(self, view: Any, epoch: int) -> None:
         self._view, self._epoch = view, epoch
 
     def __getitem__(self, chunk: list[tuple[str, int]]) -> tuple[list[str], Tensor | None]:
         self._view.set_epoch(self._epoch)
-        keys, pictures = [], []
+        keys, images = [], []
         for key, index in chunk:
             item = self._view[index]
             if isinstance(item, RejectedRow) or item[1] is None or item[1].ndim != 3:
                 continue  # what a data set gives as features is not encoded
-            if item[0].picture_key == key and _is_still(item[0]):
+            if item[0].image_key == key and _is_still(item[0]):
                 keys.append(key)
-                pictures.append(item[1])
-        return keys, torch.stack(pictures) if pictures else None
+                images.append(item[1])
+        return keys, torch.stack(images) if images else None
 
 
 def _is_still(row: Row) -> bool:
-    """Return whether a row's picture is the file that its key was made of, now that it is read."""
+    """Return whether a row's image is the file that its key was made of, now that it is read."""
     file = row.drawing.file if row.drawing is not None else None
     if file is None or file.offset is not None:  # parts of record files stay what they are
         return True
@@ -228,19 +228,19 @@ def _is_still(row: Row) -> bool:
         return False
 
 
-class _NoPictures:
+class _NoImages:
     """Stands in for features while only the keys of rows are wanted."""
 
-    def get(self, picture_key: str) -> Tensor:
+    def get(self, image_key: str) -> Tensor:
         return torch.zeros(1, 1)
 
 
-def _pictures(view: Any, epoch: int) -> Pictures:
-    """Return the distinct pictures of an epoch, each with the first row that shows it."""
+def _images(view: Any, epoch: int) -> Images:
+    """Return the distinct images of an epoch, each with the first row that shows it."""
     view.set_epoch(epoch)
-    found: Pictures = {}
+    found: Images = {}
     for index in range(len(view)):
         item = view[index]
         if not isinstance(item, RejectedRow):
-            found.setdefault(item[0].picture_key, index)
+            found.setdefault(item[0].image_key, index)
     return found

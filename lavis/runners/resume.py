@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from lavis.common.checkpoint import read_state_dict, save_safetensors, save_torch
-from lavis.common.difference import difference
+from lavis.common.config.difference import difference
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.logger import Totals
-from lavis.common.storage import AtomicFolder, recover_folder, write_text
+from lavis.common.storage.atomic import AtomicFolder, recover_folder, write_text
 from lavis.runners.sampler import Cursor
 
 logger = logging.getLogger(__name__)

@@ -22,14 +22,13 @@ from lavis.common import dist
 from lavis.common.checkpoint import read_state_dict
 from lavis.common.errors import ConfigError, NothingDoneError, nearest
 from lavis.common.logger import RunLog, setup_logging
-from lavis.common.provenance import describe_environment, write_provenance
 from lavis.common.registry import runners
 from lavis.common.sharded import is_wanted
-from lavis.common.storage import recover_folder
+from lavis.common.storage.atomic import recover_folder
 from lavis.runners.counting import ByEpochs, ByIterations, Counting
-from lavis.runners.evaluation import Evaluator
+from lavis.runners.evaluator import Evaluator
 from lavis.runners.features import FeatureBuilder
-from lavis.runners.identity import training_identity
+from lavis.runners.identity import describe_environment, training_identity, write_provenance
 from lavis.runners.precision import evaluation_dtype, training_dtype
 from lavis.runners.resume import (
     MODEL,
@@ -43,7 +42,7 @@ from lavis.runners.resume import (
 from lavis.runners.sampler import BatchSampler
 from lavis.runners.sharding import Sharding, check_launch, shard
 from lavis.runners.tracking import check_trackers, start_trackers, stop_trackers, track
-from lavis.runners.training import Trainer
+from lavis.runners.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +138,7 @@ class Runner:
         fresh = self.run.resume == "never"
         if not fresh:
             for _, result, dataset in self._results(self.run.test_splits, "test_splits", "best"):
-                self.task.prepare_pictures(dataset, self.world)
+                self.task.prepare_images(dataset, self.world)
                 self._evaluator.accept(dataset, result)
         self._begin()
         metrics = self._evaluate_splits(self.run.test_splits, "best", fresh=fresh)
@@ -307,7 +306,7 @@ class Runner:
         results = {}
         option = "test_splits" if report else "valid_splits"
         for key, result, dataset in self._results(splits, option, token):
-            self.task.prepare_pictures(dataset, self.world)
+            self.task.prepare_images(dataset, self.world)
             if fresh and self.world.is_main:
                 shutil.rmtree(self.folder / "journal" / result, ignore_errors=True)
             with self._sharding.whole():  # ranks score units of different sizes

@@ -1,4 +1,4 @@
-"""Trains what writes about pictures; validates by the loss of the wanted text, and by answers.
+"""Trains what writes about images; validates by the loss of the wanted text, and by answers.
 
 N texts of one unit; row n wants `text_output` n.
 """
@@ -15,7 +15,7 @@ from lavis.common.errors import ConfigError
 from lavis.common.registry import tasks
 from lavis.tasks.base import RowReader, UnitBatch
 from lavis.tasks.config import AnsweringConfig, PretrainConfig
-from lavis.tasks.row_files import Tally, scored_rows
+from lavis.tasks.rows import Tally, scored_rows
 from lavis.tasks.scoring import ScoringTask
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """What every task does: plan units, load them, predict, turn outputs into rows, finish.
 
-N texts of one unit ask about P distinct pictures; text n is about picture `image_index[n]`.
+N texts of one unit ask about P distinct images; text n is about image `image_index[n]`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lavis.common.errors import RecordError
-from lavis.common.inputs import Input, Watch
+from lavis.common.storage.inputs import Input, Watch
 from lavis.tasks.planning import Plan, load_or_make, make_plan
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class UnitBatch:
         rows: the N rows that can be scored, in the order of the samples.
         samples: what the model takes; empty where no row can be scored.
         rejects: (row number, payload with `reject`, `file`, `line`) of the others.
-        inputs: notes of `lavis.common.inputs` on the files that only this unit is made from.
+        inputs: notes of `common.storage.inputs` on the files that only this unit is made from.
         again: a row was set aside for what may pass, so that the next start does the unit again.
     """
 
@@ -62,7 +62,7 @@ class UnitBatch:
 
 
 class UnitReading:
-    """Rows and pictures of one unit, with notes on the files that they were read from.
+    """Rows and images of one unit, with notes on the files that they were read from.
 
     Attributes:
         again: a record was refused for what may pass.
@@ -71,7 +71,7 @@ class UnitReading:
     def __init__(self, dataset: RecordDataset) -> None:
         self._dataset = dataset
         places = dataset.places() if hasattr(dataset, "places") else []
-        self._watch = Watch(places, with_digests=getattr(dataset, "reads_pictures", True))
+        self._watch = Watch(places, with_digests=getattr(dataset, "reads_images", True))
         self._inputs: Callable[[int], list[Input]] = getattr(dataset, "inputs", lambda index: [])
         self.again = False
 
@@ -89,10 +89,10 @@ class UnitReading:
             self._watch.add_known(file.path, [file.size, file.mtime_ns, file.ctime_ns])
         return row
 
-    def picture(self, row: Row) -> Tensor:
-        """Return a row's picture; raises `RecordError` as the data set does."""
+    def image(self, row: Row) -> Tensor:
+        """Return a row's image; raises `RecordError` as the data set does."""
         try:
-            return self._dataset.picture(row)
+            return self._dataset.image(row)
         except RecordError as error:
             self._refuse(error)
             raise
@@ -128,8 +128,8 @@ class BaseTask(ABC):
         options = dataclasses.asdict(self.config)
         return {name: value for name, value in options.items() if name not in self.free_options}
 
-    def prepare_pictures(self, dataset: RecordDataset, world: Any) -> None:  # noqa: B027
-        """Make the pictures of a data set that has none; before any is read or encoded."""
+    def prepare_images(self, dataset: RecordDataset, world: Any) -> None:  # noqa: B027
+        """Make the images of a data set that has none; before any is read or encoded."""
 
     def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:  # noqa: B027
         """Make what the units of a data set need and no single unit can; all processes call this.
@@ -202,9 +202,9 @@ class BaseTask(ABC):
         return make_plan(dataset, batch_size)
 
     def load_unit(self, dataset: RecordDataset, plan: Plan, unit: int) -> UnitBatch:
-        """Read, draw and collate one unit, each distinct picture once.
+        """Read, draw and collate one unit, each distinct image once.
 
-        A row that cannot be read is rejected, and so are all rows of a picture that cannot.
+        A row that cannot be read is rejected, and so are all rows of an image that cannot.
         """
         import torch  # here, so that merging and reporting need none of its memory
 
@@ -217,24 +217,24 @@ class BaseTask(ABC):
             except RecordError as error:
                 batch.rejects.append(self.reject(dataset, index, error.reason))
             else:
-                groups.setdefault(row.picture_key, []).append(row)
+                groups.setdefault(row.image_key, []).append(row)
         rows = batch.rows
-        pictures: list[Tensor] = []
+        images: list[Tensor] = []
         image_index: list[int] = []
         for group in groups.values():
-            if not getattr(dataset, "has_pictures", True):
+            if not getattr(dataset, "has_images", True):
                 image_index += [-1] * len(group)
                 rows += group
                 continue
             try:
-                picture = reading.picture(group[0])
+                image = reading.image(group[0])
             except RecordError as error:
                 batch.rejects += [self.reject(dataset, row.index, error.reason) for row in group]
             else:
-                image_index += [len(pictures)] * len(group)
-                pictures.append(picture)
+                image_index += [len(images)] * len(group)
+                images.append(image)
                 rows += group
-        stacked = torch.stack(pictures) if pictures else None
+        stacked = torch.stack(images) if images else None
         if rows:
             batch.samples = dataset.collate(rows, stacked, image_index)
         batch.inputs, batch.again = reading.notes(), reading.again

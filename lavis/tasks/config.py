@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from lavis.common.config import STRICT
+from lavis.common.config.fields import STRICT
 from lavis.common.errors import ConfigError
 
 
@@ -42,11 +42,11 @@ class ClassificationConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ComparisonConfig:
-    """Keys of `task: comparison`, the ranking of candidate texts for one picture.
+    """Keys of `task: comparison`, the ranking of candidate texts for one image.
 
     Attributes:
         score: what ranks. `itm` is the matching head's class-1 logit, `itc` the cosine of the text
-            and the picture's best query, `both` their sum, `likelihood` a generative model's mean
+            and the image's best query, `both` their sum, `likelihood` a generative model's mean
             log-probability of the candidate's tokens.
         report_metric: compute accuracy, agreement or recall where records have what it needs.
         report_examples: records shown in `report.html`.

@@ -1,4 +1,4 @@
-"""Units of work made from the data alone: a picture's rows together, texts of one length together.
+"""Units of work made from the data alone: an image's rows together, texts of one length together.
 
 Planning reads every row once and keeps 16 bytes of it. The same data and unit size give the same
 plan on any machine, for any number of processes.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lavis.common.errors import RecordError
-from lavis.common.storage import AtomicFile
+from lavis.common.storage.atomic import AtomicFile
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset
@@ -50,20 +50,20 @@ class Plan:
         return len(self.offsets) - 1
 
     def rows(self, unit: int) -> np.ndarray:
-        """Return the row numbers of one unit, rows of one picture side by side."""
+        """Return the row numbers of one unit, rows of one image side by side."""
         return self.order[self.offsets[unit] : self.offsets[unit + 1]]
 
 
 def make_plan(dataset: RecordDataset, batch_size: int) -> Plan:
-    """Group rows by picture, order the groups by their longest text, pack them into units.
+    """Group rows by image, order the groups by their longest text, pack them into units.
 
-    A unit holds at most `batch_size` texts, or more where one picture alone has more. Units of
+    A unit holds at most `batch_size` texts, or more where one image alone has more. Units of
     long texts come first, so that a batch too large for the memory fails at the start. Rows that
     cannot be read are planned too: their unit reports them as rejects.
     """
-    pictures, lengths, counts = _scan(dataset)
-    order = np.argsort(pictures, kind="stable")  # rows of one picture, ascending
-    ordered = pictures[order]
+    images, lengths, counts = _scan(dataset)
+    order = np.argsort(images, kind="stable")  # rows of one image, ascending
+    ordered = images[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])[: len(ordered)]
     if not len(starts):
         return Plan(np.zeros(0, np.int64), np.zeros(1, np.int64), batch_size)
@@ -99,27 +99,27 @@ def load_or_make(
 
 
 def _scan(dataset: RecordDataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return of each row a picture hash (uint64), the longest text (characters), the text count."""
+    """Return of each row an image hash (uint64), the longest text (characters), the text count."""
     dataset = dataset.names_only() if hasattr(dataset, "names_only") else dataset
     count = len(dataset)
-    pictures = np.zeros(count, dtype=np.uint64)
+    images = np.zeros(count, dtype=np.uint64)
     lengths = np.zeros(count, dtype=np.int32)
     counts = np.ones(count, dtype=np.int32)
     shown = time.monotonic()
     for index in range(count):
         try:
             row = dataset.row(index)
-            key = row.picture_key
+            key = row.image_key
             lengths[index] = max(map(len, row.all_texts))
             counts[index] = len(row.all_texts)
         except RecordError:
             key = f"\0unreadable row {index}"
         digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        pictures[index] = int.from_bytes(digest, "little")
+        images[index] = int.from_bytes(digest, "little")
         if time.monotonic() - shown > LOG_SECONDS:
             shown = time.monotonic()
             logger.info("planning: read %d of %d rows", index + 1, count)
-    return pictures, lengths, counts
+    return images, lengths, counts
 
 
 def _pack(ends: np.ndarray, batch_size: int) -> np.ndarray:

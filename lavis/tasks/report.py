@@ -1,6 +1,6 @@
-"""One HTML page that shows what was scored: figures, tables, and examples with their pictures.
+"""One HTML page that shows what was scored: figures, tables, and examples with their images.
 
-The page needs no other file: charts and pictures are inside it as data URIs.
+The page needs no other file: charts and images are inside it as data URIs.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import numpy as np
 
 from lavis.common.errors import RecordError
 from lavis.common.pages import page_environment
-from lavis.datasets.region_marks import RegionMark, row_marks
-from lavis.tasks.filtering import RowTable
+from lavis.datasets.lck.marks import RegionMark, row_marks
+from lavis.tasks.filtering.results import RowTable
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset, Row
 
 TEMPLATE = "report.html.jinja"
-PICTURE_WIDTH = 360  # pixels in the page; taller than wide pictures are bounded alike
+IMAGE_WIDTH = 360  # pixels in the page; taller than wide images are bounded alike
 JPEG_QUALITY = 82
 _PARTS = re.compile(r"\b(answer|rationale):", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class ReportPicture:
-    """A picture as a page shows it.
+class ReportImage:
+    """An image as a page shows it.
 
     Attributes:
-        uri: data URI of the picture with its drawn regions.
+        uri: data URI of the image with its drawn regions.
         size: width and height in pixels before it was made small.
         marks: its drawn regions' numbers.
     """
@@ -51,7 +51,7 @@ class Example:
 
     Attributes:
         row: its number in the data set.
-        picture: with its drawn regions, or None where it cannot be read.
+        image: with its drawn regions, or None where it cannot be read.
         parts: (name, text) of the text: question, answer, rationale, or the whole under no name.
         score: what the threshold is compared with.
         label: 1 accept, 0 reject, None without label.
@@ -59,7 +59,7 @@ class Example:
     """
 
     row: int
-    picture: ReportPicture | None
+    image: ReportImage | None
     parts: list[tuple[str, str]]
     score: float
     kept: bool
@@ -94,18 +94,18 @@ def choose_examples(table: RowTable, threshold: float, count: int) -> dict[str, 
 
 
 def scored_row(dataset: RecordDataset, index: int) -> Row:
-    """Return a row that was scored; its picture may be gone since."""
+    """Return a row that was scored; its image may be gone since."""
     try:
         return dataset.row(index)
     except RecordError:
         return dataset.names_only().row(index)
 
 
-def report_picture(dataset: RecordDataset, row: Row) -> ReportPicture | None:
-    """Return a row's picture with its regions, or None where it cannot be read any more."""
+def report_image(dataset: RecordDataset, row: Row) -> ReportImage | None:
+    """Return a row's image with its regions, or None where it cannot be read any more."""
     try:
         image = dataset.drawn_image(row)
-        return ReportPicture(picture_uri(image), image.size, row_marks(dataset, row, image.size))
+        return ReportImage(image_uri(image), image.size, row_marks(dataset, row, image.size))
     except (RecordError, OSError):
         return None
 
@@ -124,7 +124,7 @@ def make_example(dataset: RecordDataset, table: RowTable, index: int, threshold:
         details.append(f"{len(regions)} region{'' if len(regions) == 1 else 's'}")
     return Example(
         row=index,
-        picture=report_picture(dataset, row),
+        image=report_image(dataset, row),
         parts=split_text(row.text),
         score=score,
         kept=score >= threshold,
@@ -183,12 +183,12 @@ def report_environment() -> Any:
     return environment
 
 
-def picture_uri(picture: Any) -> str:
-    """Return a picture as a small JPEG inside a data URI."""
-    picture = picture.convert("RGB")
-    picture.thumbnail((PICTURE_WIDTH, PICTURE_WIDTH))
+def image_uri(image: Any) -> str:
+    """Return an image as a small JPEG inside a data URI."""
+    image = image.convert("RGB")
+    image.thumbnail((IMAGE_WIDTH, IMAGE_WIDTH))
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    image.save(buffer, format="JPEG", quality=JPEG_QUALITY)
     return _uri("image/jpeg", buffer.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""What tasks share that give texts about pictures scores: the rows, and the order of the ending."""
+"""What tasks share that give texts about images scores: the rows, and the order of the ending."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lavis.common.storage import write_bytes
-from lavis.datasets.json_values import finite
+from lavis.common.storage.atomic import write_bytes
+from lavis.datasets.files.json_values import finite
 from lavis.tasks.base import BaseTask, RowReader
-from lavis.tasks.row_files import split_prefix
+from lavis.tasks.rows import split_prefix
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset, Row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from lavis.datasets.lck import LckDataset
+from lavis.datasets.lck.dataset import LckDataset
 from lavis.ui.shown import open_corpus
 
 

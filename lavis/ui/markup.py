@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.pages import page_environment, regions_script, regions_style
-from lavis.ui.labelling import LabelView
+from lavis.ui.label.labelling import LabelView
 
 FOLDER = Path(__file__).parent / "templates"
 
@@ -27,8 +27,8 @@ def render(template: str, **values: Any) -> str:
     return text
 
 
-def label_picture(view: LabelView) -> str:
-    """Return the picture with its regions and their names, or that the queue is done."""
+def label_image(view: LabelView) -> str:
+    """Return the image with its regions and their names, or that the queue is done."""
     return render("label_picture.html.jinja", view=view)
 
 

@@ -1,4 +1,4 @@
-"""Records as a page shows them: the picture with its regions drawn, and the text in pieces.
+"""Records as a page shows them: the image with its regions drawn, and the text in pieces.
 
 Regions are read, coloured and numbered by the data set itself, so a person sees what the critic is
 given: number and colour of a region are its place in `region`. Nothing here is HTML.
@@ -15,13 +15,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from lavis.common.errors import ConfigError, RecordError
-from lavis.common.refusals import record_errors
+from lavis.common.errors import ConfigError, RecordError, record_errors
 from lavis.datasets.base import Row
 from lavis.datasets.config import LckConfig
-from lavis.datasets.lck import LckDataset, has_empty_rationale, instance_of
-from lavis.datasets.lck_record import Region, Tokens, read_region_ids, read_tokens
-from lavis.datasets.region_marks import RegionMark, region_marks, row_marks
+from lavis.datasets.lck.dataset import LckDataset, has_empty_rationale, instance_of
+from lavis.datasets.lck.marks import RegionMark, region_marks, row_marks
+from lavis.datasets.lck.record import Region, Tokens, read_region_ids, read_tokens
 from lavis.processors.region import DrawnRegion
 
 SPLIT = "test"  # evaluation order: the regions of `region` as they are written
@@ -50,8 +49,8 @@ class ShownRecord:
 
     Attributes:
         regions: those that are drawn.
-        picture: data URI of the drawn picture, or None; `problem` says why.
-        size: width and height in pixels of the picture in its file.
+        image: data URI of the drawn image, or None; `problem` says why.
+        size: width and height in pixels of the image in its file.
         details: short facts as (name, value).
     """
 
@@ -59,7 +58,7 @@ class ShownRecord:
     instance: str
     parts: tuple[ShownPart, ...]
     regions: tuple[RegionMark, ...]
-    picture: str | None
+    image: str | None
     size: tuple[int, int]
     problem: str
     details: tuple[tuple[str, str], ...]
@@ -105,7 +104,7 @@ class RecordViewer:
 
     Args:
         dataset: see `open_corpus`.
-        max_side: longest side in pixels of a picture that is handed out.
+        max_side: longest side in pixels of an image that is handed out.
 
     Attributes:
         lock: held while the data set is read.
@@ -114,10 +113,10 @@ class RecordViewer:
     def __init__(self, dataset: LckDataset, *, max_side: int = 900) -> None:
         self.dataset = dataset
         self.max_side = max_side
-        self.lock = threading.RLock()  # readers and the decoded picture are shared
+        self.lock = threading.RLock()  # readers and the decoded image are shared
 
     def show(self, index: int, *, max_side: int | None = None) -> ShownRecord:
-        """Return a row as a page shows it; a broken picture is told in `problem`.
+        """Return a row as a page shows it; a broken image is told in `problem`.
 
         Args:
             max_side: in place of the viewer's.
@@ -129,7 +128,7 @@ class RecordViewer:
             record = self.dataset.record(index)
             regions = self.dataset.find_regions(record, read_region_ids(record, "region"))
             parts = _parts(self.dataset, record, regions)
-            picture, size, marks, problem = self._picture(
+            image, size, marks, problem = self._image(
                 index, record, regions, max_side or self.max_side
             )
         return ShownRecord(
@@ -137,19 +136,19 @@ class RecordViewer:
             instance=instance_of(record, index),
             parts=parts,
             regions=marks,
-            picture=picture,
+            image=image,
             size=size,
             problem=problem,
             details=_details(record),
         )
 
-    def _picture(
+    def _image(
         self, index: int, record: Mapping[str, Any], regions: list[Region], max_side: int
     ) -> tuple[str | None, tuple[int, int], tuple[RegionMark, ...], str]:
-        """Return the picture as a data URI, its size, its marks, and why there is no picture."""
+        """Return the image as a data URI, its size, its marks, and why there is no image."""
         size = 1, 1
         try:
-            drawing = self.dataset.draw(self.dataset.picture_file(index, record), regions, record)
+            drawing = self.dataset.draw(self.dataset.image_file(index, record), regions, record)
             row = Row(index, "", "", {}, drawing=drawing)
             image = self.dataset.drawn_image(row)
         except RecordError as error:

@@ -1,1 +1,1 @@
-"""Pictures to text: concepts, captions, what each region shows, questions and answers."""
+"""Images to text: concepts, captions, what each region shows, questions and answers."""

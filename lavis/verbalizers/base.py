@@ -1,4 +1,4 @@
-"""What every verbalizer is: pictures with regions in, descriptors out, a picture at a time or many.
+"""What every verbalizer is: images with regions in, descriptors out, an image at a time or many.
 
 A verbalizer knows neither files of records nor processes; scenes and writers are given to it.
 """
@@ -15,14 +15,14 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from PIL import Image
 
-from lavis.common.content import content_digest
 from lavis.common.errors import ConfigError
+from lavis.common.storage.content import content_digest
 from lavis.verbalizers.config import WriterConfig
 
 VOCABULARIES = Path(__file__).resolve().parent.parent / "configs" / "vocabularies"
 
 Descriptors = dict[str, Any]
-"""What one stage says of one picture; any of:
+"""What one stage says of one image; any of:
 
 `concepts` (kind -> [{"text", "score"}]), `captions`, `narratives` (texts), `dynamic`
 ([{"question", "answer"}]), `regions` (id as text -> {"caption", "attributes"}), `region_locations`
@@ -42,7 +42,7 @@ class SceneRegion(Protocol):
 
 
 class Scene(Protocol):
-    """One picture, its regions, and what earlier stages said of it."""
+    """One image, its regions, and what earlier stages said of it."""
 
     image: str  # the name in the records, under which seeds are derived
     record: Mapping[str, Any]  # the verbalized record so far
@@ -57,12 +57,12 @@ class Scene(Protocol):
         """Width and height."""
         ...
 
-    def picture(self) -> Image.Image:
-        """Return the RGB picture; decoded once, however often it is asked for."""
+    def read_image(self) -> Image.Image:
+        """Return the RGB image; decoded once, however often it is asked for."""
         ...
 
     def drawn(self, ids: Sequence[int], *, line_width: Any, image_size: int) -> Image.Image:
-        """Return the picture with the regions of `ids` drawn, coloured in that order."""
+        """Return the image with the regions of `ids` drawn, coloured in that order."""
         ...
 
     def crop(self, region: SceneRegion, margin: float) -> Image.Image:
@@ -77,14 +77,14 @@ class WriteRequest:
     Attributes:
         key: stable name of the request, unique in the job.
         prompt: what is asked; may be empty for captions of a local model.
-        picture: what the writer sees; None for a text-only request.
+        image: what the writer sees; None for a text-only request.
         seed: of the sampling; the same seed gives the same text, whatever else is in the batch.
         problem_of: returns why a text is of no use, or ''; a client may then be asked anew.
     """
 
     key: str
     prompt: str
-    picture: Image.Image | None
+    image: Image.Image | None
     seed: int
     by_line: bool = False
     problem_of: Callable[[str], str] | None = None
@@ -124,7 +124,7 @@ class Writer(Protocol):
     def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
         """Return a text, or why there is none, for each request, in order.
 
-        Requests are drawn as they are needed, so that few pictures are in memory.
+        Requests are drawn as they are needed, so that few images are in memory.
 
         What ends a run (a cap that is reached, a server that is gone, a wrong key) is raised.
         """
@@ -176,8 +176,8 @@ class Verbalizer(ABC):
         makers = [name for name, stage in earlier.items() if stage.makes_regions]
         return makers if cls.reads_regions else []
 
-    def needs_picture(self, scene: Scene) -> bool:
-        """Return whether a scene's picture will be looked at, so that it is read ahead."""
+    def needs_image(self, scene: Scene) -> bool:
+        """Return whether a scene's image will be looked at, so that it is read ahead."""
         return True
 
     @abstractmethod

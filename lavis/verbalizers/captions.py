@@ -1,4 +1,4 @@
-"""Texts that a model writes about a picture, or about each of its regions."""
+"""Texts that a model writes about an image, or about each of its regions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def writer_identity(config: WriterConfig) -> dict[str, Any]:
 
 @verbalizers.register("captions")
 class CaptionWriter(Verbalizer):
-    """Several texts about the whole picture, each under a seed of its own; repeats are dropped."""
+    """Several texts about the whole image, each under a seed of its own; repeats are dropped."""
 
     config_class: ClassVar[type] = CaptionsConfig
     config: CaptionsConfig
@@ -52,7 +52,7 @@ class CaptionWriter(Verbalizer):
             WriteRequest(
                 key=f"{self.tools.stage}:{scene.image}:{sample}",
                 prompt=self.config.prompt,
-                picture=scene.picture(),
+                image=scene.read_image(),
                 seed=self.tools.seed_of(scene.image, sample),
             )
             for scene in scenes
@@ -67,7 +67,7 @@ class CaptionWriter(Verbalizer):
 
 @verbalizers.register("region_captions")
 class RegionCaptionWriter(Verbalizer):
-    """One text about each region, which the writer sees drawn into its picture, or cut out."""
+    """One text about each region, which the writer sees drawn into its image, or cut out."""
 
     config_class: ClassVar[type] = RegionCaptionsConfig
     reads_regions: ClassVar[bool] = True
@@ -87,7 +87,7 @@ class RegionCaptionWriter(Verbalizer):
     ) -> list[str]:
         return list(earlier) if config.only_missing else super().reads(config, earlier)
 
-    def needs_picture(self, scene: Scene) -> bool:
+    def needs_image(self, scene: Scene) -> bool:
         return bool(self._wanted(scene))
 
     def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:
@@ -112,7 +112,7 @@ class RegionCaptionWriter(Verbalizer):
         return WriteRequest(
             key=f"{self.tools.stage}:{scene.image}:{region.region_id}",
             prompt=prompt.replace("{id}", str(region.region_id)),
-            picture=self.shown(scene, region),
+            image=self.shown(scene, region),
             seed=self.tools.seed_of(scene.image, region.region_id),
         )
 

@@ -1,4 +1,4 @@
-"""Zero-shot tags: places, objects and actions of the picture, and attributes of its regions."""
+"""Zero-shot tags: places, objects and actions of the image, and attributes of its regions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lavis.verbalizers.encoder import DualEncoder, best
 
 
 class ZeroShotTagger(Verbalizer):
-    """Compares pictures with lists of phrases, which are embedded once."""
+    """Compares images with lists of phrases, which are embedded once."""
 
     config: Any
 
@@ -41,11 +41,11 @@ class ZeroShotTagger(Verbalizer):
             "vocabularies": vocabulary_identity(lists),
         }
 
-    def tags(self, pictures: Sequence[Any]) -> list[dict[str, list[dict[str, Any]]]]:
-        """Return kind -> best phrases, for each picture."""
-        if not pictures:
+    def tags(self, images: Sequence[Any]) -> list[dict[str, list[dict[str, Any]]]]:
+        """Return kind -> best phrases, for each image."""
+        if not images:
             return []
-        vectors = self.encoder.pictures(pictures)
+        vectors = self.encoder.pictures(images)
         by_kind = {
             kind: best(
                 self.encoder.scores(vectors, self.vectors[kind]),
@@ -56,30 +56,29 @@ class ZeroShotTagger(Verbalizer):
             for kind, phrases in self.phrases.items()
         }
         return [
-            {kind: found[place] for kind, found in by_kind.items()}
-            for place in range(len(pictures))
+            {kind: found[place] for kind, found in by_kind.items()} for place in range(len(images))
         ]
 
 
 @verbalizers.register("concepts")
 class ConceptTagger(ZeroShotTagger):
-    """The phrases of each vocabulary that are nearest to the picture."""
+    """The phrases of each vocabulary that are nearest to the image."""
 
     config_class: ClassVar[type] = ConceptsConfig
 
     def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:
-        tags = self.tags([scene.picture() for scene in scenes])
+        tags = self.tags([scene.read_image() for scene in scenes])
         return [{"concepts": found} for found in tags]
 
 
 @verbalizers.register("attributes")
 class AttributeTagger(ZeroShotTagger):
-    """The phrases of each vocabulary that are nearest to a region, cut out of its picture."""
+    """The phrases of each vocabulary that are nearest to a region, cut out of its image."""
 
     config_class: ClassVar[type] = AttributesConfig
     reads_regions: ClassVar[bool] = True
 
-    def needs_picture(self, scene: Scene) -> bool:
+    def needs_image(self, scene: Scene) -> bool:
         return bool(scene.regions)
 
     def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:

@@ -12,8 +12,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from lavis.common import registry
-from lavis.common.config import STRICT
-from lavis.common.config_errors import explain
+from lavis.common.config.errors import explain
+from lavis.common.config.fields import STRICT
 from lavis.common.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -23,10 +23,10 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class WriterConfig:
-    """Who writes texts about pictures.
+    """Who writes texts about images.
 
     `type: local` is any image-text-to-text model of transformers (BLIP-2 included); `type: client`
-    hands requests to a client of `lavis.llm`, with pictures as data URLs.
+    hands requests to a client of `lavis.llm`, with images as data URLs.
     """
 
     type: Literal["local", "client"] = "local"
@@ -35,7 +35,7 @@ class WriterConfig:
     dtype: Dtype = "float32"
     batch_size: PositiveInt = 8
     client: dict[str, Any] = Field(default_factory=dict)  # client: `backend` and its settings
-    image_size: PositiveInt = 1024  # client: longest edge of the picture that is sent
+    image_size: PositiveInt = 1024  # client: longest edge of the image that is sent
     max_tokens: PositiveInt = 60
     # 0 is greedy; client: null is not sent, which leaves it to the server
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 1.0
@@ -70,12 +70,12 @@ class StageConfig:
     """What every stage has."""
 
     type: str
-    chunk: PositiveInt = 16  # pictures of one unit: what a killed run may lose and does again
+    chunk: PositiveInt = 16  # images of one unit: what a killed run may lose and does again
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EncoderOptions(StageConfig):
-    """A model that puts texts and pictures into one space: CLIP, SigLIP and their kin."""
+    """A model that puts texts and images into one space: CLIP, SigLIP and their kin."""
 
     model: str
     revision: str | None = None
@@ -89,7 +89,7 @@ class EncoderOptions(StageConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ConceptsConfig(EncoderOptions):
-    """Tags of the whole picture from lists of words."""
+    """Tags of the whole image from lists of words."""
 
     # Kind of concept -> a list of `lavis/configs/vocabularies` or a file with a phrase a line.
     vocabularies: dict[str, str] = Field(
@@ -103,7 +103,7 @@ class ConceptsConfig(EncoderOptions):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AttributesConfig(EncoderOptions):
-    """Colours, materials, states of each region, cut out of its picture."""
+    """Colours, materials, states of each region, cut out of its image."""
 
     vocabularies: dict[str, str] = Field(
         default_factory=lambda: {"colors": "colors", "materials": "materials", "states": "states"}
@@ -118,7 +118,7 @@ class AttributesConfig(EncoderOptions):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CaptionsConfig(StageConfig):
-    """Texts about the whole picture: captions, or narratives by another prompt."""
+    """Texts about the whole image: captions, or narratives by another prompt."""
 
     writer: WriterConfig
     prompt: str = ""
@@ -128,7 +128,7 @@ class CaptionsConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RegionCaptionsConfig(StageConfig):
-    """A text about each region, which is drawn into its picture or cut out of it."""
+    """A text about each region, which is drawn into its image or cut out of it."""
 
     writer: WriterConfig
     prompt: str = ""  # `{name}` is the region's name, `{id}` its number
@@ -141,14 +141,14 @@ class RegionCaptionsConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DetectConfig(StageConfig):
-    """Regions of pictures that come without any, by an open-vocabulary detector."""
+    """Regions of images that come without any, by an open-vocabulary detector."""
 
     model: str
     revision: str | None = None
     dtype: Dtype = "float32"
     vocabulary: str = "objects"
     template: str = "{}"
-    batch_size: PositiveInt = 1  # pictures
+    batch_size: PositiveInt = 1  # images
     queries: PositiveInt = 64  # names the detector is asked for at a time
     threshold: Share = 0.2
     nms: Share = 0.5  # of two boxes that overlap more, the better one is kept
@@ -192,7 +192,7 @@ class SidecarConfig(StageConfig):
 
     path: str
     chunk: PositiveInt = 256
-    required: bool = False  # a picture without a line is a failure, else it gets nothing
+    required: bool = False  # an image without a line is a failure, else it gets nothing
 
 
 def check_templates(templates: list[str]) -> None:

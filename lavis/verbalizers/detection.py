@@ -1,4 +1,4 @@
-"""Regions of pictures that come without any, found by an open-vocabulary detector."""
+"""Regions of images that come without any, found by an open-vocabulary detector."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lavis.common.graphemes import fold, words
 from lavis.common.pretrained import load_with_processor
 from lavis.common.registry import verbalizers
+from lavis.common.text import fold, words
 from lavis.verbalizers.base import (
     Descriptors,
     Scene,
@@ -62,48 +62,48 @@ class Detector(Verbalizer):
             "vocabularies": vocabulary_identity({"names": config.vocabulary}),
         }
 
-    def needs_picture(self, scene: Scene) -> bool:
+    def needs_image(self, scene: Scene) -> bool:
         return self.config.replace or not scene.regions
 
     def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:
         found: list[Descriptors] = [{} for _ in scenes]
-        wanted = [place for place, scene in enumerate(scenes) if self.needs_picture(scene)]
+        wanted = [place for place, scene in enumerate(scenes) if self.needs_image(scene)]
         size = self.config.batch_size
         for start in range(0, len(wanted), size):
             part = wanted[start : start + size]
-            pictures = [scenes[place].picture() for place in part]
-            for place, regions in zip(part, self.detect(pictures), strict=True):
+            images = [scenes[place].read_image() for place in part]
+            for place, regions in zip(part, self.detect(images), strict=True):
                 found[place] = {"region_locations": regions}
         return found
 
     @torch.inference_mode()
-    def detect(self, pictures: Sequence[Image.Image]) -> list[list[dict[str, Any]]]:
-        """Return the region entries of each picture, best first; empty where nothing is found."""
-        boxes: list[list[Tensor]] = [[] for _ in pictures]
-        scores: list[list[Tensor]] = [[] for _ in pictures]
-        names: list[list[str]] = [[] for _ in pictures]
+    def detect(self, images: Sequence[Image.Image]) -> list[list[dict[str, Any]]]:
+        """Return the region entries of each image, best first; empty where nothing is found."""
+        boxes: list[list[Tensor]] = [[] for _ in images]
+        scores: list[list[Tensor]] = [[] for _ in images]
+        names: list[list[str]] = [[] for _ in images]
         for start in range(0, len(self.names), self.config.queries):
             asked = self.names[start : start + self.config.queries]
-            for place, result in enumerate(self._ask(pictures, asked)):
+            for place, result in enumerate(self._ask(images, asked)):
                 boxes[place].append(result["boxes"].float().cpu())
                 scores[place].append(result["scores"].float().cpu())
                 names[place] += [read_name(str(text), asked) for text in result["text_labels"]]
         return [
-            self._entries(torch.cat(boxes[i]), torch.cat(scores[i]), names[i], pictures[i].size)
-            for i in range(len(pictures))
+            self._entries(torch.cat(boxes[i]), torch.cat(scores[i]), names[i], images[i].size)
+            for i in range(len(images))
         ]
 
-    def _ask(self, pictures: Sequence[Image.Image], names: list[str]) -> list[dict[str, Any]]:
+    def _ask(self, images: Sequence[Image.Image], names: list[str]) -> list[dict[str, Any]]:
         texts = [self.config.template.replace("{}", name) for name in names]
         inputs = self.processor(
-            images=list(pictures), text=[texts] * len(pictures), return_tensors="pt", padding=True
+            images=list(images), text=[texts] * len(images), return_tensors="pt", padding=True
         ).to(self.model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         outputs = self.model(**inputs)
-        options: dict[str, Any] = {"text_labels": [names] * len(pictures)}
+        options: dict[str, Any] = {"text_labels": [names] * len(images)}
         if self._reads_tokens:  # Grounding DINO names a box by the tokens it answers to
             options = {"input_ids": inputs["input_ids"], "text_threshold": self.config.threshold}
-        sizes = [(picture.height, picture.width) for picture in pictures]
+        sizes = [(image.height, image.width) for image in images]
         return self.processor.post_process_grounded_object_detection(
             outputs, threshold=self.config.threshold, target_sizes=sizes, **options
         )
@@ -111,7 +111,7 @@ class Detector(Verbalizer):
     def _entries(
         self, boxes: Tensor, scores: Tensor, names: list[str], size: tuple[int, int]
     ) -> list[dict[str, Any]]:
-        """Keep the best boxes, cut to the picture and at least a pixel wide and high."""
+        """Keep the best boxes, cut to the image and at least a pixel wide and high."""
         from torchvision.ops import nms
 
         edges = torch.tensor([*size, *size], dtype=torch.float32)

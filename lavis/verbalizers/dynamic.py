@@ -1,4 +1,4 @@
-"""Questions about a picture from somebody who has only read about it, answered by who sees it."""
+"""Questions about an image from somebody who has only read about it, answered by who sees it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LONGEST = 300  # characters of a question; more is no question
 
 @verbalizers.register("dynamic")
 class DynamicQuestions(Verbalizer):
-    """A language model asks from the notes, a model that sees the picture answers."""
+    """A language model asks from the notes, a model that sees the image answers."""
 
     config_class: ClassVar[type] = DynamicConfig
     reads_regions: ClassVar[bool] = True
@@ -87,7 +87,7 @@ class DynamicQuestions(Verbalizer):
             WriteRequest(
                 key=f"{self.tools.stage}:{scene.image}:ask",
                 prompt=self.prompt(scene.record),
-                picture=scene.picture() if self.config.asker.type == "local" else None,
+                image=scene.read_image() if self.config.asker.type == "local" else None,
                 seed=self.tools.seed_of(scene.image, "ask"),
                 by_line=True,
                 problem_of=self._problem_of,
@@ -104,7 +104,7 @@ class DynamicQuestions(Verbalizer):
         return "" if read_questions(reply, self.config.questions) else NO_QUESTION
 
     def prompt(self, record: Mapping[str, Any]) -> str:
-        """Return what the asker is told of a picture."""
+        """Return what the asker is told of an image."""
         notes = write_notes(record)[: self.config.max_notes]
         count = str(self.config.questions)
         return self.config.ask_prompt.replace("{n}", count).replace("{notes}", notes)
@@ -113,7 +113,7 @@ class DynamicQuestions(Verbalizer):
         return WriteRequest(
             key=f"{self.tools.stage}:{scene.image}:answer{number}",
             prompt=self.config.answer_prompt.replace("{question}", question),
-            picture=self._shown(scene, question),
+            image=self._shown(scene, question),
             seed=self.tools.seed_of(scene.image, "answer", number),
         )
 
@@ -122,7 +122,7 @@ class DynamicQuestions(Verbalizer):
         named = [int(number) for number in _REGION.findall(question)]
         ids = [number for number in dict.fromkeys(named) if number in known]
         if not (self.config.draw and ids):
-            return scene.picture()
+            return scene.read_image()
         return scene.drawn(ids, line_width="auto", image_size=480)
 
 
@@ -135,7 +135,7 @@ def read_questions(reply: str, most: int) -> list[str]:
 
 
 def write_notes(record: Mapping[str, Any]) -> str:
-    """Return what a record says of its picture, as lines of text."""
+    """Return what a record says of its image, as lines of text."""
     lines = [f"Caption: {text}" for text in record.get("captions", [])]
     lines += [f"Narrative: {text}" for text in record.get("narratives", [])]
     for kind, tags in record.get("concepts", {}).items():

@@ -1,6 +1,6 @@
-"""Texts and pictures in one space, by any dual encoder of transformers: CLIP, SigLIP, ALIGN.
+"""Texts and images in one space, by any dual encoder of transformers: CLIP, SigLIP, ALIGN.
 
-Shapes: N pictures, V phrases of a vocabulary, E width of the space.
+Shapes: N images, V phrases of a vocabulary, E width of the space.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lavis.verbalizers.config import EncoderOptions
 
 
 class DualEncoder:
-    """A frozen dual encoder, its tokenizer and its picture processing."""
+    """A frozen dual encoder, its tokenizer and its image processing."""
 
     def __init__(self, config: EncoderOptions, device: str) -> None:
         from transformers import AutoModel
@@ -67,21 +67,19 @@ class DualEncoder:
         return torch.cat(sums)
 
     @torch.inference_mode()
-    def pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
+    def pictures(self, images: Sequence[Image.Image]) -> Tensor:
         """Return unit vectors `(N, E)`."""
         size = self.config.batch_size
         parts = []
-        for start in range(0, len(pictures), size):
-            inputs = self.processor(
-                images=list(pictures[start : start + size]), return_tensors="pt"
-            )
+        for start in range(0, len(images), size):
+            inputs = self.processor(images=list(images[start : start + size]), return_tensors="pt")
             pixels = inputs["pixel_values"].to(self.model.device, self.model.dtype)
             parts.append(_unit(self.model.get_image_features(pixel_values=pixels)).cpu())
         return torch.cat(parts)
 
-    def scores(self, pictures: Tensor, texts: Tensor) -> Tensor:
+    def scores(self, images: Tensor, texts: Tensor) -> Tensor:
         """Return `(N, V)`: softmax over the vocabulary, sigmoid of each, or the cosine."""
-        cosine = pictures @ texts.T
+        cosine = images @ texts.T
         how = self.config.score
         if how == "auto":
             how = "sigmoid" if self.is_sigmoid else "softmax"

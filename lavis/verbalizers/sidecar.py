@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lavis.common.content import content_digest
-from lavis.common.errors import ConfigError, DataError
-from lavis.common.refusals import REFUSALS, brief
+from lavis.common.errors import REFUSALS, ConfigError, DataError, brief
 from lavis.common.registry import verbalizers
+from lavis.common.storage.content import content_digest
 from lavis.verbalizers.base import Descriptors, Scene, Tools, Verbalizer
 from lavis.verbalizers.config import SidecarConfig
 
@@ -22,11 +21,11 @@ REGION_KEYS = ("caption", "attributes")
 
 @verbalizers.register("sidecar")
 class SidecarReader(Verbalizer):
-    """What a JSONL file says of each picture; memory is about 120 bytes a picture.
+    """What a JSONL file says of each image; memory is about 120 bytes an image.
 
     A line is `{"image": ..., "captions": [...], "region_locations": [{"caption": ...}, ...]}` with
     any of the keys of a verbalized record; region entries are found by place in the list, by `name`
-    or by key. Attributes may be words or `{"text", "score"}`. The last line of a picture counts.
+    or by key. Attributes may be words or `{"text", "score"}`. The last line of an image counts.
     """
 
     config_class: ClassVar[type] = SidecarConfig
@@ -44,7 +43,7 @@ class SidecarReader(Verbalizer):
     def identity(cls, config: SidecarConfig) -> dict[str, Any]:
         return {"content": content_digest(_path(config))}
 
-    def needs_picture(self, scene: Scene) -> bool:
+    def needs_image(self, scene: Scene) -> bool:
         return False
 
     def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:

@@ -1,4 +1,4 @@
-"""A local model that writes texts about pictures: any image-text-to-text model of transformers.
+"""A local model that writes texts about images: any image-text-to-text model of transformers.
 
 Shapes: N requests, L prompt tokens, V vocabulary.
 """
@@ -76,11 +76,11 @@ class LocalWriter:
         self.is_chat = bool(getattr(self.processor, "chat_template", None))
 
     def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
-        """Return a text for each request; a picture asked several times in a row is seen once."""
+        """Return a text for each request; an image asked several times in a row is seen once."""
         texts: list[str | WriteError] = []
         batch: list[list[WriteRequest]] = []
         for group in _same_question(requests):
-            # One batch repeats each of its pictures equally often.
+            # One batch repeats each of its images equally often.
             if batch and (len(batch) == self.config.batch_size or len(batch[0]) != len(group)):
                 texts += self._write(batch, len(batch[0]))
                 batch = []
@@ -117,11 +117,11 @@ class LocalWriter:
         return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
     def _inputs(self, requests: Sequence[WriteRequest]) -> Any:
-        pictures = [request.picture for request in requests]
-        if any(picture is None for picture in pictures):
-            raise ConfigError(f"'{self.config.model}' writes about pictures; a text has none here")
+        images = [request.image for request in requests]
+        if any(image is None for image in images):
+            raise ConfigError(f"'{self.config.model}' writes about images; a text has none here")
         prompts = [self._prompt(request.prompt) for request in requests]
-        nested: list[Any] = [[picture] for picture in pictures] if self.is_chat else pictures
+        nested: list[Any] = [[image] for image in images] if self.is_chat else images
         inputs = self.processor(images=nested, text=prompts, padding=True, return_tensors="pt")
         for name, value in inputs.items():
             if isinstance(value, Tensor) and value.is_floating_point():
@@ -138,10 +138,10 @@ class LocalWriter:
 
 
 def _same_question(requests: Iterable[WriteRequest]) -> Iterator[list[WriteRequest]]:
-    """Yield neighbours that ask the same of the same picture, as groups."""
+    """Yield neighbours that ask the same of the same image, as groups."""
     group: list[WriteRequest] = []
     for request in requests:
-        same = group and group[0].picture is request.picture and group[0].prompt == request.prompt
+        same = group and group[0].image is request.image and group[0].prompt == request.prompt
         if group and not same:
             yield group
             group = []

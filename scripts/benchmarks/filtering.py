@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from torch.utils.flop_counter import FlopCounterMode
 
 from lavis.common.cli import build_runner
-from lavis.common.config import load_config
+from lavis.common.config.loading import load_config
 from lavis.processors.region import region_colors
 
 AGREEMENT = 1e-4
@@ -35,14 +35,14 @@ WORDS = (
 ).split()
 
 
-def write_world(folder: Path, records: int, texts_per_picture: int, seed: int = 0) -> None:
-    """Write pictures of 640 x 480 and LCK records whose texts have LCK's usual lengths."""
+def write_world(folder: Path, records: int, texts_per_image: int, seed: int = 0) -> None:
+    """Write images of 640 x 480 and LCK records whose texts have LCK's usual lengths."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     lines = []
     for number in range(records):
-        picture, text = divmod(number, texts_per_picture)
-        name = f"{picture:06d}.jpg"
+        image, text = divmod(number, texts_per_image)
+        name = f"{image:06d}.jpg"
         if text == 0:
             noise = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
             Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC).save(
@@ -148,8 +148,8 @@ class PlainScorer:
         self.clock = clock
         self.records = [json.loads(line) for line in open(world / "records.jsonl")]
 
-    def picture(self, record: dict[str, Any]) -> torch.Tensor:
-        """Decode, composite every region over the whole picture, resize, normalise."""
+    def image(self, record: dict[str, Any]) -> torch.Tensor:
+        """Decode, composite every region over the whole image, resize, normalise."""
         image = Image.open(self.world / "images" / record["image"]).convert("RGB")
         for number, reference in enumerate(record["references"][:5]):
             fill, outline = region_colors(number)
@@ -181,7 +181,7 @@ class PlainScorer:
         for start in range(0, len(self.records), BATCH):
             batch = self.records[start : start + BATCH]
             with self.clock.running("loading"):
-                image = torch.stack([self.picture(record) for record in batch])
+                image = torch.stack([self.image(record) for record in batch])
             with self.clock.running("tower"):
                 features = model.visual_encoder(image)
             with self.clock.running("Q-Former"):
@@ -223,11 +223,11 @@ def ours(config_path: Path, output: Path, model: Any, clock: Clock) -> tuple[np.
     return np.array([row["score"] for row in rows]), seconds
 
 
-def compare(records: int, texts_per_picture: int, repeats: int) -> float:
+def compare(records: int, texts_per_image: int, repeats: int) -> float:
     """Print one workload's times; return the ratio baseline / ours."""
     with tempfile.TemporaryDirectory() as temporary:
         world = Path(temporary) / "world"
-        write_world(world, records, texts_per_picture)
+        write_world(world, records, texts_per_image)
         path = run_file(world, Path(temporary) / "warm")
         torch.manual_seed(0)
         model = build_runner(load_config(path)).model.eval()
@@ -245,7 +245,7 @@ def compare(records: int, texts_per_picture: int, repeats: int) -> float:
         gap = float(np.abs(found - expected).max())
     best = {name: min(values) for name, values in seconds.items()}
     ratio = best["baseline"] / best["ours"]
-    print(f"\n{records} records, {texts_per_picture} texts per drawn picture, best of {repeats}")
+    print(f"\n{records} records, {texts_per_image} texts per drawn picture, best of {repeats}")
     for name, clock in clocks.items():
         total = sum(seconds[name])
         parts = {part: clock.seconds.get(part, 0.0) for part in ("loading", "tower", "Q-Former")}

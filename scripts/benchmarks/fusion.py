@@ -26,11 +26,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, CLIPVisionConfig, DynamicCache, PreTrainedTokenizerFast
 
 from lavis.common import dist, registry
-from lavis.common.config import load_config
+from lavis.common.config.loading import load_config
 
 AGREEMENT = 1e-4
-SHARE = 0.5  # weight of a picture's prediction, the rest is the text's
-TARGETS = {"question": 8.0, "prompt": 2.5}  # baseline / ours, by who has pictures of its own
+SHARE = 0.5  # weight of an image's prediction, the rest is the text's
+TARGETS = {"question": 8.0, "prompt": 2.5}  # baseline / ours, by who has images of its own
 LLMS = {
     "gpt2": ("gpt2", {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}),
     "gemma": (  # Gemma-3-270M, the quickstart's: a vocabulary as today's models have
@@ -65,7 +65,7 @@ class Bench:
 
     Attributes:
         name: `imagenetvc` or `piqa`.
-        per: `question` or `prompt`, who has pictures of its own.
+        per: `question` or `prompt`, who has images of its own.
         prompts: of each question.
         options: of next-word questions.
     """
@@ -77,17 +77,17 @@ class Bench:
     titles: list[str] = field(default_factory=list)
     options: tuple[str, ...] = ()
 
-    def picture_text(self, question: int, prompt: int) -> str:
-        """Return the text whose pictures a prompt has."""
+    def image_text(self, question: int, prompt: int) -> str:
+        """Return the text whose images a prompt has."""
         if self.per == "prompt":
             return self.prompts[question][prompt]
         return self.titles[question]
 
-    def picture_texts(self) -> Iterator[str]:
-        """Yield each text that has pictures."""
+    def image_texts(self) -> Iterator[str]:
+        """Yield each text that has images."""
         for question, prompts in enumerate(self.prompts):
             for prompt in range(len(prompts)):
-                yield self.picture_text(question, prompt)
+                yield self.image_text(question, prompt)
 
 
 def write_models(folder: Path, llm: str, *, quick: bool) -> None:
@@ -117,7 +117,7 @@ def write_models(folder: Path, llm: str, *, quick: bool) -> None:
 
 
 def write_bench(folder: Path, name: str, per: str, items: int, num_images: int) -> Bench:
-    """Write questions, a pool of pictures, and which of them each text has."""
+    """Write questions, a pool of images, and which of them each text has."""
     rng = np.random.default_rng(0)
     (folder / "pool").mkdir(parents=True)
     bench = Bench(name, per, folder)
@@ -127,10 +127,10 @@ def write_bench(folder: Path, name: str, per: str, items: int, num_images: int) 
         write_two_options(bench, items, rng)
     for number in range(2 * num_images):
         noise = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        picture = Image.fromarray(noise).resize((512, 512), Image.Resampling.BICUBIC)
-        picture.save(folder / "pool" / f"{number:02d}.png")
+        image = Image.fromarray(noise).resize((512, 512), Image.Resampling.BICUBIC)
+        image.save(folder / "pool" / f"{number:02d}.png")
     lines = []
-    for text in dict.fromkeys(bench.picture_texts()):
+    for text in dict.fromkeys(bench.image_texts()):
         chosen = rng.choice(2 * num_images, num_images, replace=False).tolist()
         lines.append({"prompt": text, "images": [f"{number:02d}.png" for number in chosen]})
     manifest = "".join(json.dumps(line) + "\n" for line in lines)
@@ -235,7 +235,7 @@ class PlainScorer:
         self.images = {e["prompt"]: e["images"] for e in map(json.loads, lines)}
 
     def pixels(self, text: str) -> torch.Tensor:
-        """Return the pictures of a text as the tower takes them."""
+        """Return the images of a text as the tower takes them."""
         size = (self.image_size, self.image_size)
         mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
         std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
@@ -246,10 +246,10 @@ class PlainScorer:
             found.append((pixels - mean) / std)
         return torch.stack(found)
 
-    def logits(self, text: str, picture_text: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def logits(self, text: str, image_text: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens `(L,)` and mixed logits `(L, V)` of a text."""
         ids = self.tokenizer(text, return_tensors="pt").input_ids
-        features = self.tower(pixel_values=self.pixels(picture_text), output_hidden_states=True)
+        features = self.tower(pixel_values=self.pixels(image_text), output_hidden_states=True)
         patches = self.projector(features.hidden_states[-2][:, 1:])
         output = self.llm(input_ids=ids, output_hidden_states=True)
         hidden = output.hidden_states[-1].expand(len(patches), -1, -1)
@@ -264,7 +264,7 @@ class PlainScorer:
     def value(self, question: int, prompt: int) -> list[float]:
         """Return log-probability and lead of the best word, or minus the loss of the text."""
         text = self.bench.prompts[question][prompt]
-        ids, logits = self.logits(text, self.bench.picture_text(question, prompt))
+        ids, logits = self.logits(text, self.bench.image_text(question, prompt))
         if self.bench.name == "piqa":
             return [-F.cross_entropy(logits[:-1], ids[1:]).item()]
         log_probs = logits.softmax(dim=-1)[-1].log()
@@ -296,7 +296,7 @@ def build_ours(path: Path, output: Path, model: Any = None) -> Any:
     return registry.runners.get(config.run.runner)(config, task, model, datasets, world=world)
 
 
-def store_pictures(runner: Any, folder: Path) -> None:
+def store_images(runner: Any, folder: Path) -> None:
     """Fill the store of a run; its folder is what later runs begin with."""
     task, dataset = runner.task, runner.datasets["benchmark"]["test"]
     questions = [dataset.question(index) for index in range(len(dataset))]
@@ -341,7 +341,7 @@ def compare(name: str, per: str, args: argparse.Namespace) -> dict[str, Any]:
         path = run_file(bench, root, args.images, image_size)
         logging.disable(logging.WARNING)
         first = build_ours(path, root / "first")
-        store_pictures(first, root / "stored")
+        store_images(first, root / "stored")
         model = first.model
         plain = PlainScorer(model, bench, first.task.texts.tokenizer, image_size)
         seconds: dict[str, list[float]] = {"baseline": [], "ours": []}
@@ -376,7 +376,7 @@ def run_steps(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def with_totals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows and, for each way of sharing pictures, all its sets in one."""
+    """Return the rows and, for each way of sharing images, all its sets in one."""
     found = list(rows)
     for per in TARGETS:
         own = [row for row in rows if row["pictures_per"] == per]

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, CLIPVisionConfig
 
-from lavis.common.cache import Cache
 from lavis.common.dist import World
+from lavis.common.storage.cache import Cache
 from lavis.models.late_fusion.config import FusionConfig, LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
 from lavis.runners.features import Features
-from lavis.tasks.text_states import TextStates
+from lavis.tasks.language_modeling.states import TextStates
 
 AGREEMENT = 1e-4
 SCRIPT = Path(__file__).parents[1] / "bench_fusion_step.py"
@@ -52,7 +52,7 @@ def build_model(folder: Path, *, quick: bool) -> LateFusion:
 
 
 def make_samples(model: LateFusion, *, quick: bool) -> dict[str, Tensor]:
-    """Return a batch: texts of many lengths up to the longest, a picture each."""
+    """Return a batch: texts of many lengths up to the longest, an image each."""
     texts, tokens = (3, 12) if quick else (TEXTS, TOKENS)
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(1, model.language.vocab_size, (texts, tokens), generator=draw)

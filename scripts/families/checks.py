@@ -1,4 +1,4 @@
-"""What is asked of a family: the library's numbers, batches, pictures, beams, shared prefixes.
+"""What is asked of a family: the library's numbers, batches, images, beams, shared prefixes.
 
 Shapes: B texts, L tokens, P patches, V vocabulary.
 """
@@ -103,7 +103,7 @@ def _texts() -> list[Tensor]:
     return [torch.randint(5, 60, (length,), generator=draw) for length in LENGTHS]
 
 
-def _pictures(seed: int = 0) -> dict[str, Tensor]:
+def _images(seed: int = 0) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(seed)
     return {
         "vision_features": torch.randn(4, PATCHES, WIDTH, generator=draw),
@@ -172,7 +172,7 @@ def _identity(model: LateFusion, init: str, alone: list[Tensor]) -> Iterator[str
         yield "starts at random only"
         return
     sample = _batch("right")
-    found = _all_rows(model, {**sample, **_pictures()})
+    found = _all_rows(model, {**sample, **_images()})
     for row, expected in enumerate(alone):
         seen = sample["attention_mask"][row].bool()
         _compare("a block started as identity", found[row, seen], expected)
@@ -186,16 +186,16 @@ def _fusion(model: LateFusion, init: str, alone: list[Tensor]) -> Iterator[str]:
             if weight.requires_grad:
                 weight += 0.1 * torch.randn(weight.shape, generator=draw)
     right, left = _batch("right"), _batch("left")
-    last = model.predict({**right, **_pictures()})["log_probs"]
+    last = model.predict({**right, **_images()})["log_probs"]
     _compare(
-        "a fused text padded on the left", model.predict({**left, **_pictures()})["log_probs"], last
+        "a fused text padded on the left", model.predict({**left, **_images()})["log_probs"], last
     )
     for row, text in enumerate(_texts()):
-        own = {name: value[row : row + 1] for name, value in _pictures().items()}
-        own["vision_features"] = _pictures()["vision_features"]
+        own = {name: value[row : row + 1] for name, value in _images().items()}
+        own["vision_features"] = _images()["vision_features"]
         found = model.predict({"input_ids": text[None], **own})["log_probs"]
         _compare("a fused text of a batch", last[row : row + 1], found)
-    other = model.predict({**right, **_pictures(seed=9)})["log_probs"]
+    other = model.predict({**right, **_images(seed=9)})["log_probs"]
     if (other - last).abs().max() < 1e-4:
         raise _WrongError("another picture changes nothing")
     return iter(())
@@ -206,7 +206,7 @@ def _generation(model: LateFusion, init: str, alone: list[Tensor]) -> Iterator[s
         return
     sample = _batch("left")
     for beams in (1, 3):
-        options = {"max_new_tokens": 5, "num_beams": beams, **_pictures()}
+        options = {"max_new_tokens": 5, "num_beams": beams, **_images()}
         ids, mask = sample["input_ids"], sample["attention_mask"]
         found = model.generate(ids, attention_mask=mask, **options)
         anew = model.generate(ids, attention_mask=mask, use_cache=False, **options)

@@ -18,7 +18,7 @@ PIXELS = 1e-6  # one part in a million of a value of about 1: float32
 
 
 def clip_checks(at: Path) -> Iterator[Check]:
-    """Compare every case of `golden.safetensors`, and every picture of `preprocess.safetensors`."""
+    """Compare every case of `golden.safetensors`, and every image of `preprocess.safetensors`."""
     how = processing(at)
     model = CLIPModel(CLIPConfig(**read_json(at / "config.json")))
     model.load_state_dict(load_file(at / "model.safetensors"), strict=False)
@@ -29,15 +29,15 @@ def clip_checks(at: Path) -> Iterator[Check]:
         part = {k.removeprefix(f"{case}."): v for k, v in golden.items() if k.startswith(case)}
         pixels = golden["pool.pixel_values"][part["image_index"]]
         yield from _score_checks(f"clip.{case}", right, released, part, pixels)
-    pictures = load_file(at / "preprocess.safetensors")
-    for name in sorted(key.split(".")[0] for key in pictures if key.endswith(".pixel_values")):
-        picture = Image.fromarray(pictures[f"{name}.image_hwc_uint8"].numpy())
-        found = preprocess([picture], how)[0]
-        yield compare(f"clip.preprocess.{name}", found, pictures[f"{name}.pixel_values"], PIXELS)
+    images = load_file(at / "preprocess.safetensors")
+    for name in sorted(key.split(".")[0] for key in images if key.endswith(".pixel_values")):
+        image = Image.fromarray(images[f"{name}.image_hwc_uint8"].numpy())
+        found = preprocess([image], how)[0]
+        yield compare(f"clip.preprocess.{name}", found, images[f"{name}.pixel_values"], PIXELS)
 
 
 def processing(at: Path) -> Preprocessing:
-    """Return how a set's pictures become pixel values."""
+    """Return how a set's images become pixel values."""
     settings = read_json(at / "preprocess.json")
     return Preprocessing(
         shortest_edge=settings["shortest_edge"],
@@ -50,16 +50,16 @@ def processing(at: Path) -> Preprocessing:
 def _score_checks(
     name: str, right: ClipEncoder, released: ClipEncoder, part: dict[str, Tensor], pixels: Tensor
 ) -> Iterator[Check]:
-    pictures = right.embed_pixels(pixels)
-    yield compare(f"{name}.image_embeds", pictures, part["image_embeds"], CHANCES)
+    images = right.embed_pixels(pixels)
+    yield compare(f"{name}.image_embeds", images, part["image_embeds"], CHANCES)
     # A set's right values are those of the last columns; where we cut is our own rule.
     ids, mask = (part[key][:, -right.limit :] for key in ("input_ids", "attention_mask"))
     texts = right.embed_ids(ids, mask)
     yield compare(f"{name}.text_embeds", texts, part["text_embeds"], CHANCES)
-    yield compare(f"{name}.score", similarity(texts, pictures), part["score"], CHANCES)
+    yield compare(f"{name}.score", similarity(texts, images), part["score"], CHANCES)
     texts = released.embed_ids(part["input_ids"], part["attention_mask"])
     yield compare(f"{name}.released.text_embeds", texts, part["text_embeds_reference_bug"], CHANCES)
-    scores = similarity(texts, pictures)
+    scores = similarity(texts, images)
     yield compare(f"{name}.released.score", scores, part["score_reference_bug"], CHANCES)
 
 

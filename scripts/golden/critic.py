@@ -1,4 +1,4 @@
-"""The critic: every intermediate result, loss and gradient, and other picture sizes."""
+"""The critic: every intermediate result, loss and gradient, and other image sizes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def critic_forward_checks(
     kept = record_outputs(model, {**modules, **layers})
     samples = {"image": inputs["image"], "text_input": texts}
     queries = model.fused_queries(samples)  # with gradients: the last layer is not trimmed
-    blocks = torch.stack([torch.cat(kept[name]) for name in modules])  # pictures come in parts
+    blocks = torch.stack([torch.cat(kept[name]) for name in modules])  # images come in parts
     features = model.encode_frozen(inputs["image"])
     yield compare("critic.vit_block_outputs", blocks, want["vit_block_outputs"], STATES)
     yield compare("critic.vit_out", features, want["vit_out"], STATES)
@@ -154,7 +154,7 @@ def parameter_checks(model: Any, at: Path) -> Iterator[Check]:
 
 
 def resized_checks(folder: Path, config: dict[str, Any]) -> Iterator[Check]:
-    """The critic at other picture sizes: its position table is resampled while loading."""
+    """The critic at other image sizes: its position table is resampled while loading."""
     weights = read_weights(folder / "critic" / "state_dict.safetensors.xz")
     texts = [item["text"] for item in read_json(folder / "critic" / "texts.json")["texts"]]
     for path in sorted((folder / "resized_vit").glob("size_*.safetensors")):

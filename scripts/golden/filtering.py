@@ -16,7 +16,7 @@ from golden.checks import CHANCES, Check, compare, contained, read_json, read_we
 from golden.inputs import sha256_rgb
 from golden.sizes import model_fields
 from lavis.common.cli import build_runner
-from lavis.common.config import load_config
+from lavis.common.config.loading import load_config
 
 
 def filter_checks(folder: Path, config: dict[str, Any]) -> Iterator[Check]:
@@ -111,6 +111,6 @@ def filter_record_checks(dataset: Any, want: dict[str, Any], at: Path) -> Iterat
         for row, record in zip(rows, want["records"], strict=True)
     ]
     yield unequal("filter.drawn_pixels", hashes)
-    pixels = torch.stack([dataset.picture(row) for row in rows])
+    pixels = torch.stack([dataset.image(row) for row in rows])
     expected = load_file(at / "processed_images.safetensors")["pixel_values"]
     yield compare("filter.pixel_values", pixels, expected, 1e-6)

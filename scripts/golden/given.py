@@ -1,4 +1,4 @@
-"""Benchmark questions through the evaluation task, with pictures and scores that are handed in."""
+"""Benchmark questions through the evaluation task, with images and scores that are handed in."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from lavis.datasets.benchmarks.config import BenchmarkConfig
 from lavis.datasets.benchmarks.dataset import BenchmarkDataset
 from lavis.datasets.benchmarks.question import Question
 from lavis.datasets.config import BuildInfo, ProcessorPair, SplitSource
-from lavis.generators.base import PictureRequest
-from lavis.generators.config import PicturesConfig
-from lavis.tasks import visual_questions
-from lavis.tasks.question_config import VisualQuestionsConfig
-from lavis.tasks.visual_questions import VisualQuestionsTask
+from lavis.generators.base import ImageRequest
+from lavis.generators.config import ImagesConfig
+from lavis.tasks.questions import task as visual_questions
+from lavis.tasks.questions.config import VisualQuestionsConfig
+from lavis.tasks.questions.task import VisualQuestionsTask
 
-Chosen = tuple[Sequence[int], Sequence[float]]  # places in a pool of pictures, and their scores
-PROCESSOR = {"name": "base"}  # no picture is processed
+Chosen = tuple[Sequence[int], Sequence[float]]  # places in a pool of images, and their scores
+PROCESSOR = {"name": "base"}  # no image is processed
 
 
-class GivenPictures:
-    """Stands in for `QuestionPictures`.
+class GivenImages:
+    """Stands in for `QuestionImages`.
 
     Args:
         pool: `(N, 3, S, S)`.
@@ -42,32 +42,32 @@ class GivenPictures:
         self._pool, self._sets = pool, sets
 
     def prepare(self, model: Any, dataset: Any, world: Any) -> None:
-        """Do nothing: pictures are there."""
+        """Do nothing: images are there."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Return nothing: results are not kept."""
         return {}
 
-    def sets(self, question: Question) -> list[tuple[PictureRequest, ...]]:
+    def sets(self, question: Question) -> list[tuple[ImageRequest, ...]]:
         """Return requests that carry place and score."""
         return [
-            tuple(PictureRequest(repr(score), place) for place, score in zip(*one, strict=True))
+            tuple(ImageRequest(repr(score), place) for place, score in zip(*one, strict=True))
             for one in self._sets(question)
         ]
 
     def withheld_of(self, question: Question) -> int:
-        """Return 0: all pictures are there."""
+        """Return 0: all images are there."""
         return 0
 
     def shown(self, sets: Any) -> None:
         """Return nothing: nobody can tell what tensors show."""
 
-    def score(self, request: PictureRequest) -> float:
+    def score(self, request: ImageRequest) -> float:
         """Return the score of a request."""
         return float(request.prompt)
 
-    def load(self, requests: list[PictureRequest], dataset: Any) -> dict[str, Tensor]:
-        """Return the chosen pictures."""
+    def load(self, requests: list[ImageRequest], dataset: Any) -> dict[str, Tensor]:
+        """Return the chosen images."""
         return {"image": self._pool[[request.index for request in requests]]}
 
 
@@ -85,9 +85,9 @@ def make_dataset(
     return BenchmarkDataset(config, "test")
 
 
-def make_task(config: VisualQuestionsConfig, pictures: Any = None) -> VisualQuestionsTask:
-    """Return a task that takes these pictures in place of generated ones."""
-    with mock.patch.object(visual_questions, "QuestionPictures", lambda *a, **k: pictures):
+def make_task(config: VisualQuestionsConfig, images: Any = None) -> VisualQuestionsTask:
+    """Return a task that takes these images in place of generated ones."""
+    with mock.patch.object(visual_questions, "QuestionImages", lambda *a, **k: images):
         return VisualQuestionsTask(config)
 
 
@@ -136,18 +136,16 @@ def _note(known: dict[tuple[int, int], dict[int, float]], batch: Any, values: Te
 def make_config(
     tokenizer: Path, root: Path, *, num_images: int, **options: Any
 ) -> VisualQuestionsConfig:
-    """Return a task's settings: the text alone, and all pictures.
+    """Return a task's settings: the text alone, and all images.
 
     Args:
         tokenizer: folder of a set's tokenizer.
-        root: any folder; no picture is read from it.
+        root: any folder; no image is read from it.
         num_images: K.
     """
-    pictures = PicturesConfig(
-        num_images=num_images, generator="folder", options={"root": str(root)}
-    )
+    images = ImagesConfig(num_images=num_images, generator="folder", options={"root": str(root)})
     given = {"columns": ["text", "pictures"], **options}
-    return VisualQuestionsConfig(tokenizer=str(tokenizer), pictures=pictures, **given)
+    return VisualQuestionsConfig(tokenizer=str(tokenizer), pictures=images, **given)
 
 
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:

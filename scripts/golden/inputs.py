@@ -1,4 +1,4 @@
-"""What the model is given: drawn regions, texts, processed pictures; and the learning rates."""
+"""What the model is given: drawn regions, texts, processed images; and the learning rates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from golden.checks import CHANCES, EXACT, Check, compare, read_json, unequal
 from lavis.common import optim  # noqa: F401 (registers the schedules)
 from lavis.common.registry import lr_schedulers, processors
-from lavis.datasets.lck_record import read_label
+from lavis.datasets.lck.record import read_label
 from lavis.processors.region import (
     DrawnRegion,
     RegionTag,
@@ -61,7 +61,7 @@ def as_polygons(parts: list[Any]) -> tuple[tuple[tuple[float, float], ...], ...]
 
 
 def pixel_check(name: str, image: Image.Image, path: Path, case: dict[str, Any]) -> Check:
-    """Compare a picture with a stored one, by pixels and by hash."""
+    """Compare an image with a stored one, by pixels and by hash."""
     with Image.open(path) as stored:
         expected = np.asarray(stored.convert("RGB"), dtype=int)
     gap = int(np.abs(np.asarray(image, dtype=int) - expected).max())
@@ -70,7 +70,7 @@ def pixel_check(name: str, image: Image.Image, path: Path, case: dict[str, Any])
 
 
 def sha256_rgb(image: Image.Image) -> str:
-    """Return the SHA-256 of a picture's raw RGB bytes."""
+    """Return the SHA-256 of an image's raw RGB bytes."""
     return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
 
 
@@ -117,7 +117,7 @@ def text_checks(folder: Path, _config: dict[str, Any]) -> Iterator[Check]:
 
 
 def image_checks(folder: Path, _config: dict[str, Any]) -> Iterator[Check]:
-    """The evaluation image processor on whole pictures, sub-grids, rows and statistics."""
+    """The evaluation image processor on whole images, sub-grids, rows and statistics."""
     at = folder / "image_processor"
     info, want = read_json(at / "info.json"), load_file(at / "expected.safetensors")
     for key, expected in want.items():

@@ -1,4 +1,4 @@
-"""Evaluation rules of a vLMIG set: ImageNetVC, multiple choice, BoolQ, SQuAD, prompts of pictures.
+"""Evaluation rules of a vLMIG set: ImageNetVC, multiple choice, BoolQ, SQuAD, prompts of images.
 
 Files are written as published and read back, so that readers, prompts, tokens, the model, mixing,
 answers and accuracies are all compared. Shapes: Q questions, P prompts, C candidate tokens.
@@ -22,7 +22,7 @@ from golden.checks import CHANCES, EXACT, Check, compare, contained, read_json, 
 from golden.given import (
     Answers,
     Chosen,
-    GivenPictures,
+    GivenImages,
     answer,
     make_config,
     make_dataset,
@@ -33,8 +33,8 @@ from golden.vlmig import LOSSES, build
 from lavis.datasets.benchmarks.imagenetvc import CANDIDATES, DEMONSTRATIONS, demonstrations
 from lavis.generators.prompts import image_prompts, split_sentences
 from lavis.models.late_fusion.model import LateFusion
-from lavis.tasks.question_statistics import describe
-from lavis.tasks.reading_metrics import normalize_answer, score_answer
+from lavis.tasks.questions.reading_metrics import normalize_answer, score_answer
+from lavis.tasks.statistics import describe
 
 PERCENT = 1e-6
 MODES = {  # of ImageNetVC's results; `text` is the other column of each
@@ -46,7 +46,7 @@ BENCHMARKS = {"hs": "hellaswag", "arc": "arc_easy"}  # formats under another nam
 
 @dataclass
 class Exam:
-    """A set's model, pictures, and a folder for files.
+    """A set's model, images, and a folder for files.
 
     Attributes:
         at: the set's folder `eval`.
@@ -73,7 +73,7 @@ class Exam:
         config = make_config(
             self.at, self.folder, num_images=len(first[0]), pictures_per=per, **options
         )
-        return make_task(config, GivenPictures(self.pool, sets))
+        return make_task(config, GivenImages(self.pool, sets))
 
     def mixes(self, **options: Any) -> LateFusion:
         """Return the model with another way of mixing."""
@@ -240,13 +240,13 @@ def _boolq_checks(exam: Exam, golden: dict[str, Any]) -> Iterator[Check]:
         found = torch.tensor([[known[token] for token in tokens] for known in chances])
         wanted = torch.tensor([[i[mode]["p_yes"][0], i[mode]["p_no"][0]] for i in items])
         yield compare(f"boolq.{mode}.p_yes_no", _shares(found), _shares(wanted), CHANCES)
-    yield from _boolq_picture_checks(exam, task, items, tokens)
+    yield from _boolq_image_checks(exam, task, items, tokens)
 
 
-def _boolq_picture_checks(
+def _boolq_image_checks(
     exam: Exam, task: Any, items: list[dict[str, Any]], tokens: list[int]
 ) -> Iterator[Check]:
-    """What each picture says on its own, and the answer that their mean gives."""
+    """What each image says on its own, and the answer that their mean gives."""
     model = exam.mixes(mix="probs", weights="mean", clamp_weights=True)
     said, found, wanted = [], [], []
     for item in items:

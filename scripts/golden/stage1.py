@@ -114,7 +114,7 @@ def pair_checks(
 
 
 def feature_checks(model: Any, texts: list[str], image: Tensor, at: Path) -> Iterator[Check]:
-    """Features of pictures, texts and pairs, and match logits of every picture with every text."""
+    """Features of images, texts and pairs, and match logits of every image with every text."""
     want = load_file(at / "features.safetensors")
     samples = {"image": image, "text_input": texts}
     for mode in ("image", "text", "multimodal"):
@@ -139,7 +139,7 @@ def feature_checks(model: Any, texts: list[str], image: Tensor, at: Path) -> Ite
         {
             "image": image,
             "text_input": texts * len(image),
-            "image_index": [picture for picture in range(len(image)) for _ in range(count)],
+            "image_index": [place for place in range(len(image)) for _ in range(count)],
         }
     )
     matrix = every["logits"][:, 1].view(len(image), count)

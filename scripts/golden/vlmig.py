@@ -65,7 +65,7 @@ class Case:
         return {name: self.tensors[f"{batch}.{name}"] for name in names}
 
     def index(self, batch: str) -> Tensor:
-        """Return which pictures each text has."""
+        """Return which images each text has."""
         count = len(self.features(batch))
         return torch.arange(count)[None] if batch == "b1k" else torch.arange(count)[:, None]
 

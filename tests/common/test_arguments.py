@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lavis.common.arguments import at_least, check_outputs
+from lavis.common.command import at_least, check_outputs
 from lavis.common.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

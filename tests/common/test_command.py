@@ -213,7 +213,7 @@ def test_what_wraps_them_is_the_boundary():
 
 @pytest.fixture
 def run_file(tmp_path):
-    """A run file whose records' pictures are missing, as many as make a run of some seconds."""
+    """A run file whose records' images are missing, as many as make a run of some seconds."""
     lines = [
         json.dumps(
             {"image": f"{n}.png", "region": [0], "region_all": [0],
@@ -263,7 +263,7 @@ def test_a_run_without_a_single_score_does_not_succeed(run_file):
 
 KILLED_WHILE_WRITING = """
 import os, runpy, signal, sys
-from lavis.tasks import filtering
+from lavis.tasks.filtering import results as filtering
 
 def write(self, rows, table):
     for file in self._kept.values():

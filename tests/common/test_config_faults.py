@@ -11,9 +11,10 @@ import pytest
 from pydantic.dataclasses import dataclass
 
 from lavis.common.cli import run_front_end
-from lavis.common.config import STRICT, ExistingPath, OutputFolder, load_config, load_model_config
+from lavis.common.config.fields import STRICT, ExistingPath, OutputFolder
+from lavis.common.config.loading import load_config, load_model_config
+from lavis.common.config.sections import load_sections
 from lavis.common.errors import ConfigError
-from lavis.common.sections import load_sections
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = """
@@ -54,7 +55,7 @@ def test_a_misspelt_key_and_a_missing_folder_are_told_together(run_file):
     folder = f"{DATA}.build_info.images.storage=/none/images"
     told = faults(run_file, folder, "run.batch_size_evl=4")
     assert told[0].startswith("--options, run.batch_size_evl: unknown key; did you mean 'batch_siz")
-    missing = f"{DATA}.build_info.images.storage: no such picture folder: /none/images"
+    missing = f"{DATA}.build_info.images.storage: no such image folder: /none/images"
     assert told[1:] == [f"--options, {missing}"]
     reverse = faults(run_file, "run.batch_size_evl=4", folder)
     assert reverse == told, "in the order of kinds, not of options"
@@ -270,5 +271,5 @@ def test_a_refused_command_says_all_exits_with_2_and_writes_nothing(run_file):
     first, second = done.stderr.splitlines()
     assert done.returncode == 2 and done.stdout == ""
     assert first.startswith("error: --options, run.batch_size_evl: unknown key")
-    assert second.endswith("no such picture folder: /none/images")
+    assert second.endswith("no such image folder: /none/images")
     assert sorted(run_file.parent.rglob("*")) == before

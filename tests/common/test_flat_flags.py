@@ -7,9 +7,9 @@ import re
 import pytest
 
 from lavis.common import cli
-from lavis.common.config import load_config
+from lavis.common.config.flags import EVALUATE_FLAGS, PROJECTS, TRAIN_FLAGS, Number
+from lavis.common.config.loading import load_config
 from lavis.common.errors import ConfigError
-from lavis.common.flags import EVALUATE_FLAGS, PROJECTS, TRAIN_FLAGS, Number
 
 
 def parse(*argv):
@@ -47,7 +47,7 @@ def test_a_released_command_becomes_a_run_file_and_options():
         (["--k", "3"], "0"),
     ],
 )
-def test_pictures_are_asked_for_by_a_switch_that_also_says_no(flags, count):
+def test_images_are_asked_for_by_a_switch_that_also_says_no(flags, count):
     assert options(parse("--task", "boolq", *flags))["model.num_images"] == count
     assert "model.num_images" not in options(parse("--task", "squad", "--generate_images"))
 
@@ -235,8 +235,8 @@ def test_every_flag_that_sets_a_number_says_which():
     ("flags", "said"),
     [
         (["--k", "3"], "--k has no effect without --generate_images"),
-        (["--generate_images"], "--generate_images without --pretrained_model: pictures are made"),
-        (["--generate_images", "--k", "0", "--pretrained_model", "x"], "makes no picture"),
+        (["--generate_images"], "--generate_images without --pretrained_model: images are made"),
+        (["--generate_images", "--k", "0", "--pretrained_model", "x"], "makes no image"),
         (["--generate_images", "--pretrained_model", "None"], "without --pretrained_model"),
         (["--generate_images", "--k", "3", "--pretrained_model", "x"], None),
         ([], None),
@@ -265,7 +265,7 @@ def test_what_a_start_needs_is_looked_for_before_anything_loads(
         raise AssertionError("something was loaded")
 
     monkeypatch.setattr("lavis.common.dist.start", loads)
-    monkeypatch.setattr("lavis.common.run_config.find_spec", lambda name: None)
+    monkeypatch.setattr("lavis.common.config.run.find_spec", lambda name: None)
     data = ["--data_dir", str(tmp_path)]
     given = [f"run.resume_ckpt_path={tmp_path / 'gone'}", "run.trackers=[wandb]"]
     base = [*SEED, *data] if mode == "train" else ["--task", "boolq", *data]

@@ -1,10 +1,10 @@
-"""Shared macros of pages: chips of drawn regions, badges on pictures, everything escaped."""
+"""Shared macros of pages: chips of drawn regions, badges on images, everything escaped."""
 
 import re
 from pathlib import Path
 
 from lavis.common.pages import page_environment, regions_script, regions_style, text_pieces
-from lavis.datasets.region_marks import region_marks
+from lavis.datasets.lck.marks import region_marks
 from lavis.processors.region import DrawnRegion, css_color, ink_on
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def test_numbers_of_drawn_regions_become_chips_of_their_colour():
     assert html.endswith(', <span class="lv-unmarked">[7]</span>')  # no such region is drawn
 
 
-def test_a_picture_has_a_badge_for_each_region_and_says_them_aloud():
+def test_an_image_has_a_badge_for_each_region_and_says_them_aloud():
     html = str(macro("picture")("data:x", (40, 20), MARKS, "row 3"))
     assert 'alt="row 3; regions: 0 dog, 1 &lt;b&gt;, 2"' in html
     assert re.findall(r'lv-badge" data-region="(\d)"', html) == ["0", "1", "2"]

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, features
 
 from lavis.common.errors import DataError, RecordError
-from lavis.common.pixels import PixelError, is_picture, to_rgb
-from lavis.datasets.pictures import PictureFile, decode_picture, picture_size
-from lavis.generators.picture_files import decode
+from lavis.common.pixels import PixelError, is_image, to_rgb
+from lavis.datasets.files.images import ImageFile, decode_image, image_size
+from lavis.generators.image_files import decode
 
 RAMP = (np.arange(256, dtype=np.uint32).reshape(16, 16) * 257).astype(np.uint16)  # 0 to 65535
 EIGHT = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -67,10 +67,10 @@ def test_thirty_two_bits_need_a_stated_range(kind, tmp_path):
         ).all()
     path = tmp_path / "wide.tif"
     Image.fromarray(values).save(path)
-    file = PictureFile("wide.tif", str(path), path.stat().st_size, 0)
-    with pytest.raises(RecordError, match=r"broken picture: wide\.tif: mode .: samples of 32 bits"):
-        decode_picture(file, 10**6)
-    with pytest.raises(DataError, match=r"wide\.tif: cannot be read as a picture: mode"):
+    file = ImageFile("wide.tif", str(path), path.stat().st_size, 0)
+    with pytest.raises(RecordError, match=r"broken image: wide\.tif: mode .: samples of 32 bits"):
+        decode_image(file, 10**6)
+    with pytest.raises(DataError, match=r"wide\.tif: cannot be read as an image: mode"):
         decode(path.read_bytes(), "wide.tif")
 
 
@@ -82,7 +82,7 @@ def test_values_that_are_no_numbers_are_refused():
 
 
 def ordinary():
-    """Return name -> picture of a mode whose pixels Pillow has always given."""
+    """Return name -> image of a mode whose pixels Pillow has always given."""
     noise = np.random.default_rng(0).integers(0, 256, (8, 9, 4), np.uint8)
     rgba = Image.fromarray(noise)
     palette = rgba.convert("RGB").quantize(8)
@@ -116,15 +116,15 @@ def test_the_first_frame_of_an_animation_is_taken():
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
-def test_a_cut_picture_is_refused(tmp_path, form):
+def test_a_cut_image_is_refused(tmp_path, form):
     if form == "WEBP" and not features.check("webp"):
         pytest.skip("Pillow without WebP")
     path = tmp_path / "cut"
     noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     Image.fromarray(noise).save(path, form)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(RecordError, match="broken picture: cut"):
-        decode_picture(PictureFile("cut", str(path), 0, 0), 10**6)
+    with pytest.raises(RecordError, match="broken image: cut"):
+        decode_image(ImageFile("cut", str(path), 0, 0), 10**6)
 
 
 def test_the_size_of_the_header_is_that_of_the_pixels(tmp_path):
@@ -133,10 +133,10 @@ def test_the_size_of_the_header_is_that_of_the_pixels(tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 6
         Image.new("RGB", (6, 4)).save(path, form, exif=exif)
-        file = PictureFile(form, str(path), path.stat().st_size, 0)
-        assert picture_size(file, 100) == decode_picture(file, 100).size
+        file = ImageFile(form, str(path), path.stat().st_size, 0)
+        assert image_size(file, 100) == decode_image(file, 100).size
 
 
-def test_names_of_pictures():
-    assert all(map(is_picture, ["a.JPG", "b.tiff", "c.d.webp"]))
-    assert not any(map(is_picture, ["._a.jpg", "a.txt", "jpg", ".jpg"]))
+def test_names_of_images():
+    assert all(map(is_image, ["a.JPG", "b.tiff", "c.d.webp"]))
+    assert not any(map(is_image, ["._a.jpg", "a.txt", "jpg", ".jpg"]))

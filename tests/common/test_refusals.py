@@ -7,8 +7,15 @@ import zlib
 
 import pytest
 
-from lavis.common.errors import ConfigError, DataError, RecordError
-from lavis.common.refusals import brief, finite, printable, record_errors
+from lavis.common.errors import (
+    ConfigError,
+    DataError,
+    RecordError,
+    brief,
+    finite,
+    printable,
+    record_errors,
+)
 
 REFUSED = {
     "5000 digits": lambda: int("7" * 5000),

@@ -36,7 +36,7 @@ def write_lines(path, records):
 
 
 def open_lck(folder, storage, *, split="test", source=None, **options):
-    """Open LCK files with pictures of `folder`, processed at 16 pixels."""
+    """Open LCK files with images of `folder`, processed at 16 pixels."""
     config = LckConfig(
         build_info={
             "annotations": {split: {"storage": storage, **(source or {})}},
@@ -60,7 +60,7 @@ def lck():
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """A folder with `a.png` (40 x 30)."""
     Image.linear_gradient("L").resize((40, 30)).convert("RGB").save(tmp_path / "a.png")
     return tmp_path

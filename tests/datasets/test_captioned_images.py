@@ -1,4 +1,4 @@
-"""Captioned pictures in every form: the same rows, the right pixels, bad rows set aside."""
+"""Captioned images in every form: the same rows, the right pixels, bad rows set aside."""
 
 import csv
 import io
@@ -17,14 +17,14 @@ from pydantic import ValidationError
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.datasets.base import RejectedRow, TrainingView
 from lavis.datasets.builders import build_dataset
-from lavis.datasets.captions import cut_out, read_box
-from lavis.datasets.captions_config import CaptionedImagesConfig, LaionCaptionsConfig
+from lavis.datasets.captions.config import CaptionedImagesConfig, LaionCaptionsConfig
+from lavis.datasets.captions.dataset import cut_out, read_box
 
 SIZE = 16
 
 
 def coloured(number, width=24, height=18):
-    """Return a picture in which every pixel differs."""
+    """Return an image in which every pixel differs."""
     rows, columns = np.mgrid[0:height, 0:width]
     channels = [rows * 7 + number, columns * 5, rows * columns % 256]
     return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
@@ -160,19 +160,19 @@ def test_every_form_gives_the_same_captions_and_pixels(form, tmp_path, root, rec
         box = records[index]["box"] or [0, 0, 24, 18]
         left, top, right, bottom = (max(0, v) for v in box)
         np.testing.assert_array_equal(shown, whole[top:bottom, left:right])
-        assert dataset.picture(row).shape == (3, SIZE, SIZE)
-    keys = [dataset.row(i).picture_key for i in range(7)]
+        assert dataset.image(row).shape == (3, SIZE, SIZE)
+    keys = [dataset.row(i).image_key for i in range(7)]
     assert len(set(keys)) == 7
     assert json.dumps(dataset.fingerprint()) and json.dumps(dataset.source(2))
 
 
-def test_parts_of_one_picture_have_keys_of_their_own(tmp_path, root):
+def test_parts_of_one_image_have_keys_of_their_own(tmp_path, root):
     rows = [
         {"image": "0.png", "text": "x", "box": box} for box in ([0, 0, 5, 5], [0, 0, 6, 5], None)
     ]
     as_jsonl(tmp_path / "r.jsonl", [*rows, rows[0]])
     dataset = opened(str(tmp_path / "r.jsonl"), root)
-    keys = [dataset.row(i).picture_key for i in range(4)]
+    keys = [dataset.row(i).image_key for i in range(4)]
     assert len(set(keys)) == 3 and keys[0] == keys[3]
     samples = TrainingView(dataset, 0).collate([TrainingView(dataset, 0)[i] for i in range(4)])
     assert samples["image"].shape == (3, 3, SIZE, SIZE)
@@ -212,7 +212,7 @@ def test_fields_may_have_other_names_and_boxes_be_corner_and_size(tmp_path, root
         ({"image": None}, "missing image: no image, and none beside it"),
         ({"box": [1, 2, 3]}, "malformed box: box is [1, 2, 3], expected four numbers"),
         ({"box": [5, 5, 5, 9]}, "empty box: 0 x 4 pixels"),
-        ({"box": [30, 1, 40, 9]}, "box outside the picture: 30, 1, 40, 9 in 24 x 18 pixels"),
+        ({"box": [30, 1, 40, 9]}, "box outside the image: 30, 1, 40, 9 in 24 x 18 pixels"),
         ({"box": [1, 2, float("nan"), 9]}, "malformed box"),
     ],
 )
@@ -246,7 +246,7 @@ def test_max_elements_takes_the_first_rows_or_the_released_shuffle(tmp_path, roo
     assert first.fingerprint() != drawn.fingerprint()
 
 
-def test_texts_can_be_had_without_pictures(tmp_path, records):
+def test_texts_can_be_had_without_images(tmp_path, records):
     as_jsonl(tmp_path / "r.jsonl", records)
     view = TrainingView(opened(str(tmp_path / "r.jsonl"), tmp_path, with_pictures=False), 0)
     samples = view.collate([view[0], view[4]])
@@ -284,7 +284,7 @@ def laion(folder, root, **options):
     return build_dataset("laion_220", config, "train")
 
 
-def test_laion_captions_find_the_picture_by_the_path_of_its_address(tmp_path):
+def test_laion_captions_find_the_image_by_the_path_of_its_address(tmp_path):
     (tmp_path / "train2017").mkdir()
     coloured(1).save(tmp_path / "train2017" / "000000391895.jpg", quality=95)
     rows = [
@@ -313,7 +313,7 @@ def test_laion_captions_find_the_picture_by_the_path_of_its_address(tmp_path):
     ):
         with pytest.raises(RecordError, match=reason):
             wrong.row(index)
-    assert torch.equal(dataset.picture(row), short.picture(short.row(0)))
+    assert torch.equal(dataset.image(row), short.image(short.row(0)))
 
 
 def test_laion_captions_say_what_is_missing(tmp_path, monkeypatch):

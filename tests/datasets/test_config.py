@@ -28,7 +28,7 @@ def check(node, cls=LckConfig):
 def test_paths_are_joined_to_ann_root(node, tmp_path):
     config = check(node)
     assert config.record_paths("test") == [str(tmp_path / "r.jsonl")]
-    assert config.picture_root("test") == str(tmp_path)
+    assert config.image_root("test") == str(tmp_path)
     node["build_info"]["annotations"]["test"]["storage"] = str(tmp_path / "r.jsonl")
     assert check(node).record_paths("test") == [str(tmp_path / "r.jsonl")]
 
@@ -83,7 +83,7 @@ def test_released_behaviour_is_the_default(node):
             "storage: 0 is a number; write it in q",
         ),
         (("build_info", "annotations", "test", "region_mapping"), "no", "no such file: no"),
-        (("build_info", "images", "storage"), "/none/at/all", "no such picture folder"),
+        (("build_info", "images", "storage"), "/none/at/all", "no such image folder"),
         (("regoin_prob",), 1, "Unexpected keyword argument"),
     ],
 )
@@ -96,6 +96,6 @@ def test_mistakes_name_the_fix(node, path, value, message):
         check(node)
 
 
-def test_caption_folders_need_no_picture_root(node, tmp_path):
+def test_caption_folders_need_no_image_root(node, tmp_path):
     node["build_info"]["images"]["storage"] = "/none/at/all"
     assert check(node, LaionConfig).record_paths("test") == [str(tmp_path / "r.jsonl")]

@@ -11,7 +11,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lavis.common.config import load_config
+from lavis.common.config.loading import load_config
 from lavis.common.errors import ConfigError
 from lavis.datasets.base import TrainingView
 from lavis.datasets.builders import build_dataset

@@ -13,14 +13,14 @@ from PIL import Image
 
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.datasets.builders import build_dataset
-from lavis.datasets.captions_config import CaptionedImagesConfig
+from lavis.datasets.captions.config import CaptionedImagesConfig
 from lavis.datasets.config import ContrastiveConfig, GenerativeConfig, LaionConfig, LckConfig
-from lavis.datasets.lck_record import make_region, region_number
-from lavis.datasets.picture_sources import line_bytes, picture_lines
-from lavis.datasets.pictures import PictureRoot
-from lavis.datasets.records import JsonLinesFile, RecordStore, parse_object
-from lavis.datasets.scenes import open_scene
-from lavis.datasets.scenes_config import ScenesConfig
+from lavis.datasets.files.images import ImageRoot
+from lavis.datasets.files.records import JsonLinesFile, RecordStore, parse_object
+from lavis.datasets.lck.record import make_region, region_number
+from lavis.datasets.lck.scene_sources import image_lines, line_bytes
+from lavis.datasets.lck.scenes import open_scene
+from lavis.datasets.lck.scenes_config import ScenesConfig
 
 ODD = settings(
     max_examples=12,
@@ -107,7 +107,7 @@ def read_all(dataset):
         try:
             row = dataset.row(index, random.Random(0) if dataset.is_train else None)
             json.dumps(row.fields).encode("ascii")
-            dataset.picture(row)
+            dataset.image(row)
         except RecordError as error:
             error.reason.encode("utf-8")  # the list of rejects can hold it
             assert 0 < len(error.reason) < 400
@@ -154,7 +154,7 @@ def test_rows_of_lists_are_read_or_refused_one_by_one(folder, data):
 
 @ODD
 @given(data=st.data())
-def test_a_region_mapping_costs_its_own_pictures(folder, data):
+def test_a_region_mapping_costs_its_own_images(folder, data):
     lines = [data.draw(spoiled(MAPPING)) for _ in range(SEVERAL)]
     write_lines(folder / "m.jsonl", lines)
     path = write_lines(folder / "r.jsonl", [{**LCK, "references": None}, LCK])
@@ -202,7 +202,7 @@ SOURCES = {
 @pytest.mark.parametrize("kind", list(SOURCES))
 @ODD
 @given(data=st.data())
-def test_boxes_of_pictures_are_read_or_refused(folder, kind, data):
+def test_boxes_of_images_are_read_or_refused(folder, kind, data):
     name, content = SOURCES[kind]
     path = folder / name
     if name.endswith(".jsonl"):
@@ -213,9 +213,9 @@ def test_boxes_of_pictures_are_read_or_refused(folder, kind, data):
     config = ScenesConfig(
         root=str(folder), regions=str(regions), format="vcr" if kind == "vcr" else "auto"
     )
-    root = PictureRoot(str(folder))
+    root = ImageRoot(str(folder))
     try:
-        lines = list(picture_lines(config))
+        lines = list(image_lines(config))
     except DataError as error:
         assert not isinstance(error, RecordError)
         assert name in str(error) or str(folder) in str(error)

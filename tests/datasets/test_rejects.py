@@ -24,13 +24,13 @@ def one_region(**changes):
 BAD = {
     "missing image": (dict(image="none/b.jpg"), "missing image: none/b.jpg"),
     "no image": (dict(image=...), "missing field: image"),
-    "truncated JPEG": (dict(image="cut.jpg"), "broken picture: cut.jpg: .*truncated"),
-    "not a picture": (dict(image="text.png"), "broken picture: text.png: not a known"),
+    "truncated JPEG": (dict(image="cut.jpg"), "broken image: cut.jpg: .*truncated"),
+    "not an image": (dict(image="text.png"), "broken image: text.png: not a known"),
     "box outside": (
         one_region(references=box(50, 5, 60, 10)),
-        r"box outside the picture: region 1 \[50.0, 5.0, 60.0, 10.0\] in 40 x 30",
+        r"box outside the image: region 1 \[50.0, 5.0, 60.0, 10.0\] in 40 x 30",
     ),
-    "box left of the picture": (one_region(references=box(-9, 5, -1, 10)), "box outside the pic"),
+    "box left of the image": (one_region(references=box(-9, 5, -1, 10)), "box outside the im"),
     "inverted box": (one_region(references=box(9, 5, 4, 10)), "bad box: region 1 is inverted"),
     "box of NaN": (one_region(references=box(NAN, 5, 9, 10)), "bad box: region 1 is not finite"),
     "short box": (one_region(references=box(1, 2, 3)), "bad box: region 1 has .*expected 4"),
@@ -42,7 +42,7 @@ BAD = {
     "parent folder": (dict(image="../a.png"), r"path leaves the image root: '../a.png'"),
     "absolute path": (dict(image="/etc/passwd"), "path leaves the image root"),
     "link out": (dict(image="link.png"), "path leaves the image root: 'link.png' is a link"),
-    "bomb": (dict(image="bomb.png"), "oversized picture: bomb.png has 300 x 200 pixels"),
+    "bomb": (dict(image="bomb.png"), "oversized image: bomb.png has 300 x 200 pixels"),
     "malformed line": ('{"image": "a.png", ', "malformed line: Expecting property name"),
     "no object": ("[1, 2]", "malformed line: a JSON object was expected, not list"),
     "region no list": (dict(region="3"), "wrong type: region is str, expected a list"),
@@ -55,17 +55,17 @@ BAD = {
 
 
 @pytest.fixture
-def bad_folder(pictures, tmp_path_factory):
+def bad_folder(images, tmp_path_factory):
     noise = Image.effect_noise((64, 64), 60).convert("RGB")
-    noise.save(pictures / "whole.jpg")
-    data = (pictures / "whole.jpg").read_bytes()
-    (pictures / "cut.jpg").write_bytes(data[: len(data) // 2])
-    (pictures / "text.png").write_text("this is not a picture")
-    Image.new("RGB", (300, 200)).save(pictures / "bomb.png")
+    noise.save(images / "whole.jpg")
+    data = (images / "whole.jpg").read_bytes()
+    (images / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (images / "text.png").write_text("this is not an image")
+    Image.new("RGB", (300, 200)).save(images / "bomb.png")
     outside = tmp_path_factory.mktemp("outside") / "secret.png"
     noise.save(outside)
-    os.symlink(outside, pictures / "link.png")
-    return pictures
+    os.symlink(outside, images / "link.png")
+    return images
 
 
 def read_all(dataset):
@@ -73,7 +73,7 @@ def read_all(dataset):
     reasons = []
     for index in range(len(dataset)):
         try:
-            dataset.picture(dataset.row(index))
+            dataset.image(dataset.row(index))
             reasons.append(None)
         except RecordError as error:
             reasons.append(error.reason)
@@ -100,9 +100,9 @@ def test_every_bad_record_gives_its_reason_and_the_good_ones_stay(lck, bad_folde
     assert read_all(checked) == reasons
 
 
-def test_boxes_partly_outside_are_drawn_as_far_as_they_are_inside(lck, pictures):
+def test_boxes_partly_outside_are_drawn_as_far_as_they_are_inside(lck, images):
     record = lck.record(**one_region(references=box(-5.5, -3.0, 12.0, 99.5)))
-    dataset = lck.open(pictures, lck.write(pictures / "r.jsonl", [record]))
+    dataset = lck.open(images, lck.write(images / "r.jsonl", [record]))
     assert read_all(dataset) == [None]
 
 
@@ -111,7 +111,7 @@ def test_links_are_followed_where_that_is_allowed(lck, bad_folder):
     assert read_all(lck.open(bad_folder, path, follow_symlinks=True)) == [None]
 
 
-def test_an_unknown_id_in_the_text_alone_is_no_error(lck, pictures):
+def test_an_unknown_id_in_the_text_alone_is_no_error(lck, images):
     record = lck.record(question=["Where", "is", [8], "?"])
-    dataset = lck.open(pictures, lck.write(pictures / "r.jsonl", [record]))
+    dataset = lck.open(images, lck.write(images / "r.jsonl", [record]))
     assert dataset.row(0).text.startswith("where is  ? answer:")

@@ -11,10 +11,10 @@ from lavis.datasets.base import RejectedRow, TrainingView
 
 
 @pytest.fixture
-def dataset(lck, pictures):
+def dataset(lck, images):
     records = [lck.record(i, reject_label=i % 2) for i in range(8)]
     records[5] = lck.record(5, reject_label=0, image="gone.png")
-    return lck.open(pictures, lck.write(pictures / "r.jsonl", records), split="train")
+    return lck.open(images, lck.write(images / "r.jsonl", records), split="train")
 
 
 def items(view):
@@ -69,17 +69,17 @@ class Features:
         return self.known.get(key)
 
 
-def test_pictures_or_features_are_shared_where_nothing_is_random(lck, pictures):
+def test_images_or_features_are_shared_where_nothing_is_random(lck, images):
     records = [lck.record(i, reject_label=0) for i in range(4)]
-    dataset = lck.open(pictures, lck.write(pictures / "r.jsonl", records), split="test")
+    dataset = lck.open(images, lck.write(images / "r.jsonl", records), split="test")
     view = TrainingView(dataset, seed=0)
     samples = view.collate(items(view))
     assert samples["image"].shape == (1, 3, 16, 16)
     assert samples["image_index"].tolist() == [0, 0, 0, 0]
-    key = dataset.row(0).picture_key
+    key = dataset.row(0).image_key
     cached = TrainingView(dataset, seed=0, feature_cache=Features({key: torch.ones(5, 6)}))
     samples = cached.collate(items(cached))
     assert samples["vision_features"].shape == (1, 5, 6)
     assert "image" not in samples
-    with pytest.raises(DataError, match="features of some pictures are missing"):
+    with pytest.raises(DataError, match="features of some images are missing"):
         cached.collate([cached[0], view[1]])

@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, Sig
 
 from golden.clip import clip_checks
 from lavis.common.errors import ConfigError
-from lavis.generators.base import PictureRequest
+from lavis.generators.base import ImageRequest
 from lavis.generators.build import generator_config
 from lavis.generators.clip import ClipEncoder, Preprocessing, preprocess, truncate
 from lavis.generators.config import TextEmbedConfig
@@ -60,17 +60,17 @@ def test_long_texts_keep_start_and_end():
 
 def test_a_long_text_beside_it_changes_no_score(clip_folder):
     scorer = ClipScorer.from_pretrained(clip_folder, device="cpu")
-    picture = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
+    image = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
     short, long = "a cat", "b d " * 60
-    together = scorer.score([short, long, short], [picture] * 3)
+    together = scorer.score([short, long, short], [image] * 3)
     assert together.dtype == np.float32
     assert together[0] == pytest.approx(together[2], abs=1e-6)  # rows of one product
-    alone = [scorer.score([text], [picture])[0] for text in (short, long)]
+    alone = [scorer.score([text], [image])[0] for text in (short, long)]
     np.testing.assert_allclose(together[:2], alone, atol=1e-6)
     cut = scorer.encoder.embed_texts(["b d " * 60]), scorer.encoder.embed_texts(["b d " * 38 + "b"])
     torch.testing.assert_close(*cut)  # 75 letters between start and end
     faulty = ClipScorer.from_pretrained(clip_folder, device="cpu", compat="released")
-    assert abs(faulty.score([short, long], [picture] * 2)[0] - alone[0]) > 1e-3
+    assert abs(faulty.score([short, long], [image] * 2)[0] - alone[0]) > 1e-3
     assert faulty.fingerprint() != scorer.fingerprint()
     assert scorer.score([], []).shape == (0,)
 
@@ -91,9 +91,9 @@ def test_a_missing_model_is_named(tmp_path):
         ClipEncoder.from_pretrained(str(tmp_path / "nowhere"), device="cpu")
 
 
-def test_text_vectors_stand_in_for_pictures(clip_folder):
+def test_text_vectors_stand_in_for_images(clip_folder):
     generator = TextEmbedGenerator.from_config(TextEmbedConfig(model=clip_folder, device="cpu"))
-    requests = [PictureRequest("a cat"), PictureRequest("d"), PictureRequest("a cat", 1)]
+    requests = [ImageRequest("a cat"), ImageRequest("d"), ImageRequest("a cat", 1)]
     features = generator.generate(requests)
     assert [f.shape for f in features] == [(1, 24)] * 3 == [generator.shape] * 3
     np.testing.assert_array_equal(features[0], features[2])
@@ -106,11 +106,11 @@ def test_words_are_taken_in_turn(clip_folder):
     config = TextEmbedConfig(model=clip_folder, device="cpu", of="words", num_tokens=2)
     generator = TextEmbedGenerator.from_config(config)
     prompt = "What is a red hat on the big dog?"
-    assert generator.texts(PictureRequest(prompt, 0)) == ["red", "hat"]
-    assert generator.texts(PictureRequest(prompt, 1)) == ["big", "dog"]
-    assert generator.texts(PictureRequest(prompt, 2)) == ["red", "hat"]
-    assert generator.texts(PictureRequest("is it", 0)) == ["is it", "is it"]
-    assert generator.generate([PictureRequest(prompt)])[0].shape == (2, 24)
+    assert generator.texts(ImageRequest(prompt, 0)) == ["red", "hat"]
+    assert generator.texts(ImageRequest(prompt, 1)) == ["big", "dog"]
+    assert generator.texts(ImageRequest(prompt, 2)) == ["red", "hat"]
+    assert generator.texts(ImageRequest("is it", 0)) == ["is it", "is it"]
+    assert generator.generate([ImageRequest(prompt)])[0].shape == (2, 24)
 
 
 def test_one_prompt_has_one_vector():

@@ -1,4 +1,4 @@
-"""Diffusion: what the pipeline is asked for, and equal pictures from equal seeds."""
+"""Diffusion: what the pipeline is asked for, and equal images from equal seeds."""
 
 import pickle
 import sys
@@ -11,19 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
-from lavis.common.cache import Cache
 from lavis.common.errors import ConfigError, DataError
-from lavis.generators.base import PictureRequest, picture_requests
+from lavis.common.storage.cache import Cache
+from lavis.generators.base import ImageRequest, image_requests
 from lavis.generators.build import build_generator
-from lavis.generators.scoring import PictureScorer
-from lavis.generators.store import FillReport, PictureStore
+from lavis.generators.scoring import ImageScorer
+from lavis.generators.store import FillReport, ImageStore
 
 
 class FakePipeline:
     """Draws noise from the generators it is given, and remembers what it was asked for."""
 
     loaded: ClassVar[list] = []
-    flags = "nsfw_content_detected"  # pictures of prompts with "bare" in them are blanked
+    flags = "nsfw_content_detected"  # images of prompts with "bare" in them are blanked
 
     @classmethod
     def from_pretrained(cls, name, **options):
@@ -65,9 +65,9 @@ def fake(monkeypatch):
 
 def test_the_pipeline_gets_turbo_defaults(fake):
     generator = build_generator("diffusion", {"image_size": 8, "batch_size": 2, "device": "cpu"})
-    assert not fake, "nothing is loaded before a picture is missing"
-    pictures = generator.generate(picture_requests(["a cat", "a dog", "a cat"]))
-    assert [p.size for p in pictures] == [(8, 8)] * 3
+    assert not fake, "nothing is loaded before an image is missing"
+    images = generator.generate(image_requests(["a cat", "a dog", "a cat"]))
+    assert [p.size for p in images] == [(8, 8)] * 3
     (pipeline,) = fake
     assert pipeline.name == "stabilityai/sdxl-turbo" and pipeline.quiet
     assert pipeline.options == {
@@ -83,20 +83,20 @@ def test_the_pipeline_gets_turbo_defaults(fake):
     ]
 
 
-def test_a_picture_depends_on_its_own_seed_only(fake):
-    requests = picture_requests(["a cat", "a dog", "a cat"], seed=4)
+def test_an_image_depends_on_its_own_seed_only(fake):
+    requests = image_requests(["a cat", "a dog", "a cat"], seed=4)
     wide = build_generator("diffusion", {"image_size": 8, "batch_size": 3, "device": "cpu"})
     single = build_generator("diffusion", {"image_size": 8, "batch_size": 1, "device": "cpu"})
-    pictures = [np.asarray(p) for p in wide.generate(requests)]
+    images = [np.asarray(p) for p in wide.generate(requests)]
     others = [np.asarray(p) for p in single.generate(requests[::-1])[::-1]]
-    for picture, other in zip(pictures, others, strict=True):
-        np.testing.assert_array_equal(picture, other)
-    assert len({p.tobytes() for p in pictures}) == 3
+    for image, other in zip(images, others, strict=True):
+        np.testing.assert_array_equal(image, other)
+    assert len({p.tobytes() for p in images}) == 3
     torch.manual_seed(99)
-    np.testing.assert_array_equal(wide.generate(requests[:1])[0], pictures[0])
+    np.testing.assert_array_equal(wide.generate(requests[:1])[0], images[0])
 
 
-def test_the_content_of_a_pipelines_folder_is_part_of_its_pictures(fake, tmp_path):
+def test_the_content_of_a_pipelines_folder_is_part_of_its_images(fake, tmp_path):
     def fingerprint(folder):
         return build_generator("diffusion", {"model": str(folder)}).fingerprint()
 
@@ -116,7 +116,7 @@ def test_the_content_of_a_pipelines_folder_is_part_of_its_pictures(fake, tmp_pat
     assert fingerprint(first) != before
 
 
-def test_weights_of_another_precision_draw_other_pictures(fake, monkeypatch):
+def test_weights_of_another_precision_draw_other_images(fake, monkeypatch):
     plain = build_generator("diffusion", {"device": "cpu"}).fingerprint()
     assert plain == build_generator("diffusion", {"dtype": "fp32", "batch_size": 3}).fingerprint()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -129,30 +129,30 @@ def test_weights_of_another_precision_draw_other_pictures(fake, monkeypatch):
 def test_what_the_safety_checker_blanks_is_withheld_for_good(fake, monkeypatch, tmp_path, flags):
     monkeypatch.setattr(FakePipeline, "flags", flags)
     generator = build_generator("diffusion", {"image_size": 8, "batch_size": 2, "device": "cpu"})
-    store = PictureStore(Cache(tmp_path), generator)
-    requests = picture_requests(["a cat", "a bare hill", "a dog"])
+    store = ImageStore(Cache(tmp_path), generator)
+    requests = image_requests(["a cat", "a bare hill", "a dog"])
     assert store.fill(requests, progress=False) == FillReport(share=3, made=2, withheld=1)
     assert [store.is_withheld(request) for request in requests] == [False, True, False]
     (pipeline,) = fake
     calls = len(pipeline.calls)
-    again = PictureStore(Cache(tmp_path), generator)
+    again = ImageStore(Cache(tmp_path), generator)
     assert again.missing(requests) == again.missing(requests, verify=True) == []
     assert again.fill(requests, progress=False) == FillReport(share=3, made=0, withheld=1)
-    with pytest.raises(DataError, match="withheld picture: by the pipeline's safety checker"):
-        again.picture(again.key(*requests[1]))
-    with pytest.raises(DataError, match="withheld picture"):
+    with pytest.raises(DataError, match="withheld image: by the pipeline's safety checker"):
+        again.image(again.key(*requests[1]))
+    with pytest.raises(DataError, match="withheld image"):
         again.pictures(requests)
     assert len(pipeline.calls) == calls, "it is not drawn again"
-    assert all(np.asarray(again.picture(again.key(*r))).any() for r in requests[::2])
+    assert all(np.asarray(again.image(again.key(*r))).any() for r in requests[::2])
     scores = again.scores(requests, Bright())
     assert scores[1] == 0 and scores[0] > 0.1 and scores[2] > 0.1
 
 
-def test_a_black_picture_that_nobody_flags_is_told(fake, monkeypatch, caplog):
+def test_a_black_image_that_nobody_flags_is_told(fake, monkeypatch, caplog):
     monkeypatch.setattr(FakePipeline, "flags", "")
     generator = build_generator("diffusion", {"image_size": 8, "device": "cpu"})
     with caplog.at_level("WARNING"):
-        black, noise = generator.generate(picture_requests(["an overflow", "a cat"]))
+        black, noise = generator.generate(image_requests(["an overflow", "a cat"]))
     assert not np.asarray(black).any() and np.asarray(noise).any()
     (record,) = caplog.records
     assert "'an overflow'" in record.getMessage() and "all black" in record.getMessage()
@@ -160,43 +160,43 @@ def test_a_black_picture_that_nobody_flags_is_told(fake, monkeypatch, caplog):
 
 def test_a_pipeline_is_let_go_and_stays_in_its_process(fake, tmp_path):
     generator = build_generator("diffusion", {"image_size": 8, "device": "cpu"})
-    store = PictureStore(Cache(tmp_path), generator)
-    requests = picture_requests(["a cat", "a dog"])
+    store = ImageStore(Cache(tmp_path), generator)
+    requests = image_requests(["a cat", "a dog"])
     store.fill(requests[:1], progress=False)
     alive = weakref.ref(fake[0])
     assert pickle.loads(pickle.dumps(generator))._pipeline is None
     reader = pickle.loads(pickle.dumps(store))
     assert not hasattr(reader.generator, "_pipeline") and reader.generator.name == "diffusion"
     assert reader.key(*requests[0]) == store.key(*requests[0])
-    assert np.asarray(reader.picture(reader.key(*requests[0]))).any()
-    with pytest.raises(DataError, match=r"1 pictures of generator 'diffusion' are not stored"):
+    assert np.asarray(reader.image(reader.key(*requests[0]))).any()
+    with pytest.raises(DataError, match=r"1 images of generator 'diffusion' are not stored"):
         reader.pictures(requests)
     fake.clear()
     store.generator.release()
     assert alive() is None
     store.fill(requests, progress=False)
-    assert len(fake) == 1, "it is loaded again where a picture is missing"
+    assert len(fake) == 1, "it is loaded again where an image is missing"
 
 
-class Bright(PictureScorer):
+class Bright(ImageScorer):
     def fingerprint(self):
         return {"name": "bright"}
 
-    def score(self, texts, pictures):
-        return np.array([np.asarray(p).mean() / 255 for p in pictures], dtype=np.float32)
+    def score(self, texts, images):
+        return np.array([np.asarray(p).mean() / 255 for p in images], dtype=np.float32)
 
 
 def test_a_pipeline_that_cannot_be_loaded_is_named(fake):
     generator = build_generator("diffusion", {"model": "absent", "device": "cpu"})
     with pytest.raises(ConfigError, match="cannot load the pipeline 'absent': absent is not a fol"):
-        generator.generate([PictureRequest("a cat")])
+        generator.generate([ImageRequest("a cat")])
 
 
 def test_the_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     generator = build_generator("diffusion", {"device": "cpu"})
     with pytest.raises(ConfigError, match=r"lavis-commonsense\[t2i\]"):
-        generator.generate([PictureRequest("a cat")])
+        generator.generate([ImageRequest("a cat")])
 
 
 @pytest.fixture(scope="module")
@@ -252,15 +252,15 @@ def tiny_pipeline(tmp_path_factory):
     return str(folder)
 
 
-def test_a_real_pipeline_repeats_its_pictures(tiny_pipeline):
+def test_a_real_pipeline_repeats_its_images(tiny_pipeline):
     options = {"model": tiny_pipeline, "image_size": 16, "steps": 2, "device": "cpu"}
-    requests = picture_requests(["a cat", "a dog", "a cat"], seed=1)
+    requests = image_requests(["a cat", "a dog", "a cat"], seed=1)
     wide = build_generator("diffusion", {**options, "batch_size": 3})
-    pictures = [np.asarray(p).astype(int) for p in wide.generate(requests)]
-    assert [p.shape for p in pictures] == [(16, 16, 3)] * 3
-    assert np.abs(pictures[0] - pictures[2]).mean() > 1
+    images = [np.asarray(p).astype(int) for p in wide.generate(requests)]
+    assert [p.shape for p in images] == [(16, 16, 3)] * 3
+    assert np.abs(images[0] - images[2]).mean() > 1
     single = build_generator("diffusion", {**options, "batch_size": 1})
-    for picture, other in zip(pictures, single.generate(requests[::-1])[::-1], strict=True):
-        assert np.abs(picture - np.asarray(other)).max() <= 1  # rounding of another batch size
-    for picture, other in zip(pictures, wide.generate(requests), strict=True):
-        np.testing.assert_array_equal(picture, other)
+    for image, other in zip(images, single.generate(requests[::-1])[::-1], strict=True):
+        assert np.abs(image - np.asarray(other)).max() <= 1  # rounding of another batch size
+    for image, other in zip(images, wide.generate(requests), strict=True):
+        np.testing.assert_array_equal(image, other)

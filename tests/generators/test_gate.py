@@ -1,12 +1,12 @@
-"""The gate that leaves out pictures where the text-only answer is certain."""
+"""The gate that leaves out images where the text-only answer is certain."""
 
 import numpy as np
 import pytest
 
-from lavis.generators.gate import skip_when_certain
+from lavis.tasks.questions.gate import skip_when_certain
 
 
-def test_certain_answers_need_no_pictures():
+def test_certain_answers_need_no_images():
     best = np.array([0.2, 0.9, 0.95])
     assert skip_when_certain(best, 0.9).tolist() == [False, True, True]
     assert skip_when_certain(best, None).tolist() == [False] * 3

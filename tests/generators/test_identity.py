@@ -1,4 +1,4 @@
-"""What a stored picture belongs to: every option of every generator, and what its files hold."""
+"""What a stored image belongs to: every option of every generator, and what its files hold."""
 
 import dataclasses
 import json
@@ -90,7 +90,7 @@ def test_every_generator_is_looked_at():
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_belongs_to_the_picture_or_is_listed_as_not(name, place):
+def test_every_option_belongs_to_the_image_or_is_listed_as_not(name, place):
     free, changes = OPTIONS[name]
     fields = {field.name for field in dataclasses.fields(registry.generators.config_class(name))}
     assert fields == free | set(changes) and not free & set(changes)
@@ -107,7 +107,7 @@ def test_every_option_belongs_to_the_picture_or_is_listed_as_not(name, place):
 
 
 @pytest.mark.parametrize("name", ["folder", "retrieval"])
-def test_another_picture_of_equal_name_size_and_time_is_another_one(name, place):
+def test_another_image_of_equal_name_size_and_time_is_another_one(name, place):
     path = place / "cat.png"
     before, status, content = fingerprint(name, place), path.stat(), path.read_bytes()
     assert fingerprint(name, place) == before
@@ -123,10 +123,10 @@ def test_another_picture_of_equal_name_size_and_time_is_another_one(name, place)
 
 @pytest.mark.parametrize("name", ["folder", "retrieval"])
 def test_large_folders_are_told_apart_without_reading_them(name, place, monkeypatch):
-    from lavis.generators import picture_files
+    from lavis.generators import image_files as image_files
 
-    monkeypatch.setattr(picture_files, "READ_AT_MOST", 10)
-    monkeypatch.setattr(picture_files, "content_digest", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(image_files, "READ_AT_MOST", 10)
+    monkeypatch.setattr(image_files, "content_digest", lambda path: pytest.fail("read"))
     path = place / "cat.png"
     before, status = fingerprint(name, place), path.stat()
     assert fingerprint(name, place) == before
@@ -135,7 +135,7 @@ def test_large_folders_are_told_apart_without_reading_them(name, place, monkeypa
     assert fingerprint(name, place) != before
 
 
-def test_records_and_how_texts_are_compared_belong_to_retrieved_pictures(place):
+def test_records_and_how_texts_are_compared_belong_to_retrieved_images(place):
     path, before = place / "captions.jsonl", fingerprint("retrieval", place)
     text = path.read_text()
     path.write_text(text.replace("a cat", "a dog"))
@@ -170,21 +170,21 @@ def test_a_clip_model_is_its_weights_settings_tokenizer_and_device():
     assert other.fingerprint() != plain
 
 
-def test_names_of_pictograms_belong_to_their_pictures(place, monkeypatch):
+def test_names_of_pictograms_belong_to_their_images(place, monkeypatch):
     pytest.importorskip("resvg_py")
     plain = fingerprint("openmoji", place)
     monkeypatch.setattr(openmoji_pictures, "vocabulary_digest", lambda: "other words")
     assert fingerprint("openmoji", place) != plain
 
 
-def test_pictures_are_made_where_the_run_computes(monkeypatch):
+def test_images_are_made_where_the_run_computes(monkeypatch):
     from lavis.common.dist import building_for
     from lavis.generators.build import placed
-    from lavis.generators.config import PicturesConfig
+    from lavis.generators.config import ImagesConfig
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with building_for(torch.device("cpu")):
-        assert placed(PicturesConfig()).device == "cpu"
-        assert placed(PicturesConfig(device="cuda")).device == "cuda"
-    assert placed(PicturesConfig()).device == "cuda"
+        assert placed(ImagesConfig()).device == "cpu"
+        assert placed(ImagesConfig(device="cuda")).device == "cuda"
+    assert placed(ImagesConfig()).device == "cuda"

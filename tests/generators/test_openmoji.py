@@ -38,18 +38,18 @@ def test_dominant_colour_is_measured_from_pixels(word, colour):
     assert 0.6 < share <= 1
 
 
-def test_shares_of_a_hand_made_picture():
+def test_shares_of_a_hand_made_image():
     pixels = np.zeros((2, 4, 4), dtype=np.uint8)  # 2 x 4 pixels, RGBA
     pixels[0, :, :] = (0xD2, 0x2F, 0x27, 255)  # four red
     pixels[1, 0, :] = (0x61, 0xB2, 0xE4, 255)  # one blue
     pixels[1, 1, :] = (0, 0, 0, 255)  # the outline does not count
     pixels[1, 2, :] = (255, 255, 255, 255)  # one white
     pixels[1, 3, :] = (0x61, 0xB2, 0xE4, 90)  # half transparent: does not count
-    picture = Image.fromarray(pixels)
-    assert openmoji.colour_shares(picture) == pytest.approx(
+    image = Image.fromarray(pixels)
+    assert openmoji.colour_shares(image) == pytest.approx(
         {"red": 4 / 6, "blue": 1 / 6, "white": 1 / 6}
     )
-    assert openmoji.dominant_colour(picture) == ("red", pytest.approx(0.8))
+    assert openmoji.dominant_colour(image) == ("red", pytest.approx(0.8))
 
 
 @pytest.mark.parametrize("paint", sorted(openmoji.PAINTS))
@@ -60,9 +60,9 @@ def test_paint_changes_the_dominant_colour_and_not_the_shape(paint):
 
 
 def test_any_emoji_can_be_drawn_by_its_cldr_name():
-    picture = openmoji.render("red heart", 40)
-    assert picture.size == (40, 40) and picture.mode == "RGBA"
-    assert openmoji.dominant_colour(picture)[0] == "red"
+    image = openmoji.render("red heart", 40)
+    assert image.size == (40, 40) and image.mode == "RGBA"
+    assert openmoji.dominant_colour(image)[0] == "red"
 
 
 def test_unknown_names_and_paints_are_refused_with_the_nearest():
@@ -72,7 +72,7 @@ def test_unknown_names_and_paints_are_refused_with_the_nearest():
         openmoji.render("turtle", 40, colour="gren")
 
 
-def test_a_picture_without_paint_has_no_colour():
+def test_an_image_without_paint_has_no_colour():
     with pytest.raises(ConfigError, match="no painted pixel"):
         openmoji.dominant_colour(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))
 

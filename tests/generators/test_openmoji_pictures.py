@@ -1,11 +1,11 @@
-"""Pictures of named pictograms: what is named, what is drawn, what it is worth."""
+"""Images of named pictograms: what is named, what is drawn, what it is worth."""
 
 import numpy as np
 import pytest
 
 from lavis.common.errors import ConfigError
 from lavis.generators import openmoji
-from lavis.generators.base import PictureRequest, picture_requests
+from lavis.generators.base import ImageRequest, image_requests
 from lavis.generators.build import build_generator
 from lavis.generators.config import OpenmojiConfig
 from lavis.generators.openmoji_pictures import NEUTRAL, OpenmojiGenerator
@@ -60,9 +60,9 @@ def generator():
 
 @pytest.mark.parametrize("word", ["banana", "turtle", "elephant"])
 def test_the_named_pictogram_is_drawn(generator, word):
-    picture = generator.generate([PictureRequest(f"This is a {word}.")])[0]
-    assert picture.size == (96, 96) and picture.mode == "RGB"
-    pixels = np.asarray(picture).astype(int)
+    image = generator.generate([ImageRequest(f"This is a {word}.")])[0]
+    assert image.size == (96, 96) and image.mode == "RGB"
+    pixels = np.asarray(image).astype(int)
     painted = np.abs(pixels - pixels[0, 0]).sum(axis=2) > 60
     assert 0.03 < painted.mean() < 0.9
     shown = np.dstack([pixels, np.where(painted, 255, 0)]).astype(np.uint8)
@@ -74,36 +74,36 @@ def test_the_named_pictogram_is_drawn(generator, word):
 def test_without_jitter_the_pixels_are_the_pictograms():
     options = {"min_scale": 1.0, "max_scale": 1.0, "max_rotation": 0.0, "backgrounds": "white"}
     config = OpenmojiConfig(image_size=64, **options)
-    picture = OpenmojiGenerator(config).generate([PictureRequest("cat and dog")])[0]
+    image = OpenmojiGenerator(config).generate([ImageRequest("cat and dog")])[0]
     expected = openmoji.Image.new("RGB", (64, 64), (255, 255, 255))
     rendered = [openmoji.render(word, 32) for word in ("cat", "dog")]
-    left = np.asarray(picture)[:, :32]
+    left = np.asarray(image)[:, :32]
     rows = np.flatnonzero((left != 255).any(axis=(1, 2)))
     inked = np.flatnonzero(np.asarray(rendered[0])[..., 3].any(axis=1))
     top = rows[0] - inked[0]
-    right = np.asarray(picture)[:, 32:]
+    right = np.asarray(image)[:, 32:]
     rows = np.flatnonzero((right != 255).any(axis=(1, 2)))
     inked = np.flatnonzero(np.asarray(rendered[1])[..., 3].any(axis=1))
     expected.paste(rendered[0], (0, int(top)), rendered[0])
     expected.paste(rendered[1], (32, int(rows[0] - inked[0])), rendered[1])
-    np.testing.assert_array_equal(picture, expected)
+    np.testing.assert_array_equal(image, expected)
 
 
-def test_pictures_of_one_prompt_differ_and_repeat(generator):
-    requests = picture_requests(["a red apple"] * 4, seed=1)
-    pictures = [np.asarray(p) for p in generator.generate(requests)]
-    assert len({p.tobytes() for p in pictures}) == 4
+def test_images_of_one_prompt_differ_and_repeat(generator):
+    requests = image_requests(["a red apple"] * 4, seed=1)
+    images = [np.asarray(p) for p in generator.generate(requests)]
+    assert len({p.tobytes() for p in images}) == 4
     again = generator.generate(requests[::-1])[::-1]
-    for picture, other in zip(pictures, again, strict=True):
-        np.testing.assert_array_equal(picture, other)
-    other_seed = generator.generate(picture_requests(["a red apple"], seed=2))[0]
-    assert np.asarray(other_seed).tobytes() != pictures[0].tobytes()
+    for image, other in zip(images, again, strict=True):
+        np.testing.assert_array_equal(image, other)
+    other_seed = generator.generate(image_requests(["a red apple"], seed=2))[0]
+    assert np.asarray(other_seed).tobytes() != images[0].tobytes()
 
 
-def test_a_prompt_that_names_nothing_gets_a_neutral_picture(generator):
+def test_a_prompt_that_names_nothing_gets_a_neutral_image(generator):
     assert generator.named("Is it so?") == []
-    picture = np.asarray(generator.generate([PictureRequest("Is it so?", 2, 9)])[0])
-    assert (picture == np.array(NEUTRAL)).all()
+    image = np.asarray(generator.generate([ImageRequest("Is it so?", 2, 9)])[0])
+    assert (image == np.array(NEUTRAL)).all()
 
 
 def test_only_the_first_pictograms_are_drawn():

@@ -1,4 +1,4 @@
-"""Picture prompts: the published rule, sentences, seeds."""
+"""Image prompts: the published rule, sentences, seeds."""
 
 import json
 import random
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lavis.generators.base import PictureRequest, picture_requests
+from lavis.generators.base import ImageRequest, image_requests
 from lavis.generators.prompts import (
     EMPTY_PROMPT,
     image_prompts,
@@ -37,14 +37,14 @@ def test_the_whole_text_is_repeated_for_imagenetvc():
     assert image_prompts(question, 3, verbatim=True) == [question] * 3
 
 
-def test_a_text_without_words_is_drawn_as_a_random_picture():
+def test_a_text_without_words_is_drawn_as_a_random_image():
     assert image_prompts(" \n", 2) == [EMPTY_PROMPT] * 2
     assert image_prompts("", 0) == []
     assert random_sentence("", random.Random(0)) == EMPTY_PROMPT
 
 
-def test_fewer_than_no_pictures_are_refused():
-    with pytest.raises(ValueError, match="-1 pictures"):
+def test_fewer_than_no_images_are_refused():
+    with pytest.raises(ValueError, match="-1 images"):
         image_prompts("A cat.", -1)
 
 
@@ -103,11 +103,11 @@ def test_seeds_are_a_function_of_prompt_index_and_seed():
     assert prompt_seed("a cat", 1, 7) == 2127277478361384752
     others = [("a cat", 1, 8), ("a cat", 2, 7), ("a cat ", 1, 7), ("ä", 1, 7), ("a", 11, 7)]
     assert len({prompt_seed(*other) for other in others} | {prompt_seed("a cat", 1, 7)}) == 6
-    assert PictureRequest("a cat", 1, 7).random_seed == prompt_seed("a cat", 1, 7)
+    assert ImageRequest("a cat", 1, 7).random_seed == prompt_seed("a cat", 1, 7)
 
 
 def test_equal_prompts_are_numbered():
-    requests = picture_requests(["b", "a", "b", "b"], seed=3)
+    requests = image_requests(["b", "a", "b", "b"], seed=3)
     assert [(r.prompt, r.index, r.seed) for r in requests] == [
         ("b", 0, 3),
         ("a", 0, 3),

@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lavis.common.cache import Cache
 from lavis.common.errors import DataError
-from lavis.generators.base import PictureRequest, picture_requests
+from lavis.common.storage.cache import Cache
+from lavis.generators.base import ImageRequest, image_requests
 from lavis.generators.build import build_generator
-from lavis.generators.captions import CaptionedPictures
+from lavis.generators.captions import CaptionedImages
 from lavis.generators.config import RetrievalConfig
 from lavis.generators.folder import prompt_hash, prompt_name
 from lavis.generators.retrieval import EmbeddingIndex, RetrievalGenerator
-from lavis.generators.store import PictureStore
+from lavis.generators.store import ImageStore
 
 
 def paint(folder, name, shade):
@@ -28,8 +28,8 @@ def paint(folder, name, shade):
     return name
 
 
-def shades(pictures):
-    return [picture.getpixel((0, 0))[0] for picture in pictures]
+def shades(images):
+    return [image.getpixel((0, 0))[0] for image in images]
 
 
 def test_files_are_found_by_the_prompts_name_or_hash(tmp_path):
@@ -41,7 +41,7 @@ def test_files_are_found_by_the_prompts_name_or_hash(tmp_path):
     paint(tmp_path, "a_hen/a.png", 50)
     generator = build_generator("folder", {"root": str(tmp_path)})
     prompts = ["A red cat.", "A red cat.", "A red cat.", "A dog!", "a hen", "a hen"]
-    assert shades(generator.generate(picture_requests(prompts))) == [10, 20, 30, 40, 50, 60]
+    assert shades(generator.generate(image_requests(prompts))) == [10, 20, 30, 40, 50, 60]
     assert prompt_name("A  red-cat, no. 3!") == "a_red_cat_no_3"
 
 
@@ -53,13 +53,13 @@ def test_a_manifest_names_the_files_of_a_prompt(tmp_path):
     manifest.write_text("\n".join(map(json.dumps, lines)))
     options = {"root": str(tmp_path), "manifest": str(manifest)}
     generator = build_generator("folder", options)
-    assert shades(generator.generate(picture_requests(["a cat", "a cat"]))) == [2, 1]
-    with pytest.raises(DataError, match="2 pictures of the prompt 'a cat', number 3 is wanted"):
-        generator.generate([PictureRequest("a cat", 2)])
+    assert shades(generator.generate(image_requests(["a cat", "a cat"]))) == [2, 1]
+    with pytest.raises(DataError, match="2 images of the prompt 'a cat', number 3 is wanted"):
+        generator.generate([ImageRequest("a cat", 2)])
     repeating = build_generator("folder", {**options, "missing": "repeat"})
-    assert shades(repeating.generate([PictureRequest("a cat", 2)])) == [2]
-    with pytest.raises(DataError, match=r"0 pictures of the prompt 'c'.*add it to .*manifest"):
-        repeating.generate([PictureRequest("c")])
+    assert shades(repeating.generate([ImageRequest("a cat", 2)])) == [2]
+    with pytest.raises(DataError, match=r"0 images of the prompt 'c'.*add it to .*manifest"):
+        repeating.generate([ImageRequest("c")])
     manifest.write_text('{"prompt": 3}')
     with pytest.raises(DataError, match=r'line 1: write \{"prompt"'):
         build_generator("folder", options)
@@ -76,22 +76,22 @@ def test_what_a_folder_cannot_give_is_said(tmp_path):
     (root / "broken.png").write_bytes(b"\x89PNG no")
     generator = build_generator("folder", {"root": str(root)})
     with pytest.raises(DataError, match=r"link\.png: leads out of"):
-        generator.generate([PictureRequest("link")])
-    with pytest.raises(DataError, match=r"broken\.png: cannot be read as a picture"):
-        generator.generate([PictureRequest("broken")])
+        generator.generate([ImageRequest("link")])
+    with pytest.raises(DataError, match=r"broken\.png: cannot be read as an image"):
+        generator.generate([ImageRequest("broken")])
     with pytest.raises(DataError, match=rf"add {prompt_hash('a cow')}-0\.png"):
-        generator.generate([PictureRequest("a cow")])
+        generator.generate([ImageRequest("a cow")])
 
 
-def test_a_replaced_file_is_another_picture(tmp_path):
+def test_a_replaced_file_is_another_image(tmp_path):
     paint(tmp_path, "cat.png", 1)
-    store = PictureStore(
+    store = ImageStore(
         Cache(tmp_path / "cache"), build_generator("folder", {"root": str(tmp_path)})
     )
-    assert shades(store.pictures([PictureRequest("cat", 0, 1)])) == [1]
+    assert shades(store.pictures([ImageRequest("cat", 0, 1)])) == [1]
     Image.new("RGB", (9, 9), (7, 7, 7)).save(tmp_path / "cat.png")
-    store = PictureStore(store.cache, build_generator("folder", {"root": str(tmp_path)}))
-    assert shades(store.pictures([PictureRequest("cat", 0, 2)])) == [7]
+    store = ImageStore(store.cache, build_generator("folder", {"root": str(tmp_path)}))
+    assert shades(store.pictures([ImageRequest("cat", 0, 2)])) == [7]
 
 
 CAPTIONS = ["a cat", "a cat on a mat", "a dog", "the mat", "a cat"]
@@ -109,7 +109,7 @@ def captioned(tmp_path):
     return path
 
 
-def test_pictures_are_ranked_by_tfidf(captioned):
+def test_images_are_ranked_by_tfidf(captioned):
     generator = build_generator("retrieval", {"records": str(captioned)})
     idf = {
         word: 1 + math.log(6 / (1 + df))
@@ -128,9 +128,9 @@ def test_pictures_are_ranked_by_tfidf(captioned):
         [0, 4, 1, 2, 3],
         [0, 1, 2, 3, 4],
     ]
-    pictures = generator.generate(picture_requests(["cat", "mat", "cat", "cat"]))
-    assert shades(pictures) == [0, 30, 40, 10]
-    assert shades(generator.generate([PictureRequest("cat", 6)])) == [40]  # around again
+    images = generator.generate(image_requests(["cat", "mat", "cat", "cat"]))
+    assert shades(images) == [0, 30, 40, 10]
+    assert shades(generator.generate([ImageRequest("cat", 6)])) == [40]  # around again
 
 
 def test_embeddings_may_rank_instead(captioned):
@@ -146,16 +146,16 @@ def test_embeddings_may_rank_instead(captioned):
         calls.append(len(texts))
         return np.array([vectors[text] for text in texts], dtype=np.float32)
 
-    pictures = CaptionedPictures(RetrievalConfig(records=str(captioned)))
-    index = EmbeddingIndex(pictures.captions, embed, "toy", batch_size=2)
+    images = CaptionedImages(RetrievalConfig(records=str(captioned)))
+    index = EmbeddingIndex(images.captions, embed, "toy", batch_size=2)
     assert calls == [2, 2, 1]
-    generator = RetrievalGenerator(pictures, index)
+    generator = RetrievalGenerator(images, index)
     assert generator.nearest(["a dog"], 3) == [[2, 1, 3]]
     words = build_generator("retrieval", {"records": str(captioned)})
     assert generator.fingerprint() != words.fingerprint()
 
 
-def test_parquet_may_hold_the_pictures(tmp_path):
+def test_parquet_may_hold_the_images(tmp_path):
     rows = []
     for shade in range(5):
         buffer = io.BytesIO()
@@ -167,7 +167,7 @@ def test_parquet_may_hold_the_pictures(tmp_path):
     pq.write_table(table, path, row_group_size=2)
     options = {"records": str(path), "image_field": "picture", "caption_field": "texts"}
     generator = build_generator("retrieval", options)
-    assert shades(generator.generate(picture_requests(["sun", "dog", "dog", "cow"]))) == [
+    assert shades(generator.generate(image_requests(["sun", "dog", "dog", "cow"]))) == [
         0,
         1,
         4,
@@ -193,4 +193,4 @@ def test_wrong_records_are_named(tmp_path):
     path.write_text('{"image": "../a.png", "caption": "x"}')
     generator = build_generator("retrieval", {"records": str(path)})
     with pytest.raises(DataError, match="leads out of"):
-        generator.generate([PictureRequest("x")])
+        generator.generate([ImageRequest("x")])

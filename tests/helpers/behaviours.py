@@ -1,6 +1,6 @@
 """What servers do, and what follows: for the user, in requests, in money, and at the next start.
 
-Each row is run by `tests/llm/test_behaviours.py`: three pictures, one request each, the fault met
+Each row is run by `tests/llm/test_behaviours.py`: three images, one request each, the fault met
 by the second of them or by all; then the server or the run file is mended and the same command
 given again. `python tests/helpers/behaviours.py` writes the rows into `projects/lskd/endpoints.md`.
 
@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PICTURES = 3
-ONE = 1  # the picture that meets a fault which is one request's own
+IMAGES = 3
+ONE = 1  # the image that meets a fault which is one request's own
 GOOD = {
     "question": "Why is [1] near [0]?",
     "answer": "[1] owns [0].",
@@ -50,7 +50,7 @@ class Behaviour:
         reply: to a request that meets the fault: a value that the test server takes, or a function
             of its body and of how often that request was sent.
         times: a request meets it so often; None until the server is mended.
-        everyone: all requests meet it, else that of one picture.
+        everyone: all requests meet it, else that of one image.
         mode: `chat` or `batch`.
         script: hooks of the batch server.
         llm: settings of the first start.
@@ -80,15 +80,15 @@ class Behaviour:
     llm: dict[str, Any] = field(default_factory=dict)
     status: int = 0
     sees: str = ""
-    sent: int = PICTURES
-    records: int = PICTURES
+    sent: int = IMAGES
+    records: int = IMAGES
     paid: int | None = None
     unknown: int = 0
     reserved: int = 0
     estimated: int = 0
     heal: tuple[str, ...] = ()
     again: int = 0
-    pictures: int = PICTURES
+    pictures: int = IMAGES
     more: int = 0
     rejected: int = 0
     dropped: int = 0
@@ -98,22 +98,22 @@ class Behaviour:
         """Return what tests call the row."""
         return re.sub(r"[^\w]+", "-", f"{self.mode} {self.does}").strip("-")
 
-    def meets(self, picture: int, number: int) -> bool:
-        """Return whether the n-th request (from 1) about a picture meets the fault."""
-        if self.reply is None or not (self.everyone or picture == ONE):
+    def meets(self, image: int, number: int) -> bool:
+        """Return whether the n-th request (from 1) about an image meets the fault."""
+        if self.reply is None or not (self.everyone or image == ONE):
             return False
         return self.times is None or number <= self.times
 
     def answer(self, body: dict[str, Any], number: int) -> Any:
         """Return the reply to a request."""
-        picture = picture_of(body)
-        if not self.meets(picture, number):
+        image = image_of(body)
+        if not self.meets(image, number):
             return ITEMS
         return self.reply(body, number) if callable(self.reply) else self.reply
 
 
-def picture_of(body: dict[str, Any]) -> int:
-    """Return which picture a request is about."""
+def image_of(body: dict[str, Any]) -> int:
+    """Return which image a request is about."""
     return int(re.search(r"picture (\d+):", json.dumps(body["messages"]))[1])  # type: ignore[index]
 
 
@@ -216,7 +216,7 @@ def _again() -> Iterator[Behaviour]:
         billed = isinstance(reply, dict) and "usage" in reply
         yield Behaviour(
             does=does, kind="again", reply=reply, times=1, sees=sees, sent=4, unknown=unknown,
-            paid=PICTURES + billed, llm=slow,
+            paid=IMAGES + billed, llm=slow,
         )  # fmt: skip
 
 
@@ -272,7 +272,7 @@ def _mend() -> Iterator[Behaviour]:
     for does, reply, sees in cases:
         yield Behaviour(
             does=does, kind="mend", reply=reply, everyone=True, status=2, sees=sees, sent=1,
-            records=0, again=PICTURES,
+            records=0, again=IMAGES,
         )  # fmt: skip
 
 
@@ -299,7 +299,7 @@ def _stop() -> Iterator[Behaviour]:
     for does, reply, sees in cases:
         yield Behaviour(
             does=does, kind="stop", reply=reply, everyone=True, status=1, sees=sees, sent=1,
-            records=0, again=PICTURES,
+            records=0, again=IMAGES,
         )  # fmt: skip
 
     for does, address, sees in (
@@ -311,7 +311,7 @@ def _stop() -> Iterator[Behaviour]:
         ("no such host", "http://server.invalid/v1", "server.invalid:80 is not known"),
     ):
         yield Behaviour(
-            does=does, kind="left", status=1, sent=0, records=0, again=PICTURES, sees=sees,
+            does=does, kind="left", status=1, sent=0, records=0, again=IMAGES, sees=sees,
             llm={"base_url": address}, heal=("llm.base_url={url}",),
         )  # fmt: skip
     for does, reply, sees, sent, unknown in (
@@ -454,7 +454,7 @@ def _caps() -> Iterator[Behaviour]:
 
 
 NO_ROOM = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached for tiny"}
-_ALL = {"sent": PICTURES, "records": 0, "again": PICTURES}
+_ALL = {"sent": IMAGES, "records": 0, "again": IMAGES}
 
 
 def _failed(code: str, message: str, line: int | None = None) -> dict[str, Any]:
@@ -471,7 +471,7 @@ def _first_result(change: Callable[[str, list[str]], list[str]]) -> dict[str, An
     """Return a hook that changes the first line of the first job's output."""
     return {
         "lines": lambda kind, lines: [*change(lines[0], lines), *lines[1:]]
-        if kind == "output" and len(lines) == PICTURES else lines
+        if kind == "output" and len(lines) == IMAGES else lines
     }  # fmt: skip
 
 
@@ -629,7 +629,7 @@ def _line(row: Behaviour) -> str:
     money += f", {row.estimated} estimated" if row.estimated else ""
     who = (
         ""
-        if row.pictures > PICTURES
+        if row.pictures > IMAGES
         else " (all)"
         if row.everyone
         else ""

@@ -1,16 +1,16 @@
-"""Pictures, replies about them, and the command that asks for those: for tests of generation."""
+"""Images, replies about them, and the command that asks for those: for tests of generation."""
 
 import json
 import re
 
 
-def picture(number):
+def image(number):
     name = f"a_{number:03d}.png"
     return {
         "image": name,
         "width": 100,
         "height": 100,
-        "captions": [f"picture {number}: a man and a dog"],
+        "captions": [f"image {number}: a man and a dog"],
         "region_locations": [
             {"boxes": [[0, 0, 20, 20]], "obj_guess": "dog", "caption": "a brown dog"},
             {"boxes": [[50, 20, 90, 70]], "obj_guess": "man", "caption": "a man in a blue coat"},
@@ -29,8 +29,8 @@ OTHER = ("What will [0] do next?", "[0] will run.", "[0] looks at a ball.")
 
 
 def number_of(body):
-    """Return the number of the picture a request is about."""
-    return int(re.search(r"picture (\d+):", body["messages"][1]["content"])[1])
+    """Return the number of the image a request is about."""
+    return int(re.search(r"image (\d+):", body["messages"][1]["content"])[1])
 
 
 def run(path, *options):

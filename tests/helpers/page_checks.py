@@ -1,4 +1,4 @@
-"""What every page must hold in a browser: it fits, its texts can be read, its pictures are told."""
+"""What every page must hold in a browser: it fits, its texts can be read, its images are told."""
 
 SIZES = {"desk": (1280, 800), "phone": (390, 844)}
 
@@ -64,8 +64,8 @@ def too_wide(page):
     )
 
 
-def untold_pictures(page):
-    """Pictures without a text in their place, or wider or taller than the window."""
+def untold_images(page):
+    """Images without a text in their place, or wider or taller than the window."""
     return page.evaluate(
         """() => [...document.images].filter((image) => {
   const { width, height } = image.getBoundingClientRect();
@@ -94,7 +94,7 @@ def check_report(browser, path):
             )
             place = f"{path.name}, {size}, {scheme}"
             assert too_wide(browser) == [], place
-            assert untold_pictures(browser) == [], place
+            assert untold_images(browser) == [], place
             assert faint_texts(browser) == [], place
     assert broken_links(browser) == []
     links = browser.evaluate(

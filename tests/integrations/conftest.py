@@ -1,4 +1,4 @@
-"""A tiny GPT-2 with tower, projector and block on disk, and pictures for any prompt."""
+"""A tiny GPT-2 with tower, projector and block on disk, and images for any prompt."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Write pictures for prompts; returns arguments that take K of them from there."""
+def images(tmp_path):
+    """Write images for prompts; returns arguments that take K of them from there."""
 
     def write(prompts, count):
         root = tmp_path / "pictures"

@@ -1,4 +1,4 @@
-"""The model of lm-evaluation-harness: equal to its own one without pictures, to our task with."""
+"""The model of lm-evaluation-harness: equal to its own one without images, to our task with."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from transformers import AutoTokenizer
 
 from golden import given
 from lavis.common.errors import ConfigError
-from lavis.generators.config import PicturesConfig
+from lavis.generators.config import ImagesConfig
 from lavis.generators.prompts import image_prompts
 from lavis.integrations.harness import LateFusionLM
 from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
-from lavis.tasks.question_config import VisualQuestionsConfig
-from lavis.tasks.visual_questions import VisualQuestionsTask
+from lavis.tasks.questions.config import VisualQuestionsConfig
+from lavis.tasks.questions.task import VisualQuestionsTask
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "What is the color of a tench? Answer: green. What is the flask made of? steel and glass. "
@@ -93,9 +93,9 @@ def test_text_only_equals_the_harness_own_model(text_only, theirs):
     assert found == expected and any(found)
 
 
-def test_pictures_come_with_the_context_and_batches_change_nothing(tiny, text_only, pictures):
+def test_images_come_with_the_context_and_batches_change_nothing(tiny, text_only, images):
     drawn = {prompt for context, _ in PAIRS[:4] for prompt in image_prompts(context, 2)}
-    sharing = pictures(sorted(drawn), 2)
+    sharing = images(sorted(drawn), 2)
     one, many = (
         LateFusionLM(**tiny.args, **sharing, batch_size=size, device="cpu") for size in (1, 8)
     )
@@ -114,9 +114,9 @@ def test_pictures_come_with_the_context_and_batches_change_nothing(tiny, text_on
     assert many.loglikelihood_rolling(asked) == pytest.approx(plain, rel=1e-6)  # one window
 
 
-def test_the_released_way_draws_the_continuation_too(tiny, pictures):
+def test_the_released_way_draws_the_continuation_too(tiny, images):
     drawn = ["".join(pair) for pair in PAIRS[:2]]
-    lm = LateFusionLM(**tiny.args, **pictures(drawn, 1), pictures_of="all", device="cpu")
+    lm = LateFusionLM(**tiny.args, **images(drawn, 1), images_of="all", device="cpu")
     (green, _), (black, _) = lm.loglikelihood(requests("loglikelihood", PAIRS[:2]))
     assert green != black
 
@@ -159,7 +159,7 @@ def our_rows(tiny, benchmark, data, options):
         "options": {name: options[f"options.{name}"] for name in ("root", "manifest")},
     }
     config = VisualQuestionsConfig(
-        tokenizer=str(tiny.llm), pictures=PicturesConfig(**node), columns=["text", "pictures"]
+        tokenizer=str(tiny.llm), pictures=ImagesConfig(**node), columns=["text", "pictures"]
     )
     vision = VisionConfig(name=str(tiny.tower), weights="config")
     section = LateFusionConfig(
@@ -218,11 +218,9 @@ def compare(samples, rows, column):
         assert sample["acc"] == row["marks"][column]["candidate_likelihood"][0]
 
 
-def test_the_command_equals_our_own_task_on_the_same_items(
-    tiny, data, pictures, tmp_path, text_only
-):
+def test_the_command_equals_our_own_task_on_the_same_items(tiny, data, images, tmp_path, text_only):
     prompts = [question for question, _ in COLORS] + [goal["goal"] for goal in GOALS]
-    options = pictures(prompts, 2)
+    options = images(prompts, 2)
     ours = {name: our_rows(tiny, name, data, options) for name in ("imagenetvc", "piqa")}
     assert ours["piqa"][0]["values"]["text"] != ours["piqa"][0]["values"]["pictures"]
     compare(harness_rows(data, tmp_path, {**tiny.args, **options}), ours, "pictures")
@@ -308,11 +306,11 @@ def test_an_empty_text_is_continued_after_the_prefix_token(text_only):
     assert found == text_only.generate_until(requests("generate_until", [(start, way)]))
 
 
-def test_a_text_whose_pictures_are_all_withheld_has_none(tiny, pictures, monkeypatch):
-    options = pictures(image_prompts("a man", 2), 2)
+def test_a_text_whose_images_are_all_withheld_has_none(tiny, images, monkeypatch):
+    options = images(image_prompts("a man", 2), 2)
     lm = LateFusionLM(**tiny.args, **options, device="cpu")
-    monkeypatch.setattr(lm._pictures._pictures, "sets", lambda question: [])
-    assert lm._pictures.samples(["a man"]) == {}
+    monkeypatch.setattr(lm._images._images, "sets", lambda question: [])
+    assert lm._images.samples(["a man"]) == {}
 
 
 def test_a_language_model_is_needed():

@@ -44,7 +44,7 @@ def image():
     return Image.linear_gradient("L").resize((40, 32)).convert("RGB")
 
 
-def test_an_answer_sees_the_data_sets_picture_and_text(build, image, language_models, tmp_path):
+def test_an_answer_sees_the_data_sets_image_and_text(build, image, language_models, tmp_path):
     image.save(tmp_path / "a.png")
     record = {
         "image": "a.png", "region": [7, 3], "region_all": [3, 7],
@@ -65,9 +65,9 @@ def test_an_answer_sees_the_data_sets_picture_and_text(build, image, language_mo
     reader.model.generate = lambda samples, **kw: asked.update(samples) or generate(samples, **kw)
     answer = reader.answer(image, BOXES, "What is [0] near [1] ?", num_beams=1, max_length=5)
     row = dataset.row(0)
-    assert torch.equal(asked["image"][0], dataset.picture(row))
+    assert torch.equal(asked["image"][0], dataset.image(row))
     assert asked["text_input"] == [row.text]
-    samples = dataset.collate([row], dataset.picture(row)[None], [0])
+    samples = dataset.collate([row], dataset.image(row)[None], [0])
     assert answer == generate(samples, num_beams=1, max_length=5)[0]
 
 
@@ -77,8 +77,8 @@ def test_ranks_are_the_models_scores(build, image):
     ranked = reader.rank(image, BOXES, texts, question="What is true?")
     said = [f"question: what is true? answer: {text}" for text in texts]
     drawn = reader.draw(image, BOXES)
-    picture = dataset_options("unified_vqa_chatgpt", SECTION)["vis_processor"](drawn)[None]
-    samples = {"image": picture, "text_input": said, "image_index": [0, 0, 0]}
+    pixels = dataset_options("unified_vqa_chatgpt", SECTION)["vis_processor"](drawn)[None]
+    samples = {"image": pixels, "text_input": said, "image_index": [0, 0, 0]}
     chances = reader.model.predict(samples)["prediction"][:, 1].tolist()
     assert dict(ranked) == pytest.approx(dict(zip(texts, chances, strict=True)))
     assert [score for _, score in ranked] == sorted(chances, reverse=True)
@@ -92,7 +92,7 @@ def test_errors_say_what_is_wrong(build, image):
     reader = build("blip2_critic")
     with pytest.raises(DataError, match=r"names \[2\], and there are 2 boxes"):
         reader.rank(image, BOXES, ["[2] sleeps"])
-    with pytest.raises(DataError, match="box outside the picture"):
+    with pytest.raises(DataError, match="box outside the image"):
         reader.rank(image, [[50, 50, 60, 60]], ["[0] sleeps"])
     with pytest.raises(ConfigError, match="writes no text; use rank"):
         reader.answer(image, BOXES, "Who?")

@@ -8,13 +8,13 @@ from collections import Counter
 import pytest
 import yaml
 from batch_script import BatchScript
-from behaviours import CLASSES, ITEMS, MONEY, PAGE, PICTURES, ROWS, picture_of, table
-from generation_run import lines, picture, run
+from behaviours import CLASSES, IMAGES, ITEMS, MONEY, PAGE, ROWS, image_of, table
+from generation_run import image, lines, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lavis.llm.prompts import Prompts
-from lavis.tasks import generation, generation_report
+from lavis.tasks.knowledge import generation, generation_report
 
 CONTEXT = functools.cache(ssl.create_default_context)
 PROMPTS = functools.cache(Prompts)
@@ -34,10 +34,10 @@ def llm_of(request):
     return request.getfixturevalue("settings")
 
 
-def write_job(folder, llm, pictures=PICTURES):
+def write_job(folder, llm, images=IMAGES):
     """Write data and a run file; returns the file's path."""
     records = folder / "words.jsonl"
-    records.write_text("".join(json.dumps(picture(i)) + "\n" for i in range(pictures)))
+    records.write_text("".join(json.dumps(image(i)) + "\n" for i in range(images)))
     prompts = [{"source": "s", "num_items": 1}]
     node = {
         "llm": {"max_attempts": 3, "max_retry_wait": 0.02, **llm},
@@ -84,7 +84,7 @@ def test_behaviour(row, serve, llm_of, tmp_path, capsys):
 
     def answer(body, n):
         reply = ITEMS if healed else row.answer(body, n)
-        answered[picture_of(body)] += reply == ITEMS
+        answered[image_of(body)] += reply == ITEMS
         return reply
 
     server.answer = answer
@@ -119,7 +119,7 @@ def test_behaviour(row, serve, llm_of, tmp_path, capsys):
         assert (second.status, second.sent) == (0, row.rejected), second.said
     assert (len(second.records), len(second.rejects)) == (row.pictures, row.dropped)
     assert [record["image"] for record in second.records] == [
-        picture(number)["image"] for number in range(row.pictures)
+        image(number)["image"] for number in range(row.pictures)
     ]
     assert max(answered.values()) <= 1 + bool(row.unknown), "paid twice"
 
@@ -141,15 +141,15 @@ def test_healed_the_same_command_sends_what_is_missing(
     if not rows:
         pytest.skip("faults of files and jobs meet all requests")
     row = data.draw(st.sampled_from(rows))
-    pictures = 5
-    most = pictures - (kind in ("request", "reply"))  # a run without a record is a failure
-    chosen = data.draw(st.sets(st.integers(0, pictures - 1), min_size=1, max_size=most))
+    images = 5
+    most = images - (kind in ("request", "reply"))  # a run without a record is a failure
+    chosen = data.draw(st.sets(st.integers(0, images - 1), min_size=1, max_size=most))
     if kind == "simplify":
-        chosen = set(range(pictures))
+        chosen = set(range(images))
     server, healed, answered = serve(), [], Counter()
 
     def answer(body, n):
-        number = picture_of(body)
+        number = image_of(body)
         meets = not healed and number in chosen and (row.times is None or n <= row.times)
         reply = row.reply if meets else ITEMS
         reply = reply(body, n) if callable(reply) else reply
@@ -159,10 +159,10 @@ def test_healed_the_same_command_sends_what_is_missing(
     server.answer, server.script = answer, BatchScript(**row.script)
     folder = tmp_path_factory.mktemp(kind)
     settings = {**batch_of(row), "concurrency": data.draw(st.integers(1, 4)), **row.llm}
-    path = write_job(folder, llm_of(server, cache_dir=str(folder / "cache"), **settings), pictures)
+    path = write_job(folder, llm_of(server, cache_dir=str(folder / "cache"), **settings), images)
     first = Start(path, server, capsys)
     rejected = first.summary["rejected"] - first.summary["rejected_by_kind"].get("item", 0)
-    missing = pictures - len(first.records) - rejected
+    missing = images - len(first.records) - rejected
     healed.append(True)
     server.script = BatchScript()
     second = Start(path, server, capsys)
@@ -171,7 +171,7 @@ def test_healed_the_same_command_sends_what_is_missing(
     if rejected:
         second = Start(path, server, capsys, "--retry-rejects")
         assert (second.status, second.sent) == (0, rejected), second.said
-    assert len(second.records) == pictures
+    assert len(second.records) == images
     lost = second.spent["requests_of_unknown_cost"]
     assert sum(count - 1 for count in answered.values()) <= lost
 

@@ -18,12 +18,12 @@ import pytest
 
 from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatRequest
-from lavis.llm.breaker import PATIENCE, Streak
-from lavis.llm.budget import read_totals
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
-from lavis.llm.failures import EndpointStopped, Problem
-from lavis.llm.transport import MOST_BYTES
+from lavis.llm.endpoint.breaker import PATIENCE, Streak
+from lavis.llm.endpoint.failures import EndpointStopped, Problem
+from lavis.llm.endpoint.transport import MOST_BYTES
+from lavis.llm.money.budget import read_totals
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sk-test-very-secret-0123456789"
@@ -433,7 +433,7 @@ def test_odd_waits_are_as_none(serve, settings, tmp_path, value):
 
 
 def test_a_wait_is_told_once_for_all_threads(serve, settings, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("lavis.llm.endpoint.SAID_SECONDS", 0.5)
+    monkeypatch.setattr("lavis.llm.endpoint.backend.SAID_SECONDS", 0.5)
     busy = (429, {"error": {"message": "busy"}}, {"Retry-After": "1"})
     server = serve(lambda body, n: busy if n == 1 else "fine")
     with caplog.at_level(logging.WARNING):

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from generation_run import GOOD, OTHER, items, lines, number_of, picture, run
+from generation_run import GOOD, OTHER, image, items, lines, number_of, run
 
+from lavis.common.config.sections import load_sections
 from lavis.common.errors import ConfigError
-from lavis.common.sections import load_sections
-from lavis.datasets.records import RecordStore
+from lavis.datasets.files.records import RecordStore
 from lavis.llm.config import LlmSettings
-from lavis.tasks.generation import Generation, estimate
-from lavis.tasks.generation_config import GenerateConfig, GenerationRunConfig
+from lavis.tasks.knowledge.generation import Generation, estimate
+from lavis.tasks.knowledge.generation_config import GenerateConfig, GenerationRunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_FILES = sorted((ROOT / "lavis/projects/lskd/generate").glob("*.yaml"))
@@ -29,9 +29,9 @@ KEY = "sk-test-very-secret-0123456789"
 def job(tmp_path, settings):
     """Return a function that writes data and a run file and returns its path."""
 
-    def make(server=None, pictures=4, llm=None, **more):
+    def make(server=None, images=4, llm=None, **more):
         records = tmp_path / "words.jsonl"
-        records.write_text("".join(json.dumps(picture(i)) + "\n" for i in range(pictures)))
+        records.write_text("".join(json.dumps(image(i)) + "\n" for i in range(images)))
         node = {
             "llm": llm or settings(server),
             "generate": {
@@ -73,7 +73,7 @@ def test_a_hostile_server_costs_nothing_but_its_own_replies(serve, job, tmp_path
         ][number]()
 
     server = serve(answer)
-    path = job(server, pictures=11)
+    path = job(server, images=11)
     assert run(path) == 0
     out = tmp_path / "out"
     summary = json.loads((out / "summary.json").read_text())
@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on_and_pays_for_no_stored_reply_twice(
 
     server = serve(answer)
     llm = settings(server, concurrency=concurrency, caps={"max_requests": 60})
-    path = job(server, pictures=40, llm=llm)
+    path = job(server, images=40, llm=llm)
     process = subprocess.Popen(start(path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_and_pays_for_no_stored_reply_twice(
 def test_a_cap_ends_the_run_in_order_and_a_higher_one_goes_on(serve, job, settings, tmp_path):
     server = serve(lambda body, n: items(GOOD))
     llm = settings(server, caps={"max_requests": 3})
-    path = job(server, pictures=5, llm=llm)
+    path = job(server, images=5, llm=llm)
     assert run(path) == 1
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert (summary["records"], summary["left_for_next_start"]) == (3, 2)
@@ -167,7 +167,7 @@ def test_the_scripted_teacher_reads_the_prompt(job, tmp_path):
     llm = {"backend": "scripted", "options": {"mistakes": 0.0}}
     prompts = [{"style": style, "regions": regions, "people": regions == "none"}
                for style in ("ids", "descriptions") for regions in ("any", "none")]  # fmt: skip
-    assert run(job(pictures=3, llm=llm, prompts=prompts), "--options", "run.compress=true") == 0
+    assert run(job(images=3, llm=llm, prompts=prompts), "--options", "run.compress=true") == 0
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert set(summary["records_by_source"]) == {
         "llm_region_any_ids", "llm_region_none_ids_people",
@@ -179,10 +179,10 @@ def test_the_scripted_teacher_reads_the_prompt(job, tmp_path):
     assert len({records.read(i)["index"] for i in range(len(records))}) == len(records)
 
 
-def test_a_hundred_thousand_pictures_are_estimated_in_seconds(serve, job, settings, tmp_path):
+def test_a_hundred_thousand_images_are_estimated_in_seconds(serve, job, settings, tmp_path):
     server = serve()
     prices = {"tiny": {"input": 0.15, "output": 0.6}}
-    path = job(server, pictures=100_000, llm=settings(server, prices=prices))
+    path = job(server, images=100_000, llm=settings(server, prices=prices))
     sections = load_sections(path, ["generate.dry_run_sample=500"], SECTIONS)
     begun = time.monotonic()
     generation = Generation(sections["generate"], RecordStore(sections["generate"].records))
@@ -201,7 +201,7 @@ def test_no_two_records_share_an_index_whatever_stands_between_the_items(serve, 
     third = ("Where is [0]?", "[0] is beside [1].", "[0] stands next to [1] here.")
     whole = json.loads(items(GOOD, OTHER, third))["items"]
     reply = json.dumps({"items": [{"question": "What?"}, 7, *whole]})
-    assert run(job(serve(lambda body, n: reply), pictures=3)) == 0
+    assert run(job(serve(lambda body, n: reply), images=3)) == 0
     found = [line["index"] for line in lines(tmp_path / "out" / "corpus.jsonl")]
     assert found == [f"s_v4-{number}" for number in range(6)]
     rejects = lines(tmp_path / "out" / "rejects.jsonl")
@@ -214,7 +214,7 @@ def test_every_run_file_loads(path, tmp_path, monkeypatch):
     for folder in ("output/words", "output/quickstart/loop/words"):
         records = tmp_path / folder / "verbalized.jsonl"
         records.parent.mkdir(parents=True)
-        records.write_text(json.dumps(picture(0)) + "\n")
+        records.write_text(json.dumps(image(0)) + "\n")
     sections = load_sections(path, [], SECTIONS)
     generation = Generation(sections["generate"], RecordStore(sections["generate"].records))
     assert estimate(generation, sections["llm"])["requests"] == len(generation.config.prompts)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from generation_run import GOOD, OTHER, items, lines, number_of, picture, run
+from generation_run import GOOD, OTHER, image, items, lines, number_of, run
 from page_checks import check_report
 from PIL import Image
 
@@ -18,9 +18,9 @@ WRONG_KEY = (401, {"error": {"message": "Incorrect API key provided"}})
 def job(tmp_path, settings):
     """Return a function that writes data and a run file; the same folder each time."""
 
-    def make(at, pictures=4, **llm):
+    def make(at, images=4, **llm):
         records = tmp_path / "words.jsonl"
-        records.write_text("".join(json.dumps(picture(i)) + "\n" for i in range(pictures)))
+        records.write_text("".join(json.dumps(image(i)) + "\n" for i in range(images)))
         prompts = [{"source": "s", "num_items": 2}]
         node = {
             "llm": settings(at, max_attempts=2, concurrency=1, **llm),
@@ -35,7 +35,7 @@ def job(tmp_path, settings):
 
 
 class Sent:
-    """Counts the requests about each picture since it was last asked."""
+    """Counts the requests about each image since it was last asked."""
 
     def __init__(self, server):
         self.server, self.before = server, 0
@@ -50,7 +50,7 @@ def summary(tmp_path):
     return json.loads((tmp_path / "out/summary.json").read_text())
 
 
-def test_one_picture_that_always_fails_is_set_aside_and_the_rest_goes_on(
+def test_one_image_that_always_fails_is_set_aside_and_the_rest_goes_on(
     serve, job, tmp_path, capsys
 ):
     broken = {2}
@@ -195,7 +195,7 @@ def test_figures_by_prompt_style(serve, job, tmp_path):
     }
 
 
-def test_the_page_shows_pictures_with_what_was_made_of_them(serve, job, tmp_path):
+def test_the_page_shows_images_with_what_was_made_of_them(serve, job, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     for number in (0, 1):  # the others' are not there
@@ -208,9 +208,9 @@ def test_the_page_shows_pictures_with_what_was_made_of_them(serve, job, tmp_path
     assert "Not complete: 1 of 4 requests left." in page
     assert page.count('src="data:image/jpeg;base64,') == 2
     assert page.count('alt="a_000.png; regions: 0 dog, 1 man"') == 1
-    assert page.count("no picture: missing image: a_002.png") == 1
-    assert page.count("no picture: missing image: a_003.png") == 1
-    assert page.count('class="lv-badge" data-region="1"') == 2  # one on each picture
+    assert page.count("no image: missing image: a_002.png") == 1
+    assert page.count("no image: missing image: a_003.png") == 1
+    assert page.count('class="lv-badge" data-region="1"') == 2  # one on each image
     assert page.count('<span class="badge kept">kept</span>') == 2
     assert page.count('<span class="badge dropped">rejected</span>') == 2
     assert page.count('<span class="badge left">left</span>') == 1
@@ -220,11 +220,11 @@ def test_the_page_shows_pictures_with_what_was_made_of_them(serve, job, tmp_path
     assert "http" not in page  # it needs no other file
 
 
-def test_a_page_without_a_folder_of_pictures_has_their_texts(serve, job, tmp_path):
+def test_a_page_without_a_folder_of_images_has_their_texts(serve, job, tmp_path):
     server = serve(lambda body, n: items(GOOD))
     assert run(job(server)) == 0
     page = (tmp_path / "out/report.html").read_text()
-    assert "Set run.image_root to show the pictures." in page and "data:image" not in page
+    assert "Set run.image_root to show the images." in page and "data:image" not in page
     assert page.count('class="lv-chip" data-region="0"') >= 4
     assert run(job(server), "--options", "run.report_examples=0") == 0
     page = (tmp_path / "out/report.html").read_text()
@@ -260,7 +260,7 @@ def test_a_server_that_only_fails_stops_the_run_and_a_mended_one_is_asked_for_al
 ):
     replies = [fault]
     server = serve(lambda body, n: replies[0])
-    path, sent = job(server, pictures=12, max_alike_failures=5), Sent(server)
+    path, sent = job(server, images=12, max_alike_failures=5), Sent(server)
     assert run(path) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert "in a row failed alike" in last and said in last
@@ -276,7 +276,7 @@ def test_a_server_that_only_fails_stops_the_run_and_a_mended_one_is_asked_for_al
 def test_rejects_that_are_refused_anew_are_rejects_once_the_server_has_worked(serve, job, tmp_path):
     refused = (413, {"error": {"message": "too large"}})
     server = serve(lambda body, n: refused if number_of(body) % 2 else items(GOOD))
-    path, sent = job(server, pictures=24, max_alike_failures=5), Sent(server)
+    path, sent = job(server, images=24, max_alike_failures=5), Sent(server)
     assert run(path) == 0 and len(sent.since()) == 24
     assert run(path, "--retry-rejects") == 0 and len(sent.since()) == 12
     assert summary(tmp_path)["rejected_by_kind"] == {"endpoint": 12}
@@ -288,7 +288,7 @@ def test_refusals_before_an_answer_stay_rejects_when_the_server_dies(serve, job,
         number = number_of(body)
         return (413, {}) if number == 0 else items(GOOD) if number == 1 else (500, {})
 
-    path = job(serve(answer), pictures=12, max_alike_failures=3)
+    path = job(serve(answer), images=12, max_alike_failures=3)
     assert run(path) == 1
     told = summary(tmp_path)
     assert told["records"] == 1 and told["rejected_by_kind"] == {"endpoint": 1}

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
 from lavis.llm.base import ChatRequest, image_part
-from lavis.llm.budget import BudgetReached, Totals, read_totals
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
+from lavis.llm.money.budget import BudgetReached, Totals, read_totals
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<model>"
 
@@ -105,11 +105,11 @@ def test_the_chat_template_is_used_where_there_is_one(folder, tmp_path):
     tokenizer.save_pretrained(folder)
 
 
-def test_pictures_are_refused(folder, tmp_path):
+def test_images_are_refused(folder, tmp_path):
     content = [{"type": "text", "text": "what?"}, image_part(b"\x89PNG")]
     request = ChatRequest("p", [{"role": "user", "content": content}])
     replies, _ = complete(folder, tmp_path, [request])
-    assert replies["p"].failure == "refused" and "no pictures" in replies["p"].error
+    assert replies["p"].failure == "refused" and "no images" in replies["p"].error
 
 
 def test_numbers_that_are_not_set_are_the_models_own(folder, tmp_path):

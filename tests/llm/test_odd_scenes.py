@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from odd_values import LONG, spoiled
 
 from lavis.common.errors import RecordError
-from lavis.llm.scene import SceneLimits, read_scene
+from lavis.llm.replies.scene import SceneLimits, read_scene
 
 RECORD = {
     "image": "a.png",

@@ -1,4 +1,4 @@
-"""Picture processors: golden pixels, seeded augmentation, regions kept in view."""
+"""Image processors: golden pixels, seeded augmentation, regions kept in view."""
 
 import random
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_augmentation_is_a_function_of_the_seed(name):
     assert first.dtype == torch.float32
 
 
-def test_a_crop_covers_between_half_and_all_of_the_picture():
+def test_a_crop_covers_between_half_and_all_of_the_image():
     processor = load_processor("blip2_image_train", {"image_size": 8})
     rng = random.Random(0)
     windows = [processor._sample_window((200, 160), (), rng) for _ in range(200)]
@@ -63,14 +63,14 @@ def test_a_crop_covers_between_half_and_all_of_the_picture():
 
 
 def marked(box):
-    """A grey picture with one pure red box, so that what is in view can be counted."""
+    """A grey image with one pure red box, so that what is in view can be counted."""
     image = Image.new("RGB", (300, 200), (90, 90, 90))
     image.paste((255, 0, 0), tuple(int(v) for v in box))
     return image
 
 
 def red_share(processor, tensor):
-    """Return the area of red pixels as a share of the picture."""
+    """Return the area of red pixels as a share of the image."""
     mean = torch.tensor(processor.mean)[:, None, None]
     pixels = tensor * torch.tensor(processor.std)[:, None, None] + mean
     return ((pixels[0] > 0.6) & (pixels[1] < 0.3)).float().mean().item()
@@ -78,7 +78,7 @@ def red_share(processor, tensor):
 
 @pytest.mark.parametrize("name", TRAIN)
 def test_regions_stay_in_view_when_they_must(name):
-    box = (2.0, 2.0, 42.0, 32.0)  # a corner, 2 % of the picture: most crops would lose it
+    box = (2.0, 2.0, 42.0, 32.0)  # a corner, 2 % of the image: most crops would lose it
     kept = load_processor(
         name, {"image_size": 96, "keep_regions": True, "hflip": False, "min_visible": 0.9}
     )
@@ -91,7 +91,7 @@ def test_regions_stay_in_view_when_they_must(name):
     assert min(without) == 0
 
 
-def test_a_flip_mirrors_the_picture_and_its_boxes():
+def test_a_flip_mirrors_the_image_and_its_boxes():
     processor = load_processor("blip2_image_train", {"image_size": 300, "min_scale": 1.0})
     image = marked((0, 0, 60, 40)).resize((300, 300))
     seen = set()

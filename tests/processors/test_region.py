@@ -1,4 +1,4 @@
-"""Regions: golden pictures and texts, compositing, and that numbers are drawing order."""
+"""Regions: golden images and texts, compositing, and that numbers are drawing order."""
 
 import hashlib
 import itertools
@@ -116,7 +116,7 @@ def test_one_box_pixel_by_pixel():
 
 
 def full_composite(image, region, width=2):
-    """The definition: an overlay of the whole picture, composited and turned back to RGB."""
+    """The definition: an overlay of the whole image, composited and turned back to RGB."""
     fill, outline = region_colors(region.color_id)
     overlay = Image.new("RGBA", image.size, (0, 0, 0, 0))
     pen = ImageDraw.Draw(overlay)
@@ -238,7 +238,7 @@ def test_contrast_by_hand():
 
 @pytest.mark.parametrize("palette", ["distinct", "released"])
 def test_numbers_are_readable_on_every_colour_and_chips_on_every_page(palette):
-    # colour numbers go round only after 1024; 0 to 31 are the ones that pictures have
+    # colour numbers go round only after 1024; 0 to 31 are the ones that images have
     for color_id in [*range(64), 1023, 1024, 1025, 1026]:
         color = css_color(color_id, palette)
         ink = ink_on(color)

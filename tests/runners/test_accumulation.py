@@ -19,7 +19,7 @@ class SomeBatches:
 
     def __init__(self, data, rank):
         self._data, self._rank, self.name, self.split = data, rank, data.name, data.split
-        self.has_pictures, self.vis_processor = True, data.vis_processor
+        self.has_images, self.vis_processor = True, data.vis_processor
         self.batches = 0
 
     def __len__(self):
@@ -28,8 +28,8 @@ class SomeBatches:
     def __getattr__(self, name):
         return getattr(self.__dict__["_data"], name)
 
-    def collate(self, rows, pictures, image_index):
-        samples = self._data.collate(rows, pictures, image_index)
+    def collate(self, rows, images, image_index):
+        samples = self._data.collate(rows, images, image_index)
         self.batches += 1
         if self._rank or self.batches % 3 != 1:
             samples.pop("qa_label", None)
@@ -44,7 +44,7 @@ def train(argv, env, log):
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
     from lavis.common import dist
-    from lavis.runners import training
+    from lavis.runners import trainer as training
 
     folder, accumulate, every_batch = Path(argv[0]), int(argv[1]), argv[2] == "each"
     torch.set_num_threads(1)

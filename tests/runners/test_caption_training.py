@@ -19,10 +19,10 @@ from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
 
 ROOT = Path(__file__).resolve().parents[2]
-TASKS = ROOT / "tests" / "tasks"
+TASKS = ROOT / "tests" / "tasks" / "language_modeling"
 KILLER = """
 import os, signal
-from lavis.tasks.visual_language_modeling import VisualLanguageModelingTask as Task
+from lavis.tasks.language_modeling.task import VisualLanguageModelingTask as Task
 plain, steps = Task.train_step, []
 def train_step(self, model, samples):
     steps.append(1)
@@ -213,15 +213,15 @@ def test_accumulated_batches_are_one_step(world, tmp_path):
         torch.testing.assert_close(found[1][name], value, atol=1e-5, rtol=1e-4)
 
 
-def test_wikitext_trains_on_pictures_that_are_drawn_first(world, tmp_path, monkeypatch):
+def test_wikitext_trains_on_images_that_are_drawn_first(world, tmp_path, monkeypatch):
     lines = "\n".join(["a red box . the ball is blue .", "the old table is green ."] * 12)
     for split in ("train", "valid"):
         (tmp_path / f"wiki.{split}.raw").write_text(lines)
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "pictures"
+    images.mkdir()
     from PIL import Image
 
-    Image.new("RGB", (16, 16), (220, 20, 20)).save(pictures / "a.png")
+    Image.new("RGB", (16, 16), (220, 20, 20)).save(images / "a.png")
     blocks = "datasets.wiki"
     base = ROOT / "lavis/projects/vlmig/train/ft_wiki_laion_220.yaml"
     run = tmp_path / "wiki.yaml"  # without LAION
@@ -244,7 +244,7 @@ def test_wikitext_trains_on_pictures_that_are_drawn_first(world, tmp_path, monke
         f"{blocks}.cache_dir={tmp_path / 'cache'}", "run.device=cpu", "run.num_workers=0",
         f"run.output_dir={tmp_path / 'out'}", "run.max_iters=4", "run.iters_per_inner_epoch=2",
         "run.batch_size_train=4", "run.init_lr=0.01", "run.cache_features=true",
-        "run.pictures.generator=folder", f"run.pictures.options.root={pictures}",
+        "run.pictures.generator=folder", f"run.pictures.options.root={images}",
         f"run.pictures.cache_dir={tmp_path / 'drawn'}", "run.valid_splits=[valid]",
         f"{blocks}.vis_processor.eval.image_size=8",
         f"{blocks}.build_info.annotations.valid.storage=[]",

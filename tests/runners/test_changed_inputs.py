@@ -17,17 +17,17 @@ from torch import nn
 
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.registry import datasets as registered
-from lavis.datasets import pictures as picture_files
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import DatasetConfig, LaionConfig, LckConfig, SplitSource
+from lavis.datasets.files import images as image_files
 from lavis.tasks.report import scored_row
 
-PICTURES = 6  # two records each, two of them to a unit
+IMAGES = 6  # two records each, two of them to a unit
 RESULT = "result/test_epochbest.json"
 
 
 class Mean(nn.Module):
-    """Scores a picture by its mean, so that a result says which picture was looked at."""
+    """Scores an image by its mean, so that a result says which image was looked at."""
 
     def __init__(self):
         super().__init__()
@@ -42,8 +42,8 @@ class Interrupt(Exception):
     pass
 
 
-def write_picture(path, value):
-    """Write a picture without compression: all of them have one size."""
+def write_image(path, value):
+    """Write an image without compression: all of them have one size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), (value, value, value)).save(path, format="BMP")
 
@@ -70,11 +70,11 @@ def lck_record(number, text="a b c"):
 
 @pytest.fixture
 def corpus(tmp_path):
-    """Records and pictures, some time ago."""
+    """Records and images, some time ago."""
     folder = tmp_path / "corpus"
-    for number in range(PICTURES):
-        write_picture(folder / "images" / "deep" / f"{number}.bmp", 10 * number)
-    lines = [json.dumps(lck_record(number)) for number in range(2 * PICTURES)]
+    for number in range(IMAGES):
+        write_image(folder / "images" / "deep" / f"{number}.bmp", 10 * number)
+    lines = [json.dumps(lck_record(number)) for number in range(2 * IMAGES)]
     (folder / "records.jsonl").write_text("\n".join(lines) + "\n")
     time.sleep(0.02)  # a later change has another time stamp
     return folder
@@ -151,14 +151,14 @@ def files_of(folder):
 
 
 @pytest.mark.parametrize("stop_at", [None, 8])
-def test_another_picture_root_is_refused_and_nothing_is_written(run, corpus, tmp_path, stop_at):
+def test_another_image_root_is_refused_and_nothing_is_written(run, corpus, tmp_path, stop_at):
     try:
         run(open_lck(corpus), stop_at=stop_at)
     except Interrupt:
         assert stop_at
     other = tmp_path / "other"
-    for number in range(PICTURES):
-        write_picture(other / "deep" / f"{number}.bmp", 200)
+    for number in range(IMAGES):
+        write_image(other / "deep" / f"{number}.bmp", 200)
         shutil.copystat(corpus / "images/deep" / f"{number}.bmp", other / f"deep/{number}.bmp")
     before = files_of(tmp_path / "out")
     with pytest.raises(ConfigError, match=rf"files in .*images; this run reads .*{other.name}"):
@@ -166,20 +166,20 @@ def test_another_picture_root_is_refused_and_nothing_is_written(run, corpus, tmp
     assert files_of(tmp_path / "out") == before
 
 
-def test_another_root_is_seen_where_pictures_lay_beside_their_records(run, corpus, tmp_path):
-    for number in range(PICTURES):
-        write_picture(corpus / "deep" / f"{number}.bmp", 10 * number)
+def test_another_root_is_seen_where_images_lay_beside_their_records(run, corpus, tmp_path):
+    for number in range(IMAGES):
+        write_image(corpus / "deep" / f"{number}.bmp", 10 * number)
     run(open_lck(corpus, corpus))
     other = tmp_path / "other"
-    for number in range(PICTURES):
-        write_picture(other / "deep" / f"{number}.bmp", 200)
+    for number in range(IMAGES):
+        write_image(other / "deep" / f"{number}.bmp", 200)
     before = files_of(tmp_path / "out")
     with pytest.raises(ConfigError, match=rf"this run reads .*{other.name}"):
         run(open_lck(corpus, other))
     assert files_of(tmp_path / "out") == before
 
 
-def test_a_report_shows_a_scored_row_whose_picture_is_gone(corpus):
+def test_a_report_shows_a_scored_row_whose_image_is_gone(corpus):
     dataset = open_lck(corpus)
     (corpus / "images/deep/0.bmp").unlink()
     with pytest.raises(RecordError, match="missing image"):
@@ -199,14 +199,12 @@ def test_a_moved_copy_of_the_data_keeps_all_scores(run, corpus, tmp_path):
 
 
 @pytest.mark.parametrize("stop_at", [None, 8])
-def test_an_edited_picture_is_scored_again_with_its_unit_only(
-    run, corpus, tmp_path, stop_at, caplog
-):
+def test_an_edited_image_is_scored_again_with_its_unit_only(run, corpus, tmp_path, stop_at, caplog):
     try:
         run(open_lck(corpus), stop_at=stop_at)
     except Interrupt:
         assert stop_at
-    rewrite(corpus / "images/deep/0.bmp", lambda path: write_picture(path, 250))
+    rewrite(corpus / "images/deep/0.bmp", lambda path: write_image(path, 250))
     with caplog.at_level("WARNING", logger="lavis"):
         scored = run(open_lck(corpus))
     assert scored == (4 if stop_at is None else 12)
@@ -219,34 +217,34 @@ def test_an_edited_picture_is_scored_again_with_its_unit_only(
 def test_a_start_killed_while_it_scores_again_leaves_the_rest_to_the_next(run, corpus, tmp_path):
     run(open_lck(corpus))
     for number in (0, 3, 5):
-        rewrite(corpus / f"images/deep/{number}.bmp", lambda path: write_picture(path, 250))
+        rewrite(corpus / f"images/deep/{number}.bmp", lambda path: write_image(path, 250))
     with pytest.raises(Interrupt):
         run(open_lck(corpus), stop_at=8)
-    rewrite(corpus / "images/deep/5.bmp", lambda path: write_picture(path, 240))
+    rewrite(corpus / "images/deep/5.bmp", lambda path: write_image(path, 240))
     assert 4 <= run(open_lck(corpus)) <= 8
     assert same_as_fresh(run, open_lck(corpus), tmp_path)
 
 
-def test_missing_and_broken_pictures_are_scored_once_they_are_mended(run, corpus, tmp_path):
+def test_missing_and_broken_images_are_scored_once_they_are_mended(run, corpus, tmp_path):
     missing, broken = (corpus / f"images/deep/{number}.bmp" for number in (1, 4))
     missing.unlink()
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     assert run(open_lck(corpus)) == 8
     rows = json.loads((tmp_path / "out" / RESULT).read_text())
     assert sorted(row["reject"].split(":")[0] for row in rows if "reject" in row) == [
-        *["broken picture"] * 2,
+        *["broken image"] * 2,
         *["missing image"] * 2,
     ]
     assert run(open_lck(corpus)) == 0  # nothing has changed yet
     for path in (missing, broken):
-        write_picture(path, 77)
+        write_image(path, 77)
     assert 4 <= run(open_lck(corpus)) <= 8
     rows = json.loads((tmp_path / "out" / RESULT).read_text())
     assert len(rows) == 12 and not any("reject" in row for row in rows)
     assert same_as_fresh(run, open_lck(corpus), tmp_path)
 
 
-def test_a_picture_that_vanished_is_set_aside(run, corpus, tmp_path):
+def test_an_image_that_vanished_is_set_aside(run, corpus, tmp_path):
     run(open_lck(corpus))
     (corpus / "images/deep/2.bmp").unlink()
     run(open_lck(corpus))
@@ -256,14 +254,14 @@ def test_a_picture_that_vanished_is_set_aside(run, corpus, tmp_path):
 def test_what_a_disk_refused_is_tried_again_though_no_file_changed(
     run, corpus, tmp_path, monkeypatch, caplog
 ):
-    read = picture_files.Image.open
+    read = image_files.Image.open
 
     def failing(path, **options):
         if str(path).endswith("3.bmp"):
             raise OSError(errno.EIO, "Input/output error")
         return read(path, **options)
 
-    monkeypatch.setattr(picture_files.Image, "open", failing)
+    monkeypatch.setattr(image_files.Image, "open", failing)
     assert run(open_lck(corpus)) == 10
     monkeypatch.undo()
     with caplog.at_level("WARNING", logger="lavis"):
@@ -280,8 +278,8 @@ def write_sidecar(path, caption):
 @pytest.fixture
 def laion(tmp_path):
     folder = tmp_path / "laion" / "00000"
-    for number in range(PICTURES):
-        write_picture(folder / f"{number}.jpg", 10 * number)
+    for number in range(IMAGES):
+        write_image(folder / f"{number}.jpg", 10 * number)
         write_sidecar(folder / f"{number}.json", f"caption {number}")
     time.sleep(0.02)
     return folder
@@ -308,7 +306,7 @@ def test_another_folder_of_equal_names_is_refused(run, laion, tmp_path):
 
 def write_tar(path, folder, changed=None):
     with tarfile.open(path, "w") as archive:
-        for number in range(PICTURES):
+        for number in range(IMAGES):
             for ending in ("jpg", "json"):
                 content = (folder / f"{number}.{ending}").read_bytes()
                 if (number, ending) == changed:
@@ -409,31 +407,31 @@ def test_every_option_of_a_split_but_its_files_is_part_of_the_identity(corpus):
     assert options["region_mapping"] is None
 
 
-def test_pictures_of_one_name_size_and_time_have_keys_of_their_own(corpus):
-    first = open_lck(corpus).row(0).picture_key
-    assert open_lck(corpus).row(0).picture_key == first
+def test_images_of_one_name_size_and_time_have_keys_of_their_own(corpus):
+    first = open_lck(corpus).row(0).image_key
+    assert open_lck(corpus).row(0).image_key == first
     dataset = open_lck(corpus)
-    assert dataset.row(0).picture_key == first
-    rewrite(corpus / "images/deep/0.bmp", lambda path: write_picture(path, 250))
-    assert dataset.row(0).picture_key != first  # nor does a data set that is open remember it
-    assert np.isclose(float(dataset.picture(dataset.row(0)).mean()), 250 / 255 * 1, atol=10)
+    assert dataset.row(0).image_key == first
+    rewrite(corpus / "images/deep/0.bmp", lambda path: write_image(path, 250))
+    assert dataset.row(0).image_key != first  # nor does a data set that is open remember it
+    assert np.isclose(float(dataset.image(dataset.row(0)).mean()), 250 / 255 * 1, atol=10)
 
 
-def test_features_are_kept_only_of_the_picture_that_their_key_names(corpus):
+def test_features_are_kept_only_of_the_image_that_their_key_names(corpus):
     from lavis.runners.features import _Chunks, _PlainView
 
     dataset = open_lck(corpus)
-    keys = [(dataset.row(index).picture_key, index) for index in (0, 2)]
+    keys = [(dataset.row(index).image_key, index) for index in (0, 2)]
     chunks = _Chunks(_PlainView(dataset), 0)
     assert chunks[keys][0] == [key for key, _ in keys]
-    rewrite(corpus / "images/deep/0.bmp", lambda path: write_picture(path, 250))
-    assert chunks[keys][0] == [keys[1][0]]  # the first is another picture than it was listed as
-    read = dataset.picture
+    rewrite(corpus / "images/deep/0.bmp", lambda path: write_image(path, 250))
+    assert chunks[keys][0] == [keys[1][0]]  # the first is another image than it was listed as
+    read = dataset.image
 
     def changes_meanwhile(row):
         image = read(row)
-        rewrite(corpus / "images/deep/1.bmp", lambda path: write_picture(path, 251))
+        rewrite(corpus / "images/deep/1.bmp", lambda path: write_image(path, 251))
         return image
 
-    dataset.picture = changes_meanwhile
+    dataset.image = changes_meanwhile
     assert chunks[keys[1:]][0] == []

@@ -137,7 +137,7 @@ class Worlds:
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory, language_models):
-    sys.path.insert(0, str(HERE.parent / "tasks"))
+    sys.path.insert(0, str(HERE.parent / "tasks" / "language_modeling"))
     import caption_run as made
 
     found = Worlds()
@@ -153,7 +153,7 @@ def worlds(tmp_path_factory, language_models):
     found.data = tmp_path_factory.mktemp("records")
     write_records(found.data)
     yield found
-    sys.path.remove(str(HERE.parent / "tasks"))
+    sys.path.remove(str(HERE.parent / "tasks" / "language_modeling"))
 
 
 def write_records(folder):

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from lavis.common.cli import build_runner
-from lavis.common.config import load_config
+from lavis.common.config.loading import load_config
 
 RUN_FILE = """
 model:
@@ -59,9 +59,9 @@ def world_on_disk(tmp_path):
     records = []
     for number in range(24):
         shown = list(colors)[number % 2]
-        picture = Image.new("RGB", (40, 40), (128, 128, 128))
-        ImageDraw.Draw(picture).rectangle((8, 8, 30, 30), fill=colors[shown])
-        picture.save(tmp_path / f"{number}.png")
+        image = Image.new("RGB", (40, 40), (128, 128, 128))
+        ImageDraw.Draw(image).rectangle((8, 8, 30, 30), fill=colors[shown])
+        image.save(tmp_path / f"{number}.png")
         for claimed in colors:
             records.append(
                 {
@@ -121,7 +121,7 @@ def test_a_tiny_critic_is_trained_resumed_and_scores(world_on_disk):
     for name, weight in runner.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name]), name
 
-    # The checkpoint is a model file, and features in place of pictures give the same scores.
+    # The checkpoint is a model file, and features in place of images give the same scores.
     scored = build(
         folder, f"model.pretrained={folder}/out/checkpoint_best/model.safetensors",
         "model.load_pretrained=true", "model.allow_missing=true", "run.cache_features=true",
@@ -132,4 +132,4 @@ def test_a_tiny_critic_is_trained_resumed_and_scores(world_on_disk):
     rows = json.loads((folder / "scored/result/test_epochbest.json").read_text())
     assert [row["score"] for row in rows] == pytest.approx([row["score"] for row in scores])
     features = [path for path in (folder / "scored/cache").rglob("*") if path.is_file()]
-    assert len(features) == 24  # distinct pictures, of 48 rows
+    assert len(features) == 24  # distinct images, of 48 rows

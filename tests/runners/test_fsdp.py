@@ -50,11 +50,11 @@ corpus = student.corpus
 @pytest.fixture(scope="module")
 def made():
     """The module that makes tiny models; children import it by its name."""
-    sys.path.insert(0, str(HERE.parent / "tasks"))
+    sys.path.insert(0, str(HERE.parent / "tasks" / "language_modeling"))
     import caption_run
 
     yield caption_run
-    sys.path.remove(str(HERE.parent / "tasks"))
+    sys.path.remove(str(HERE.parent / "tasks" / "language_modeling"))
 
 
 def fsdp_environment(flags=FLAGS):

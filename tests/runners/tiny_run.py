@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from lavis.common import dist
-from lavis.common.config import Config
+from lavis.common.config.loading import Config
+from lavis.common.config.run import RunConfig
 from lavis.common.errors import RecordError
-from lavis.common.run_config import RunConfig
 from lavis.datasets.base import Row
-from lavis.runners import evaluation
+from lavis.runners import evaluator as evaluation
 from lavis.runners.runner import RunnerBase, RunnerIter
 from lavis.tasks.base import BaseTask
 
@@ -76,9 +76,9 @@ class TinyModel(nn.Module):
 
 
 class TinyData:
-    """`length` rows over half as many pictures; the label says on which side the picture is."""
+    """`length` rows over half as many images; the label says on which side the image is."""
 
-    has_pictures = True
+    has_images = True
 
     def __init__(self, length=24, bad=(), qa=False, name="tiny", split="train", offset=0):
         self.length, self.bad, self.qa, self.offset = length, set(bad), qa, offset
@@ -94,15 +94,15 @@ class TinyData:
             raise RecordError("broken on purpose")
         return Row(index, f"p{index // 2 + self.offset}", f"text {index}", {"index": index})
 
-    def picture(self, row, rng=None):
+    def image(self, row, rng=None):
         self.decoded += 1
-        generator = torch.Generator().manual_seed(int(row.picture_key[1:]))
+        generator = torch.Generator().manual_seed(int(row.image_key[1:]))
         return torch.randn(3, SIZE, SIZE, generator=generator)
 
-    def collate(self, rows, pictures, image_index):
-        numbers = [int(row.picture_key[1:]) for row in rows]
+    def collate(self, rows, images, image_index):
+        numbers = [int(row.image_key[1:]) for row in rows]
         samples = {
-            "image" if pictures.ndim == 4 else "vision_features": pictures,
+            "image" if images.ndim == 4 else "vision_features": images,
             "image_index": torch.tensor(image_index),
             "text_input": [row.text for row in rows],
             "label": torch.tensor([n % 2 for n in numbers]),

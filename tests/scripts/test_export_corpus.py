@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from lavis.datasets.records import RecordStore
+from lavis.datasets.files.records import RecordStore
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "export_corpus.py"
 

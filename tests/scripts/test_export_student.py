@@ -63,11 +63,11 @@ def test_a_folder_of_transformers_and_its_card(script, run, tmp_path):
     theirs = Blip2ForImageTextRetrieval.from_pretrained(tmp_path).eval()
     image, texts = torch.randn(2, 3, 28, 28), ["a dog", "two red cats"]
     ids, mask = model.tokenize(texts)
-    pictures = torch.full((2, 4), theirs.config.image_token_index)
+    images = torch.full((2, 4), theirs.config.image_token_index)
     with torch.no_grad():
         found = theirs(
             pixel_values=image,
-            input_ids=torch.cat([pictures, ids], dim=1),
+            input_ids=torch.cat([images, ids], dim=1),
             attention_mask=torch.cat([torch.ones(2, 4, dtype=torch.long), mask], dim=1),
             use_image_text_matching_head=True,
         ).logits_per_image[:, 1]

@@ -1,4 +1,4 @@
-"""The script that fills the picture store: counts, resuming, two processes, wrong input."""
+"""The script that fills the image store: counts, resuming, two processes, wrong input."""
 
 import importlib.util
 import json
@@ -12,11 +12,11 @@ import pytest
 
 from launching import launcher_environments
 from lavis.common import cli, registry
-from lavis.common.cache import Cache
-from lavis.common.config import load_config
-from lavis.generators.base import picture_requests
+from lavis.common.config.loading import load_config
+from lavis.common.storage.cache import Cache
+from lavis.generators.base import image_requests
 from lavis.generators.build import build_generator
-from lavis.generators.store import PictureStore
+from lavis.generators.store import ImageStore
 
 ROOT = Path(__file__).resolve().parents[2]
 SET = ROOT / "tests" / "fixtures" / "vlmig" / "eval"
@@ -64,9 +64,9 @@ def test_a_second_start_draws_only_what_is_missing(script, flags, tmp_path, caps
     assert script.main([str(texts), *flags]) == 0
     assert "6 distinct: 4 were stored, 2 made now" in capsys.readouterr().out
     generator = build_generator("openmoji", {"image_size": 32})
-    store = PictureStore(Cache(tmp_path / "cache"), generator)
+    store = ImageStore(Cache(tmp_path / "cache"), generator)
     prompts = ["A cat sat.", "A dog ran.", "A dog ran. A cat sat.", "A banana", "A banana"]
-    assert store.missing(picture_requests(prompts)) == []
+    assert store.missing(image_requests(prompts)) == []
 
 
 def test_lines_may_bring_their_prompts(script, flags, tmp_path, capsys):
@@ -141,13 +141,13 @@ def test_a_run_file_asks_for_what_its_evaluation_needs(script, tmp_path, capsys,
     def refuse(self, requests):
         assert not requests, "everything is there already"
 
-    monkeypatch.setattr(PictureStore, "_make", refuse)
+    monkeypatch.setattr(ImageStore, "_make", refuse)
     assert cli.run_front_end("", "evaluate", arguments) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (results["scored"], results["num_images"]) == (2, 3)
 
 
-def test_a_training_run_file_asks_for_the_pictures_of_its_texts(script, tmp_path, capsys):
+def test_a_training_run_file_asks_for_the_images_of_its_texts(script, tmp_path, capsys):
     (tmp_path / "wiki.train.raw").write_text("A dog ran home. A cat sat still. " * 40)
     run = str(ROOT / "lavis" / "projects" / "vlmig" / "train" / "ft_wiki_laion_220.yaml")
     options = [
@@ -161,7 +161,7 @@ def test_a_training_run_file_asks_for_the_pictures_of_its_texts(script, tmp_path
     first = capsys.readouterr().out
     config = load_config(run, options, mode="train")
     wiki = registry.datasets.get("wiki")(config.datasets["wiki"], "train")
-    wanted = {request for epoch in (0, 1) for request in wiki.picture_requests(epoch, 42)}
+    wanted = {request for epoch in (0, 1) for request in wiki.image_requests(epoch, 42)}
     assert len(wanted) > 1
     assert first.startswith(f"{len(wanted)} pictures asked for, {len(wanted)} distinct: 0 were")
     assert script.main([*arguments, "--dry-run"]) == 0

@@ -1,4 +1,4 @@
-"""The pictures of README: all that it shows are there, small, and can be made again."""
+"""The images of README: all that it shows are there, small, and can be made again."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"assets/(\w+)\.png", README)
 
 
-def test_readme_shows_pictures_that_the_script_makes():
+def test_readme_shows_images_that_the_script_makes():
     names = {shot.name: shot for shot in make_screenshots.SHOTS}
     assert SHOWN and set(SHOWN) <= set(names)
     for name in SHOWN:
@@ -24,7 +24,7 @@ def test_readme_shows_pictures_that_the_script_makes():
         assert Image.open(path).size == shot.size, name
 
 
-def test_every_picture_of_readme_has_a_text():
+def test_every_image_of_readme_has_a_text():
     assert "![](" not in README
     assert all('alt="' in tag for tag in re.findall(r"<img [^>]*>", README))
 

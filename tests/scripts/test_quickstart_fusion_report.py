@@ -30,9 +30,9 @@ def write(folder, columns, things=THINGS):
             column: {"first_token": [colour if mark else "pink" for mark in rows[place]] * 2}
             for column, rows in columns.items()
         }
-        pictures = [[{"prompt": question, "index": n, "seed": 0} for n in range(2)]]
+        images = [[{"prompt": question, "index": n, "seed": 0} for n in range(2)]]
         row = {"question": question, "gold": colour, "marks": marks, "predicted": said}
-        lines.append(json.dumps({**row, "pictures": pictures}))
+        lines.append(json.dumps({**row, "pictures": images}))
     path = folder / "result" / "test_epochbest.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
@@ -50,7 +50,7 @@ def output(tmp_path):
     return tmp_path
 
 
-def test_the_table_holds_every_column_and_how_far_pictures_lead(output):
+def test_the_table_holds_every_column_and_how_far_images_lead(output):
     done = run(output)
     assert done.returncode == 0, done.stderr
     columns = json.loads((output / "fusion.json").read_text())["columns"]
@@ -78,7 +78,7 @@ def test_the_table_holds_every_column_and_how_far_pictures_lead(output):
         assert text in done.stdout
 
 
-def test_the_page_of_part_one_gets_one_section_with_pictures_and_credits(output):
+def test_the_page_of_part_one_gets_one_section_with_images_and_credits(output):
     page = output / "report.html"
     page.write_text("<html><body><h1>Filter</h1></body></html>")
     run(output)

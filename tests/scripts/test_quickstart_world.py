@@ -86,8 +86,8 @@ def test_a_correct_colour_is_the_colour_of_the_pixels(world, records):
     assert len(asked) >= 10
     for record in asked:
         x1, y1, x2, y2 = thing(record, asked_for(record)[0])["boxes"][0]
-        picture = Image.open(world / record["image"]).convert("RGBA").crop((x1, y1, x2 + 1, y2 + 1))
-        shares = openmoji.colour_shares(picture)
+        image = Image.open(world / record["image"]).convert("RGBA").crop((x1, y1, x2 + 1, y2 + 1))
+        shares = openmoji.colour_shares(image)
         for ground in ("white", "black"):  # pale grounds count as white
             shares.pop(ground, None)
         assert max(shares, key=lambda colour: shares[colour]) == record["answer"][0].rstrip(".")
@@ -140,11 +140,11 @@ def test_what_held_out_scenes_ask_for_is_never_shown_where_training_asks_for_it(
     assert shown["train"].isdisjoint(shown["val"]) and shown["val"].isdisjoint(shown["test"])
     held_out = [r for r in records["test"] if r["kind"] == "colour"]
     assert not any(record["seen_colour"] for record in held_out)
-    pictures = {split: {record["image"] for record in records[split]} for split in SCENES}
-    assert pictures["train"].isdisjoint(pictures["test"])
+    images = {split: {record["image"] for record in records[split]} for split in SCENES}
+    assert images["train"].isdisjoint(images["test"])
 
 
-def test_control_records_keep_their_texts_and_get_other_pictures(world, records):
+def test_control_records_keep_their_texts_and_get_other_images(world, records):
     control = [json.loads(line) for line in (world / "control.jsonl").read_text().splitlines()]
     assert len(control) == len(records["test"])
     for own, other in zip(records["test"], control, strict=True):

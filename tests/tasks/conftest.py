@@ -17,7 +17,7 @@ from lavis.datasets.base import Row
 
 @dataclass
 class ListDataset:
-    """Rows from (picture, text) pairs; `None` for a malformed row, picture `broken` cannot be read.
+    """Rows from (image, text) pairs; `None` for a malformed row, image `broken` cannot be read.
 
     `records` holds what `record` returns, `labels` the label of each row.
     """
@@ -41,15 +41,15 @@ class ListDataset:
             fields["label"] = self.labels[index]
         return Row(index, pair[0], pair[1], fields)
 
-    def picture(self, row: Row, rng: Any = None) -> torch.Tensor:
-        self.decoded.append(row.picture_key)
-        if row.picture_key == "broken":
-            raise RecordError("broken picture: broken.png")
-        return torch.full((3, 2, 2), float(len(row.picture_key)))
+    def image(self, row: Row, rng: Any = None) -> torch.Tensor:
+        self.decoded.append(row.image_key)
+        if row.image_key == "broken":
+            raise RecordError("broken image: broken.png")
+        return torch.full((3, 2, 2), float(len(row.image_key)))
 
     def drawn_image(self, row: Row) -> Image.Image:
-        if row.picture_key == "broken":
-            raise RecordError("broken picture: broken.png")
+        if row.image_key == "broken":
+            raise RecordError("broken image: broken.png")
         return Image.new("RGB", (40, 20), (200, 30, 30))
 
     def record(self, index: int) -> dict[str, Any]:
@@ -58,9 +58,9 @@ class ListDataset:
     def source(self, index: int) -> dict[str, Any]:
         return {"file": "list.jsonl", "line": index + 1}
 
-    def collate(self, rows: list[Row], pictures: Any, image_index: list[int]) -> dict[str, Any]:
+    def collate(self, rows: list[Row], images: Any, image_index: list[int]) -> dict[str, Any]:
         texts = [row.text for row in rows]
-        return {"image": pictures, "text_input": texts, "image_index": torch.tensor(image_index)}
+        return {"image": images, "text_input": texts, "image_index": torch.tensor(image_index)}
 
     def fingerprint(self) -> dict[str, Any]:
         return {"pairs": self.pairs}

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from lavis.common.cli import build_runner
-from lavis.common.config import load_config
+from lavis.common.config.loading import load_config
 from lavis.common.registry import tasks
 from lavis.tasks.answering import answer_part
 
@@ -95,9 +95,9 @@ def test_sums_are_over_tokens():
 def world(tmp_path, language_models):
     records = []
     for number, colour in enumerate(["red", "blue"] * 8):
-        picture = Image.new("RGB", (40, 40), (128, 128, 128))
-        ImageDraw.Draw(picture).rectangle((8, 8, 30, 30), fill=colour)
-        picture.save(tmp_path / f"{number}.png")
+        image = Image.new("RGB", (40, 40), (128, 128, 128))
+        ImageDraw.Draw(image).rectangle((8, 8, 30, 30), fill=colour)
+        image.save(tmp_path / f"{number}.png")
         records.append(
             {
                 "image": f"{number}.png",

@@ -16,11 +16,11 @@ from PIL import Image
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
 from lavis.tasks.config import ClassificationConfig
-from lavis.tasks.multimodal_classification import MultimodalClassificationTask as Task
-from lavis.ui.corpus_export import export_rows
-from lavis.ui.judgements import Judgement
-from lavis.ui.label_queue import read_items
-from lavis.ui.training_export import export_training
+from lavis.tasks.filtering.task import MultimodalClassificationTask as Task
+from lavis.ui.browse.export import export_rows
+from lavis.ui.label.judgements import Judgement
+from lavis.ui.label.queue import read_items
+from lavis.ui.label.training_export import export_training
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 import export_corpus
@@ -108,7 +108,7 @@ def test_filtering_scores_and_writes_every_row(corpus, run, tmp_path):
     assert [strict(line)["index"] for line in odd] == ["row-1", "row-3"]
     assert pq.read_table(tmp_path / "out" / "result" / "test_epochbest.parquet").num_rows == ROWS
     journal = sum(p.stat().st_size for p in (tmp_path / "out" / "journal").rglob("*.jsonl"))
-    assert journal < 2000  # no picture in it
+    assert journal < 2000  # no image in it
 
 
 def test_exports_hold_the_same_records(corpus, tmp_path):

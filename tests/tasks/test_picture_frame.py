@@ -1,4 +1,4 @@
-"""Boxes lie in the frame in which a picture is stored, whatever its orientation tag says.
+"""Boxes lie in the frame in which an image is stored, whatever its orientation tag says.
 
 One JPEG that viewers turn by a quarter, one box: critic, report, page, verbalizers and endpoints
 must all draw on, cut from and send the same pixels.
@@ -15,13 +15,13 @@ from PIL import Image, ImageOps
 
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
-from lavis.datasets.pictures import PictureRoot
-from lavis.datasets.scenes import Scene, open_scene
-from lavis.datasets.scenes_config import ScenesConfig
+from lavis.datasets.files.images import ImageRoot
+from lavis.datasets.lck.scenes import Scene, open_scene
+from lavis.datasets.lck.scenes_config import ScenesConfig
 from lavis.integrations.regions import RegionModel
 from lavis.llm.base import ChatReply, image_part
-from lavis.tasks.report import picture_uri
-from lavis.tasks.verbalization_writers import ChatWriter
+from lavis.tasks.knowledge.verbalization_writers import ChatWriter
+from lavis.tasks.report import image_uri
 from lavis.ui.shown import RecordViewer, open_corpus
 from lavis.verbalizers.base import WriteRequest
 from lavis.verbalizers.config import WriterConfig
@@ -95,15 +95,15 @@ def test_critic_and_report(critic):
     assert drawn[0].tobytes() == drawn[1].tobytes() and is_drawn(drawn[0])
     assert drawn[0].getpixel(BOX[:2]) == GREEN
     assert not drawn[0].getexif().get(0x0112)
-    assert torch.equal(critic.picture(rows[0]), critic.picture(rows[1]))
-    assert is_drawn(from_uri(picture_uri(drawn[0])))
+    assert torch.equal(critic.image(rows[0]), critic.image(rows[1]))
+    assert is_drawn(from_uri(image_uri(drawn[0])))
 
 
 def test_pages(folder):
     viewer = RecordViewer(open_corpus([str(folder / "r.jsonl")], str(folder)))
     for index in range(2):
         shown = viewer.show(index)
-        assert is_drawn(from_uri(shown.picture))
+        assert is_drawn(from_uri(shown.image))
         assert (shown.regions[0].left, shown.regions[0].top) == (
             pytest.approx(100 * BOX[0] / SIZE[0]),
             pytest.approx(100 * BOX[1] / SIZE[1]),
@@ -112,7 +112,7 @@ def test_pages(folder):
 
 @pytest.fixture
 def scenes(folder):
-    config, root = ScenesConfig(root=str(folder)), PictureRoot(str(folder))
+    config, root = ScenesConfig(root=str(folder)), ImageRoot(str(folder))
     found = []
     for name in ("turned.jpg", "plain.png"):
         line = {"image": name, "regions": [{"name": "0", "boxes": [list(BOX)], "obj_guess": "cup"}]}
@@ -146,7 +146,7 @@ def test_endpoints(scenes, folder):
     client = Client()
     config = WriterConfig(type="client", client={"backend": "openai", "model": "m"}, image_size=512)
     requests = [
-        WriteRequest("whole", "what", scenes[0].picture(), 0),
+        WriteRequest("whole", "what", scenes[0].read_image(), 0),
         WriteRequest("drawn", "what", scenes[0].drawn([0], line_width=2, image_size=32), 0),
     ]
     assert ChatWriter(client, config).write(requests) == ["fine", "fine"]
@@ -163,7 +163,7 @@ def test_endpoints(scenes, folder):
     assert base64.b64decode(data) == untouched
 
 
-def test_pictures_that_are_handed_over(folder):
+def test_images_that_are_handed_over(folder):
     model = RegionModel(torch.nn.Identity(), None, None)
     with Image.open(folder / "turned.jpg") as image:
         assert is_drawn(model.draw(image, [BOX]))

@@ -1,4 +1,4 @@
-"""Plans: each row in one unit, each picture in one unit, from the data alone."""
+"""Plans: each row in one unit, each image in one unit, from the data alone."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ pairs = st.none() | st.tuples(st.sampled_from("pqrstuv"), texts)
 
 @settings(max_examples=80, deadline=None)
 @given(rows=st.lists(pairs, max_size=40), batch_size=st.integers(1, 9))
-def test_each_row_and_each_picture_is_in_exactly_one_unit(list_dataset, rows, batch_size):
+def test_each_row_and_each_image_is_in_exactly_one_unit(list_dataset, rows, batch_size):
     plan = make_plan(list_dataset(rows), batch_size)
     assert sorted(plan.order.tolist()) == list(range(len(rows)))
-    units_of_picture: dict[str, set[int]] = {}
+    units_of_image: dict[str, set[int]] = {}
     for unit in range(len(plan)):
         numbers = plan.rows(unit).tolist()
-        pictures = {rows[n][0] if rows[n] else f"bad {n}" for n in numbers}
-        assert 0 < len(numbers) <= batch_size or len(pictures) == 1
-        for picture in pictures:
-            units_of_picture.setdefault(picture, set()).add(unit)
-    assert all(len(units) == 1 for units in units_of_picture.values())
+        images = {rows[n][0] if rows[n] else f"bad {n}" for n in numbers}
+        assert 0 < len(numbers) <= batch_size or len(images) == 1
+        for image in images:
+            units_of_image.setdefault(image, set()).add(unit)
+    assert all(len(units) == 1 for units in units_of_image.values())
 
 
 def test_units_go_from_long_texts_to_short_ones(list_dataset):
     lengths = [5, 100, 40, 99, 41, 6, 250, 249]
-    rows = [(f"picture {n}", "x" * length) for n, length in enumerate(lengths)]
+    rows = [(f"image {n}", "x" * length) for n, length in enumerate(lengths)]
     plan = make_plan(list_dataset(rows), 2)
     assert [plan.rows(u).tolist() for u in range(len(plan))] == [[6, 7], [1, 3], [2, 4], [0, 5]]
 
@@ -44,7 +44,7 @@ def test_candidates_of_a_row_count_as_texts():
             return 4
 
         def row(self, index: int) -> Row:
-            return Row(index, f"picture {index}", "a", {}, texts=("a", "b", "c"))
+            return Row(index, f"image {index}", "a", {}, texts=("a", "b", "c"))
 
     plan = make_plan(Candidates(), 6)
     assert [plan.rows(u).tolist() for u in range(len(plan))] == [[0, 1], [2, 3]]
@@ -77,7 +77,7 @@ def test_planning_keeps_few_bytes_a_row():
             return 20_000
 
         def row(self, index: int) -> Row:
-            return Row(index, f"picture {index // 4}", "x" * (index % 190), {})
+            return Row(index, f"image {index // 4}", "x" * (index % 190), {})
 
     tracemalloc.start()
     plan = make_plan(Many(), 32)

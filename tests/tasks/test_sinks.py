@@ -8,8 +8,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from lavis.common.storage import AtomicFile
-from lavis.tasks.sinks import JsonArray, ParquetTable
+from lavis.common.storage.atomic import AtomicFile
+from lavis.tasks.rows import JsonArray, ParquetTable
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):
@@ -35,7 +35,7 @@ def test_an_array_is_one_json_document(tmp_path, parts):
 
 
 def test_parquet_columns(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("lavis.tasks.sinks.PARQUET_ROWS", 2)
+    monkeypatch.setattr("lavis.tasks.rows.PARQUET_ROWS", 2)
     rows = [
         {"index": 0, "text": "a", "similarity": 1, "label": None, "boxes": [1, 2]},
         {"index": 1, "text": "\ud83d", "similarity": 0.5, "label": None},
@@ -57,7 +57,7 @@ def test_parquet_columns(tmp_path, monkeypatch, caplog):
 
 
 def test_numbers_that_no_column_holds_become_null(tmp_path, monkeypatch):
-    monkeypatch.setattr("lavis.tasks.sinks.PARQUET_ROWS", 2)
+    monkeypatch.setattr("lavis.tasks.rows.PARQUET_ROWS", 2)
     rows = [
         {"index": 2**70, "score": 0.5, "empty": None, "nested": []},
         {"index": 1, "score": 10**400, "empty": None, "nested": {}},

@@ -1,4 +1,4 @@
-"""Every run file we ship answers its benchmark's published files, text-only and with pictures."""
+"""Every run file we ship answers its benchmark's published files, text-only and with images."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_run_files(path, tower, tmp_path):
                 assert results["shown"]["questions"] + results["not_shown"]["questions"] == 8
                 assert 0 < results["shown"]["questions"] < 8
             marks = [row["marks"]["text"] for row in rows]
-            assert text.setdefault(protocol, marks) == marks  # the same with and without pictures
+            assert text.setdefault(protocol, marks) == marks  # the same with and without images
             assert (output / "report.html").is_file()
 
 
@@ -180,8 +180,8 @@ def test_a_mask_is_read_where_the_word_is_missing(bert, tmp_path):
 
     from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
     from lavis.models.late_fusion.model import LateFusion
-    from lavis.tasks.question_config import VisualQuestionsConfig
-    from lavis.tasks.visual_questions import VisualQuestionsTask
+    from lavis.tasks.questions.config import VisualQuestionsConfig
+    from lavis.tasks.questions.task import VisualQuestionsTask
 
     dataset = make_dataset("memory_color", write_benchmark("memory_color", tmp_path))
     vision = VisionConfig(name=None, width=8)

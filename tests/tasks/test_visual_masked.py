@@ -1,4 +1,4 @@
-"""Next words of a model that fills masks: one [MASK] behind each prompt, with pictures too."""
+"""Next words of a model that fills masks: one [MASK] behind each prompt, with images too."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def test_candidates_are_read_at_the_mask(folder):
     torch.nn.init.normal_(model.fusion_layer.encoder.layer[0].output.dense.weight)
     dataset = given.make_dataset("imagenetvc", folder / "data", subsets=["color"])
     pool = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    pictures = given.GivenPictures(pool, lambda question: [([0, 2], [0.5, 0.5])])
+    images = given.GivenImages(pool, lambda question: [([0, 2], [0.5, 0.5])])
     config = given.make_config(folder / "llm", folder, num_images=2)
-    task = given.make_task(config, pictures)
+    task = given.make_task(config, images)
     answers = given.answer(task, model, dataset)
     tokenizer = task.texts.tokenizer
     assert tokenizer.mask_token_id is not None
@@ -53,8 +53,8 @@ def test_candidates_are_read_at_the_mask(folder):
     for index, (question, gold) in enumerate(QUESTIONS):
         ids = torch.tensor([tokenizer(f"{question} Answer: [MASK]").input_ids])
         at = (ids == tokenizer.mask_token_id).nonzero()[:, 1][None]
-        given_pictures = {"pixel_values": pool[[0, 2]], "image_index": torch.tensor([[0, 1]])}
-        for column, more in (("text", {}), ("pictures", given_pictures)):
+        given_images = {"pixel_values": pool[[0, 2]], "image_index": torch.tensor([[0, 1]])}
+        for column, more in (("text", {}), ("pictures", given_images)):
             log_probs = model.predict({"input_ids": ids, "positions": at, **more})["log_probs"]
             wanted = {c: log_probs[0, 0, tokenizer.convert_tokens_to_ids(c)].item() for c in colors}
             row = answers.rows[index]

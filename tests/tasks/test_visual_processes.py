@@ -18,7 +18,7 @@ IMPORTS = (
     "lavis.generators.openmoji_pictures",
     "lavis.models.late_fusion.model",
     "lavis.runners.runner",
-    "lavis.tasks.visual_questions",
+    "lavis.tasks.questions.task",
 )
 
 

@@ -14,7 +14,7 @@ from lavis.tasks.candidates import (
     by_likelihood,
     option_scores,
 )
-from lavis.tasks.reading_metrics import (
+from lavis.tasks.questions.reading_metrics import (
     declines,
     first_line,
     is_finished,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lavis.common import cli
-from lavis.tasks.question_pictures import QuestionPictures
+from lavis.tasks.questions.images import QuestionImages
 
 SET = Path(__file__).parents[1] / "fixtures" / "vlmig" / "eval"
 PIQA = {"goal": "Warm soup.", "sol1": "Use a flask.", "sol2": "Use a plate.", "label": 0}
@@ -17,12 +17,12 @@ PIQA = {"goal": "Warm soup.", "sol1": "Use a flask.", "sol2": "Use a plate.", "l
 
 @pytest.fixture
 def options(tmp_path):
-    tower, pictures = tmp_path / "tower", tmp_path / "pictures"
+    tower, images = tmp_path / "tower", tmp_path / "pictures"
     tower.mkdir()
-    pictures.mkdir()
+    images.mkdir()
     (tower / "config.json").write_text((SET / "vision_config.json").read_text())
-    Image.new("RGB", (40, 40), (200, 30, 30)).save(pictures / "a.png")
-    Image.new("RGB", (40, 40), (30, 30, 200)).save(pictures / "b.png")
+    Image.new("RGB", (40, 40), (200, 30, 30)).save(images / "a.png")
+    Image.new("RGB", (40, 40), (30, 30, 200)).save(images / "b.png")
     listed = [{"prompt": p, "images": ["a.png", "b.png"]} for p in ("Is it red?", "Is it old?")]
     lines = "".join(json.dumps(entry) + "\n" for entry in listed)
     (tmp_path / "pictures.jsonl").write_text(lines)
@@ -33,7 +33,7 @@ def options(tmp_path):
         "datasets.benchmark.vis_processor.eval.image_size=32",
         f"run.pictures.cache_dir={tmp_path / 'cache'}",
         "run.pictures.generator=folder",
-        f"run.pictures.options.root={pictures}",
+        f"run.pictures.options.root={images}",
         f"run.pictures.options.manifest={tmp_path / 'pictures.jsonl'}",
         "run.pictures.scorer=null",
         "run.device=cpu",
@@ -70,13 +70,13 @@ def test_a_run_is_scored_once_and_refuses_another_ones_scores(
     assert list(columns) == ["text", "single", "pictures", "best_of_n"]
     rows = [json.loads(x) for x in (folder / "result/test_epochbest.jsonl").open()]
     assert [len(row["pictures"][0]) for row in rows] == [2, 2]
-    assert rows[0]["pictures"][0][0]["weight"] == 0.25  # 0.5 of 2 pictures
+    assert rows[0]["pictures"][0][0]["weight"] == 0.25  # 0.5 of 2 images
     assert "data:image/jpeg" in (folder / "report.html").read_text()
 
     def refuse(*args):
         raise AssertionError("nothing is left to prepare")
 
-    monkeypatch.setattr(QuestionPictures, "prepare", refuse)
+    monkeypatch.setattr(QuestionImages, "prepare", refuse)
     assert run(tmp_path, options, *flags)[0] == 0
     assert json.loads((folder / "results.json").read_text()) == results
     options.append("run.columns=[text,pictures]")

@@ -1,4 +1,4 @@
-"""Questions some of whose pictures a safety checker withholds; kept features in half precision."""
+"""Questions some of whose images a safety checker withholds; kept features in half precision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from visual_run import World, answer, make_config, make_dataset, make_model
 
 from lavis.common.errors import RecordError
 from lavis.common.journal import Journal, JournalReader
-from lavis.tasks.visual_questions import VisualQuestionsTask
+from lavis.tasks.questions.task import VisualQuestionsTask
 
 COLUMNS = ["text", "single", "pictures"]
 
@@ -70,12 +70,12 @@ def run(tmp_path, monkeypatch):
 
 
 def blank(run, *numbers):
-    """Have the checker blank the first question's pictures of these numbers."""
+    """Have the checker blank the first question's images of these numbers."""
     task = run.make("probe", 3)
     task.prepare(run.model, run.dataset, World())
     (own,) = task.pictures.sets(run.dataset.question(0))
     store = task.pictures.store
-    sums = [int(np.asarray(store.picture(store.key(*r)), dtype=int).sum()) for r in own]
+    sums = [int(np.asarray(store.image(store.key(*r)), dtype=int).sum()) for r in own]
     Pipeline.blanked = frozenset(sums[number] for number in numbers)
     return own
 
@@ -85,13 +85,13 @@ def values(row, column):
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_question_is_asked_with_the_pictures_that_are_left(run, keep, caplog):
+def test_a_question_is_asked_with_the_images_that_are_left(run, keep, caplog):
     own = blank(run, 2)
     two = answer(run.make("two", 2, keep_features=keep), run.model, run.dataset)
     with caplog.at_level("WARNING"):
         task = run.make("three", 3, keep_features=keep)
         rows = answer(task, run.model, run.dataset)
-    assert "1 of 6 pictures are withheld" in caplog.text
+    assert "1 of 6 images are withheld" in caplog.text
     (shown,) = rows[0]["pictures"]
     assert [p["index"] for p in shown] == [own[0].index, own[1].index]
     # as if two had been asked for: each of them has half of the say, not a third
@@ -102,14 +102,14 @@ def test_a_question_is_asked_with_the_pictures_that_are_left(run, keep, caplog):
     assert [p["weight"] for p in rows[1]["pictures"][0]] == pytest.approx([1 / 3] * 3)
 
 
-def test_without_its_first_picture_the_next_stands_alone(run):
+def test_without_its_first_image_the_next_stands_alone(run):
     blank(run, 0)
     rows = answer(run.make("a", 3), run.model, run.dataset)
     assert len(rows[0]["pictures"][0]) == 2
     assert values(rows[0], "single") != values(rows[0], "text")
 
 
-def test_a_question_without_any_picture_left_is_answered_from_the_text(run):
+def test_a_question_without_any_image_left_is_answered_from_the_text(run):
     blank(run, 0, 1, 2)
     task = run.make("a", 3)
     rows = answer(task, run.model, run.dataset)
@@ -124,7 +124,7 @@ def test_a_question_without_any_picture_left_is_answered_from_the_text(run):
     results = json.loads((run.folder / "results.json").read_text())
     assert (results["withheld_pictures"], results["with_withheld_pictures"]) == (3, 1)
     page = " ".join((run.folder / "report.html").read_text().split())
-    assert "withheld 3 pictures of 1 questions" in page
+    assert "withheld 3 images of 1 questions" in page
 
 
 def test_kept_features_are_those_of_the_autocast_they_are_read_in(run):
@@ -158,7 +158,7 @@ def test_a_damaged_feature_is_told_and_made_anew_at_the_next_start(run):
     store = task.pictures.store
     path = store.cache.path(store._features_key(store.key(*first), task.pictures._tower))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(RecordError, match=r"missing features of a picture: Red.*start again"):
+    with pytest.raises(RecordError, match=r"missing features of an image: Red.*start again"):
         task.pictures.load([first], run.dataset)
     again = answer(run.make("a", 2), run.model, run.dataset)
     assert len(again) == len(rows)

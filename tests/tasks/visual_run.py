@@ -1,4 +1,4 @@
-"""Tasks, models and pictures for tests of answering questions."""
+"""Tasks, models and images for tests of answering questions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from golden import given
 from lavis.common.dist import World as OneOfMany
 from lavis.datasets.benchmarks.dataset import BenchmarkDataset
-from lavis.generators.config import PicturesConfig
+from lavis.generators.config import ImagesConfig
 from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
-from lavis.tasks.question_config import VisualQuestionsConfig
-from lavis.tasks.visual_questions import VisualQuestionsTask
+from lavis.tasks.questions.config import VisualQuestionsConfig
+from lavis.tasks.questions.task import VisualQuestionsTask
 
 SET = Path(__file__).parents[1] / "fixtures" / "vlmig" / "eval"
 PROCESSOR = {"name": "blip_image_eval", "image_size": 32}
@@ -29,10 +29,10 @@ def make_dataset(benchmark: str, data_dir: Path, **options: Any) -> BenchmarkDat
     return given.make_dataset(benchmark, data_dir, processor=PROCESSOR, **options)
 
 
-def make_config(num_images: int = 0, pictures: dict | None = None, **options: Any) -> Any:
+def make_config(num_images: int = 0, images: dict | None = None, **options: Any) -> Any:
     node = {"num_images": num_images, "generator": "folder", "options": {"root": "."}}
     return VisualQuestionsConfig(
-        tokenizer=str(SET), pictures=PicturesConfig(**{**node, **(pictures or {})}), **options
+        tokenizer=str(SET), pictures=ImagesConfig(**{**node, **(images or {})}), **options
     )
 
 
@@ -50,12 +50,12 @@ def make_model(folder: Path, **options: Any) -> LateFusion:
     return LateFusion.from_config(config).eval()
 
 
-class GivenPictures(given.GivenPictures):
-    """Pictures of a pool, chosen and scored by the test.
+class GivenImages(given.GivenImages):
+    """Images of a pool, chosen and scored by the test.
 
     Args:
         pool: `(N, 3, S, S)`.
-        chosen: picture text -> (places in the pool, scores), where pictures are the question's; or
+        chosen: image text -> (places in the pool, scores), where images are the question's; or
             prompt -> the same, where they are each prompt's own.
     """
 
@@ -63,14 +63,14 @@ class GivenPictures(given.GivenPictures):
         self.chosen = chosen
 
         def sets(question: Any) -> list[Any]:
-            texts = [question.picture_text] if per == "question" else question.picture_texts
+            texts = [question.image_text] if per == "question" else question.image_texts
             return [self.chosen[text] for text in texts]
 
         super().__init__(pool, sets)
 
 
-def make_task(config: Any, monkeypatch: Any, pictures: Any = None) -> VisualQuestionsTask:
-    return given.make_task(config, pictures)
+def make_task(config: Any, monkeypatch: Any, images: Any = None) -> VisualQuestionsTask:
+    return given.make_task(config, images)
 
 
 def answer(task: Any, model: Any, dataset: Any, batch_size: int = 8) -> list[dict[str, Any]]:

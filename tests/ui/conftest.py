@@ -1,4 +1,4 @@
-"""A small corpus with two pictures, opened as the pages open it, and running pages."""
+"""A small corpus with two images, opened as the pages open it, and running pages."""
 
 import json
 import os

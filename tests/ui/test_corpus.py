@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from odd_values import ODD, as_json, spoiled
 
 from lavis.common.errors import ConfigError, DataError, RecordError
-from lavis.ui.corpus_export import export_rows
-from lavis.ui.corpus_index import open_index
-from lavis.ui.corpus_query import CorpusQuery, Filter, page_of, parse_words
-from lavis.ui.judgements import content_key
-from lavis.ui.label_queue import read_items
-from lavis.ui.score_files import read_scores
+from lavis.ui.browse.export import export_rows
+from lavis.ui.browse.index import open_index
+from lavis.ui.browse.query import CorpusQuery, Filter, page_of, parse_words
+from lavis.ui.browse.score_files import read_scores
+from lavis.ui.label.judgements import content_key
+from lavis.ui.label.queue import read_items
 from lavis.ui.shown import RecordViewer, open_corpus
 
 WORDS = ["red", "blue", "cat", "dog", "café", "hat"]
@@ -232,7 +232,7 @@ def test_a_file_of_other_scores_is_refused(corpus, world, lines, reason):
 
 
 def test_scores_are_read_once_and_anew_for_a_changed_file(corpus, world, monkeypatch):
-    from lavis.ui import score_files
+    from lavis.ui.browse import score_files
 
     read, cache = [], str(world.folder / "cache")
     real = score_files._values

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lavis.ui.judgements import JudgementStore
+from lavis.ui.label.judgements import JudgementStore
 
 
 def client_of(server):

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lavis.ui.judgements import Judgement, JudgementStore
-from lavis.ui.label_queue import read_items
+from lavis.ui.label.judgements import Judgement, JudgementStore
+from lavis.ui.label.queue import read_items
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from lavis.common.errors import ConfigError, RecordError
-from lavis.ui import browse_markup
-from lavis.ui.browse_address import Address
-from lavis.ui.browse_desk import Score
+from lavis.ui.browse import markup as browse_markup
+from lavis.ui.browse.address import Address
+from lavis.ui.browse.desk import Score
 from lavis.ui.shown import RecordViewer, open_corpus, pieces
 
 
-def test_text_and_picture_carry_the_same_numbers_and_colours(world):
+def test_text_and_image_carry_the_same_numbers_and_colours(world):
     viewer = RecordViewer(world.open([world.record()]))
     shown = viewer.show(0)
     assert [(p.title, p.pieces) for p in shown.parts] == [
@@ -27,7 +27,7 @@ def test_text_and_picture_carry_the_same_numbers_and_colours(world):
     ]
     assert shown.size == (40, 30)
     assert shown.regions[0].box == pytest.approx((7.5, 10, 25, 80 / 3))  # 3, 3, 13, 11 of 40 x 30
-    head, data = shown.picture.split(",")
+    head, data = shown.image.split(",")
     assert head == "data:image/png;base64"
     image = Image.open(io.BytesIO(base64.b64decode(data)))
     assert image.size == (40, 30)
@@ -39,11 +39,11 @@ def test_unknown_ids_vanish():
     assert pieces(["a", [7, 2], 3.5], {2: 0}) == ("a", 0, "3.5")
 
 
-def test_a_large_picture_is_made_smaller(world):
+def test_a_large_image_is_made_smaller(world):
     noise = Image.effect_noise((1200, 800), 90).convert("RGB")
     noise.save(world.root / "a.png")
     shown = RecordViewer(world.open([world.record()]), max_side=600).show(0)
-    head, data = shown.picture.split(",")
+    head, data = shown.image.split(",")
     image = Image.open(io.BytesIO(base64.b64decode(data)))
     assert (head, image.size) == ("data:image/jpeg;base64", (600, 400))
 
@@ -54,16 +54,16 @@ def test_a_large_picture_is_made_smaller(world):
         ({"image": "../corpus.jsonl"}, "path leaves the image root"),
         ({"image": "/etc/passwd"}, "path leaves the image root"),
         ({"image": "missing.png"}, "missing image"),
-        ({"image": "text.png"}, "broken picture"),
+        ({"image": "text.png"}, "broken image"),
         ({"image": "link.png"}, "is a link out of it"),
     ],
 )
-def test_a_bad_picture_is_told_and_the_text_shown(world, change, problem):
+def test_a_bad_image_is_told_and_the_text_shown(world, change, problem):
     (world.root / "text.png").write_text("secret")
     (world.folder / "outside.png").write_bytes((world.root / "a.png").read_bytes())
     (world.root / "link.png").symlink_to(world.folder / "outside.png")
     shown = RecordViewer(world.open([world.record(**change)])).show(0)
-    assert shown.picture is None and problem in shown.problem
+    assert shown.image is None and problem in shown.problem
     assert shown.parts[0].title == "Question"
 
 
@@ -106,5 +106,5 @@ def test_what_is_missing_is_named(world):
         open_corpus(["x.jsonl"], "")
     with pytest.raises(ConfigError, match=r"no such file or folder: .*x\.jsonl"):
         open_corpus([str(world.folder / "x.jsonl")], str(world.root))
-    with pytest.raises(ConfigError, match="no such picture folder"):
+    with pytest.raises(ConfigError, match="no such image folder"):
         open_corpus([world.write([world.record()])], str(world.folder / "none"))

@@ -1,4 +1,4 @@
-"""Tiny models, saved once a session, and a small folder of pictures with regions."""
+"""Tiny models, saved once a session, and a small folder of images with regions."""
 
 import json
 import sys
@@ -26,30 +26,30 @@ def tiny(tmp_path_factory):
     return get
 
 
-def make_picture(seed, size=(60, 40)):
-    """Return a picture of coarse noise."""
+def make_image(seed, size=(60, 40)):
+    """Return an image of coarse noise."""
     small = np.random.default_rng(seed).integers(0, 255, (4, 6, 3), dtype=np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.NEAREST)
 
 
 @pytest.fixture(scope="session")
-def picture():
-    """`picture(seed, size)` of coarse noise."""
-    return make_picture
+def image():
+    """`image(seed, size)` of coarse noise."""
+    return make_image
 
 
 @pytest.fixture
 def world(tmp_path):
-    """Return a folder with five pictures, one of them broken, and their regions as lines."""
+    """Return a folder with five images, one of them broken, and their regions as lines."""
     images = tmp_path / "images"
     images.mkdir()
     lines = []
     for number in range(5):
         name = f"p{number}.png"
-        make_picture(number).save(images / name)
+        make_image(number).save(images / name)
         boxes = [[5, 4, 30, 30], [10, 10, 55, 38]][: number % 3]
         lines.append({"image": name, "boxes": boxes, "names": ["dog", "cat"][: len(boxes)]})
-    (images / "p3.png").write_bytes(b"no picture")
+    (images / "p3.png").write_bytes(b"no image")
     lines[4]["boxes"].append([50, 5, 20, 30])
     (tmp_path / "regions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "words.txt").write_text("# words\nred\nblue\ndog\ncat\ntree\n")
@@ -60,10 +60,10 @@ def world(tmp_path):
 def run_file(world, tiny):
     """Return a function that writes a run file of stages and gives the command's arguments."""
 
-    def write(stages, output="out", **pictures):
+    def write(stages, output="out", **images):
         sections = {
             "pictures": {
-                "root": str(world / "images"), "regions": str(world / "regions.jsonl"), **pictures,
+                "root": str(world / "images"), "regions": str(world / "regions.jsonl"), **images,
             },
             "stages": stages,
             "run": {"output_dir": str(world / output), "device": "cpu", "seed": 3},

@@ -1,4 +1,4 @@
-"""Stages whose texts come from a server that sees pictures: a real one, on loopback."""
+"""Stages whose texts come from a server that sees images: a real one, on loopback."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import verbalize as command
 from PIL import Image
 
 from lavis.common.errors import ConfigError
-from lavis.tasks.verbalization_writers import build_writer
+from lavis.tasks.knowledge.verbalization_writers import build_writer
 from lavis.verbalizers.config import WriterConfig
 
 pytest.importorskip("openai")
 
 
 class Server(ThreadingHTTPServer):
-    """Answers with the size and mean colour of the picture it was sent; counts requests."""
+    """Answers with the size and mean colour of the image it was sent; counts requests."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -110,7 +110,7 @@ def summary(world):
     return json.loads((world / "out/summary.json").read_text())
 
 
-def test_pictures_are_sent_and_answers_come_back(world, server, stages, run_file):
+def test_images_are_sent_and_answers_come_back(world, server, stages, run_file):
     assert verbalize(run_file(stages)) == 0
     found = records(world)
     assert {tuple(record["captions"]) for record in found.values()} == {("30x20 Describe.",)}
@@ -149,7 +149,7 @@ def test_a_cap_stops_the_run(world, server, stages, run_file):
 
 
 def test_caps_hold_for_all_stages_together_and_over_starts(world, server, stages, run_file):
-    """4 pictures: 4 captions, 4 requests for questions, 8 answers, by three clients."""
+    """4 images: 4 captions, 4 requests for questions, 8 answers, by three clients."""
     client = stages["captions"]["writer"]["client"]  # one for all writers
     client["caps"] = {"max_requests": 5}
     arguments = run_file(stages)

@@ -45,12 +45,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Answers as `answer` says: a text, or a status and a body; counts by picture and question."""
+    """Answers as `answer` says: a text, or a status and a body; counts by image and question."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.sent, self.seeds, self.lock = Counter(), {}, threading.Lock()
-        self.names = {}  # picture's data URL -> p0, p1, ... in the order they were first seen
+        self.names = {}  # image's data URL -> p0, p1, ... in the order they were first seen
         self.answer = lambda name, body: "a dog runs"
 
     def named(self, content):
@@ -59,8 +59,8 @@ class Server(ThreadingHTTPServer):
             return "ask"
         with self.lock:
             url = content[0]["image_url"]["url"]
-            picture = self.names.setdefault(url, f"p{len(self.names)}")
-        return f"{'caption' if content[1]['text'] == 'Describe.' else 'answer'} {picture}"
+            image = self.names.setdefault(url, f"p{len(self.names)}")
+        return f"{'caption' if content[1]['text'] == 'Describe.' else 'answer'} {image}"
 
     def since(self):
         """Return what was sent since it was last asked."""
@@ -107,7 +107,7 @@ def ready(name, body):
     return "What is it?" if name == "ask" else "a dog runs"
 
 
-def test_one_picture_that_always_fails_is_left_and_all_else_is_made(
+def test_one_image_that_always_fails_is_left_and_all_else_is_made(
     world, server, stages, run_file, capsys
 ):
     def answer(name, body):
@@ -139,7 +139,7 @@ def test_one_picture_that_always_fails_is_left_and_all_else_is_made(
     assert command.main(arguments) == 0 and server.since() == {}
 
 
-def test_a_refused_picture_is_asked_again_where_it_is_asked_otherwise(
+def test_a_refused_image_is_asked_again_where_it_is_asked_otherwise(
     world, server, stages, run_file, capsys
 ):
     flagged = (400, {"error": {"code": "content_filter", "message": "flagged"}})
@@ -181,7 +181,7 @@ def test_replies_of_no_use_are_asked_for_anew_under_another_seed(world, server, 
         if name != "ask":
             return "a dog runs"
         with server.lock:
-            if len(first) < 3:  # the fourth picture's seed is answered at once
+            if len(first) < 3:  # the fourth image's seed is answered at once
                 first.add(body["seed"])
         bad = body["seed"] in first or body["seed"] - 1 in first
         return "Nothing to ask." if bad else "What is it?"
@@ -256,7 +256,7 @@ def test_a_stage_without_a_single_text_is_no_success(world, server, stages, run_
     server.answer = lambda name, body: flagged
     assert command.main(run_file(stages)) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "not one picture was described by stages.captions" in said and "content filter" in said
+    assert "not one image was described by stages.captions" in said and "content filter" in said
     assert not summary(world)["complete"]
 
 
@@ -287,7 +287,7 @@ def test_a_cap_stops_with_a_sentence(world, server, stages, run_file, capsys):
     assert "start again with a higher cap" in said
 
 
-def test_the_page_shows_pictures_with_what_was_said_of_them(world, server, stages, run_file):
+def test_the_page_shows_images_with_what_was_said_of_them(world, server, stages, run_file):
     def answer(name, body):
         if name == "caption p1":
             return 500, {"error": "broken"}
@@ -298,11 +298,11 @@ def test_the_page_shows_pictures_with_what_was_said_of_them(world, server, stage
     page = (world / "out/report.html").read_text()
     assert "Not complete: 2 texts left for the next start." in page
     assert page.count('src="data:image/jpeg;base64,') == 4
-    assert page.count("no picture: ") == 1  # that of the broken one, which was rejected
+    assert page.count("no image: ") == 1  # that of the broken one, which was rejected
     assert "a &lt;i&gt;dog&lt;/i&gt; runs" in page and "<i>dog" not in page
     assert page.count('alt="p2.png; regions: 0 dog, 1 cat"') == 1
     assert page.count('class="lv-badge" data-region="0"') == 3
-    for told in ("captions: HTTP 500", "dynamic: waits for", "pictures described", "requests sent"):
+    for told in ("captions: HTTP 500", "dynamic: waits for", "images described", "requests sent"):
         assert told in page
     assert "http" not in page
 

@@ -10,11 +10,11 @@ import pytest
 import verbalize as command
 
 from launching import KILLED, jobs_of, run_steps
-from lavis.datasets.regions import open_mapping
+from lavis.datasets.lck.regions import open_mapping
 
 ROOT = Path(__file__).parents[2]
 IMPORTS = (
-    "lavis.tasks.verbalization",
+    "lavis.tasks.knowledge.verbalization",
     "lavis.verbalizers.writing",
     "lavis.verbalizers.encoder",
     "transformers:AutoProcessor",
@@ -77,7 +77,7 @@ def test_a_run_writes_a_mapping_with_descriptors(world, tiny, run_file):
     assert records[3]["region_locations"][0]["attributes"][-2:] == ["red", "old"]
     rejects = read_lines(world / "out/rejects.jsonl")
     shown = [(r["image"], r["stage"], r["reason"].split(":")[0], r["rejected"]) for r in rejects]
-    assert ("p3.png", "pictures", "broken picture", True) in shown
+    assert ("p3.png", "pictures", "broken image", True) in shown
     assert ("p4.png", "pictures", "bad box", False) in shown
     summary = json.loads((world / "out/summary.json").read_text())
     assert (summary["pictures"], summary["written"], summary["rejected"]) == (5, 4, 1)
@@ -205,9 +205,7 @@ def chunks(world, stage):
     return counts
 
 
-def test_changed_and_mended_pictures_are_verbalized_again_and_no_others(
-    world, tiny, run_file, picture
-):
+def test_changed_and_mended_images_are_verbalized_again_and_no_others(world, tiny, run_file, image):
     settings = describing(world, tiny)
     arguments = run_file(settings)
     assert verbalize(arguments) == 0
@@ -215,10 +213,10 @@ def test_changed_and_mended_pictures_are_verbalized_again_and_no_others(
     assert [record["image"] for record in before] == ["p0.png", "p1.png", "p2.png", "p4.png"]
     assert verbalize(arguments) == 0
     assert chunks(world, "concepts") == {0: 1, 1: 1, 2: 1}
-    picture(77).save(world / "images/p3.png")  # it was broken
-    picture(78, (64, 40)).save(world / "images/p2.png")
+    image(77).save(world / "images/p3.png")  # it was broken
+    image(78, (64, 40)).save(world / "images/p2.png")
     assert verbalize(arguments) == 0
-    assert chunks(world, "concepts") == {0: 1, 1: 2, 2: 1}  # of two pictures each: p2 and p3
+    assert chunks(world, "concepts") == {0: 1, 1: 2, 2: 1}  # of two images each: p2 and p3
     assert chunks(world, "attributes") == {0: 1, 1: 2, 2: 1}
     assert verbalize(run_file(settings, "fresh")) == 0
     for name in OUTPUTS[:2]:
@@ -239,16 +237,16 @@ def test_a_stage_is_made_again_where_one_that_it_reads_says_something_else(world
     assert "cow" in (world / "out/verbalized.jsonl").read_text()
 
 
-def test_other_pictures_of_the_same_names_are_refused(world, tiny, run_file, picture, capsys):
+def test_other_images_of_the_same_names_are_refused(world, tiny, run_file, image, capsys):
     settings = {"sidecar": describing(world, tiny)["sidecar"]}
     assert verbalize(run_file(settings)) == 0
     before = (world / "out/verbalized.jsonl").read_bytes()
     shutil.copytree(world / "images", world / "copied")
     assert verbalize(run_file(settings, root=str(world / "copied"))) == 0
     config = (world / "out/config.yaml").read_bytes()
-    picture(79).save(world / "copied/p1.png")
+    image(79).save(world / "copied/p1.png")
     assert verbalize(run_file(settings, root=str(world / "copied"))) == 2
     said = capsys.readouterr().err
-    assert "was made of pictures in another folder" in said and "first: p1.png" in said
+    assert "was made of images in another folder" in said and "first: p1.png" in said
     assert (world / "out/verbalized.jsonl").read_bytes() == before
     assert (world / "out/config.yaml").read_bytes() == config

@@ -14,19 +14,19 @@ WORDS = ["red", "blue", "dog", "cat", "tree"]
 TOOLS = Tools("tags", 0, "cpu", lambda config: None)
 
 
-class Pictures:
+class Images:
     """A scene in memory."""
 
-    def __init__(self, picture, regions=()):
-        self.image, self._picture, self.regions = "x", picture, list(regions)
+    def __init__(self, image, regions=()):
+        self.image, self._pixels, self.regions = "x", image, list(regions)
         self.record = {}
 
-    def picture(self):
-        return self._picture
+    def read_image(self):
+        return self._pixels
 
     def crop(self, region, margin):
         assert margin == 0.1
-        return self._picture.crop(tuple(region.box))
+        return self._pixels.crop(tuple(region.box))
 
 
 class Region:
@@ -34,17 +34,17 @@ class Region:
         self.region_id, self.box, self.name = region_id, box, ""
 
 
-def test_concept_scores_equal_clips_own(tiny, picture, world):
+def test_concept_scores_equal_clips_own(tiny, image, world):
     folder = tiny("clip")
     config = ConceptsConfig(
         type="concepts", model=folder, vocabularies={"things": str(world / "words.txt")}, top_k=5,
         batch_size=2,
     )  # fmt: skip
-    pictures = [picture(seed, (40 + seed, 30)) for seed in range(3)]
-    found = ConceptTagger(config, TOOLS).describe([Pictures(p) for p in pictures])
+    images = [image(seed, (40 + seed, 30)) for seed in range(3)]
+    found = ConceptTagger(config, TOOLS).describe([Images(p) for p in images])
     model, processor = CLIPModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     texts = [f"a photo of {word}" for word in WORDS]
-    inputs = processor(text=texts, images=pictures, padding=True, return_tensors="pt")
+    inputs = processor(text=texts, images=images, padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = model.eval()(**inputs).logits_per_image.softmax(dim=-1)
     for row, descriptors in enumerate(found):
@@ -56,14 +56,14 @@ def test_concept_scores_equal_clips_own(tiny, picture, world):
         assert [tag["score"] for tag in tags] == sorted(scores.values(), reverse=True)
 
 
-def test_siglip_scores_are_sigmoids_of_padded_texts(tiny, picture):
+def test_siglip_scores_are_sigmoids_of_padded_texts(tiny, image):
     folder = tiny("siglip")
     encoder = DualEncoder(ConceptsConfig(type="concepts", model=folder), "cpu")
-    pictures = [picture(0), picture(1)]
-    scores = encoder.scores(encoder.pictures(pictures), encoder.texts(WORDS, ["a {}"]))
+    images = [image(0), image(1)]
+    scores = encoder.scores(encoder.pictures(images), encoder.texts(WORDS, ["a {}"]))
     model, processor = SiglipModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     inputs = processor(
-        text=[f"a {w}" for w in WORDS], images=pictures, padding="max_length", return_tensors="pt"
+        text=[f"a {w}" for w in WORDS], images=images, padding="max_length", return_tensors="pt"
     )
     with torch.no_grad():
         torch.testing.assert_close(scores, model.eval()(**inputs).logits_per_image.sigmoid())
@@ -76,7 +76,7 @@ def test_several_templates_average_unit_vectors(tiny):
     torch.testing.assert_close(both, torch.nn.functional.normalize(one + two, dim=-1))
 
 
-def test_attributes_are_those_of_the_cut_region(tiny, picture, world):
+def test_attributes_are_those_of_the_cut_region(tiny, image, world):
     lists = {"colors": str(world / "words.txt")}
     config = AttributesConfig(
         type="attributes", model=tiny("clip"), vocabularies=lists, batch_size=2
@@ -84,13 +84,13 @@ def test_attributes_are_those_of_the_cut_region(tiny, picture, world):
     tagger = AttributeTagger(config, TOOLS)
     regions = [Region(0, (0, 0, 20, 20)), Region(4, (10, 5, 60, 40)), Region(7, (3, 3, 9, 30))]
     scenes = [
-        Pictures(picture(0), regions[:1]),
-        Pictures(picture(1)),
-        Pictures(picture(2), regions[1:]),
+        Images(image(0), regions[:1]),
+        Images(image(1)),
+        Images(image(2), regions[1:]),
     ]
     found = [d["regions"] for d in tagger.describe(scenes)]
     assert [list(regions) for regions in found] == [["0"], [], ["4", "7"]]
-    alone = tagger.tags([picture(2).crop((3, 3, 9, 30))])[0]["colors"]
+    alone = tagger.tags([image(2).crop((3, 3, 9, 30))])[0]["colors"]
     assert [{k: tag[k] for k in ("text", "score")} for tag in found[2]["7"]["attributes"]] == alone
     assert found[2]["7"]["attributes"][0]["kind"] == "colors"
 

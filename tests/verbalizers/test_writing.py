@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-from lavis.datasets.pictures import PictureRoot
-from lavis.datasets.scenes import Scene
+from lavis.datasets.files.images import ImageRoot
+from lavis.datasets.lck.scenes import Scene
 from lavis.processors.region import DrawnRegion, draw_regions
 from lavis.verbalizers.base import Tools, WriteError, WriteRequest
 from lavis.verbalizers.captions import CaptionWriter, RegionCaptionWriter
@@ -30,7 +30,7 @@ def open_scene(folder, number=2):
         key: {"name": key, "boxes": [box], "obj_guess": "dog"} for key, box in entries.items()
     }
     record = {"image": f"p{number}.png", "region_locations": regions, "width": 60, "height": 40}
-    return Scene(record, PictureRoot(str(folder / "images")), 10**6)
+    return Scene(record, ImageRoot(str(folder / "images")), 10**6)
 
 
 class Recorder:
@@ -50,10 +50,10 @@ def writer(folder, **options):
 
 
 @pytest.mark.parametrize("name", ["blip2", "llava"])
-def test_a_text_depends_on_its_seed_and_not_on_its_batch(tiny, picture, name):
+def test_a_text_depends_on_its_seed_and_not_on_its_batch(tiny, image, name):
     requests = [
         WriteRequest(f"{p}-{s}", ["the", "red dog near"][p], each, 10 * p + s)
-        for p, each in enumerate([picture(0), picture(1)])
+        for p, each in enumerate([image(0), image(1)])
         for s in range(3)
     ]
     together = writer(tiny(name), batch_size=4).write(requests)
@@ -62,16 +62,16 @@ def test_a_text_depends_on_its_seed_and_not_on_its_batch(tiny, picture, name):
     assert len(set(together)) > 3
 
 
-def test_greedy_captions_equal_blip2s_own(tiny, picture):
+def test_greedy_captions_equal_blip2s_own(tiny, image):
     folder = tiny("blip2")
-    request = WriteRequest("k", "red dog", picture(3), 0)
+    request = WriteRequest("k", "red dog", image(3), 0)
     assert writer(folder, temperature=0).write([request, request]) == [_own(folder, request)] * 2
 
 
 def _own(folder, request):
     model = Blip2ForConditionalGeneration.from_pretrained(folder).eval()
     processor = AutoProcessor.from_pretrained(folder)
-    inputs = processor(images=request.picture, text=request.prompt, return_tensors="pt")
+    inputs = processor(images=request.image, text=request.prompt, return_tensors="pt")
     output = model.generate(**inputs, do_sample=False, max_new_tokens=6)
     new = output[0, inputs["input_ids"].shape[1] :]
     return processor.tokenizer.decode(new, skip_special_tokens=True).strip()
@@ -98,7 +98,7 @@ def test_region_captions_show_the_drawn_region(world):
     assert [request.prompt for request in asked.requests] == ["what is dog 0?", "what is dog 3?"]
     image = Image.open(world / "images" / "p2.png").convert("RGB")
     drawn = draw_regions(image, [DrawnRegion(0, (10, 10, 55, 38))], palette="distinct", width=2)
-    np.testing.assert_array_equal(np.array(asked.requests[1].picture), np.array(drawn))
+    np.testing.assert_array_equal(np.array(asked.requests[1].image), np.array(drawn))
 
 
 def test_region_captions_show_the_cut_region_with_its_margin(world):
@@ -110,9 +110,9 @@ def test_region_captions_show_the_cut_region_with_its_margin(world):
         [open_scene(world)]
     )
     image = Image.open(world / "images" / "p2.png").convert("RGB")
-    # 25 x 26 pixels from (5, 4): 5 and 5.2 more on each side, cut at the picture's edge.
+    # 25 x 26 pixels from (5, 4): 5 and 5.2 more on each side, cut at the image's edge.
     expected = image.crop((0, 0, 35, 35))
-    np.testing.assert_array_equal(np.array(asked.requests[0].picture), np.array(expected))
+    np.testing.assert_array_equal(np.array(asked.requests[0].image), np.array(expected))
 
 
 def test_captions_have_seeds_of_their_own_and_no_repeats(world):
@@ -127,7 +127,7 @@ def test_captions_have_seeds_of_their_own_and_no_repeats(world):
     ]
 
 
-def test_questions_come_from_the_notes_and_answers_from_the_drawn_picture(world):
+def test_questions_come_from_the_notes_and_answers_from_the_drawn_image(world):
     asker, answerer = Recorder(["1. What is [3] doing?\nIt is a dog.\n- Where is it?"]), Recorder()
     config = DynamicConfig(
         type="dynamic", asker=WriterConfig(model="a"), answerer=WriterConfig(model="b"), questions=2
@@ -142,8 +142,8 @@ def test_questions_come_from_the_notes_and_answers_from_the_drawn_picture(world)
     assert [pair["question"] for pair in found] == ["What is [3] doing?", "Where is it?"]
     assert "Caption: a dog runs\n[0]: dog\n[3]: dog; red" in asker.requests[0].prompt
     drawn = scene.drawn([3], line_width="auto", image_size=480)
-    np.testing.assert_array_equal(np.array(answerer.requests[0].picture), np.array(drawn))
-    assert answerer.requests[1].picture is scene.picture()
+    np.testing.assert_array_equal(np.array(answerer.requests[0].image), np.array(drawn))
+    assert answerer.requests[1].image is scene.read_image()
 
 
 def test_questions_are_read_from_a_reply():
@@ -155,22 +155,22 @@ def test_questions_are_read_from_a_reply():
     )
 
 
-def test_the_detector_keeps_the_best_boxes_inside_the_picture(tiny, world, picture):
+def test_the_detector_keeps_the_best_boxes_inside_the_image(tiny, world, image):
     options = {"model": tiny("owlv2"), "vocabulary": str(world / "words.txt"), "queries": 2}
     tools = Tools("detect", 0, "cpu", lambda _: None)
     every = Detector(
         DetectConfig(type="detect", threshold=0, nms=1, max_regions=99, **options), tools
     )
-    image = picture(1)
+    first = image(1)
     model, processor = every.model, every.processor
-    inputs = processor(images=[image], text=[["red", "blue"]], return_tensors="pt", padding=True)
+    inputs = processor(images=[first], text=[["red", "blue"]], return_tensors="pt", padding=True)
     with torch.no_grad():
         raw = model(**inputs)
     x, y, width, height = raw.pred_boxes[0, 5].tolist()
-    # The picture, 60 x 40, is padded to 60 x 60: shares are of the longer edge.
+    # The image, 60 x 40, is padded to 60 x 60: shares are of the longer edge.
     box = [60 * (x - width / 2), 60 * (y - height / 2), 60 * (x + width / 2), 60 * (y + height / 2)]
     box = [max(0.0, min(edge, most)) for edge, most in zip(box, (60, 40, 60, 40), strict=True)]
-    entries = every.detect([image])[0]
+    entries = every.detect([first])[0]
     near = [e for e in entries if np.allclose(e["boxes"][0], box, atol=0.02)]
     assert near or box[2] - box[0] < 1 or box[3] - box[1] < 1
     scores = [entry["score"] for entry in entries]
@@ -179,7 +179,7 @@ def test_the_detector_keeps_the_best_boxes_inside_the_picture(tiny, world, pictu
     few = Detector(
         DetectConfig(type="detect", threshold=0, nms=0.3, max_regions=2, **options), tools
     )
-    assert few.detect([image])[0][0] == entries[0] and len(few.detect([image])[0]) <= 2
+    assert few.detect([first])[0][0] == entries[0] and len(few.detect([first])[0]) <= 2
     scene = open_scene(world)
     assert few.describe([scene]) == [{}]  # it has regions
 

@@ -68,8 +68,8 @@ def save_clip(folder):
     vision = {**SMALL, "image_size": 16, "patch_size": 8}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
     model.save_pretrained(folder)
-    pictures = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=SQUARE)
-    CLIPProcessor(pictures, letter_tokenizer(40)).save_pretrained(folder)
+    images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=SQUARE)
+    CLIPProcessor(images, letter_tokenizer(40)).save_pretrained(folder)
     return str(folder)
 
 
@@ -79,8 +79,8 @@ def save_siglip(folder):
     text = {**SMALL, "vocab_size": 40, "max_position_embeddings": 12, "projection_size": 16}
     vision = {**SMALL, "image_size": 16, "patch_size": 8}
     SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
-    pictures = SiglipImageProcessor(size=SQUARE)
-    SiglipProcessor(pictures, word_tokenizer(model_max_length=12)).save_pretrained(folder)
+    images = SiglipImageProcessor(size=SQUARE)
+    SiglipProcessor(images, word_tokenizer(model_max_length=12)).save_pretrained(folder)
     return str(folder)
 
 
@@ -100,8 +100,8 @@ def save_blip2(folder):
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )  # fmt: skip
     Blip2ForConditionalGeneration(config).save_pretrained(folder)
-    pictures = BlipImageProcessor(size=SQUARE)
-    Blip2Processor(pictures, tokenizer, num_query_tokens=3).save_pretrained(folder)
+    images = BlipImageProcessor(size=SQUARE)
+    Blip2Processor(images, tokenizer, num_query_tokens=3).save_pretrained(folder)
     return str(folder)
 
 
@@ -122,9 +122,9 @@ def save_llava(folder):
         vision_feature_layer=-1,
     )
     LlavaForConditionalGeneration(config).save_pretrained(folder)
-    pictures = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=SQUARE)
+    images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=SQUARE)
     LlavaProcessor(
-        pictures, tokenizer, patch_size=8, vision_feature_select_strategy="default",
+        images, tokenizer, patch_size=8, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=CHAT,
     ).save_pretrained(folder)  # fmt: skip
     return str(folder)
@@ -137,6 +137,6 @@ def save_owlv2(folder):
     vision = {**SMALL, "image_size": 32, "patch_size": 8}
     config = Owlv2Config(text_config=text, vision_config=vision, projection_dim=16)
     Owlv2ForObjectDetection(config).save_pretrained(folder)
-    pictures = Owlv2ImageProcessor(size={"height": 32, "width": 32})
-    Owlv2Processor(pictures, letter_tokenizer(16)).save_pretrained(folder)
+    images = Owlv2ImageProcessor(size={"height": 32, "width": 32})
+    Owlv2Processor(images, letter_tokenizer(16)).save_pretrained(folder)
     return str(folder)

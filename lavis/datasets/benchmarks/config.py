@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from lavis.common.config import STRICT
+from lavis.common.config.fields import STRICT
 from lavis.common.errors import ConfigError, nearest
 from lavis.datasets.config import DatasetConfig
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common.errors import ConfigError, DataError, RecordError
-from lavis.common.inputs import Input
 from lavis.common.registry import datasets
+from lavis.common.storage.inputs import Input
 from lavis.datasets.base import RecordDataset, Row
 from lavis.datasets.benchmarks.config import BenchmarkConfig
 from lavis.datasets.benchmarks.files import Record, find_file, identity, read_file, read_hub
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class BenchmarkDataset(RecordDataset):
     """A published benchmark; rows are its questions, group after group.
 
-    Rows whose questions share `picture_text` share a picture key, so that one unit of work holds
-    them. Pictures themselves are the task's.
+    Rows whose questions share `image_text` share an image key, so that one unit of work holds
+    them. Images themselves are the task's.
     """
 
     config_class: ClassVar[type[BenchmarkConfig]] = BenchmarkConfig
@@ -95,25 +95,25 @@ class BenchmarkDataset(RecordDataset):
         return item
 
     def _read_row(self, index: int, rng: random.Random | None) -> Row:
-        """Return what a plan needs: the texts, and the key of the shared pictures."""
+        """Return what a plan needs: the texts, and the key of the shared images."""
         question = self.question(index)
-        text = question.picture_text.encode("utf-8", "surrogatepass")
+        text = question.image_text.encode("utf-8", "surrogatepass")
         key = hashlib.blake2b(text, digest_size=16).hexdigest()
         fields = {"question_id": question.question_id}
         return Row(index, key, question.prompts[0], fields, texts=question.prompts)
 
-    def picture(self, row: Row, rng: random.Random | None = None) -> Tensor:
-        """Raise: a question has many pictures, and the task makes them."""
+    def image(self, row: Row, rng: random.Random | None = None) -> Tensor:
+        """Raise: a question has many images, and the task makes them."""
         raise ConfigError(
-            "run.cache_features: pictures of a benchmark's questions are kept by the task; use "
+            "run.cache_features: images of a benchmark's questions are kept by the task; use "
             "run.keep_features=true and run.cache_features=false"
         )
 
     def process(self, image: Image.Image) -> Tensor:
-        """Return a picture as the vision tower takes it, (3, S, S) float32.
+        """Return an image as the vision tower takes it, (3, S, S) float32.
 
         Raises:
-            ConfigError: no picture processor is configured.
+            ConfigError: no image processor is configured.
         """
         if self.vis_processor.name == "base":
             raise ConfigError(
@@ -140,7 +140,7 @@ class BenchmarkDataset(RecordDataset):
         return []
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what questions and pictures depend on: files and options."""
+        """Return what questions and images depend on: files and options."""
         content = hashlib.blake2b(digest_size=16)
         for item in self.items:
             said = item.reason if isinstance(item, Record) else asdict(item)

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavis.common.content import content_digest
-from lavis.common.errors import DataError, RecordError
-from lavis.common.refusals import REFUSALS, printable, record_errors
-from lavis.datasets.hub import fetch_table
-from lavis.datasets.json_lists import Element, list_elements
-from lavis.datasets.json_values import RowConverter
-from lavis.datasets.records import parse_object
+from lavis.common.errors import REFUSALS, DataError, RecordError, printable, record_errors
+from lavis.common.storage.content import content_digest
+from lavis.datasets.files.hub import fetch_table
+from lavis.datasets.files.json_lists import Element, list_elements
+from lavis.datasets.files.json_values import RowConverter
+from lavis.datasets.files.records import parse_object
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lavis.common.errors import RecordError
-from lavis.common.refusals import REFUSALS, record_errors
+from lavis.common.errors import REFUSALS, RecordError, record_errors
 from lavis.datasets.benchmarks.files import Record, Source
 from lavis.datasets.benchmarks.question import Question, list_of, text_of
 
@@ -108,8 +107,8 @@ def _question(name: str, group: str, context: str, options: list[str], gold: int
         prompts=texts,
         gold=_within(gold, options),
         title=context,
-        picture_text=context,
-        picture_texts=texts,
+        image_text=context,
+        image_texts=texts,
         group=group,
         options=tuple(options),
         starts=(len(context),) * len(options),
@@ -212,8 +211,8 @@ def read_winogrande(
             prompts=texts,
             gold=gold,
             title=sentence,
-            picture_text=sentence.replace("_", " or ".join(options)),
-            picture_texts=texts,
+            image_text=sentence.replace("_", " or ".join(options)),
+            image_texts=texts,
             group=source.group,
             options=options,
             starts=starts,

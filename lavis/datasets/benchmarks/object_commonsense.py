@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lavis.common.errors import RecordError
-from lavis.common.refusals import record_errors
+from lavis.common.errors import RecordError, record_errors
 from lavis.datasets.benchmarks.files import Record, Source
 from lavis.datasets.benchmarks.question import Question, text_of
 
@@ -86,8 +85,8 @@ def _read_attribute(
             prompts=prompts,
             gold=label,
             title=prompts[2],
-            picture_text=item,
-            picture_texts=prompts,
+            image_text=item,
+            image_texts=prompts,
             group=source.group,
             options=labels,
             meta={"category": item},
@@ -139,8 +138,8 @@ def read_size(
                 prompts=prompts,
                 gold="no" if swapped else "yes",
                 title=prompts[0],
-                picture_text=f"{larger} and {smaller}",
-                picture_texts=prompts,
+                image_text=f"{larger} and {smaller}",
+                image_texts=prompts,
                 group=group,
                 options=("yes", "no"),
                 meta={"larger": larger, "smaller": smaller},

@@ -24,13 +24,13 @@ class Question:
         gold: `next_word`: the candidate; `choice`: its place; `generate`: accepted answers, none
             where the question cannot be answered.
         title: what a reader is shown.
-        picture_text: what pictures shared by all prompts are made from.
-        picture_texts: the same for pictures of each prompt's own.
+        image_text: what images shared by all prompts are made from.
+        image_texts: the same for images of each prompt's own.
         group: results are listed for each; a subset or a control.
         options: `next_word`: candidates, most of them lower-case; `choice`: options as written.
         forms: candidates also count in capitals (`both`), or as they stand (`given`).
         starts: `choice`: the first character of each prompt that an option-only likelihood reads.
-        scorer: `generate`: whose rules compare the answer, see `lavis.tasks.reading_metrics`.
+        scorer: `generate`: whose rules compare the answer, see `tasks.questions.reading_metrics`.
         meta: more about the question, JSON-able, for its result row.
         index: row number.
     """
@@ -40,8 +40,8 @@ class Question:
     prompts: tuple[str, ...]
     gold: Gold
     title: str
-    picture_text: str
-    picture_texts: tuple[str, ...]
+    image_text: str
+    image_texts: tuple[str, ...]
     group: str = "all"
     options: tuple[str, ...] = ()
     forms: Literal["both", "given"] = "both"

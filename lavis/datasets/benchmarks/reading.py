@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lavis.common.errors import RecordError
-from lavis.common.refusals import record_errors
+from lavis.common.errors import RecordError, record_errors
 from lavis.datasets.benchmarks.answer_text import (
     MIN_AGREEMENT,
     NO_ANSWER,
@@ -67,8 +66,8 @@ def read_boolq(
             prompts=(prompt,),
             gold="yes" if answer else "no",
             title=asked,
-            picture_text=prompt,
-            picture_texts=(prompt,),
+            image_text=prompt,
+            image_texts=(prompt,),
             group=source.group,
             options=("Yes", "No"),
             forms="given",
@@ -151,8 +150,8 @@ def _question(asked: _Asked, example: _Asked | None, source: Source, scorer: Sco
         prompts=(prompt,),
         gold=asked.answers,
         title=asked.question,
-        picture_text=prompt,
-        picture_texts=(prompt,),
+        image_text=prompt,
+        image_texts=(prompt,),
         group=source.group,
         scorer=scorer,
     )

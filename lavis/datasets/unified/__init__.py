@@ -1,1 +1,1 @@
-"""Published benchmarks, converted into records of pictures with candidate texts."""
+"""Published benchmarks, converted into records of images with candidate texts."""

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lavis.common.arguments import at_least, check_outputs
-from lavis.common.command import command
+from lavis.common.command import at_least, check_outputs, command
 from lavis.datasets.unified.convert import Converter, convert
 
 

@@ -1,6 +1,6 @@
 """From items of a published file to a record file: streamed, rejects with reasons, all or nothing.
 
-A record is one picture with candidate texts: `image`, `references` (region id -> `boxes` in pixels,
+A record is one image with candidate texts: `image`, `references` (region id -> `boxes` in pixels,
 `obj_guess`), `text_input` (words, and lists of region ids), `answer_prefix`, `choices` (each with
 `text_output`, and `score` by people or `truth`), `label`, `instance_id`, `group`.
 """
@@ -19,12 +19,11 @@ from typing import Any
 
 from PIL import Image
 
-from lavis.common.errors import NothingDoneError, RecordError
-from lavis.common.pixels import PICTURE_REFUSALS
-from lavis.common.refusals import record_errors
-from lavis.common.storage import AtomicFile
-from lavis.datasets.json_values import json_line
-from lavis.datasets.lck_record import check_inside, make_region
+from lavis.common.errors import NothingDoneError, RecordError, record_errors
+from lavis.common.pixels import IMAGE_REFUSALS
+from lavis.common.storage.atomic import AtomicFile
+from lavis.datasets.files.json_values import json_line
+from lavis.datasets.lck.record import check_inside, make_region
 from lavis.datasets.unified.files import Item
 
 
@@ -128,11 +127,11 @@ def make_record(
     """Return a checked record.
 
     Args:
-        image: path below the folder of all pictures.
+        image: path below the folder of all images.
         question: `text_input`, words and lists of region ids.
         candidates: C token lists.
         references: region id -> entry.
-        size: width and height of the picture that the boxes are pixels of. A box outside it is an
+        size: width and height of the image that the boxes are pixels of. A box outside it is an
             error; readers scale the boxes to the size of their file.
         label: the right candidate.
         scores: of each candidate, or a list of one by each rater.
@@ -155,7 +154,7 @@ def make_record(
     regions = [make_region(int(name), entry) for name, entry in (references or {}).items()]
     if size is not None:
         if not all(math.isfinite(side) and side > 0 for side in size):
-            raise RecordError(f"wrong size: {size[0]} x {size[1]} is no size of a picture")
+            raise RecordError(f"wrong size: {size[0]} x {size[1]} is no size of an image")
         check_inside(regions, size)
     choices: list[dict[str, Any]] = [{"text_output": list(tokens)} for tokens in candidates]
     for key, values in (("score", scores), ("truth", truths)):
@@ -216,9 +215,9 @@ def texts_in(node: Mapping[str, Any], key: str) -> list[str]:
 
 
 def scaled(
-    references: Mapping[str, Any], size: tuple[float, float], picture: Path | None
+    references: Mapping[str, Any], size: tuple[float, float], image: Path | None
 ) -> tuple[dict[str, Any], tuple[float, float]]:
-    """Return regions in pixels of a picture's file, and its size.
+    """Return regions in pixels of an image's file, and its size.
 
     Where there is no such file, or it cannot be read, they stay in pixels of `size`, which the
     record then names, so that readers scale them.
@@ -226,9 +225,9 @@ def scaled(
     Args:
         references: region id -> entry with `boxes`, in pixels of `size`.
         size: width and height that the annotation states.
-        picture: the file.
+        image: the file.
     """
-    stored = _size_of(picture) if picture is not None else None
+    stored = _size_of(image) if image is not None else None
     if stored is None or stored == size or not all(side > 0 for side in size):
         return dict(references), size
     factors = (stored[0] / size[0], stored[1] / size[1])
@@ -239,11 +238,11 @@ def scaled(
     return moved, stored
 
 
-def _size_of(picture: Path) -> tuple[int, int] | None:
+def _size_of(path: Path) -> tuple[int, int] | None:
     try:
-        with Image.open(picture) as image:
+        with Image.open(path) as image:
             return image.size
-    except PICTURE_REFUSALS:
+    except IMAGE_REFUSALS:
         return None  # told where the record is read, if the file is not there by then
 
 
@@ -283,7 +282,7 @@ def person_of(word: str) -> int | None:
 def numbers_to_ids(text: str, people: int) -> list[Any]:
     """Return words with whole numbers from 1 to `people` as region ids from 0.
 
-    VisualCOMET writes people as numbers from 1, the place of their box in the picture's metadata.
+    VisualCOMET writes people as numbers from 1, the place of their box in the image's metadata.
     """
     tokens: list[Any] = []
     for word in words(text):

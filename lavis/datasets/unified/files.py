@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from lavis.common.errors import DataError, RecordError
-from lavis.common.foreign_files import foreign_kind_of
-from lavis.common.refusals import DECODE_REFUSALS, brief, printable, record_errors
-from lavis.datasets.json_lists import list_elements
-from lavis.datasets.records import parse_object
+from lavis.common.errors import (
+    DECODE_REFUSALS,
+    DataError,
+    RecordError,
+    brief,
+    printable,
+    record_errors,
+)
+from lavis.common.storage.foreign import foreign_kind_of
+from lavis.datasets.files.json_lists import list_elements
+from lavis.datasets.files.records import parse_object
 
 
 @dataclass(frozen=True)

@@ -31,19 +31,19 @@ from lavis.datasets.unified.convert import (
 from lavis.datasets.unified.files import Item, read_items
 
 QUESTION = "What can be inferred from {regions} ?"
-_PICTURE = re.compile(r"(?:^|/)(vcr1images/.+|VG_100K(?:_2)?/[^/?]+)$")
+_IMAGE = re.compile(r"(?:^|/)(vcr1images/.+|VG_100K(?:_2)?/[^/?]+)$")
 _KEY = "Input_iid"
 
 
-def picture_of(url: str) -> str:
-    """Return `vcr1images/...` or `VG_100K/...`, as the picture root holds them.
+def image_of(url: str) -> str:
+    """Return `vcr1images/...` or `VG_100K/...`, as the image root holds them.
 
     Raises:
         RecordError: the address of another collection.
     """
-    found = _PICTURE.search(url)
+    found = _IMAGE.search(url)
     if found is None:
-        raise RecordError(f"unknown picture: {url!r:.80} is neither of VCR nor of Visual Genome")
+        raise RecordError(f"unknown image: {url!r:.80} is neither of VCR nor of Visual Genome")
     return found.group(1)
 
 
@@ -62,7 +62,7 @@ class SherlockConverter(Converter):
     """One record an instance of the answer key; an inference has no question, so ours is asked.
 
     Attributes:
-        annotations: file with pictures and boxes.
+        annotations: file with images and boxes.
         answer_key: file with candidates and ratings.
         question: text before the candidates; `{regions}` becomes the numbers of all boxes.
         image_prefix: what stands before `vcr1images/` and `VG_100K/`.
@@ -89,7 +89,7 @@ class SherlockConverter(Converter):
             "--image-root",
             type=Path,
             default=Path(root) if root else None,
-            help="folder of all pictures, whose sizes boxes are scaled to (default: "
+            help="folder of all images, whose sizes boxes are scaled to (default: "
             "UNIFIED_IMAGE_DIR)",
         )
 
@@ -126,11 +126,11 @@ class SherlockConverter(Converter):
         question: list[Any] = []
         for word in self.question.split():
             question.append([*map(int, references)] if word == "{regions}" else word)
-        picture = fields(inputs["image"])
-        image = picture_of(picture["url"])
+        source = fields(inputs["image"])
+        image = image_of(source["url"])
         references, size = scaled(
             references,
-            (int(picture["width"]), int(picture["height"])),
+            (int(source["width"]), int(source["height"])),
             self.image_root and self.image_root / self.image_prefix / image,
         )
         yield make_record(

@@ -1,4 +1,4 @@
-"""SNLI-VE as a choice of three: what a picture says of a sentence.
+"""SNLI-VE as a choice of three: what an image says of a sentence.
 
 Format as published (`snli_ve_{dev,test}.jsonl`): a line holds `Flickr30K_ID`, `sentence2` (the
 hypothesis), `gold_label`, `pairID`. Text and order of the labels are those of the released code:

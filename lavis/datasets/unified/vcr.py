@@ -1,4 +1,4 @@
-"""VCR: Q -> A and QA -> R, from `val.jsonl` and the pictures' metadata.
+"""VCR: Q -> A and QA -> R, from `val.jsonl` and the images' metadata.
 
 Format as published in the VCR 1.0 annotations: a line holds `img_fn`, `metadata_fn`, `question`,
 `answer_choices`, `rationale_choices` (words, and lists of object numbers from 0), `answer_label`,
@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavis.common.errors import RecordError
-from lavis.common.refusals import REFUSALS
-from lavis.datasets.lck_record import check_tokens
+from lavis.common.errors import REFUSALS, RecordError
+from lavis.datasets.lck.record import check_tokens
 from lavis.datasets.unified.convert import (
     Converter,
     fields,
@@ -32,8 +31,8 @@ from lavis.datasets.unified.files import Item, read_items, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureObjects:
-    """The objects of one picture, from its metadata file.
+class ImageObjects:
+    """The objects of one image, from its metadata file.
 
     Attributes:
         size: width and height in pixels. boxes: x1, y1, x2, y2 and the detector's score of each.
@@ -44,7 +43,7 @@ class PictureObjects:
     names: list[str]
 
     @classmethod
-    def read(cls, path: Path) -> PictureObjects:
+    def read(cls, path: Path) -> ImageObjects:
         """Read `{boxes, names, width, height}`; raises `RecordError` where that is not there."""
         node = read_json(path)
         try:
@@ -74,7 +73,7 @@ class VcrConverter(Converter):
     """One record a line.
 
     Regions are the objects that question or candidates mention, in the order of their first
-    mention: all candidates share one drawn picture. Published records of the distilled models are
+    mention: all candidates share one drawn image. Published records of the distilled models are
     not public, so this choice is ours; `regions="all"` draws every object.
 
     Attributes:
@@ -117,7 +116,7 @@ class VcrConverter(Converter):
                 raise RecordError(f"wrong label: {place} of {len(answers)} answers")
             right = answers[place]
             question = [*question, "Answer:", *check_tokens(right, "answer_choices")]
-        objects = PictureObjects.read(self.image_dir / name_in(value, "metadata_fn"))
+        objects = ImageObjects.read(self.image_dir / name_in(value, "metadata_fn"))
         ids: Iterable[int] = range(len(objects.boxes))
         if self.regions == "mentioned":
             ids = mentioned([*question, *(token for tokens in candidates for token in tokens)])

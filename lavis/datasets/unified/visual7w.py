@@ -1,4 +1,4 @@
-"""Visual7W telling: four answers to a question about a picture.
+"""Visual7W telling: four answers to a question about an image.
 
 Format as published (`dataset_v7w_telling.json`): `{images: [{filename, split, qa_pairs: [{qa_id,
 question, answer, multiple_choices, type}]}]}`, with three wrong choices. As in the released code

@@ -1,11 +1,11 @@
-"""VisualCOMET ranking: true inferences among candidates, for each picture, event and relation.
+"""VisualCOMET ranking: true inferences among candidates, for each image, event and relation.
 
 Format as published: `val_annots.json` is a list of `{img_fn, metadata_fn, place, event, intent,
 before, after}`; the last three are lists of inferences. Texts write people as numbers from 1, the
-place of their box in the metadata of the VCR picture. Acc@50 of the publication ranks 50
+place of their box in the metadata of the VCR image. Acc@50 of the publication ranks 50
 candidates; which ones is not part of the annotations. A list of them is read where it is given
 (`candidates`: lines of `{img_fn, event, relation, candidates}`, a form of ours). Otherwise they are
-drawn here, also ours: by seed, among the inferences of the same relation of other pictures that
+drawn here, also ours: by seed, among the inferences of the same relation of other images that
 name no person whom event and truths do not name.
 """
 
@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lavis.common.arguments import at_least
-from lavis.common.errors import DataError, RecordError
-from lavis.common.refusals import REFUSALS
+from lavis.common.command import at_least
+from lavis.common.errors import REFUSALS, DataError, RecordError
 from lavis.datasets.unified.convert import (
     Converter,
     fields,
@@ -34,7 +33,7 @@ from lavis.datasets.unified.convert import (
     texts_in,
 )
 from lavis.datasets.unified.files import Item, read_items
-from lavis.datasets.unified.vcr import PictureObjects
+from lavis.datasets.unified.vcr import ImageObjects
 
 # relation -> the question that the inference answers; {person} is the event's first person
 QUESTIONS = {
@@ -99,7 +98,7 @@ class VisualCometConverter(Converter):
         number, relation, entry = value
         truths = list(dict.fromkeys(text.strip() for text in texts_in(entry, relation)))
         name = name_in(entry, "img_fn")
-        objects = PictureObjects.read(self.image_dir / name_in(entry, "metadata_fn"))
+        objects = ImageObjects.read(self.image_dir / name_in(entry, "metadata_fn"))
         people = len(objects.boxes)
         event = numbers_to_ids(entry["event"], people)
         said = [token for text in truths for token in numbers_to_ids(text, people)]
@@ -148,7 +147,7 @@ class VisualCometConverter(Converter):
     def _draw(
         self, rng: random.Random, relation: str, wanted: int, image: str, allowed: set[int]
     ) -> list[str]:
-        """Return inferences of other pictures that name allowed people only."""
+        """Return inferences of other images that name allowed people only."""
         texts = self._texts[relation]
         drawn: list[str] = []
         for tried in (min(len(texts), 20 * self.count), len(texts)):  # all where some do not do

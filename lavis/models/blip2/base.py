@@ -1,6 +1,6 @@
 """Parts shared by BLIP-2's models: vision tower, queries, Q-Former, tokenizer, loading.
 
-Shapes: P pictures, S edge in pixels, T tokens of width D, N texts, Q queries, L text tokens.
+Shapes: P images, S edge in pixels, T tokens of width D, N texts, Q queries, L text tokens.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Blip2Base(BaseModel):
         replaced = self.config.checkpoint and not self.config.allow_missing
         return ZeroInit() if replaced else contextlib.nullcontext()
 
-    # Pictures
+    # Images
 
     @property
     def uses_every_weight(self) -> bool:
@@ -131,7 +131,7 @@ class Blip2Base(BaseModel):
         return self.ln_vision(features)
 
     def image_pass(self, image_embeds: Tensor) -> Tensor:
-        """Return query outputs of pictures alone, `(P, Q, d)`."""
+        """Return query outputs of images alone, `(P, Q, d)`."""
         queries = self.query_tokens.expand(len(image_embeds), -1, -1)
         length = self.config.num_query_token
         return self.qformer(queries, query_length=length, image_embeds=image_embeds)

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from lavis.common.config import STRICT, ExistingPath
+from lavis.common.config.fields import STRICT, ExistingPath
 from lavis.common.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -26,8 +26,8 @@ class VitConfig:
         out_indices: makes a feature-map tower out of a convolutional network: the stages whose maps
             become tokens.
         grid: maps are averaged to `grid x grid` tokens.
-        input_size: pictures are resized to this edge inside a feature-map tower (None: as given).
-        mean, std: normalisation a feature-map tower expects; pictures arrive normalised with
+        input_size: images are resized to this edge inside a feature-map tower (None: as given).
+        mean, std: normalisation a feature-map tower expects; images arrive normalised with
             CLIP's and are converted (None: the network's own).
     """
 
@@ -96,7 +96,7 @@ class Blip2Config:
     Attributes:
         pretrained, finetuned: weights: a file (`.pth`, `.safetensors`), a URL or a Hugging Face
             folder; `load_finetuned` wins over `load_pretrained`.
-        image_size: edge of the square picture, pixels.
+        image_size: edge of the square image, pixels.
         vit_precision: what the tower computes in on a GPU; fp32 leaves it to the run's autocast.
             On a CPU it is float32.
         use_grad_checkpoint: compute activations of the Q-Former, and of a trained tower, again in
@@ -137,7 +137,7 @@ class Blip2Config:
             _check_checkpoint(f"model.{key}", self.checkpoint, f"model.load_{key}")
 
     @property
-    def picture_size(self) -> int | None:
+    def tower_image_size(self) -> int | None:
         """Edge that processors must give; a feature-map tower takes any."""
         return self.image_size if self.vit.out_indices is None else None
 
@@ -151,13 +151,13 @@ class Blip2Config:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GroundingConfig:
-    """`model.grounding`: tells a small Q-Former where the picture shows the words of a text.
+    """`model.grounding`: tells a small Q-Former where the image shows the words of a text.
 
     Attributes:
         regions: words are compared with the regions numbered 0 to `regions` - 1.
         loss_weight: of the alignment of words and boxes, where samples carry `word_boxes`.
         alignment_only: train nothing but that alignment: the first phase.
-        freeze: keep what words point at, and the picture norm before it: for records without
+        freeze: keep what words point at, and the image norm before it: for records without
             `word_boxes`, which would wear it off. Freeze the word table with it, and set
             `run.save_frozen`, so that the checkpoint holds them.
     """
@@ -212,11 +212,11 @@ class Stage1Config(MatcherConfig):
     """Section `model` of a run with `arch: blip2`.
 
     Attributes:
-        embed_dim: width of the space in which pictures and texts are compared.
+        embed_dim: width of the space in which images and texts are compared.
         temperature_init: start of the learnt temperature.
-        same_picture: what texts of one picture are to each other in the contrast: `positives`,
+        same_picture: what texts of one image are to each other in the contrast: `positives`,
             `masked` (left out), or `negatives` (as the released data makes them). Hard negatives
-            of the matching loss never come from the same picture.
+            of the matching loss never come from the same image.
     """
 
     arch: str = "blip2"

@@ -1,6 +1,6 @@
-"""BLIP-2 critic: does a text (question, answer, rationale) hold for the picture it is about?
+"""BLIP-2 critic: does a text (question, answer, rationale) hold for the image it is about?
 
-Shapes: N texts, P pictures, Q queries, d Q-Former width. Label 1 is accept.
+Shapes: N texts, P images, Q queries, d Q-Former width. Label 1 is accept.
 """
 
 from __future__ import annotations

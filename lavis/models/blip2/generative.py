@@ -1,6 +1,6 @@
-"""BLIP-2 with a language model that reads a picture as soft prompts before the text.
+"""BLIP-2 with a language model that reads an image as soft prompts before the text.
 
-Shapes: P pictures, N texts, Q queries, L tokens, H width of the language model, V its vocabulary.
+Shapes: P images, N texts, Q queries, L tokens, H width of the language model, V its vocabulary.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TEXT_HALF = re.compile(
 class Blip2Generative(Blip2Base):
     """Frozen tower -> Q-Former -> one linear layer -> frozen language model.
 
-    The Q-Former sees the picture only. What is trained: Q-Former, its queries, the linear layer,
+    The Q-Former sees the image only. What is trained: Q-Former, its queries, the linear layer,
     `ln_vision`, and adapters where `model.lora` asks for them.
 
     Attributes:
@@ -133,7 +133,7 @@ class Blip2Generative(Blip2Base):
             return pack(prompts, inputs, outputs)
 
     def soft_prompts(self, samples: Mapping[str, Any], num_texts: int) -> Tensor:
-        """Return each text's picture as the language model reads it, `(N, Q, H)`."""
+        """Return each text's image as the language model reads it, `(N, Q, H)`."""
         image_embeds = self.image_embeds(self.vision_features(samples))
         index = host_index(samples.get("image_index"), num_texts, len(image_embeds))
         prompts = self.llm_proj(self.image_pass(image_embeds))
@@ -188,7 +188,7 @@ class Blip2Generative(Blip2Base):
             attention_mask=self.to_device(F.pad(mask, (queries, 0), value=1)),
             use_cache=False,
         )
-        # the row before a token predicts it: the last picture row predicts the first token
+        # the row before a token predicts it: the last image row predicts the first token
         return found.logits[:, queries - 1 : -1].float(), self.to_device(labels)
 
     # Writing
@@ -268,9 +268,9 @@ class Blip2Generative(Blip2Base):
     def _prompts(self, samples: Mapping[str, Any]) -> list[str]:
         texts = samples.get("prompt", samples.get("text_input"))
         if texts is None or isinstance(texts, str):
-            pictures = samples.get("vision_features", samples.get("image"))
+            images = samples.get("vision_features", samples.get("image"))
             index = samples.get("image_index")
-            count = len(pictures if index is None else index)  # type: ignore[arg-type]
+            count = len(images if index is None else index)  # type: ignore[arg-type]
             texts = [self.config.prompt if texts is None else texts] * count
         return list(texts)
 

@@ -1,6 +1,6 @@
-"""A matcher whose words may be told where the picture shows what they name.
+"""A matcher whose words may be told where the image shows what they name.
 
-Shapes: N texts of L words, P pictures, T tokens, R region numbers, Q queries, d Q-Former width.
+Shapes: N texts of L words, P images, T tokens, R region numbers, Q queries, d Q-Former width.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class GroundedMatcher(Blip2Matcher):
         if self.grounding is None:
             return embeds
         table = self.qformer.embeddings.word_embeddings
-        counts = [texts for pictures, texts in plan.groups for _ in range(pictures)]
-        pictures = self.to_device(torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)))
-        looks = self.grounding.looks(image_embeds)[pictures]  # (N, T, d)
+        counts = [texts for images, texts in plan.groups for _ in range(images)]
+        images = self.to_device(torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)))
+        looks = self.grounding.looks(image_embeds)[images]  # (N, T, d)
         mentions = (input_ids[:, :, None] == self.region_ids).float()  # (N, L, R)
         added = self.grounding(table(input_ids), looks, table(self.region_ids), mentions)
         num_queries = self.config.num_query_token

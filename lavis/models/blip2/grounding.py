@@ -1,11 +1,11 @@
-"""Words tied to places: tells every word of a text where the picture shows what it names.
+"""Words tied to places: tells every word of a text where the image shows what it names.
 
-BLIP-2's Q-Former learns from 129M pictures what a word such as `banana` or `[1]` points at. A
+BLIP-2's Q-Former learns from 129M images what a word such as `banana` or `[1]` points at. A
 small one does not, so it is taught first: boxes of words, where records carry them, tie a word's
 embedding to the image tokens inside them. What a word points at is then added to its embedding:
 which of the numbered regions it describes, and where it is.
 
-Shapes: N texts of L words, P pictures, T = grid * grid tokens of width D, W words, R region
+Shapes: N texts of L words, P images, T = grid * grid tokens of width D, W words, R region
 numbers, d Q-Former width.
 """
 
@@ -76,7 +76,7 @@ class Grounding(nn.Module):
 
         Args:
             words: `(N, L, d)`, word embeddings.
-            looks: `(N, T, d)`, of every text's picture.
+            looks: `(N, T, d)`, of every text's image.
             numbers: `(R, d)`, word embeddings of the region numbers `0`, `1`, ...
             mentions: `(N, L, R)` of 0 and 1, which word is which region's number.
         """
@@ -100,7 +100,7 @@ class Grounding(nn.Module):
             words: `(W, d)`.
             looks: `(P, T, d)`.
             masks: `(P, W, T)`, the tokens a word names.
-            known: `(P, W)`, whether the picture's record speaks of the word.
+            known: `(P, W)`, whether the image's record speaks of the word.
         """
         logits = self.align(words, looks)
         wrong = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").sum(dim=-1)
@@ -110,25 +110,25 @@ class Grounding(nn.Module):
         """Turn boxes into the masks of `loss`, `(P, W, T)` and `(P, W)`.
 
         Args:
-            word_boxes: for each picture: word -> boxes `(x1, y1, x2, y2)` as shares of the picture.
+            word_boxes: for each image: word -> boxes `(x1, y1, x2, y2)` as shares of the image.
                 No box says that nothing there is named so; an absent word that nobody knows.
             words: the W words.
         """
         position = {word: i for i, word in enumerate(words)}
         known = torch.zeros(len(word_boxes), len(words))
         masks = torch.zeros(len(word_boxes), len(words), self.grid, self.grid)
-        for picture, boxes_of in enumerate(word_boxes):
+        for image, boxes_of in enumerate(word_boxes):
             for word, boxes in boxes_of.items():
-                known[picture, position[word]] = 1.0
+                known[image, position[word]] = 1.0
                 for box in boxes:
                     share = box_coverage(box, self.grid)
                     least = min(COVERED, 0.7 * float(share.max()))  # a thin box fills no cell
-                    masks[picture, position[word]][share >= least] = 1.0
+                    masks[image, position[word]][share >= least] = 1.0
         return masks.flatten(2), known
 
 
 def box_coverage(box: Sequence[float], grid: int) -> Tensor:
-    """Share of each cell, `(grid, grid)` row by row, that a box in shares of the picture covers."""
+    """Share of each cell, `(grid, grid)` row by row, that a box in shares of the image covers."""
     x1, y1, x2, y2 = (float(value) * grid for value in box[:4])
     edges = torch.arange(grid, dtype=torch.float32)
 

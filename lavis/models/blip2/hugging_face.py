@@ -80,7 +80,7 @@ def export_student(model: Blip2Base, folder: str | Path) -> nn.Module:
 
     Stage 1 becomes `Blip2ForImageTextRetrieval` (its caption head and temperature stay behind), a
     generative student `Blip2ForConditionalGeneration`, adapters merged. The folder's processor
-    resizes and normalises pictures as ours; regions are drawn before.
+    resizes and normalises images as ours; regions are drawn before.
 
     Raises:
         ConfigError: the model is neither, or transformers has no such vision tower.
@@ -156,13 +156,13 @@ def _fill(exported: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def _processor(model: Blip2Base, tokenizer: Any) -> Blip2Processor:
     size = model.config.image_size
-    pictures = BlipImageProcessor(
+    images = BlipImageProcessor(
         size={"height": size, "width": size},
         image_mean=list(CLIP_MEAN),
         image_std=list(CLIP_STD),
         resample=3,  # bicubic
     )
-    return Blip2Processor(pictures, tokenizer, num_query_tokens=model.config.num_query_token)
+    return Blip2Processor(images, tokenizer, num_query_tokens=model.config.num_query_token)
 
 
 def _image_token(processor: Any) -> int:

@@ -1,4 +1,4 @@
-"""Language models behind BLIP-2's pictures: loading, adapters, texts to tokens, padding.
+"""Language models behind BLIP-2's images: loading, adapters, texts to tokens, padding.
 
 Shapes: N texts, L tokens, H width of the language model.
 """

@@ -1,6 +1,6 @@
-"""Picture-text matching: the fused pass and the match head that critic and stage 1 share.
+"""Image-text matching: the fused pass and the match head that critic and stage 1 share.
 
-Shapes: N texts, P pictures, Q queries, T tokens, d Q-Former width.
+Shapes: N texts, P images, Q queries, T tokens, d Q-Former width.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from lavis.models.blip2.qformer import TextPlan, plan_texts
 
 
 class Blip2Matcher(Blip2Base):
-    """Q-Former over picture and text, and a head of two classes; class 1 is match / accept.
+    """Q-Former over image and text, and a head of two classes; class 1 is match / accept.
 
-    A batch has P pictures and N texts; `samples["image_index"]` names every text's picture (absent:
-    text i is about picture i). Each picture is encoded once, and so are its keys and values.
+    A batch has P images and N texts; `samples["image_index"]` names every text's image (absent:
+    text i is about image i). Each image is encoded once, and so are its keys and values.
     """
 
     def __init__(self, config: Blip2Config) -> None:
@@ -45,7 +45,7 @@ class Blip2Matcher(Blip2Base):
         return self.itm_head(queries).float().mean(dim=1)
 
     def fused_queries(self, samples: Mapping[str, Any]) -> Tensor:
-        """Return the query outputs that saw picture and text, `(N, Q, d)`, in the texts' order."""
+        """Return the query outputs that saw image and text, `(N, Q, d)`, in the texts' order."""
         image_embeds = self.image_embeds(self.vision_features(samples))
         texts = list(samples["text_input"])
         index = host_index(samples.get("image_index"), len(texts), len(image_embeds))
@@ -60,7 +60,7 @@ class Blip2Matcher(Blip2Base):
         Args:
             image_embeds: `(P, T, D)`.
             input_ids, mask: `(N, L)`, on the CPU (on a GPU the mask's lengths are waited for).
-            image_index: every text's picture.
+            image_index: every text's image.
 
         Returns:
             `(N, Q, d)`, in the texts' order.
@@ -82,7 +82,7 @@ class Blip2Matcher(Blip2Base):
 
         Args:
             input_ids: `(N, L)`, the plan's texts.
-            image_embeds: `(P, T, D)`, the plan's pictures.
+            image_embeds: `(P, T, D)`, the plan's images.
         """
         return self.qformer.embed(self.query_tokens, input_ids)
 
@@ -104,23 +104,23 @@ class Blip2Matcher(Blip2Base):
         )
 
 
-def host_index(index: Any, num_texts: int, num_pictures: int) -> list[int]:
-    """Return the picture of every text as plain ints, from a list or a tensor.
+def host_index(index: Any, num_texts: int, num_images: int) -> list[int]:
+    """Return the image of every text as plain ints, from a list or a tensor.
 
     Raises:
-        ConfigError: pictures and texts do not match.
+        ConfigError: images and texts do not match.
     """
     if index is None:
-        if num_texts != num_pictures:
+        if num_texts != num_images:
             raise ConfigError(
-                f"{num_texts} texts for {num_pictures} pictures: samples need 'image_index'"
+                f"{num_texts} texts for {num_images} images: samples need 'image_index'"
             )
         return list(range(num_texts))
-    pictures = index.tolist() if isinstance(index, Tensor) else [int(i) for i in index]
-    inside = all(0 <= picture < num_pictures for picture in pictures)
-    if len(pictures) != num_texts or not inside:
+    images = index.tolist() if isinstance(index, Tensor) else [int(i) for i in index]
+    inside = all(0 <= image < num_images for image in images)
+    if len(images) != num_texts or not inside:
         raise ConfigError(
-            f"image_index names pictures for {len(pictures)} texts; there are {num_texts} texts "
-            f"and {num_pictures} pictures"
+            f"image_index names images for {len(images)} texts; there are {num_texts} texts "
+            f"and {num_images} images"
         )
-    return pictures
+    return images

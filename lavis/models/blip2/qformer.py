@@ -1,6 +1,6 @@
-"""Q-Former of transformers' modules; a picture's keys and values are made once for its texts.
+"""Q-Former of transformers' modules; an image's keys and values are made once for its texts.
 
-Shapes: N texts, P pictures, Q queries, L text tokens, S = Q + L, T image tokens of width D.
+Shapes: N texts, P images, Q queries, L text tokens, S = Q + L, T image tokens of width D.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from transformers.models.bert.tokenization_bert import BertTokenizer, load_vocab
 from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerAttention, Blip2TextEmbeddings
 
-from lavis.common.config import CONFIG_ROOT
+from lavis.common.config.fields import CONFIG_ROOT
 from lavis.common.errors import ConfigError
-from lavis.common.foreign_files import foreign_kind_of
+from lavis.common.storage.foreign import foreign_kind_of
 from lavis.models.blip2.config import QFormerConfig
 
 VOCABULARY = CONFIG_ROOT / "tokenizers" / "bert-base-uncased" / "vocab.txt"
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
-Groups = tuple[tuple[int, int], ...]  # runs of rows: (pictures, texts of each)
+Groups = tuple[tuple[int, int], ...]  # runs of rows: (images, texts of each)
 
 
 def build_tokenizer(config: QFormerConfig) -> BertTokenizer:
@@ -57,12 +57,12 @@ def build_tokenizer(config: QFormerConfig) -> BertTokenizer:
 
 @dataclass(frozen=True)
 class TextPlan:
-    """Order in which texts go through the Q-Former, so that a picture's texts lie side by side.
+    """Order in which texts go through the Q-Former, so that an image's texts lie side by side.
 
     Attributes:
         texts: text rows in that order.
         pictures: picture rows in that order, those with no text left out.
-        groups: how many pictures in a row have how many texts each.
+        groups: how many images in a row have how many texts each.
     """
 
     texts: tuple[int, ...]
@@ -71,21 +71,21 @@ class TextPlan:
 
 
 def plan_texts(image_index: list[int], max_texts: int) -> list[TextPlan]:
-    """Split texts into passes of at most `max_texts`, pictures with equally many texts together.
+    """Split texts into passes of at most `max_texts`, images with equally many texts together.
 
     Args:
-        image_index: picture row of every text.
-        max_texts: a picture with more texts than this takes part in several passes.
+        image_index: image row of every text.
+        max_texts: an image with more texts than this takes part in several passes.
     """
     rows: dict[int, list[int]] = {}
-    for text, picture in enumerate(image_index):
-        rows.setdefault(picture, []).append(text)
+    for text, image in enumerate(image_index):
+        rows.setdefault(image, []).append(text)
     pieces = [
-        (picture, texts[start : start + max_texts])
-        for picture, texts in rows.items()
+        (image, texts[start : start + max_texts])
+        for image, texts in rows.items()
         for start in range(0, len(texts), max_texts)
     ]
-    pieces.sort(key=lambda piece: len(piece[1]))  # stable: keeps the order of pictures
+    pieces.sort(key=lambda piece: len(piece[1]))  # stable: keeps the order of images
     passes: list[list[tuple[int, list[int]]]] = [[]]
     used = 0
     for piece in pieces:
@@ -105,13 +105,13 @@ def _text_plan(pieces: list[tuple[int, list[int]]]) -> TextPlan:
         else:
             groups.append((1, len(texts)))
     order = tuple(text for _, texts in pieces for text in texts)
-    return TextPlan(order, tuple(picture for picture, _ in pieces), tuple(groups))
+    return TextPlan(order, tuple(image for image, _ in pieces), tuple(groups))
 
 
-class PictureCrossAttention(Blip2QFormerAttention):
-    """Cross-attention in which all texts of a picture share its keys and values.
+class ImageCrossAttention(Blip2QFormerAttention):
+    """Cross-attention in which all texts of an image share its keys and values.
 
-    Rows of cross-attention do not see each other, so the queries of a picture's n texts can stand
+    Rows of cross-attention do not see each other, so the queries of an image's n texts can stand
     side by side as n * Q queries of one row: the same numbers, keys and values computed once.
     """
 
@@ -122,24 +122,24 @@ class PictureCrossAttention(Blip2QFormerAttention):
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
         *,
-        picture_groups: Groups | None = None,
+        image_groups: Groups | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Attend from `(N, Q, d)` to `encoder_hidden_states` `(P, T, D)`; returns `(N, Q, d)`."""
         assert encoder_hidden_states is not None
         rows = len(hidden_states)
-        groups = picture_groups or ((len(encoder_hidden_states), 1),)
-        assert sum(pictures * texts for pictures, texts in groups) == rows
+        groups = image_groups or ((len(encoder_hidden_states), 1),)
+        assert sum(images * texts for images, texts in groups) == rows
         outputs = []
-        text_start = picture_start = 0
-        for pictures, texts in groups:
-            queries = hidden_states[text_start : text_start + pictures * texts]
-            images = encoder_hidden_states[picture_start : picture_start + pictures]
-            merged = queries.reshape(pictures, texts * queries.shape[1], -1)  # (p, n * Q, d)
-            output = super().forward(merged, encoder_hidden_states=images, **kwargs)
+        text_start = image_start = 0
+        for images, texts in groups:
+            queries = hidden_states[text_start : text_start + images * texts]
+            tokens = encoder_hidden_states[image_start : image_start + images]
+            merged = queries.reshape(images, texts * queries.shape[1], -1)  # (p, n * Q, d)
+            output = super().forward(merged, encoder_hidden_states=tokens, **kwargs)
             outputs.append(output.reshape(queries.shape))
-            text_start += pictures * texts
-            picture_start += pictures
+            text_start += images * texts
+            image_start += images
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
@@ -190,7 +190,7 @@ class QFormer(nn.Module):
         self.model = Blip2QFormerModel._from_config(library_config, attn_implementation="sdpa")
         for layer in self.model.encoder.layer:
             if layer.has_cross_attention:
-                shared = PictureCrossAttention(self.model.config, is_cross_attention=True)
+                shared = ImageCrossAttention(self.model.config, is_cross_attention=True)
                 shared.load_state_dict(layer.crossattention.state_dict())
                 layer.crossattention = shared
         if not reads_text:
@@ -227,7 +227,7 @@ class QFormer(nn.Module):
             embeds: `(N, S, d)` from `embed`, the first `query_length` are queries.
             mask: bool, broadcast to `(N, heads, S, S)`, True where a key is seen; None: all are.
             image_embeds: `(P, T, D)`; needed where there are queries.
-            groups: see `TextPlan`; None: text i belongs to picture i.
+            groups: see `TextPlan`; None: text i belongs to image i.
             queries_only: return the query outputs only, and compute no more than they need.
 
         Returns:
@@ -242,7 +242,7 @@ class QFormer(nn.Module):
         last = layers.pop() if trim else None
         recompute = self.use_grad_checkpoint and self.training and torch.is_grad_enabled()
         for layer in layers:
-            run = partial(layer, query_length=query_length, picture_groups=groups)
+            run = partial(layer, query_length=query_length, image_groups=groups)
             if recompute:
                 hidden = checkpoint(run, hidden, mask, image_embeds, use_reentrant=False)
             else:
@@ -254,6 +254,6 @@ class QFormer(nn.Module):
         )
         if last.has_cross_attention:
             queries = last.crossattention(
-                queries, encoder_hidden_states=image_embeds, picture_groups=groups
+                queries, encoder_hidden_states=image_embeds, image_groups=groups
             )
         return last.feed_forward_chunk_query(queries)

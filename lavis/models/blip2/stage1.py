@@ -1,6 +1,6 @@
-"""BLIP-2 stage 1: contrast pictures with texts, match pairs, caption from the queries alone.
+"""BLIP-2 stage 1: contrast images with texts, match pairs, caption from the queries alone.
 
-Shapes: B pictures and their texts, G the same over all ranks, Q queries, L text tokens, d Q-Former
+Shapes: B images and their texts, G the same over all ranks, Q queries, L text tokens, d Q-Former
 width, e width of the shared space.
 """
 
@@ -45,7 +45,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Negatives:
-    """A wrong picture for every text and a wrong text for every picture, rows of the gathered G.
+    """A wrong image for every text and a wrong text for every image, rows of the gathered G.
 
     Attributes:
         images, texts: `(B,)`.
@@ -106,13 +106,13 @@ class Blip2Stage1(GroundedMatcher):
 
         Args:
             samples: `image` `(P, 3, S, S)` or `vision_features`, `text_input` (B texts) with
-                `image_index` `(B,)` (absent: text i is about picture i), and `image_id` `(B,)`,
-                equal for one picture: `model.same_picture` says what such texts are to each other
-                in the contrast. Without it every picture is another.
-            negatives: instead of ones drawn by similarity, never from the same picture.
+                `image_index` `(B,)` (absent: text i is about image i), and `image_id` `(B,)`,
+                equal for one image: `model.same_picture` says what such texts are to each other
+                in the contrast. Without it every image is another.
+            negatives: instead of ones drawn by similarity, never from the same image.
 
         Differs from the released code where a text has no negative at all: it is left out of the
-        matching loss, instead of being paired with its own picture as a wrong one.
+        matching loss, instead of being paired with its own image as a wrong one.
         """
         image_embeds = self.image_embeds(self.vision_features(samples))
         texts = list(samples["text_input"])
@@ -122,7 +122,7 @@ class Blip2Stage1(GroundedMatcher):
         input_ids, mask = self.tokenize_alike(texts)
         ids = samples.get("image_id")
         own = self.own_pairs(len(texts))
-        same = own if ids is None else self.same_pictures(self.to_device(ids))  # (B, G)
+        same = own if ids is None else self.same_images(self.to_device(ids))  # (B, G)
         queries, text_hidden = self.caption_pass(image_embeds, input_ids, mask)
         similarities = self.similarities(queries, self.text_pass(input_ids, mask)[:, 0])
         if negatives is None:
@@ -149,10 +149,10 @@ class Blip2Stage1(GroundedMatcher):
     def caption_pass(
         self, image_embeds: Tensor, input_ids: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return query outputs that saw the picture only `(B, Q, d)`, and text outputs `(B, L, d)`.
+        """Return query outputs that saw the image only `(B, Q, d)`, and text outputs `(B, L, d)`.
 
         One sequence with a mask stands for a cache of keys and values: queries see queries, a word
-        sees queries and earlier words, and never the picture.
+        sees queries and earlier words, and never the image.
         """
         num_queries, length = self.config.num_query_token, input_ids.shape[1]
         size = num_queries + length
@@ -186,14 +186,14 @@ class Blip2Stage1(GroundedMatcher):
         own = torch.arange(start, start + batch, device=self.device)
         return own[:, None] == torch.arange(_world_size() * batch, device=self.device)
 
-    def same_pictures(self, image_id: Tensor) -> Tensor:
-        """Return `(B, G)` bool: which pairs are of one picture, by `image_id` `(B,)`."""
+    def same_images(self, image_id: Tensor) -> Tensor:
+        """Return `(B, G)` bool: which pairs are of one image, by `image_id` `(B,)`."""
         return image_id.view(-1, 1) == torch.cat(_gather(image_id)).view(1, -1)
 
     def similarities(self, queries: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return image-to-text and text-to-image similarities over `temp`, each `(B, G)`.
 
-        A pair's similarity is that of the picture's best query. Other ranks' vectors, and the
+        A pair's similarity is that of the image's best query. Other ranks' vectors, and the
         side that is not named first, get no gradient, as in BLIP-2.
 
         Args:
@@ -211,7 +211,7 @@ class Blip2Stage1(GroundedMatcher):
     def matching_loss(
         self, image_embeds: Tensor, input_ids: Tensor, mask: Tensor, negatives: Negatives
     ) -> Tensor:
-        """Cross entropy over true pairs, texts with a wrong picture, pictures with a wrong text."""
+        """Cross entropy over true pairs, texts with a wrong image, images with a wrong text."""
         logits, labels = self.matching_pairs(image_embeds, input_ids, mask, negatives)
         return F.cross_entropy(logits, labels, ignore_index=IGNORED)
 
@@ -250,13 +250,13 @@ class Blip2Stage1(GroundedMatcher):
 
     @torch.no_grad()
     def score(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return how well texts fit their pictures, `itm` and `itc`, each `(N,)` float32.
+        """Return how well texts fit their images, `itm` and `itc`, each `(N,)` float32.
 
-        `itm` is the match class's mean logit, `itc` the cosine of the text and the picture's best
-        query, from -1 to 1. Each picture is encoded once, and so are its keys and values.
+        `itm` is the match class's mean logit, `itc` the cosine of the text and the image's best
+        query, from -1 to 1. Each image is encoded once, and so are its keys and values.
 
         Args:
-            samples: as in `predict`: P pictures, N texts, `image_index`.
+            samples: as in `predict`: P images, N texts, `image_index`.
         """
         image_embeds = self.image_embeds(self.vision_features(samples))
         texts = list(samples["text_input"])
@@ -287,7 +287,7 @@ class Blip2Stage1(GroundedMatcher):
 
     @torch.no_grad()
     def forward_image(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return query outputs `(B, Q, d)` and `image_embeds` `(B, T, D)` of pictures."""
+        """Return query outputs `(B, Q, d)` and `image_embeds` `(B, T, D)` of images."""
         image_embeds = self.image_embeds(self.vision_features({"image": image}))
         return self.image_pass(image_embeds), image_embeds
 
@@ -302,7 +302,7 @@ class Blip2Stage1(GroundedMatcher):
         samples: Mapping[str, Any],
         mode: Literal["image", "text", "multimodal"] = "multimodal",
     ) -> Features:
-        """Return features of pictures, texts (cut at the last position only) or pairs."""
+        """Return features of images, texts (cut at the last position only) or pairs."""
         if mode not in ("image", "text", "multimodal"):
             raise ConfigError(f"mode is {mode!r}; use image, text or multimodal")
         if mode == "image":
@@ -327,7 +327,7 @@ def contrastive_targets(
 
     Args:
         own: `(B, G)` bool, a row's own partner.
-        same: `(B, G)` bool, partners of the same picture, the own one included.
+        same: `(B, G)` bool, partners of the same image, the own one included.
         same_picture: `Stage1Config.same_picture`.
     """
     everything = torch.ones_like(own)
@@ -357,7 +357,7 @@ def draw_negatives(i2t: Tensor, t2i: Tensor, same: Tensor) -> Negatives:
 
     Args:
         i2t, t2i: `(B, G)`.
-        same: `(B, G)` bool, partners of the same picture: never drawn unless a row has nothing
+        same: `(B, G)` bool, partners of the same image: never drawn unless a row has nothing
             else, and then the row is marked as having none.
     """
     has_any = (~same).any(dim=1)

@@ -1,6 +1,6 @@
-"""Vision towers from timm, given as one module: picture in, tokens out.
+"""Vision towers from timm, given as one module: image in, tokens out.
 
-Shapes: P pictures, S edge in pixels, T tokens, D token width.
+Shapes: P images, S edge in pixels, T tokens, D token width.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class NamedTower:
         timm_name: the architecture in timm.
         depth: blocks kept; the published network has one more.
         url: its published weights.
-        align_corners: how its position table is resampled for another picture size.
+        align_corners: how its position table is resampled for another image size.
     """
 
     timm_name: str
@@ -53,7 +53,7 @@ class VisionTower(nn.Module):
     Attributes:
         num_features: D.
         depth: blocks.
-        num_prefix_tokens: leading rows of the position table that are no part of the picture.
+        num_prefix_tokens: leading rows of the position table that are no part of the image.
     """
 
     num_features: int
@@ -123,7 +123,7 @@ def build_vision_tower(
 class FeatureMapTower(VisionTower):
     """Feature maps of a convolutional network as tokens: `(P, 3, S, S) -> (P, grid * grid, D)`.
 
-    Every chosen map is averaged to `grid x grid`; D is the sum of their channels. Pictures arrive
+    Every chosen map is averaged to `grid x grid`; D is the sum of their channels. Images arrive
     normalised with CLIP's mean and deviation and are converted to the network's own.
     """
 

@@ -1,1 +1,1 @@
-"""Frozen language models whose predictions look at pictures late (vLMIG, LaMI)."""
+"""Frozen language models whose predictions look at images late (vLMIG, LaMI)."""

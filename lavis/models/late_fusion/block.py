@@ -1,7 +1,7 @@
 """The fusion block: one layer of the language model's family over `[patches ; text]`.
 
 A block of one layer has no second layer that would read what the patches become, so patches only
-give keys and values. These are computed once for a picture and once for a text, and only the rows
+give keys and values. These are computed once for an image and once for a text, and only the rows
 whose predictions are read become queries: the result is the one of the plain pass over the whole
 sequence, exactly. The library's layer does all of it: keys and values are taken where it hands them
 to its cache, and given back the same way.
@@ -40,7 +40,7 @@ def build_block(
         mlp_bias: Llama with biases in its MLP.
 
     Raises:
-        ConfigError: the family has no layer that a picture can be shown to on its own.
+        ConfigError: the family has no layer that an image can be shown to on its own.
     """
     _check_widths(text_config)
     config = _attention_layer(text_config)
@@ -99,7 +99,7 @@ def _attention_layer(text_config: Any) -> Any:
     if kinds and not plain:
         raise ConfigError(
             f"model.llm: a '{config.model_type}' has no layer of plain attention, through which "
-            f"pictures could be shown to it (its layers: {', '.join(kinds)})"
+            f"images could be shown to it (its layers: {', '.join(kinds)})"
         )
     return config
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from lavis.common.config import STRICT
+from lavis.common.config.fields import STRICT
 from lavis.common.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -27,12 +27,12 @@ class VisionConfig:
             `vision_features` (cached ones, text embeddings); `width` is needed then.
         weights: `pretrained`, `config` (random weights, for tests), or a file of weights.
         layer: the layer whose output is read; -1 is the last, -2 the one before it, as released.
-        drop_class_token: keep only the tokens of the picture's patches.
-        image_size: edge of the square pictures a timm tower is built for (null: its own); towers
+        drop_class_token: keep only the tokens of the image's patches.
+        image_size: edge of the square images a timm tower is built for (null: its own); towers
             of transformers take any.
         grid: tokens are averaged to `grid x grid` (null: all of them).
         out_indices: stages of a convolutional timm network whose maps become tokens.
-        input_size: pictures are resized to this edge inside such a network (null: as given).
+        input_size: images are resized to this edge inside such a network (null: as given).
         width: width of a token (null: the tower's).
     """
 
@@ -92,14 +92,14 @@ class LateFusionConfig:
         quantize: keeps the language model's matrices in 8 or 4 bits (bitsandbytes, CUDA).
         projector_expansion: inner width of the projector over the language model's (null: the
             checkpoint's, else 4 for gpt2 and bert and 1 for others, as released).
-        gemma_layout: `merge` puts the pictures in the place of Gemma's start token (vLMIG),
+        gemma_layout: `merge` puts the images in the place of Gemma's start token (vLMIG),
             `concat` in front of it as for all others (LaMI).
         llama_mlp_bias: biases in the block's MLP, which vLMIG's Llama has and Llama has not (null:
             the checkpoint's, else none).
-        num_images: K, pictures asked for per text; 0 is the text-only baseline.
-        mix: what is averaged over pictures: `logits` as the code of vLMIG and LaMI does, or
+        num_images: K, images asked for per text; 0 is the text-only baseline.
+        mix: what is averaged over images: `logits` as the code of vLMIG and LaMI does, or
             `probs` as their papers write.
-        weights: weight of each picture; see `lavis.models.late_fusion.mixing`.
+        weights: weight of each image; see `lavis.models.late_fusion.mixing`.
         weight_multiplier: factor on the scores (2 in released ImageNetVC runs).
         clamp_weights: keep weights in [0, 1]; released code does not.
         pretrained: trained weights: `.bin` or `.safetensors`, of vLMIG, LaMI or ours, or a folder.

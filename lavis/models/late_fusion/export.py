@@ -15,7 +15,7 @@ from torch import Tensor
 from lavis.common.checkpoint import save_safetensors, save_torch
 from lavis.common.errors import ConfigError
 from lavis.common.sharded import is_sharded
-from lavis.common.storage import write_text
+from lavis.common.storage.atomic import write_text
 from lavis.models.late_fusion.config import LateFusionConfig
 
 if TYPE_CHECKING:
@@ -31,18 +31,18 @@ base_model: {llm}
 tags: [late-fusion, vlmig, visual-commonsense]
 ---
 
-# Late fusion of {llm} with pictures
+# Late fusion of {llm} with images
 
 `{llm}` and the vision tower `{vision}` are frozen and not in this folder; here are the trained
 projector and one fusion block ({parameters:,} numbers, {size:.1f} MB). The text runs through the
-language model once; the block lets its last hidden states look at one picture, and the predictions
-of several pictures are mixed with the text-only one ({mix}, weights: {weights}).
+language model once; the block lets its last hidden states look at one image, and the predictions
+of several images are mixed with the text-only one ({mix}, weights: {weights}).
 
 ```python
 from lavis.models.late_fusion.model import LateFusion
 
 model = LateFusion.from_pretrained("{folder}")
-tokens = model.generate(input_ids, pixel_values=pictures, image_index=index, scores=scores)
+tokens = model.generate(input_ids, pixel_values=images, image_index=index, scores=scores)
 ```
 
 - Start of the block: {start}.

@@ -28,7 +28,7 @@ class Family:
     Attributes:
         projector_expansion: inner width of the projector over the language model's, as released.
         inner: name of the MLP's inner width in the config.
-        merges: pictures may take the place of the start token (vLMIG's Gemma).
+        merges: images may take the place of the start token (vLMIG's Gemma).
         head: the masked language model's head; None for the output embedding alone, and where the
             check of a new family finds another one.
         attention_layer: what the config of one layer says, so that it is plain attention over all
@@ -86,7 +86,7 @@ POSITION_TABLES = ("wpe", "position_embeddings", "embed_positions", "positions_e
 # Kinds of layers that look at keys and values of all tokens or the nearest ones, and at no more.
 ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
 
-# Families whose layer cannot be shown pictures, and why.
+# Families whose layer cannot be shown images, and why.
 _DISTANCES = (
     "its attention counts the distance between rows for itself, so that patches cannot be put in "
     "front of a text as rows"

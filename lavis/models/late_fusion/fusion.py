@@ -1,6 +1,6 @@
-"""Text, pictures and the block that lets one look at the other, without losses and generation.
+"""Text, images and the block that lets one look at the other, without losses and generation.
 
-Shapes: B texts, L tokens, K pictures of a text, N pictures of a batch, P patches of width D,
+Shapes: B texts, L tokens, K images of a text, N images of a batch, P patches of width D,
 R positions, H width of hidden states, V vocabulary.
 """
 
@@ -53,8 +53,8 @@ class Projector(nn.Module):
 
 
 @dataclass(frozen=True)
-class PictureStates:
-    """What the block makes of pictures, whatever the text.
+class ImageStates:
+    """What the block makes of images, whatever the text.
 
     Attributes:
         rows: `(N, P, H)`, the block's input.
@@ -186,10 +186,10 @@ class FusionBase(BaseModel):
             )
 
     def longest_text(self, image_size: int | None = None) -> int | None:
-        """Return how many tokens fit behind the patches of a picture, None for any number.
+        """Return how many tokens fit behind the patches of an image, None for any number.
 
         Args:
-            image_size: edge of the pictures; without it the size is the tower's own, or unknown.
+            image_size: edge of the images; without it the size is the tower's own, or unknown.
 
         Raises:
             ConfigError: the patches alone fill all positions.
@@ -199,13 +199,13 @@ class FusionBase(BaseModel):
         patches = 0
         size = image_size or self.config.vision.image_size
         if self.mm_model is not None and size is not None:
-            picture = torch.zeros(1, 3, size, size, device=self.device)
-            patches = self.encode_images(picture).shape[1]
+            image = torch.zeros(1, 3, size, size, device=self.device)
+            patches = self.encode_images(image).shape[1]
         if self._limit - patches < 2:
             raise ConfigError(
-                f"model.vision: a picture of {size} pixels becomes {patches} patches, and this "
+                f"model.vision: an image of {size} pixels becomes {patches} patches, and this "
                 f"'{self.language.config.model_type}' has {self._limit} positions, which leaves "
-                "none for a text; pool the patches with model.vision.grid, or use smaller pictures"
+                "none for a text; pool the patches with model.vision.grid, or use smaller images"
             )
         return self._limit - patches
 
@@ -218,7 +218,7 @@ class FusionBase(BaseModel):
         mask = self._mask(ids, samples.get("attention_mask"))
         return self.text_states(ids, mask, hidden.to(self.device))
 
-    # Pictures
+    # Images
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Run the tower, `(N, 3, S, S)` -> `(N, P, D)` float32; no gradients."""
@@ -234,7 +234,7 @@ class FusionBase(BaseModel):
         """D, width of a vision token."""
         return self.mm_proj.linear1.in_features
 
-    def picture_states(self, features: Tensor) -> PictureStates:
+    def image_states(self, features: Tensor) -> ImageStates:
         """Return the block's rows and keys of vision features `(N, P, D)`.
 
         Raises:
@@ -249,18 +249,18 @@ class FusionBase(BaseModel):
         rows = self.fusion_input.patches(self.mm_proj(features.to(self.device).float()))
         places = torch.arange(rows.shape[1], device=rows.device) + self._first
         keys = keys_of(self.fusion_layer, rows, places.expand(len(rows), -1))
-        return PictureStates(rows, keys)
+        return ImageStates(rows, keys)
 
-    def pictures_of(
+    def images_of(
         self, samples: Mapping[str, Any], texts: int
-    ) -> tuple[PictureStates | None, Tensor]:
-        """Return states of the pictures of samples, and which each text has, `(B, K)`.
+    ) -> tuple[ImageStates | None, Tensor]:
+        """Return states of the images of samples, and which each text has, `(B, K)`.
 
         Args:
             texts: B.
 
         Raises:
-            ConfigError: it is not said which text has which picture.
+            ConfigError: it is not said which text has which image.
         """
         index = samples.get("image_index")
         index = index.to(self.device) if index is not None else None
@@ -273,30 +273,30 @@ class FusionBase(BaseModel):
         if index is None:
             if len(features) != texts:
                 raise ConfigError(
-                    f"{len(features)} pictures for {texts} texts: say with image_index (texts, "
-                    "pictures of a text) which text has which"
+                    f"{len(features)} images for {texts} texts: say with image_index (texts, "
+                    "images of a text) which text has which"
                 )
             index = torch.arange(texts, device=self.device)[:, None]
         if not index.shape[1]:
             return None, index
-        return self.picture_states(features), index
+        return self.image_states(features), index
 
     # Fusion
 
     def fuse(
         self,
         text: TextStates,
-        pictures: Tensor | PictureStates,
+        images: Tensor | ImageStates,
         image_index: Tensor,
         positions: Tensor | None = None,
         text_index: Tensor | None = None,
     ) -> Tensor:
-        """Return hidden states of text rows that saw one picture each.
+        """Return hidden states of text rows that saw one image each.
 
         Args:
             text: B texts.
             pictures: features `(N, P, D)`, or their states.
-            image_index: `(B, K)` into N; what -1 (no picture) gives has no meaning.
+            image_index: `(B, K)` into N; what -1 (no image) gives has no meaning.
             positions: `(B, R)` rows of the text; -1 is the last patch, -P the first (None: all L).
             text_index: `(B,)` into `text`, where one text stands for several B (None: one each).
 
@@ -304,7 +304,7 @@ class FusionBase(BaseModel):
             `(B, K, R, H)` after the block's last norm. A row of a merged start token is the last
             patch's; a row of padding has no meaning.
         """
-        states = self.picture_states(pictures) if isinstance(pictures, Tensor) else pictures
+        states = self.image_states(images) if isinstance(images, Tensor) else images
         self.check_length(states.rows.shape[1] + text.mask.shape[1])
         rows = self.fusion_input.text(text.hidden)
         text_keys = keys_of(self.fusion_layer, rows, self.places(text.keys, states))
@@ -315,16 +315,16 @@ class FusionBase(BaseModel):
         positions = positions.to(self.device)
         return self.fuse_rows(inputs, text_keys, states, image_index, positions, text_index)
 
-    def places(self, keys: Tensor, pictures: PictureStates) -> Tensor:
+    def places(self, keys: Tensor, images: ImageStates) -> Tensor:
         """Return the block's positions of text rows, `(B, L)`: they follow the patches."""
-        start = self._first + pictures.rows.shape[1]
+        start = self._first + images.rows.shape[1]
         return start + (keys.long().cumsum(dim=1) - 1).clamp(min=0)
 
     def fuse_rows(
         self,
         text: TextStates,
         text_keys: Keys,
-        pictures: PictureStates,
+        images: ImageStates,
         image_index: Tensor,
         positions: Tensor,
         text_index: Tensor | None = None,
@@ -341,21 +341,21 @@ class FusionBase(BaseModel):
         of = of if text_index is None else text_index.to(positions.device)
         seen = text.keys[of]
         length, given_rows = text.mask.shape[1], text.hidden.shape[1]
-        count, patches = image_index.shape[1], pictures.rows.shape[1]
+        count, patches = image_index.shape[1], images.rows.shape[1]
         index = image_index.clamp(min=0)
         inside = positions.clamp(min=0)
         merged = text.replaced[of].gather(1, inside) & (positions >= 0)
         positions = torch.where(merged, -1, positions)
         of_text = pick(text.hidden, inside - (length - given_rows), of)[:, None]  # (B, 1, R, H)
         patch = (positions + patches).clamp(0, patches - 1)  # (B, R)
-        of_picture = pictures.rows[index[..., None], patch[:, None]]  # (B, K, R, H)
+        of_image = images.rows[index[..., None], patch[:, None]]  # (B, K, R, H)
         is_text = positions >= 0
-        queries = torch.where(is_text[:, None, :, None], of_text.to(of_picture.dtype), of_picture)
-        places = self.places(seen, pictures).gather(1, inside)
+        queries = torch.where(is_text[:, None, :, None], of_text.to(of_image.dtype), of_image)
+        places = self.places(seen, images).gather(1, inside)
         places = torch.where(is_text, places, patch + self._first)
         visible = self._visible(seen, positions, patches)
         batch = torch.arange(len(positions), device=positions.device).repeat_interleave(count)
-        joined = pictures.keys.select(index.flatten()).then(text_keys.select(of[batch]))
+        joined = images.keys.select(index.flatten()).then(text_keys.select(of[batch]))
         given = (queries.flatten(0, 1), places[batch], joined, visible[batch])
         if self.config.use_grad_checkpoint and torch.is_grad_enabled():
             fused = checkpoint(rows_of, self.fusion_layer, *given, use_reentrant=False)

@@ -1,6 +1,6 @@
 """Continuing texts token by token, with every cache in one object that the caller owns.
 
-Shapes: B rows (texts, or beams of texts), T tokens so far, K pictures of a text, V vocabulary.
+Shapes: B rows (texts, or beams of texts), T tokens so far, K images of a text, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lavis.models.late_fusion.language import TextStates
 from lavis.models.late_fusion.mixing import Mixing, mix
 
 if TYPE_CHECKING:
-    from lavis.models.late_fusion.fusion import FusionBase, PictureStates
+    from lavis.models.late_fusion.fusion import FusionBase, ImageStates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ class GenerationState:
         past: the language model's cache; None to run everything anew at each step, as families
             without one do.
         text_keys: the block's keys of the text.
-        pictures, image_index: pictures of each row, `(B, K)`; None for the text alone.
-        shares, present: of the pictures, `(B, K)`.
+        images, image_index: images of each row, `(B, K)`; None for the text alone.
+        shares, present: of the images, `(B, K)`.
         seen: tokens that the caches hold.
     """
 
@@ -59,7 +59,7 @@ class GenerationState:
     keys: Tensor
     past: Any
     text_keys: Keys | None
-    pictures: PictureStates | None
+    pictures: ImageStates | None
     image_index: Tensor
     shares: Tensor | None
     present: Tensor
@@ -106,13 +106,13 @@ def start(model: FusionBase, input_ids: Tensor, options: Generation) -> Generati
         "image_index": options.image_index,
     }
     given = {name: value for name, value in samples.items() if value is not None}
-    pictures, index = model.pictures_of(given, len(ids))
+    images, index = model.images_of(given, len(ids))
     mixing = options.mixing or Mixing.of(model.config)
-    shares, present = mixing.shares(options.scores if pictures is not None else None, index >= 0)
+    shares, present = mixing.shares(options.scores if images is not None else None, index >= 0)
     states = model.text_states(ids, mask, torch.empty(0, device=device))
     past = model.language.new_cache() if options.use_cache else None
     return GenerationState(
-        ids, mask, states.keys, past, None, pictures, index, shares, present, mixing
+        ids, mask, states.keys, past, None, images, index, shares, present, mixing
     )
 
 
@@ -120,23 +120,23 @@ def start(model: FusionBase, input_ids: Tensor, options: Generation) -> Generati
 def next_log_probs(model: FusionBase, state: GenerationState) -> Tensor:
     """Return log-probabilities of the next token, `(B, V)` float32; what is new is cached."""
     seen = state.seen
-    pictures = state.pictures
-    patches = pictures.rows.shape[1] if pictures is not None else 0
+    images = state.pictures
+    patches = images.rows.shape[1] if images is not None else 0
     model.check_length(state.ids.shape[1] + patches)
     hidden = model.language.hidden(state.ids[:, seen:], state.mask, state.past)
     state.seen = state.ids.shape[1] if state.past is not None else 0
     text_logits = model.logits(hidden[:, -1])
-    if pictures is None:
+    if images is None:
         return text_logits.log_softmax(dim=-1)
     rows = model.fusion_input.text(hidden)
-    places = model.places(state.keys, pictures)[:, seen:]
+    places = model.places(state.keys, images)[:, seen:]
     new = keys_of(model.fusion_layer, rows, places)
     whole = new if state.text_keys is None else state.text_keys.then(new)
     if state.past is not None:
         state.text_keys = whole
     last = torch.full((len(rows), 1), state.ids.shape[1] - 1, device=rows.device)
     fused = model.fuse_rows(
-        TextStates(rows[:, -1:], state.mask, state.keys), whole, pictures, state.image_index, last
+        TextStates(rows[:, -1:], state.mask, state.keys), whole, images, state.image_index, last
     )
     return mix(
         state.mixing.kind,
@@ -149,7 +149,7 @@ def next_log_probs(model: FusionBase, state: GenerationState) -> Tensor:
 
 
 def generate(model: FusionBase, input_ids: Tensor, options: Generation) -> Tensor:
-    """Continue texts, each mixed over its pictures at every token.
+    """Continue texts, each mixed over its images at every token.
 
     Args:
         model: a causal one.
@@ -158,7 +158,7 @@ def generate(model: FusionBase, input_ids: Tensor, options: Generation) -> Tenso
 
     Options:
         attention_mask: `(B, L)`.
-        pixel_values, vision_features, image_index, scores: pictures, as in samples.
+        pixel_values, vision_features, image_index, scores: images, as in samples.
         mixing: None for the config's.
         max_new_tokens: at most.
         num_beams: 1 takes the likeliest token at each step.

@@ -63,7 +63,7 @@ class TextStates:
 
     @property
     def replaced(self) -> Tensor:
-        """`(B, L)` bool, start tokens in whose place the pictures are."""
+        """`(B, L)` bool, start tokens in whose place the images are."""
         return self.mask & ~self.keys
 
     def last(self) -> Tensor:

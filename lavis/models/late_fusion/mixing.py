@@ -1,21 +1,21 @@
-"""Mixing what each picture predicts with what the text alone predicts.
+"""Mixing what each image predicts with what the text alone predicts.
 
-A prediction is `sum_i share_i * p_i + (1 - sum_i share_i) * p_0`, with p_i of picture i and p_0 of
+A prediction is `sum_i share_i * p_i + (1 - sum_i share_i) * p_0`, with p_i of image i and p_0 of
 the text alone; p are probabilities (`probs`) or, without being normalised, logits (`logits`). The
-shares of K pictures follow from `weights`:
+shares of K images follow from `weights`:
 
-| weights | share of picture i |
+| weights | share of image i |
 | --- | --- |
 | `clip` | `w_i / K`, `w_i = m * s_i` (vLMIG; LaMI: eq. 2) |
-| `clip_relative` | `w_i / K`, `w_i = m * s_i / max_j s_j`: the best picture gets all of `m` |
+| `clip_relative` | `w_i / K`, `w_i = m * s_i / max_j s_j`: the best image gets all of `m` |
 | `mean` | `w / K`, `w = m`: plain averaging at m = 1, LaMI's `--no_clip_rescaling` at m = 0.5 |
 | `entropy` | `softmax_i(-H(p_i))`, H in nats, at each position; the text alone has no share |
-| `max_confidence` | 1 for the picture of the lowest H(p_i) at each position, 0 for the others |
+| `max_confidence` | 1 for the image of the lowest H(p_i) at each position, 0 for the others |
 
-s are scores of picture and prompt (CLIP's, cosine in [0, 1]), m is `weight_multiplier`, and w is
+s are scores of image and prompt (CLIP's, cosine in [0, 1]), m is `weight_multiplier`, and w is
 kept in [0, 1] where `clamp` is set.
 
-Shapes: B texts, K pictures, R positions, V vocabulary.
+Shapes: B texts, K images, R positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Mixing:
     Attributes:
         kind: `logits` or `probs`.
         weights, multiplier, clamp: see the module.
-        num_images: use the first pictures only (None: all); 0 is the text alone.
+        num_images: use the first images only (None: all); 0 is the text alone.
     """
 
     kind: str = "probs"
@@ -57,7 +57,7 @@ class Mixing:
 
         Args:
             scores: `(B, K)` or None.
-            present: `(B, K)` bool; pictures beyond `num_images` become False in what is returned.
+            present: `(B, K)` bool; images beyond `num_images` become False in what is returned.
         """
         if self.num_images is not None:
             present = present.clone()
@@ -80,15 +80,15 @@ def image_weights(
     multiplier: float = 1.0,
     clamp: bool = True,
 ) -> Tensor:
-    """Return the weight of each picture against the text alone.
+    """Return the weight of each image against the text alone.
 
     Args:
         weights: `clip`, `clip_relative` or `mean`.
         scores: `(B, K)`; not needed for `mean`.
-        present: `(B, K)` bool, False where a text has fewer than K pictures.
+        present: `(B, K)` bool, False where a text has fewer than K images.
 
     Returns:
-        `(B, K)` float32, 0 where no picture is.
+        `(B, K)` float32, 0 where no image is.
 
     Raises:
         ConfigError: scores are needed and not given.
@@ -98,7 +98,7 @@ def image_weights(
     else:
         if scores is None:
             raise ConfigError(
-                f"model.weights: '{weights}' weighs pictures by their scores, and samples hold no "
+                f"model.weights: '{weights}' weighs images by their scores, and samples hold no "
                 "'scores'; give them, or set model.weights=mean"
             )
         raw = scores.to(present.device).float()
@@ -112,12 +112,12 @@ def image_weights(
 
 
 def shares_of_weights(weights: Tensor, present: Tensor) -> Tensor:
-    """Return `weights / K`, K the number of pictures each text has; `(B, K)`."""
+    """Return `weights / K`, K the number of images each text has; `(B, K)`."""
     return weights / present.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
 def shares_of_confidence(weights: str, log_probs: Tensor, present: Tensor) -> Tensor:
-    """Return shares that follow from how sure each picture's prediction is.
+    """Return shares that follow from how sure each image's prediction is.
 
     Args:
         weights: `entropy` or `max_confidence`.
@@ -125,12 +125,12 @@ def shares_of_confidence(weights: str, log_probs: Tensor, present: Tensor) -> Te
         present: `(..., K)` bool.
 
     Returns:
-        `(..., K)`, summing to 1, or to 0 where no picture is.
+        `(..., K)`, summing to 1, or to 0 where no image is.
     """
     entropy = torch.special.entr(log_probs.exp()).sum(dim=-1)  # (..., K), nats
     certainty = (-entropy).masked_fill(~present, -torch.inf)
     if weights == "entropy":
-        return certainty.softmax(dim=-1).nan_to_num(0.0)  # NaN: no picture at all
+        return certainty.softmax(dim=-1).nan_to_num(0.0)  # NaN: no image at all
     best = certainty.argmax(dim=-1, keepdim=True)
     return torch.zeros_like(certainty).scatter(-1, best, 1.0) * present
 

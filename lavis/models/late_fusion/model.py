@@ -1,6 +1,6 @@
-"""Late fusion: a frozen language model, and one trained block that lets its text see pictures.
+"""Late fusion: a frozen language model, and one trained block that lets its text see images.
 
-Shapes: B texts, L tokens, K pictures of a text, N pictures of a batch, P patches of width D,
+Shapes: B texts, L tokens, K images of a text, N images of a batch, P patches of width D,
 R positions, H width of hidden states, V vocabulary, C candidate tokens.
 """
 
@@ -45,9 +45,9 @@ class LateFusion(FusionBase):
     Trained are `mm_proj.*` and `fusion_layer.*`; the rest stays in evaluation mode. No call leaves
     anything on the module.
 
-    Samples hold `input_ids` `(B, L)`, `attention_mask` `(B, L)` (absent: all tokens), pictures as
+    Samples hold `input_ids` `(B, L)`, `attention_mask` `(B, L)` (absent: all tokens), images as
     `pixel_values` `(N, 3, S, S)` or `vision_features` `(N, P, D)` (absent: text only),
-    `image_index` `(B, K)` long into N, -1 for no picture (absent: picture b for text b), `scores`
+    `image_index` `(B, K)` long into N, -1 for no image (absent: image b for text b), `scores`
     `(B, K)`, and `text_hidden` `(B, L, H)` where it is known.
     """
 
@@ -56,7 +56,7 @@ class LateFusion(FusionBase):
 
     @property
     def uses_every_weight(self) -> bool:
-        """See `BaseModel`: wherever texts have pictures, which training sees to.
+        """See `BaseModel`: wherever texts have images, which training sees to.
 
         Of families that are not listed a block may leave weights alone, such as experts.
         """
@@ -89,7 +89,7 @@ class LateFusion(FusionBase):
         """Return `loss`, the mean cross entropy of tokens, and `targets`, how many these are.
 
         Each visible token is predicted from the visible one before it, the first one from the last
-        patch, with each of its pictures on its own; padding and patches are never targets. With
+        patch, with each of its images on its own; padding and patches are never targets. With
         `scores` the mixed prediction is scored, which the first token has none of. BERT predicts
         each labelled token in its place.
 
@@ -99,14 +99,14 @@ class LateFusion(FusionBase):
                 other targets do not count.
         """
         text = self.texts_of(samples)
-        pictures, index = self.pictures_of(samples, len(text.mask))
+        images, index = self.images_of(samples, len(text.mask))
         labels = samples.get("labels")
         if labels is None:
             if self.language.is_masked:
                 raise ConfigError("a masked language model needs 'labels' to have a loss")
             labels = samples["input_ids"]
         labels = labels.to(self.device)
-        loss, count = fusion_loss(self, samples, text, pictures, index, labels)
+        loss, count = fusion_loss(self, samples, text, images, index, labels)
         return {"loss": loss, "targets": count}
 
     @torch.no_grad()
@@ -117,9 +117,9 @@ class LateFusion(FusionBase):
         *,
         details: bool = False,
     ) -> dict[str, Tensor]:
-        """Return log-probabilities at `positions`, mixed over pictures, float32.
+        """Return log-probabilities at `positions`, mixed over images, float32.
 
-        Text and pictures are encoded once for all columns.
+        Text and images are encoded once for all columns.
 
         Args:
             samples: see the class; also `positions` `(B, R)` (absent: each text's last token);
@@ -127,7 +127,7 @@ class LateFusion(FusionBase):
                 over the whole vocabulary; and `text_index` `(B,)`, where one text stands for
                 several B: texts are `(T, L)` then, all else stays `(B, ...)`.
             columns: ways of mixing, by name (None: the config's).
-            details: also return what text and pictures predict on their own.
+            details: also return what text and images predict on their own.
 
         Returns:
             `log_probs` `(B, R, V or C)`; with columns `log_probs.<name>` instead; with details
@@ -135,11 +135,11 @@ class LateFusion(FusionBase):
         """
         text = self.texts_of(samples)
         of = samples.get("text_index")
-        pictures, index = self.pictures_of(samples, len(text.mask if of is None else of))
-        return predict_columns(self, samples, text, pictures, index, columns, details=details)
+        images, index = self.images_of(samples, len(text.mask if of is None else of))
+        return predict_columns(self, samples, text, images, index, columns, details=details)
 
     def mixing(self, num_images: int | None = None) -> Mixing:
-        """Return the config's way of mixing, of a text's first pictures only (None: of all)."""
+        """Return the config's way of mixing, of a text's first images only (None: of all)."""
         return replace(Mixing.of(self.config), num_images=num_images)
 
     def shared_starts(self, length: int, first: Tensor, of: Tensor) -> SharedStarts:

@@ -1,6 +1,6 @@
 """Losses and probabilities at the positions that are asked for, a chunk of rows at a time.
 
-Shapes: B texts, L tokens, K pictures of a text, R positions, H width, V vocabulary, C candidates.
+Shapes: B texts, L tokens, K images of a text, R positions, H width, V vocabulary, C candidates.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from lavis.models.late_fusion.losses import chunked_loss, linear_cross_entropy
 from lavis.models.late_fusion.mixing import Mixing, mix, mix_probs
 
 if TYPE_CHECKING:
-    from lavis.models.late_fusion.fusion import FusionBase, PictureStates
+    from lavis.models.late_fusion.fusion import FusionBase, ImageStates
 
 
 def fusion_loss(
     model: FusionBase,
     samples: Mapping[str, Any],
     text: TextStates,
-    pictures: PictureStates | None,
+    images: ImageStates | None,
     image_index: Tensor,
     labels: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean cross entropy and the number of targets; see `LateFusion.forward`."""
     scores = samples.get("scores")
-    mixes = pictures is None or scores is not None
+    mixes = images is None or scores is not None
     source, valid = _targets(model, text, labels, needs_text=mixes)
     vocabulary = samples.get("loss_vocabulary")
     if vocabulary is not None:
@@ -42,10 +42,10 @@ def fusion_loss(
     used[0] |= ~used.any()  # the library's layers want a row
     source, valid, labels = source[:, used], valid[:, used], labels[:, used]
     present = image_index >= 0
-    if pictures is None:
+    if images is None:
         rows = pick(text.hidden, source)[valid]
         return _own_loss(model, rows, labels[valid], vocabulary)
-    fused = model.fuse(text, pictures, image_index, source)  # (B, K, R, H)
+    fused = model.fuse(text, images, image_index, source)  # (B, K, R, H)
     if not mixes:
         each = valid[:, None] & present[..., None]  # (B, K, R)
         return _own_loss(model, fused[each], labels[:, None].expand(each.shape)[each], vocabulary)
@@ -76,18 +76,18 @@ def _mixed_loss(
     stacked: Tensor,
     targets: Tensor,
     vocabulary: Tensor | None,
-    pictures: tuple[Tensor | None, Tensor],
+    images: tuple[Tensor | None, Tensor],
     of_row: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean loss of mixed predictions, and their number.
 
     Args:
-        stacked: `(n, K + 1, H)`, of the pictures and the text alone.
+        stacked: `(n, K + 1, H)`, of the images and the text alone.
         pictures: their scores and which there are, `(B, K)`.
         of_row: `(n,)`, the text of each row.
     """
     mixing = Mixing.of(model.config)
-    shares, present = mixing.shares(*pictures)
+    shares, present = mixing.shares(*images)
     linear = mixing.kind == "logits" and not model.language.changes_logits
     if linear and shares is not None:  # a linear head of mixed rows gives the mixed logits
         return _own_loss(model, _mix_rows(stacked, shares[of_row]), targets, vocabulary)
@@ -140,7 +140,7 @@ def predict_columns(
     model: FusionBase,
     samples: Mapping[str, Any],
     text: TextStates,
-    pictures: PictureStates | None,
+    images: ImageStates | None,
     image_index: Tensor,
     columns: Mapping[str, Mixing] | None,
     *,
@@ -155,9 +155,9 @@ def predict_columns(
     positions = positions.to(text.mask.device)
     ways = columns if columns is not None else {"": Mixing.of(model.config)}
     rows = pick(text.hidden, positions, of)[:, None]  # (B, 1, R, H)
-    count = image_index.shape[1] if pictures is not None else 0
-    if pictures is not None:
-        fused = model.fuse(text, pictures, image_index, positions, of)
+    count = image_index.shape[1] if images is not None else 0
+    if images is not None:
+        fused = model.fuse(text, images, image_index, positions, of)
         rows = torch.cat([fused, rows.to(fused.dtype)], dim=1)
     batch, asked = positions.shape
     rows = rows.transpose(1, 2).flatten(0, 1)  # (B R, K + 1, H)
@@ -278,7 +278,7 @@ def _predict_chunk(
     """
     found: dict[str, Tensor] = {}
     logits: Tensor | None = None
-    alone: Tensor | None = None  # (c, K + 1, C), what pictures and text predict by themselves
+    alone: Tensor | None = None  # (c, K + 1, C), what images and text predict by themselves
     for name, way in ways.items():
         share, present = shares[name]
         key = _key(name)

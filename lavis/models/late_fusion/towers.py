@@ -1,6 +1,6 @@
-"""The frozen vision tower: any of transformers or timm, a picture in, tokens out.
+"""The frozen vision tower: any of transformers or timm, an image in, tokens out.
 
-Shapes: N pictures, S edge in pixels, P tokens of width D.
+Shapes: N images, S edge in pixels, P tokens of width D.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 from lavis.common.checkpoint import read_state_dict
 from lavis.common.errors import ConfigError, nearest
 from lavis.common.pretrained import build_from_config, load_pretrained
-from lavis.models.base import CPU_PICTURES, freeze, in_parts
+from lavis.models.base import CPU_IMAGES, freeze, in_parts
 from lavis.models.blip2.config import VitConfig
 from lavis.models.blip2.vision import FeatureMapTower
 from lavis.models.late_fusion.config import VisionConfig
@@ -27,7 +27,7 @@ from lavis.models.late_fusion.config import VisionConfig
 logger = logging.getLogger(__name__)
 
 TIMM = "timm:"
-CPU_VIT_PICTURES = 16  # ViT-B/32: 48 took 7 % longer, 4 took 15 % longer in smaller products
+CPU_VIT_IMAGES = 16  # ViT-B/32: 48 took 7 % longer, 4 took 15 % longer in smaller products
 
 
 class VisionTower(nn.Module):
@@ -52,7 +52,7 @@ class VisionTower(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the tokens, float32."""
         convolves = isinstance(self.tower, FeatureMapTower)
-        most = CPU_PICTURES if convolves else CPU_VIT_PICTURES
+        most = CPU_IMAGES if convolves else CPU_VIT_IMAGES
         return in_parts(self._tokens, image, module=self.tower, most=most)
 
     def _tokens(self, image: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def _check_block(language: LanguageModel, block: nn.Module) -> None:
         if not _agree(rows_of(block, rows, places, given, seen), plain, EXACT):
             raise ConfigError(
                 f"model.llm: a layer of a '{kind}' does not take positions and keys as others do "
-                "(it counts rows for itself), so pictures cannot be shown to it"
+                "(it counts rows for itself), so images cannot be shown to it"
             )
     last = slice(LENGTH - 1, None)
     other = rows.clone()

@@ -1,4 +1,4 @@
-"""BoolQ, yes or no; gpt2 and no pictures where no flags are given.
+"""BoolQ, yes or no; gpt2 and no images where no flags are given.
 
     python3 eval_scripts/boolq.py
 

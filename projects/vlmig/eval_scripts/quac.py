@@ -1,4 +1,4 @@
-"""QuAC, answers written by the model; gpt2 and no pictures where no flags are given.
+"""QuAC, answers written by the model; gpt2 and no images where no flags are given.
 
     python3 eval_scripts/quac.py
 

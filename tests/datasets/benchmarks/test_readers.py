@@ -74,7 +74,7 @@ def test_imagenetvc_asks_five_prompts_in_five_subsets(tmp_path):
     ]
 
 
-def test_demonstrations_precede_prompts_but_not_pictures(tmp_path):
+def test_demonstrations_precede_prompts_but_not_images(tmp_path):
     write_imagenetvc(tmp_path)
     (tmp_path / "dev").mkdir()
     lines = "category,question,answer\r\nchow,What color is a chow?,brown\n"
@@ -85,7 +85,7 @@ def test_demonstrations_precede_prompts_but_not_pictures(tmp_path):
         "Question: What color is a chow? The answer is brown. Question: And milk? The answer is "
         "white. Question: What color is a tench? The answer is"
     )
-    assert asked.picture_text == "What color is a tench?"
+    assert asked.image_text == "What color is a tench?"
     with pytest.raises(DataError, match=r"dev/shape.csv: no such file; use_icl needs"):
         make("imagenetvc", tmp_path, subsets=["shape"], use_icl=True)
 
@@ -119,7 +119,7 @@ def test_sizes_are_also_asked_the_other_way_round(tmp_path):
     assert (plain.prompts[0], plain.gold) == ("Is an airplane bigger than an apple?", "yes")
     assert swapped.prompts[5] == "an apple is taller than an airplane, is it true?"
     assert (swapped.gold, swapped.group) == ("no", "relative_size_swapped")
-    assert plain.picture_text == swapped.picture_text
+    assert plain.image_text == swapped.image_text
     other = tmp_path / "other"
     other.mkdir()
     (other / "sizePairsFull.txt").write_text("an aeroplane an apple\n")
@@ -229,7 +229,7 @@ def test_winogrande_reads_what_follows_the_blank(tmp_path):
     assert [t[s:] for t, s in zip(question.prompts, question.starts, strict=True)] == [
         " is big."
     ] * 2
-    assert question.picture_text == "The cat or dog is big."
+    assert question.image_text == "The cat or dog is big."
 
 
 def test_arc_is_pooled_from_both_files(tmp_path):
@@ -378,7 +378,7 @@ def test_questions_about_one_thing_share_a_unit(tmp_path):
     lines = "category,question,answer\na,Is it red?,yes\nb,Is it old?,yes\na,Is it red?,no\n"
     (tmp_path / "others.csv").write_text(lines)
     dataset = make("imagenetvc", tmp_path, subsets=["others"])
-    keys = [dataset.row(n).picture_key for n in range(3)]
+    keys = [dataset.row(n).image_key for n in range(3)]
     assert keys[0] == keys[2] != keys[1]
     assert dataset.row(0).all_texts == dataset.question(0).prompts
     before = dataset.fingerprint()

@@ -1,4 +1,4 @@
-"""Small samples of every benchmark in its published form, and their pictures."""
+"""Small samples of every benchmark in its published form, and their images."""
 
 import json
 from pathlib import Path
@@ -164,13 +164,13 @@ V7W = {
 
 
 def write_samples(root: Path) -> SimpleNamespace:
-    """Write the published files to `root/published` and pictures to `root/images`."""
+    """Write the published files to `root/published` and images to `root/images`."""
     published, images = root / "published", root / "images"
     published.mkdir()
-    pictures = ["VG_100K_2/7.jpg", "val2017/000000299207.jpg", "flickr30k-images/4705552913.jpg"]
-    pictures += [f"vcr1images/{name}" for name in (FILM, OTHER)]
-    pictures += ["visual7w/v7w_2.jpg", "visual7w/v7w_3.jpg"]
-    for number, name in enumerate(pictures):
+    names = ["VG_100K_2/7.jpg", "val2017/000000299207.jpg", "flickr30k-images/4705552913.jpg"]
+    names += [f"vcr1images/{name}" for name in (FILM, OTHER)]
+    names += ["visual7w/v7w_2.jpg", "visual7w/v7w_3.jpg"]
+    for number, name in enumerate(names):
         (images / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (30 * number, 120, 200 - 20 * number)).save(images / name)
     (images / "vcr1images" / META).write_text(json.dumps(METADATA))

@@ -140,7 +140,7 @@ def test_sherlock_problems_are_set_aside(samples, converted):
         converted(SherlockConverter(annotations=samples.sherlock, answer_key=path))
 
 
-def test_visualcomet_draws_candidates_of_other_pictures(samples, converted):
+def test_visualcomet_draws_candidates_of_other_images(samples, converted):
     def run(**options):
         return converted(
             VisualCometConverter(
@@ -256,7 +256,7 @@ def test_limit_and_command(samples, tmp_path, capsys):
     assert len(output.read_text().splitlines()) == 2  # what was there stays
 
 
-# text: what is left of it where a picture has four people
+# text: what is left of it where an image has four people
 PEOPLE = {
     "2 hands 1's cup to 3": [[1], "hands", [0], "'s", "cup", "to", [2]],
     "(1, 2) and 4.": ["(", [0], ",", [1], ")", "and", [3], "."],
@@ -290,7 +290,7 @@ def test_sherlock_boxes_are_scaled_to_the_file(samples, converted, stored):
     found = converted(SherlockConverter(**options, image_root=samples.images)).records[0]
     assert found["references"]["0"]["boxes"] == [[4 * width, 5 * height, 14 * width, 13 * height]]
     assert found["boxes_size"] == list(stored)
-    # without the pictures the record says whose pixels the boxes are; both are drawn alike
+    # without the images the record says whose pixels the boxes are; both are drawn alike
     plain = converted(SherlockConverter(**options)).records[0]
     assert plain["boxes_size"] == [40, 30]
     assert plain["references"]["0"]["boxes"] == [[4, 5, 14, 13]]
@@ -336,7 +336,7 @@ def test_a_size_of_another_form_is_refused(samples, converted, size, reason):
         drawn_boxes(samples, {**record, "boxes_size": size})
 
 
-def test_boxes_of_a_picture_over_the_limit_of_pixels_stay_as_they_are(tmp_path, monkeypatch):
+def test_boxes_of_an_image_over_the_limit_of_pixels_stay_as_they_are(tmp_path, monkeypatch):
     Image.new("RGB", (80, 60)).save(tmp_path / "large.png")
     references = {"0": PERSON_1}
     assert scaled(references, (40, 30), tmp_path / "large.png")[1] == (80, 60)

@@ -42,8 +42,8 @@ BENCHMARKS = {
 IMPORTS = (
     "lavis.models.blip2.stage1",
     "lavis.runners.runner",
-    "lavis.tasks.comparison",
-    "lavis.datasets.contrastive",
+    "lavis.tasks.comparison.task",
+    "lavis.datasets.lck.contrastive",
 )
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lavis.common.errors import DataError
-from lavis.datasets import json_lists
+from lavis.datasets.files import json_lists
 from lavis.datasets.unified.convert import numbers_to_ids
 from lavis.datasets.unified.files import read_items
 

@@ -134,31 +134,31 @@ def test_lr_scale_of_tower_layers(make_critic):
 
 @pytest.mark.parametrize("max_texts", [256, 3])
 @pytest.mark.parametrize("index", [[0, 0, 0, 1, 1, 1], [2, 0, 2, 2, 1, 0], [5, 4, 3, 3, 3, 3]])
-def test_texts_of_one_picture_score_as_if_alone(make_critic, golden, index, max_texts):
+def test_texts_of_one_image_score_as_if_alone(make_critic, golden, index, max_texts):
     critic = make_critic(max_texts_per_pass=max_texts)
     image = golden.inputs["image"]
     shared = critic.predict(
         {"image": image, "text_input": golden.texts, "image_index": torch.tensor(index)}
     )
-    for row, (text, picture) in enumerate(zip(golden.texts, index, strict=True)):
-        alone = critic.predict({"image": image[picture : picture + 1], "text_input": [text]})
+    for row, (text, place) in enumerate(zip(golden.texts, index, strict=True)):
+        alone = critic.predict({"image": image[place : place + 1], "text_input": [text]})
         close(shared["logits"][row], alone["logits"][0], 1e-5)
 
 
-def test_gradients_do_not_depend_on_how_pictures_are_shared(make_critic, golden, samples):
+def test_gradients_do_not_depend_on_how_images_are_shared(make_critic, golden, samples):
     index = [1, 0, 1, 1, 2, 0]
     gradients = []
     for shared in (True, False):
         critic = make_critic()
         image = samples["image"]
-        pictures = {"image": image, "image_index": index} if shared else {"image": image[index]}
-        critic({**samples, **pictures})["loss"].backward()
+        images = {"image": image, "image_index": index} if shared else {"image": image[index]}
+        critic({**samples, **images})["loss"].backward()
         gradients.append({n: p.grad for n, p in critic.named_parameters() if p.requires_grad})
     for name, expected in gradients[1].items():
         close(gradients[0][name], expected, 1e-6)
 
 
-def test_each_picture_is_encoded_once_and_features_can_stand_for_it(make_critic, golden):
+def test_each_image_is_encoded_once_and_features_can_stand_for_it(make_critic, golden):
     critic = make_critic()
     calls = []
     critic.visual_encoder.register_forward_hook(lambda _, args, output: calls.append(len(output)))
@@ -202,11 +202,11 @@ def test_fingerprint_follows_the_towers_weights_only(make_critic):
     assert critic.frozen_fingerprint() != other.frozen_fingerprint()
 
 
-def test_texts_without_their_pictures_are_refused(make_critic, golden):
+def test_texts_without_their_images_are_refused(make_critic, golden):
     critic = make_critic()
-    with pytest.raises(ConfigError, match="6 texts for 2 pictures: samples need 'image_index'"):
+    with pytest.raises(ConfigError, match="6 texts for 2 images: samples need 'image_index'"):
         critic.predict({"image": golden.inputs["image"][:2], "text_input": golden.texts})
-    with pytest.raises(ConfigError, match="there are 2 texts and 1 pictures"):
+    with pytest.raises(ConfigError, match="there are 2 texts and 1 images"):
         critic.predict(
             {
                 "image": golden.inputs["image"][:1],

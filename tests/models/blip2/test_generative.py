@@ -53,7 +53,7 @@ def test_loss_is_the_mean_over_output_tokens_whatever_the_padding(build, samples
     torch.testing.assert_close(loss, sums.sum() / together["tokens"].sum(), rtol=1e-5, atol=1e-5)
 
 
-def test_a_decoder_reads_picture_then_input_and_is_asked_for_the_output(build, samples):
+def test_a_decoder_reads_image_then_input_and_is_asked_for_the_output(build, samples):
     model = build("gpt2")
     one = {"image": samples["image"][:1], "text_input": ["the dog"], "text_output": ["is near"]}
     prompts = model.soft_prompts(one, 1)
@@ -109,7 +109,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_else(build, samples, ki
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_a_shared_picture_is_encoded_once(build, samples, kind):
+def test_a_shared_image_is_encoded_once(build, samples, kind):
     model = build(kind)
     index = torch.tensor([0, 1, 0])
     texts = {"text_input": INPUTS, "text_output": OUTPUTS}

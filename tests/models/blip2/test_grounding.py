@@ -110,8 +110,8 @@ def test_a_critic_scores_texts_alone_as_together(critic):
     image = torch.randn(2, 3, 32, 32)
     samples = {"image": image, "text_input": TEXTS, "image_index": [1, 0, 1]}
     together = critic.predict(samples)["logits"]
-    for text, picture, logits in zip(TEXTS, [1, 0, 1], together, strict=True):
-        alone = critic.predict({"image": image[picture : picture + 1], "text_input": [text]})
+    for text, place, logits in zip(TEXTS, [1, 0, 1], together, strict=True):
+        alone = critic.predict({"image": image[place : place + 1], "text_input": [text]})
         torch.testing.assert_close(alone["logits"][0], logits, atol=1e-5, rtol=1e-5)
 
 

@@ -21,31 +21,31 @@ def close(actual, expected, tolerance=1e-5):
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 255, (40, 60, 3), generator=generator, dtype=torch.uint8)
     return Image.fromarray(pixels.numpy())
 
 
 @torch.no_grad()
-def test_stage_1_gives_the_same_scores(stage1_state, tiny_sizes, stage1_golden, tmp_path, picture):
+def test_stage_1_gives_the_same_scores(stage1_state, tiny_sizes, stage1_golden, tmp_path, image):
     model = Blip2Stage1(Stage1Config(**tiny_sizes, embed_dim=24)).eval()
     model.load_state(stage1_state)
     export_student(model, tmp_path)
     theirs = Blip2ForImageTextRetrieval.from_pretrained(tmp_path).eval()
     processor = AutoProcessor.from_pretrained(tmp_path)
     texts = json.loads((stage1_golden / "cases.json").read_text())["texts"]
-    image = torch.randn(len(texts), 3, 28, 28, generator=torch.Generator().manual_seed(1))
-    scores = model.score({"image": image, "text_input": texts})
+    pixels = torch.randn(len(texts), 3, 28, 28, generator=torch.Generator().manual_seed(1))
+    scores = model.score({"image": pixels, "text_input": texts})
 
-    pictures = [picture] * len(texts)
+    images = [image] * len(texts)
     inputs = processor(
-        images=pictures, text=texts, padding=True, truncation=True, return_tensors="pt",
-        max_length=16 + 8,  # our 16 tokens behind 8 picture tokens
+        images=images, text=texts, padding=True, truncation=True, return_tensors="pt",
+        max_length=16 + 8,  # our 16 tokens behind 8 image tokens
     )  # fmt: skip
-    ours = load_processor("blip_image_eval", {"name": "blip_image_eval", "image_size": 28})(picture)
+    ours = load_processor("blip_image_eval", {"name": "blip_image_eval", "image_size": 28})(image)
     close(inputs["pixel_values"][0], ours, 0.03)  # half a grey level: resized another way
-    inputs["pixel_values"] = image
+    inputs["pixel_values"] = pixels
     matching = theirs(**inputs, use_image_text_matching_head=True).logits_per_image
     close(matching[:, 1], scores["itm"])
     contrast = theirs(**inputs, use_image_text_matching_head=False).logits_per_image
@@ -54,7 +54,7 @@ def test_stage_1_gives_the_same_scores(stage1_state, tiny_sizes, stage1_golden, 
     # and back: a folder of transformers' is a checkpoint of ours
     again = Blip2Stage1(Stage1Config(**tiny_sizes, embed_dim=24)).eval()
     again.load_state(read_state_dict(tmp_path))
-    found = again.score({"image": image, "text_input": texts})
+    found = again.score({"image": pixels, "text_input": texts})
     close(found["itm"], scores["itm"])
     close(found["itc"], scores["itc"])
 
@@ -77,11 +77,11 @@ def test_generative_students_give_the_same_loss_and_texts(
     export_student(model, tmp_path)
     theirs = Blip2ForConditionalGeneration.from_pretrained(tmp_path).eval()
     processor = AutoProcessor.from_pretrained(tmp_path)
-    image = torch.randn(1, 3, 28, 28)
+    pixels = torch.randn(1, 3, 28, 28)
     given, wanted = "what is [0] ? answer:", "a red box"
-    samples = {"image": image, "text_input": [given], "text_output": [wanted]}
+    samples = {"image": pixels, "text_input": [given], "text_output": [wanted]}
     inputs = processor(text=given, images=Image.new("RGB", (9, 9)), return_tensors="pt")
-    inputs["pixel_values"] = image
+    inputs["pixel_values"] = pixels
     with torch.no_grad():
         if kind == "t5":
             labels = model.llm_tokenizer(wanted, return_tensors="pt")["input_ids"]
@@ -89,12 +89,12 @@ def test_generative_students_give_the_same_loss_and_texts(
         else:
             whole = model.llm_tokenizer(f"{given} {wanted}", return_tensors="pt")["input_ids"]
             whole = torch.cat([whole, torch.tensor([[model.llm_tokenizer.eos_token_id]])], dim=1)
-            start = inputs["input_ids"].shape[1] - 8  # 8 picture tokens
-            pictures = inputs["input_ids"][:, :8]
+            start = inputs["input_ids"].shape[1] - 8  # 8 image tokens
+            images = inputs["input_ids"][:, :8]
             labels = torch.cat([torch.full((1, 8), -100), whole], dim=1)
             labels[:, : 8 + start] = -100
-            ids = torch.cat([pictures, whole], dim=1)
-            loss = theirs(pixel_values=image, input_ids=ids, labels=labels).loss
+            ids = torch.cat([images, whole], dim=1)
+            loss = theirs(pixel_values=pixels, input_ids=ids, labels=labels).loss
         close(loss, model(samples)["loss"])
         written = theirs.generate(
             **inputs, max_new_tokens=6, min_new_tokens=1, num_beams=1, do_sample=False,

@@ -10,17 +10,17 @@ from lavis.models.blip2.qformer import build_tokenizer, plan_texts
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.integers(1, 12))
-def test_plans_hold_every_text_once_beside_its_picture(image_index, max_texts):
+def test_plans_hold_every_text_once_beside_its_image(image_index, max_texts):
     plans = plan_texts(image_index, max_texts)
     assert sorted(text for plan in plans for text in plan.texts) == list(range(len(image_index)))
     for plan in plans:
         assert 0 < len(plan.texts) <= max_texts
-        counts = [texts for pictures, texts in plan.groups for _ in range(pictures)]
+        counts = [texts for images, texts in plan.groups for _ in range(images)]
         owners = [p for p, n in zip(plan.pictures, counts, strict=True) for _ in range(n)]
         assert [image_index[text] for text in plan.texts] == owners
 
 
-def test_pictures_with_equally_many_texts_form_one_group():
+def test_images_with_equally_many_texts_form_one_group():
     (plan,) = plan_texts([0, 1, 2, 2, 3, 3], 100)
     assert plan.groups == ((2, 1), (2, 2))
     (plan,) = plan_texts([0, 1, 2], 100)

@@ -140,7 +140,7 @@ def test_extracted_features(model, cases, features, image):
     close(model.forward_text(ids, mask), features["forward_text.cls_hidden"])
 
 
-def test_match_logits_of_pairs_and_of_every_picture_with_every_text(model, cases, features, image):
+def test_match_logits_of_pairs_and_of_every_image_with_every_text(model, cases, features, image):
     image_embeds = model.image_embeds(model.encode_frozen(image))
     ids, mask = model.tokenize(cases["texts"])
     close(model.compute_itm(image_embeds, ids, mask), features["compute_itm.pairs"])
@@ -148,7 +148,7 @@ def test_match_logits_of_pairs_and_of_every_picture_with_every_text(model, cases
         {
             "image": image,
             "text_input": cases["texts"] * 5,
-            "image_index": [picture for picture in range(5) for _ in range(5)],
+            "image_index": [place for place in range(5) for _ in range(5)],
         }
     )
     close(every["logits"][:, 1].view(5, 5), features["compute_itm.matrix_image_by_text"])
@@ -207,7 +207,7 @@ def test_one_positive_gives_the_smoothed_cross_entropy():
     close(contrastive_loss(i2t, t2i, own, torch.ones(4, 4).bool()), sum(expected) / 2, 1e-6)
 
 
-def test_texts_may_share_a_picture_of_the_batch(model, cases, image):
+def test_texts_may_share_an_image_of_the_batch(model, cases, image):
     losses = []
     for samples in (
         {"image": image[[0, 1, 0]]},
@@ -224,13 +224,13 @@ THIRD, ELSE = 0.1 / 3, 0.9 + 0.1 / 3  # smoothing is 0.1 over what is seen
 
 @pytest.mark.parametrize(
     ("choice", "targets"),
-    [  # rows 0 and 1 are of one picture
+    [  # rows 0 and 1 are of one image
         ("positives", [[0.45 + THIRD, 0.45 + THIRD, THIRD]] * 2 + [[THIRD, THIRD, ELSE]]),
         ("masked", [[0.95, 0.0, 0.05], [0.0, 0.95, 0.05], [THIRD, THIRD, ELSE]]),
         ("negatives", [[ELSE, THIRD, THIRD], [THIRD, ELSE, THIRD], [THIRD, THIRD, ELSE]]),
     ],
 )
-def test_texts_of_one_picture_are_what_the_choice_says(choice, targets):
+def test_texts_of_one_image_are_what_the_choice_says(choice, targets):
     own = torch.eye(3).bool()
     same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]]).bool()
     positives, seen = contrastive_targets(own, same, choice)
@@ -244,7 +244,7 @@ def test_texts_of_one_picture_are_what_the_choice_says(choice, targets):
 
 
 @pytest.mark.parametrize("choice", ["positives", "masked", "negatives"])
-def test_hard_negatives_never_show_the_same_picture(
+def test_hard_negatives_never_show_the_same_image(
     stage1_state, tiny_sizes, cases, image, choice, monkeypatch
 ):
     model = Blip2Stage1(Stage1Config(**tiny_sizes, embed_dim=24, same_picture=choice)).eval()
@@ -270,7 +270,7 @@ def test_scores_are_match_logits_and_best_cosines(model, cases, features, expect
     samples = {
         "image": image,
         "text_input": texts * 5,
-        "image_index": [picture for picture in range(5) for _ in texts],
+        "image_index": [place for place in range(5) for _ in texts],
     }
     scores = model.score(samples)
     close(scores["itm"].view(5, 5), features["compute_itm.matrix_image_by_text"])
@@ -282,14 +282,14 @@ def test_scores_are_match_logits_and_best_cosines(model, cases, features, expect
     close(some["itc"], torch.stack([cosines[4, 0], cosines[0, 1], cosines[4, 2]]))
 
 
-def test_scoring_encodes_a_picture_once(model, cases, image, monkeypatch):
-    pictures = []
+def test_scoring_encodes_an_image_once(model, cases, image, monkeypatch):
+    images = []
     tower = model.visual_encoder.forward
     monkeypatch.setattr(
-        model.visual_encoder, "forward", lambda x: pictures.append(len(x)) or tower(x)
+        model.visual_encoder, "forward", lambda x: images.append(len(x)) or tower(x)
     )
     model.score({"image": image[:1], "text_input": cases["texts"], "image_index": [0] * 5})
-    assert pictures == [1]
+    assert images == [1]
 
 
 RANKS = """

@@ -119,14 +119,14 @@ def test_feature_maps_become_tokens_of_a_grid(tiny_config, tmp_path):
         out_indices=(1, 2, 3), grid=4, input_size=64, weights=str(tmp_path / "net.safetensors")
     )
     model = Blip2Critic.from_config(tiny_config(vit_model="tf_efficientnet_lite0", vit=vit))
-    picture = torch.rand(2, 3, 64, 64)
+    image = torch.rand(2, 3, 64, 64)
     clip_mean, clip_std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
-    with torch.no_grad():  # the network itself, on the picture in its own normalisation
-        maps = net.forward_intermediates((picture - 0.5) / 0.5, indices=5, intermediates_only=True)
+    with torch.no_grad():  # the network itself, on the image in its own normalisation
+        maps = net.forward_intermediates((image - 0.5) / 0.5, indices=5, intermediates_only=True)
     expected = torch.cat([F.adaptive_avg_pool2d(m, 4) for m in maps[1:4]], dim=1)
     expected = expected.flatten(2).transpose(1, 2)  # (P, 16, 24 + 40 + 112)
     model.train()
-    tokens = model.encode_frozen((picture - clip_mean) / clip_std)
+    tokens = model.encode_frozen((image - clip_mean) / clip_std)
     assert tokens.shape == (2, 16, 176)
     torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-4)
 

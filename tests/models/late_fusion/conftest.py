@@ -1,4 +1,4 @@
-"""Tiny random language models of many families, with vision features in place of pictures."""
+"""Tiny random language models of many families, with vision features in place of images."""
 
 import copy
 from functools import cache
@@ -86,9 +86,9 @@ def texts():
 
 
 @pytest.fixture(scope="session")
-def pictures():
-    """Return `make_pictures`."""
-    return make_pictures
+def images():
+    """Return `make_images`."""
+    return make_images
 
 
 @pytest.fixture(scope="session")
@@ -159,8 +159,8 @@ def make_texts(lengths=(9, 6, 3), *, side: str = "right", seed: int = 0, first: 
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def make_pictures(texts: int = 3, count: int = 2, *, seed: int = 1):
-    """Return features, index and scores: each text has `count` pictures out of a shared pool."""
+def make_images(texts: int = 3, count: int = 2, *, seed: int = 1):
+    """Return features, index and scores: each text has `count` images out of a shared pool."""
     draw = torch.Generator().manual_seed(seed)
     pool = texts + 1
     return {

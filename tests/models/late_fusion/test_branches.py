@@ -27,8 +27,8 @@ def starts_of(model):
 
 
 @pytest.mark.parametrize("kind_of_mix", ["logits", "probs"])
-def test_branches_equal_texts_alone(make_model, pictures, kind, branches, kind_of_mix):
-    model, seen = make_model(kind), pictures(len(RESTS))
+def test_branches_equal_texts_alone(make_model, images, kind, branches, kind_of_mix):
+    model, seen = make_model(kind), images(len(RESTS))
     text = model.encode_text(**branches, starts=starts_of(model))
     ways = {"text": Mixing(kind_of_mix, num_images=0), "seen": Mixing(kind_of_mix)}
     reads = 3
@@ -66,8 +66,8 @@ def test_beginnings_run_once(make_model, causal, branches, monkeypatch):
     assert seen == [(2, WIDTH), (len(RESTS), REST)]
 
 
-def test_one_text_stands_for_several_rows(make_model, texts, pictures, kind):
-    model, sample, seen = make_model(kind), texts(first=2), pictures(5)
+def test_one_text_stands_for_several_rows(make_model, texts, images, kind):
+    model, sample, seen = make_model(kind), texts(first=2), images(5)
     of = torch.tensor([2, 0, 0, 1, 2])
     positions = torch.tensor([[1, 2], [8, 3], [0, 1], [5, 5], [2, 0]])
     ids = torch.arange(40).view(5, 2, 4)

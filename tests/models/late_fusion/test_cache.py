@@ -93,11 +93,11 @@ def test_either_name_of_the_cache_gives_the_same(make_model, causal, monkeypatch
     assert renamed.lengths == [BEGINNING, 9]
 
 
-def test_our_calls_warn_of_nothing(make_model, kind, texts, pictures):
+def test_our_calls_warn_of_nothing(make_model, kind, texts, images):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         warnings.simplefilter("error", DeprecationWarning)
-        make_model(kind).predict({**texts(), **pictures()})
+        make_model(kind).predict({**texts(), **images()})
 
 
 def test_a_cache_under_another_name_is_an_error_and_no_slow_path(make_model):

@@ -43,7 +43,7 @@ def config(family: str, path: Path | None, **fields) -> LateFusionConfig:
 
 
 def fused_logits(model: LateFusion, family: str) -> torch.Tensor:
-    """Logits of the set's text with its three pictures, from its hidden states."""
+    """Logits of the set's text with its three images, from its hidden states."""
     golden = load_file(SET / family / "golden.safetensors")
     mask = golden["b1.attention_mask"].bool()
     text = model.text_states(golden["b1.input_ids"], mask, golden["b1.text_hidden"])

@@ -33,8 +33,8 @@ def test_text_only_is_the_librarys_own(make_model, kind, texts):
     torch.testing.assert_close(predicted, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_text_rows_equal_those_of_a_plain_pass(make_model, kind, texts, pictures):
-    model, sample, seen = make_model(kind), texts(first=2), pictures()
+def test_text_rows_equal_those_of_a_plain_pass(make_model, kind, texts, images):
+    model, sample, seen = make_model(kind), texts(first=2), images()
     features, index = seen["vision_features"], seen["image_index"]
     with torch.no_grad():
         text = model.encode_text(**sample)
@@ -45,8 +45,8 @@ def test_text_rows_equal_those_of_a_plain_pass(make_model, kind, texts, pictures
         torch.testing.assert_close(kept, rows, atol=2e-5, rtol=1e-4)
 
 
-def test_a_fresh_identity_block_predicts_as_the_text_alone(make_model, kind, texts, pictures):
-    model, sample, seen = make_model(kind, init="identity"), texts(), pictures()
+def test_a_fresh_identity_block_predicts_as_the_text_alone(make_model, kind, texts, images):
+    model, sample, seen = make_model(kind, init="identity"), texts(), images()
     with torch.no_grad():
         text = model.encode_text(**sample)
         fused = model.fuse(text, seen["vision_features"], seen["image_index"])
@@ -60,8 +60,8 @@ def test_a_fresh_identity_block_predicts_as_the_text_alone(make_model, kind, tex
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in trained.values())
 
 
-def test_padding_batches_and_positions_change_nothing(make_model, kind, texts, pictures):
-    model, seen = make_model(kind), pictures()
+def test_padding_batches_and_positions_change_nothing(make_model, kind, texts, images):
+    model, seen = make_model(kind), images()
     right, left = texts(first=2), texts(first=2, side="left")
     whole = model.predict({**right, **seen}, details=True)
     other = model.predict({**left, **seen}, details=True)
@@ -80,21 +80,21 @@ def test_padding_batches_and_positions_change_nothing(make_model, kind, texts, p
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma3", "bert"])
-def test_a_sharded_layer_runs_to_its_end(make_model, texts, pictures, kind):
-    model, sample = make_model(kind), {**texts(), **pictures(), "labels": texts()["input_ids"]}
+def test_a_sharded_layer_runs_to_its_end(make_model, texts, images, kind):
+    model, sample = make_model(kind), {**texts(), **images(), "labels": texts()["input_ids"]}
     expected = model(sample)["loss"]
     for weight in model.fusion_layer.parameters():
         weight.ds_id = 0  # DeepSpeed's mark
     ends = []
     model.fusion_layer.register_forward_hook(lambda *_: ends.append(1))
     torch.testing.assert_close(model(sample)["loss"], expected)
-    assert len(ends) == 3  # keys of the pictures, keys of the texts, rows
+    assert len(ends) == 3  # keys of the images, keys of the texts, rows
 
 
 def test_a_merged_start_token_is_not_seen_and_predicts_from_the_last_patch(
-    make_model, texts, pictures
+    make_model, texts, images
 ):
-    model, seen = make_model("gemma"), pictures(1, 2)
+    model, seen = make_model("gemma"), images(1, 2)
     sample = texts((6,), first=2)
     changed = {name: value.clone() for name, value in sample.items()}
     features, index = seen["vision_features"], seen["image_index"]
@@ -111,27 +111,27 @@ def test_a_merged_start_token_is_not_seen_and_predicts_from_the_last_patch(
     assert bool(concat.encode_text(**sample).keys.all())
 
 
-def test_opt_with_a_projection_takes_its_width_from_the_head(make_model, texts, pictures):
+def test_opt_with_a_projection_takes_its_width_from_the_head(make_model, texts, images):
     sizes = {"word_embed_proj_dim": 16, "do_layer_norm_before": False}
     model = make_model("opt", llm=sizes)
     assert model.mm_proj.linear2.out_features == 16
-    found = model.predict({**texts(), **pictures()})["log_probs"]
+    found = model.predict({**texts(), **images()})["log_probs"]
     assert found.shape == (3, 1, 61) and bool(found.isfinite().all())
     with pytest.raises(ConfigError, match=r"fusion\.init: the layer of 'opt' cannot be started"):
         make_model("opt", init="identity", llm=sizes)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "bert", "roberta"])
-def test_too_long_a_text_is_refused_before_the_table_ends(make_model, kind, texts, pictures):
+def test_too_long_a_text_is_refused_before_the_table_ends(make_model, kind, texts, images):
     model = make_model(kind)
     fits = texts((64 - PATCHES,))
-    model.predict({**fits, **pictures(1)})
+    model.predict({**fits, **images(1)})
     with pytest.raises(ConfigError, match=r"65 rows of patches and text, but this .* has 64"):
-        model.predict({**texts((65 - PATCHES,)), **pictures(1)})
+        model.predict({**texts((65 - PATCHES,)), **images(1)})
 
 
-def test_features_of_another_tower_are_refused(make_model, texts, pictures):
-    sample = {**texts(), **pictures()}
+def test_features_of_another_tower_are_refused(make_model, texts, images):
+    sample = {**texts(), **images()}
     sample["vision_features"] = sample["vision_features"][..., :7]
     with pytest.raises(ConfigError, match="vision features of width 7, but the projector reads 12"):
         make_model("llama").predict(sample)
@@ -182,16 +182,16 @@ def test_a_narrower_block_can_be_asked_for(make_model):
 
 
 @pytest.mark.parametrize("kind", ["granite", "olmo2", "cohere", "starcoder2", "glm4", "gpt_neox"])
-def test_other_families_are_checked_when_built(make_model, texts, pictures, kind):
-    model, sample = make_model(kind), {**texts(), **pictures()}
+def test_other_families_are_checked_when_built(make_model, texts, images, kind):
+    model, sample = make_model(kind), {**texts(), **images()}
     own = model.llm(**texts()).logits[0, 8].log_softmax(dim=-1)
     alone = model.predict(texts())["log_probs"][0, 0]
     torch.testing.assert_close(alone, own, atol=1e-5, rtol=1e-4)
     assert bool(model.predict(sample)["log_probs"].isfinite().all())
 
 
-def test_pictures_are_seen_from_afar_where_the_first_layer_is_local(make_model, texts, pictures):
-    model, sample = make_model("gpt_neo"), {**texts((9, 9, 9)), **pictures()}
+def test_images_are_seen_from_afar_where_the_first_layer_is_local(make_model, texts, images):
+    model, sample = make_model("gpt_neo"), {**texts((9, 9, 9)), **images()}
     assert model.fusion_layer.h[0].attn.attention_type == "global"
     before = model.predict(sample)["log_probs"]
     sample["vision_features"] = sample["vision_features"] + 1

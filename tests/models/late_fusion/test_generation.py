@@ -1,4 +1,4 @@
-"""Cached generation equals computing all anew, and the library's where there are no pictures."""
+"""Cached generation equals computing all anew, and the library's where there are no images."""
 
 import copy
 
@@ -12,8 +12,8 @@ from lavis.models.late_fusion.mixing import Mixing
 
 @pytest.mark.parametrize("lengths", [(9, 6, 3), (20, 1, 2)], ids=["short", "long"])
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_cached_steps_equal_uncached_ones(make_model, texts, pictures, causal, side, lengths):
-    model, sample, seen = make_model(causal), texts(lengths, side=side, first=2), pictures()
+def test_cached_steps_equal_uncached_ones(make_model, texts, images, causal, side, lengths):
+    model, sample, seen = make_model(causal), texts(lengths, side=side, first=2), images()
     options = {**seen, "attention_mask": sample["attention_mask"]}
     states = [
         start(model, sample["input_ids"], Generation(use_cache=cached, **options))
@@ -26,8 +26,8 @@ def test_cached_steps_equal_uncached_ones(make_model, texts, pictures, causal, s
             state.append(plain.argmax(dim=-1))
 
 
-def test_a_batch_equals_one_text_at_a_time(make_model, texts, pictures, causal):
-    model, sample, seen = make_model(causal), texts(first=2), pictures()
+def test_a_batch_equals_one_text_at_a_time(make_model, texts, images, causal):
+    model, sample, seen = make_model(causal), texts(first=2), images()
     mask = sample["attention_mask"]
     whole = model.generate(sample["input_ids"], attention_mask=mask, max_new_tokens=5, **seen)
     for b in range(3):
@@ -42,7 +42,7 @@ def test_a_batch_equals_one_text_at_a_time(make_model, texts, pictures, causal):
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_without_pictures_it_is_the_librarys_generation(make_model, texts, causal, beams):
+def test_without_images_it_is_the_librarys_generation(make_model, texts, causal, beams):
     model, sample = make_model(causal), texts((6, 6))
     expected = model.llm.generate(
         **sample, max_new_tokens=6, num_beams=beams, do_sample=False, eos_token_id=None
@@ -52,8 +52,8 @@ def test_without_pictures_it_is_the_librarys_generation(make_model, texts, causa
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma", "gemma3", "opt"])
-def test_cached_beams_equal_uncached_ones(make_model, texts, pictures, kind):
-    model, sample, seen = make_model(kind), texts(first=2), pictures()
+def test_cached_beams_equal_uncached_ones(make_model, texts, images, kind):
+    model, sample, seen = make_model(kind), texts(first=2), images()
     given = {**seen, "attention_mask": sample["attention_mask"], "max_new_tokens": 5}
     found = model.generate(sample["input_ids"], num_beams=3, eos_token_id=[7, 9], **given)
     plain = model.generate(
@@ -62,8 +62,8 @@ def test_cached_beams_equal_uncached_ones(make_model, texts, pictures, kind):
     assert found.tolist() == plain.tolist()
 
 
-def test_beams_find_a_likelier_text_than_greedy_does(make_model, texts, pictures):
-    model, sample, seen = make_model("llama"), texts(), pictures()
+def test_beams_find_a_likelier_text_than_greedy_does(make_model, texts, images):
+    model, sample, seen = make_model("llama"), texts(), images()
 
     def likelihood(tokens):
         ids = torch.cat([sample["input_ids"][:, :3], tokens], dim=1)
@@ -77,8 +77,8 @@ def test_beams_find_a_likelier_text_than_greedy_does(make_model, texts, pictures
     assert bool((likelihood(beams) >= likelihood(greedy) - 1e-4).all())
 
 
-def test_each_way_of_mixing_generates(make_model, texts, pictures):
-    model, sample, seen = make_model("qwen2"), texts(), pictures()
+def test_each_way_of_mixing_generates(make_model, texts, images):
+    model, sample, seen = make_model("qwen2"), texts(), images()
     made = set()
     for way in (
         Mixing("logits", "clip"),
@@ -118,8 +118,8 @@ def test_ends_and_stops(make_model, texts):
     assert model.generate(ids, max_new_tokens=0).shape == (2, 0)
 
 
-def test_nothing_stays_on_the_model(make_model, texts, pictures):
-    model, sample, seen = make_model("gemma"), texts(first=2), pictures()
+def test_nothing_stays_on_the_model(make_model, texts, images):
+    model, sample, seen = make_model("gemma"), texts(first=2), images()
     before = {name: copy.copy(module.__dict__) for name, module in model.named_modules()}
     text = model.generate(sample["input_ids"], max_new_tokens=3)
     model.generate(sample["input_ids"], max_new_tokens=3, **seen)

@@ -31,8 +31,8 @@ def gradients(model, loss):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma3", "opt"])
-def test_the_loss_is_the_plain_one_in_value_and_gradient(make_model, texts, pictures, kind):
-    model, sample = make_model(kind), {**texts(), **pictures()}
+def test_the_loss_is_the_plain_one_in_value_and_gradient(make_model, texts, images, kind):
+    model, sample = make_model(kind), {**texts(), **images()}
     sample.pop("scores")
     plain = plain_loss(model, sample, sample["image_index"])
     expected = gradients(model, plain)
@@ -45,8 +45,8 @@ def test_the_loss_is_the_plain_one_in_value_and_gradient(make_model, texts, pict
         assert set(expected) == set(gradients(model, model(sample)["loss"]))
 
 
-def test_padding_never_counts(make_model, texts, pictures, causal):
-    model, seen = make_model(causal), pictures()
+def test_padding_never_counts(make_model, texts, images, causal):
+    model, seen = make_model(causal), images()
     for more in ({}, {"scores": seen.pop("scores")}):
         right = {**texts(first=2), **seen, **more}
         left = {**texts(first=2, side="left"), **seen, **more}
@@ -56,20 +56,20 @@ def test_padding_never_counts(make_model, texts, pictures, causal):
         torch.testing.assert_close(model(right)["loss"], loss)
 
 
-def test_unpadded_batches_need_no_mask(make_model, texts, pictures, causal):
+def test_unpadded_batches_need_no_mask(make_model, texts, images, causal):
     model = make_model(causal)
-    sample = {**texts((7, 7, 7), first=2), **pictures(count=1)}
+    sample = {**texts((7, 7, 7), first=2), **images(count=1)}
     sample.pop("scores")
     expected = model(sample)["loss"]
     sample.pop("attention_mask")
     torch.testing.assert_close(model(sample)["loss"], expected)
-    single = {"input_ids": sample["input_ids"][:, :1], **pictures(count=1)}
+    single = {"input_ids": sample["input_ids"][:, :1], **images(count=1)}
     single.pop("scores")
     assert bool(model(single)["loss"].isfinite())
 
 
-def test_labels_choose_what_counts(make_model, texts, pictures):
-    model, sample = make_model("llama"), {**texts((6, 6, 6)), **pictures()}
+def test_labels_choose_what_counts(make_model, texts, images):
+    model, sample = make_model("llama"), {**texts((6, 6, 6)), **images()}
     sample.pop("scores")
     labels = torch.full((3, 6), -100)
     labels[1, 4] = 17
@@ -85,9 +85,9 @@ def test_labels_choose_what_counts(make_model, texts, pictures):
 
 @pytest.mark.parametrize("mix", ["logits", "probs"])
 @pytest.mark.parametrize("weights", ["clip", "entropy"])
-def test_with_scores_the_mixed_prediction_is_scored(make_model, texts, pictures, mix, weights):
+def test_with_scores_the_mixed_prediction_is_scored(make_model, texts, images, mix, weights):
     model = make_model("qwen2", mix=mix, weights=weights)
-    sample = {**texts((5, 5, 5)), **pictures()}
+    sample = {**texts((5, 5, 5)), **images()}
     positions = torch.arange(4).expand(3, -1)
     targets = sample["input_ids"][:, 1:, None]
     found = model.predict({**sample, "positions": positions, "token_ids": targets})["log_probs"]
@@ -97,8 +97,8 @@ def test_with_scores_the_mixed_prediction_is_scored(make_model, texts, pictures,
     assert model.mm_proj.linear1.weight.grad.abs().sum() > 0
 
 
-def test_a_restricted_vocabulary(make_model, texts, pictures):
-    model, sample = make_model("gpt2"), {**texts((4, 4, 4)), **pictures(count=1)}
+def test_a_restricted_vocabulary(make_model, texts, images):
+    model, sample = make_model("gpt2"), {**texts((4, 4, 4)), **images(count=1)}
     sample.pop("scores")
     ids = sample["input_ids"]
     vocabulary = torch.tensor(sorted({*ids[:2].flatten().tolist(), 60}))
@@ -115,8 +115,8 @@ def test_a_restricted_vocabulary(make_model, texts, pictures):
         model({**sample, "loss_vocabulary": vocabulary.flip(0)})
 
 
-def test_hidden_states_and_features_may_come_from_a_cache(make_model, texts, pictures):
-    model, sample = make_model("gemma3"), {**texts(), **pictures()}
+def test_hidden_states_and_features_may_come_from_a_cache(make_model, texts, images):
+    model, sample = make_model("gemma3"), {**texts(), **images()}
     expected = model(sample)["loss"]
     text = model.encode_text(sample["input_ids"], sample["attention_mask"])
     model.llm.forward = None
@@ -125,7 +125,7 @@ def test_hidden_states_and_features_may_come_from_a_cache(make_model, texts, pic
     torch.testing.assert_close(found, expected)
 
 
-def test_text_alone_has_a_loss_and_bert_needs_labels(make_model, texts, pictures):
+def test_text_alone_has_a_loss_and_bert_needs_labels(make_model, texts, images):
     sample = texts((5, 5))
     model = make_model("llama")
     expected = model.llm(**sample, labels=sample["input_ids"]).loss
@@ -134,20 +134,20 @@ def test_text_alone_has_a_loss_and_bert_needs_labels(make_model, texts, pictures
         make_model("bert")(sample)
 
 
-def test_frozen_parts_stay_in_evaluation_mode(make_model, texts, pictures):
+def test_frozen_parts_stay_in_evaluation_mode(make_model, texts, images):
     model = make_model("gpt2")
     model.train()
     assert not any(module.training for module in model.llm.modules())
     assert model.fusion_layer.training
-    sample = {**texts(), **pictures()}
+    sample = {**texts(), **images()}
     model(sample)["loss"].backward()
     assert all(p.grad is None for p in model.llm.parameters())
     assert all(p.grad is not None for p in model.fusion_layer.parameters())
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2", "bert"])
-def test_autocast_keeps_trained_weights_in_float32(make_model, texts, pictures, kind):
-    model, sample = make_model(kind), {**texts(), **pictures()}
+def test_autocast_keeps_trained_weights_in_float32(make_model, texts, images, kind):
+    model, sample = make_model(kind), {**texts(), **images()}
     sample["labels"] = sample["input_ids"]
     expected = model(sample)["loss"].item()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -158,8 +158,8 @@ def test_autocast_keeps_trained_weights_in_float32(make_model, texts, pictures, 
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in trained if p.grad is not None)
 
 
-def test_a_half_precision_language_model(make_model, texts, pictures):
-    model, sample = make_model("llama", llm_dtype="bf16"), {**texts(), **pictures()}
+def test_a_half_precision_language_model(make_model, texts, images):
+    model, sample = make_model("llama", llm_dtype="bf16"), {**texts(), **images()}
     assert model.llm.dtype == torch.bfloat16
     assert model.fusion_layer.norm.weight.dtype == torch.float32
     loss = model(sample)["loss"]
@@ -170,8 +170,8 @@ def test_a_half_precision_language_model(make_model, texts, pictures):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma3"])
-def test_recomputing_in_the_backward_pass_changes_nothing(make_model, texts, pictures, kind):
-    sample = {**texts(), **pictures()}
+def test_recomputing_in_the_backward_pass_changes_nothing(make_model, texts, images, kind):
+    sample = {**texts(), **images()}
     model, saving = make_model(kind), make_model(kind, use_grad_checkpoint=True)
     expected = gradients(model, model(sample)["loss"])
     found = gradients(saving, saving(sample)["loss"])
@@ -214,8 +214,8 @@ def test_autocast_decides_the_type_of_the_products():
     assert found == half != linear_cross_entropy(rows, (weight, None), targets, 4)
 
 
-def test_a_head_that_scales_its_logits_is_not_plain(make_model, texts, pictures):
-    model, sample = make_model("llama"), {**texts((5, 5, 5)), **pictures(count=1)}
+def test_a_head_that_scales_its_logits_is_not_plain(make_model, texts, images):
+    model, sample = make_model("llama"), {**texts((5, 5, 5)), **images(count=1)}
     sample.pop("scores")
     assert model.language.linear_head() is not None
     whole = model(sample)["loss"].item()
@@ -238,11 +238,11 @@ def test_texts_pass_in_parts_without_a_trace(make_model, texts, monkeypatch, cau
 
 
 @pytest.mark.parametrize("init", ("random", "identity"))
-def test_every_trained_weight_gets_a_gradient(kind, init, make_model, texts, pictures):
+def test_every_trained_weight_gets_a_gradient(kind, init, make_model, texts, images):
     """Processes need not look for unused weights, then."""
     model = make_model(kind, init=init).train()
     assert model.uses_every_weight
-    samples = {**texts(), **pictures(count=1)}
+    samples = {**texts(), **images(count=1)}
     del samples["scores"]
     if kind in ("bert", "roberta"):
         samples["labels"] = samples["input_ids"]

@@ -1,4 +1,4 @@
-"""Ways of mixing: hand-computed values, distributions, absent pictures."""
+"""Ways of mixing: hand-computed values, distributions, absent images."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def test_what_is_mixed_is_a_distribution(weights, kind):
     )
     torch.testing.assert_close(mixed.exp().sum(dim=-1), torch.ones(5))
     assert bool((mixed <= 1e-6).all())
-    torch.testing.assert_close(mixed[2], text[2].log_softmax(dim=-1))  # it has no picture
+    torch.testing.assert_close(mixed[2], text[2].log_softmax(dim=-1))  # it has no image
 
 
 def test_weights_of_scores():
@@ -96,7 +96,7 @@ def test_shares_of_several_texts():
     def shares(**options):
         return Mixing(**options).shares(scores, present)[0]
 
-    # the best picture is each text's own; K is 2, 2 and 1
+    # the best image is each text's own; K is 2, 2 and 1
     relative = torch.tensor([[0.5, 0.25], [0.5, 0.25], [0.0, 0.0]])
     torch.testing.assert_close(shares(weights="clip_relative"), relative)
     half = torch.tensor([[0.25, 0.25], [0.25, 0.25], [0.5, 0.0]])
@@ -108,7 +108,7 @@ def test_shares_of_several_texts():
 
 
 @pytest.mark.parametrize("weights", ["clip", "mean", "entropy"])
-def test_without_pictures_no_share_is_left(weights):
+def test_without_images_no_share_is_left(weights):
     present = torch.ones(2, 3, dtype=torch.bool)
     shares, left = Mixing(weights=weights, num_images=0).shares(None, present)
     assert shares.tolist() == [[0.0] * 3] * 2 and not left.any() and present.all()
@@ -117,7 +117,7 @@ def test_without_pictures_no_share_is_left(weights):
 
 
 @pytest.mark.parametrize("options", [{}, {"weights": "mean"}, {"num_images": 0}])
-def test_shares_lie_where_the_pictures_are(options):
+def test_shares_lie_where_the_images_are(options):
     """The device `meta` stands for a GPU: it meets no tensor of the CPU."""
     present = torch.ones(2, 3, dtype=torch.bool, device="meta")
     shares, left = Mixing(**options).shares(torch.ones(2, 3), present)
@@ -167,8 +167,8 @@ def test_given_shares_mix_at_each_position():
     torch.testing.assert_close(found.exp(), expected)
 
 
-def test_weights_by_score_need_scores(make_model, texts, pictures):
-    sample = {**texts(), **pictures()}
+def test_weights_by_score_need_scores(make_model, texts, images):
+    sample = {**texts(), **images()}
     sample.pop("scores")
     with pytest.raises(ConfigError, match=r"samples hold no 'scores'; give them, or set"):
         make_model("llama").predict(sample)
@@ -179,8 +179,8 @@ def test_probabilities_need_clamped_weights():
         LateFusionConfig(llm="gpt2", mix="probs", clamp_weights=False)
 
 
-def test_columns_of_a_table_share_one_pass(make_model, texts, pictures):
-    model, sample = make_model("gemma2"), {**texts(), **pictures(count=3)}
+def test_columns_of_a_table_share_one_pass(make_model, texts, images):
+    model, sample = make_model("gemma2"), {**texts(), **images(count=3)}
     ways = {
         "text": Mixing(num_images=0),
         "single": Mixing(num_images=1),
@@ -189,10 +189,10 @@ def test_columns_of_a_table_share_one_pass(make_model, texts, pictures):
         "sure": Mixing("probs", "max_confidence"),
     }
     found = model.predict(sample, ways, details=True)
-    images, text = found["image_log_probs"], found["text_log_probs"]
+    fused, text = found["image_log_probs"], found["text_log_probs"]
     torch.testing.assert_close(found["log_probs.text"], text)
-    assert images.shape == (3, 3, 1, 61)
-    first = sample["scores"][:, :1, None] * images[:, 0].exp()
+    assert fused.shape == (3, 3, 1, 61)
+    first = sample["scores"][:, :1, None] * fused[:, 0].exp()
     expected = first + (1 - sample["scores"][:, :1, None]) * text.exp()
     torch.testing.assert_close(found["log_probs.single"].exp(), expected)
     for name, way in ways.items():
@@ -201,9 +201,9 @@ def test_columns_of_a_table_share_one_pass(make_model, texts, pictures):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "bert"])
-def test_logits_of_mixed_rows_are_mixed_logits(make_model, texts, pictures, kind):
+def test_logits_of_mixed_rows_are_mixed_logits(make_model, texts, images, kind):
     """A linear head is run on mixed hidden states; a capped one must not be."""
-    model, sample = make_model(kind), {**texts(), **pictures()}
+    model, sample = make_model(kind), {**texts(), **images()}
     text = model.encode_text(sample["input_ids"], sample["attention_mask"])
     last = text.last()[:, None]
     fused = model.fuse(text, sample["vision_features"], sample["image_index"], last)
@@ -213,8 +213,8 @@ def test_logits_of_mixed_rows_are_mixed_logits(make_model, texts, pictures, kind
     torch.testing.assert_close(found, expected.log_softmax(dim=-1), atol=1e-5, rtol=1e-4)
 
 
-def test_only_asked_tokens_come_back_normalised_over_all(make_model, texts, pictures):
-    model, sample = make_model("gpt2"), {**texts(), **pictures()}
+def test_only_asked_tokens_come_back_normalised_over_all(make_model, texts, images):
+    model, sample = make_model("gpt2"), {**texts(), **images()}
     sample["positions"] = torch.tensor([[0, 8], [2, 5], [1, 2]])
     whole = model.predict(sample)["log_probs"]
     common = torch.tensor([5, 7, 7])
@@ -231,9 +231,9 @@ def test_only_asked_tokens_come_back_normalised_over_all(make_model, texts, pict
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2"])
 def test_slices_of_the_vocabulary_give_what_the_whole_gives(
-    make_model, texts, pictures, kind, monkeypatch
+    make_model, texts, images, kind, monkeypatch
 ):
-    model, sample = make_model(kind), {**texts(), **pictures()}
+    model, sample = make_model(kind), {**texts(), **images()}
     ways = {
         "probs": Mixing("probs"),
         "logits": Mixing("logits"),

@@ -1,4 +1,4 @@
-"""The registered model: its config files, pictures of samples, fingerprints."""
+"""The registered model: its config files, images of samples, fingerprints."""
 
 import shutil
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from lavis.common.config import load_model_config
+from lavis.common.config.loading import load_model_config
 from lavis.common.errors import ConfigError
 from lavis.common.registry import models
 from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
@@ -70,7 +70,7 @@ def test_pretrained_language_models_are_read_from_their_folder(make_model, texts
     assert LateFusion(replace(config, llm_dtype="fp32")).llm.dtype == torch.float32
 
 
-def test_each_picture_is_encoded_once(seeing, texts, monkeypatch):
+def test_each_image_is_encoded_once(seeing, texts, monkeypatch):
     seen = []
     tower = seeing.mm_model.forward
     monkeypatch.setattr(seeing.mm_model, "forward", lambda x: seen.append(len(x)) or tower(x))
@@ -81,8 +81,8 @@ def test_each_picture_is_encoded_once(seeing, texts, monkeypatch):
     assert seen == [2, 2]
 
 
-def test_a_text_may_have_fewer_pictures(make_model, texts, pictures):
-    model, sample = make_model("gpt2"), {**texts(), **pictures(count=3)}
+def test_a_text_may_have_fewer_images(make_model, texts, images):
+    model, sample = make_model("gpt2"), {**texts(), **images(count=3)}
     index, scores = sample["image_index"], sample["scores"]
     index[0, 1:], index[1] = -1, -1
     found = model.predict(sample)["log_probs"]
@@ -94,17 +94,17 @@ def test_a_text_may_have_fewer_pictures(make_model, texts, pictures):
     assert bool(loss.isfinite())
 
 
-def test_pictures_need_an_index_unless_one_per_text(make_model, texts, pictures):
-    model, sample = make_model("gpt2"), {**texts(), **pictures()}
+def test_images_need_an_index_unless_one_per_text(make_model, texts, images):
+    model, sample = make_model("gpt2"), {**texts(), **images()}
     sample.pop("image_index")
-    with pytest.raises(ConfigError, match="4 pictures for 3 texts: say with image_index"):
+    with pytest.raises(ConfigError, match="4 images for 3 texts: say with image_index"):
         model.predict(sample)
     with pytest.raises(ConfigError, match="samples must bring vision_features"):
         model.predict({**texts(), "pixel_values": torch.zeros(3, 3, 8, 8)})
 
 
-def test_no_picture_at_all_is_the_text_alone(make_model, texts, pictures):
-    model, sample = make_model("gemma"), {**texts(first=2), **pictures()}
+def test_no_image_at_all_is_the_text_alone(make_model, texts, images):
+    model, sample = make_model("gemma"), {**texts(first=2), **images()}
     sample["image_index"] = torch.zeros(3, 0, dtype=torch.long)
     sample["scores"] = torch.zeros(3, 0)
     torch.testing.assert_close(

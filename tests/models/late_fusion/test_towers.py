@@ -90,11 +90,11 @@ def test_layers_behind_the_one_that_is_read_do_not_run(tmp_path, image, model_ty
         assert len(called) == runs
 
 
-def test_many_pictures_are_encoded_in_parts(tmp_path, monkeypatch):
+def test_many_images_are_encoded_in_parts(tmp_path, monkeypatch):
     ours = tower(name=folder(tmp_path / "clip", "clip_vision_model"))
     many = torch.randn(7, 3, 32, 32)
     whole = ours(many)
-    monkeypatch.setattr(towers, "CPU_VIT_PICTURES", 3)
+    monkeypatch.setattr(towers, "CPU_VIT_IMAGES", 3)
     with torch.no_grad():
         torch.testing.assert_close(ours(many), whole)
 

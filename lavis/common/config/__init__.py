@@ -1,0 +1,1 @@
+"""Configuration: files and options to one checked tree, before anything is built."""

@@ -1,0 +1,335 @@
+"""Flags of the released commands, and the run files and options they stand for.
+
+Underscores and hyphens are alike. A flag that nothing needs any more is accepted and explained.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavis.common.config.errors import FAILED, WRONG, Fault, Faults
+from lavis.common.errors import ConfigError, nearest
+
+logger = logging.getLogger(__name__)
+
+PROJECTS = Path(__file__).resolve().parents[2] / "projects"
+
+
+@dataclass(frozen=True)
+class Number:
+    """Numbers that a flag takes.
+
+    Attributes:
+        is_whole: no fractions.
+        least: the smallest; with `above`, what it must exceed.
+        beside: words that are taken, too.
+    """
+
+    is_whole: bool = True
+    least: float = 1
+    above: bool = False
+    beside: tuple[str, ...] = ()
+
+    def fault(self, value: Any) -> str | None:
+        """Return what is wrong with a value, or None."""
+        text = str(value).strip()
+        if text in self.beside:
+            return None
+        wanted = f"a {'whole ' if self.is_whole else ''}number"
+        wanted += f" {'above' if self.above else 'from'} {self.least:g}"
+        wanted += "" if self.above else " on"
+        wanted += "".join(f", or '{word}'" for word in self.beside)
+        try:
+            number = int(text) if self.is_whole else float(text)
+            is_finite = math.isfinite(number)
+        except (ValueError, OverflowError):  # the latter: more digits than a float has room for
+            return f"'{text[:60]}' found, expected {wanted}"
+        is_right = number > self.least if self.above else number >= self.least
+        return None if is_right and is_finite else f"{text[:60]} found, expected {wanted}"
+
+
+_COUNT, _FROM_0 = Number(), Number(least=0)
+_SHARE, _POSITIVE = Number(False, 0), Number(False, 0, above=True)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of the released commands.
+
+    Attributes:
+        keys: config keys that get its value; none where it has a meaning of its own. `*` stands
+            for each data set.
+        is_switch: takes true or false, or stands alone for true.
+        retired: why it changes nothing.
+        number: which numbers it takes, where it takes any.
+    """
+
+    keys: tuple[str, ...] = ()
+    is_switch: bool = False
+    retired: str | None = None
+    number: Number | None = None
+
+    @property
+    def help(self) -> str | None:
+        """What `--help` says."""
+        return f"no effect: {self.retired}" if self.retired else ", ".join(self.keys) or None
+
+
+# Flags of vLMIG's and LaMI's evaluation scripts.
+EVALUATE_FLAGS = {
+    "task": Flag(),
+    "testset": Flag(),
+    "model_name": Flag(("model.llm",)),
+    "pretrained_model": Flag(("model.pretrained",)),
+    "generate_images": Flag(is_switch=True),
+    "k": Flag(number=_FROM_0),
+    "use_icl": Flag(("datasets.benchmark.use_icl",), is_switch=True),
+    "run_name": Flag(),
+    "output_dir": Flag(),
+    "data_dir": Flag(("datasets.benchmark.data_dir",)),
+    "imagenetvc_dir": Flag(("datasets.benchmark.data_dir",)),
+    "clip_temperature": Flag(("model.weight_multiplier",), number=_SHARE),
+    "no_clip_rescaling": Flag(is_switch=True),
+    "clip_model": Flag(("run.pictures.clip_model",)),
+    "sd_model": Flag(("run.pictures.options.model",)),
+    "sd_steps": Flag(("run.pictures.options.steps",), number=_COUNT),
+    "sd_guidance": Flag(("run.pictures.options.guidance_scale",), number=_SHARE),
+    "max_new_tokens": Flag(("run.max_new_tokens",), number=_COUNT),
+}
+TESTSETS = {"hs": "hellaswag"}  # released names of a run file
+RELEASED_DATA = {"imagenetvc": "evaluation_data/imagenetvc"}  # what the released clones hold
+
+_NO_TABLES = "data are read from their own files, not kept tokenized"
+# Flags of vLMIG's and LaMI's training script.
+TRAIN_FLAGS = {
+    "run_name": Flag(),
+    "dataset_name": Flag(),
+    "data_dir": Flag(),
+    "max_train_samples": Flag(number=_COUNT),
+    "max_elements": Flag(("datasets.*.max_elements",), number=_COUNT),
+    "shuffle_data": Flag(("datasets.*.shuffle_data",), is_switch=True),
+    "model_name_or_path": Flag(("model.llm",)),
+    "tokenizer_name": Flag(("run.tokenizer",)),
+    "pretrained_model": Flag(("model.pretrained",)),
+    "per_device_train_batch_size": Flag(("run.batch_size_train",), number=_COUNT),
+    "learning_rate": Flag(("run.init_lr",), number=_POSITIVE),
+    "weight_decay": Flag(("run.weight_decay",), number=_SHARE),
+    "num_train_epochs": Flag(("run.max_epoch",), number=_COUNT),
+    "max_train_steps": Flag(number=_COUNT),
+    "gradient_accumulation_steps": Flag(("run.accum_grad_iters",), number=_COUNT),
+    "lr_scheduler_type": Flag(("run.lr_sched",)),
+    "num_warmup_steps": Flag(("run.warmup_steps",), number=_FROM_0),
+    "grad_clip": Flag(("run.max_grad_norm",), number=_POSITIVE),
+    "output_dir": Flag(),
+    "seed": Flag(("run.seed",), number=_FROM_0),
+    "max_seq_length": Flag(("run.max_length",), number=Number(least=2)),
+    "checkpointing_steps": Flag(number=Number(beside=("epoch",))),
+    "resume_from_checkpoint": Flag(("run.resume_ckpt_path",)),
+    "with_tracking": Flag(is_switch=True),
+    "report_to": Flag(),
+    "run_bf16": Flag(is_switch=True),
+    "num_workers": Flag(("run.num_workers",), number=_FROM_0),
+    "laion_image_root": Flag(),
+    "wiki_block_size": Flag(number=_COUNT),
+    "wiki_num": Flag(number=_COUNT),
+    "sd_model": Flag(("run.pictures.options.model",)),
+    "sd_steps": Flag(("run.pictures.options.steps",), number=_COUNT),
+    "sd_guidance": Flag(("run.pictures.options.guidance_scale",), number=_SHARE),
+    "trust_remote_code": Flag(is_switch=True),
+    "config_name": Flag(retired="the config is that of --model_name_or_path"),
+    "model_type": Flag(retired="the family is read from the model's config"),
+    "use_slow_tokenizer": Flag(is_switch=True, retired="the model's own tokenizer is used"),
+    "low_cpu_mem_usage": Flag(is_switch=True, retired="the library always loads so"),
+    "preprocessing_num_workers": Flag(retired=_NO_TABLES),
+    "overwrite_cache": Flag(is_switch=True, retired=_NO_TABLES),
+    "dataset_cache_dir": Flag(retired=_NO_TABLES),
+    "vg_cache_dir": Flag(retired="images are read where they are (--data_dir)"),
+}
+TRAIN_DATASETS = ("cropped_vg", "laion_220", "wiki")  # found by name in --dataset_name
+FLAGS: Mapping[str, dict[str, Flag]] = {"train": TRAIN_FLAGS, "evaluate": EVALUATE_FLAGS}
+NEEDED = {"train": ("dataset_name", "model_name_or_path"), "evaluate": ("task",)}
+
+
+def read_flags(mode: str, given: dict[str, Any], faults: Faults) -> tuple[str, list[str]] | None:
+    """Return the run file and the options that released flags stand for.
+
+    Args:
+        mode: `train` or `evaluate`.
+        given: flag -> value, those of `NEEDED` among them.
+        faults: gets a line for each value that stands for nothing, which is then left out.
+
+    Returns:
+        None where no run file is named.
+    """
+    flags = FLAGS[mode]
+    given = {name: value for name, value in given.items() if value != "None"}  # as scripts print it
+    for name, value in list(given.items()):
+        if flags[name].retired:
+            logger.warning("--%s has no effect: %s", name, flags[name].retired)
+        number = flags[name].number
+        fault = number.fault(value) if number else None
+        if fault is not None:
+            faults.add([Fault(WRONG, f"--{name}: {fault}")])
+            del given[name]
+    if mode == "train":
+        run = faults.attempt(training_run, given, faults)
+    else:
+        run = faults.attempt(evaluation_run, given)
+    return None if run is FAILED else run
+
+
+def evaluation_run(given: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return the run file and the options of an evaluation.
+
+    Images are used only with `generate_images`, as released; results go to
+    `<output_dir>/results/<run_name>/<benchmark>`, where each model has its own `run_name`. Data
+    that the released clones hold are taken from there when the working directory is one.
+
+    Raises:
+        ConfigError: `--task` or `--testset` names no run file.
+    """
+    testset = given.get("testset")
+    if given["task"] == "commonsense" and testset is None:
+        raise ConfigError("--testset is missing; --task commonsense needs it, e.g. --testset piqa")
+    name = str(testset if given["task"] == "commonsense" else given["task"])
+    name = TESTSETS.get(name, name)
+    folder = PROJECTS / "vlmig" / "eval"
+    names = [path.stem for path in folder.glob("*.yaml")]
+    if name not in names:
+        flag = "--testset" if given["task"] == "commonsense" else "--task"
+        raise ConfigError(f"{flag}: no run file '{name}'{nearest(name, [*names, 'commonsense'])}")
+    options = _options(EVALUATE_FLAGS, given, [])
+    if not given.get("generate_images"):
+        options.append("model.num_images=0")
+        if "k" in given:
+            logger.warning(
+                "--k has no effect without --generate_images: questions are answered from the text "
+                "alone"
+            )
+    elif "k" in given:
+        options.append(f"model.num_images={given['k']}")
+        if int(given["k"]) == 0:
+            logger.warning("--k 0: --generate_images makes no image; the text answers alone")
+    if given.get("generate_images") and not given.get("pretrained_model"):
+        logger.warning(
+            "--generate_images without --pretrained_model: images are made and weighed, but "
+            "nothing was trained to read them; the block starts as identity, so that each image "
+            "predicts what the text alone does. Name trained weights to see what images do"
+        )
+    data = RELEASED_DATA.get(name)
+    if data and not given.get("data_dir") and not given.get("imagenetvc_dir"):
+        options += [f"datasets.benchmark.data_dir={data}"] if Path(data).is_dir() else []
+    if given.get("no_clip_rescaling"):
+        options += ["model.weights=mean", "model.weight_multiplier=0.5"]
+    run = _file_name(given.get("run_name") or given.get("model_name") or "run")
+    output = given.get("output_dir") or "output"
+    options.append(f"run.output_dir={output}/results/{run}/{name}")
+    return str(folder / f"{name}.yaml"), options
+
+
+def training_run(given: dict[str, Any], faults: Faults) -> tuple[str, list[str]]:
+    """Return the run file and the options of a training.
+
+    Checkpoints and logs go to `<output_dir>/<run_name>`, and after each epoch the released code's
+    file to `<output_dir>/<run_name>_<epoch>.bin`.
+
+    Raises:
+        ConfigError: `--dataset_name` names no data set; other faults are added to `faults`.
+    """
+    datasets = _datasets(str(given["dataset_name"]))
+    if given.get("trust_remote_code"):
+        text = (
+            "--trust_remote_code: code from model repositories is not run; name a model of a "
+            "family that transformers knows"
+        )
+        faults.add([Fault(WRONG, text)])
+    options = [f"datasets.{name}.type=default" for name in datasets]
+    options.append("run.train_splits=[train]")
+    options += _options(TRAIN_FLAGS, given, datasets)
+    data = faults.attempt(_data_options, given, datasets)
+    options += [] if data is FAILED else data
+    if given.get("run_bf16"):
+        options += ["run.amp=true", "model.llm_dtype=bf16"]
+    if given.get("with_tracking"):
+        trackers = faults.attempt(_trackers, given.get("report_to", "wandb"))
+        options += [] if trackers is FAILED else [f"run.trackers=[{','.join(trackers)}]"]
+    elif "report_to" in given:
+        logger.warning("--report_to has no effect without --with_tracking, as released")
+    if given.get("max_train_steps"):
+        # counted in optimizer steps; they win over epochs, as released
+        steps = int(given["max_train_steps"]) * int(given.get("gradient_accumulation_steps", 1))
+        options += ["run.runner=runner_iter", f"run.max_iters={steps}"]
+        options.append(f"run.iters_per_inner_epoch={steps}")
+    every = given.get("checkpointing_steps")
+    if every is not None and every != "epoch":  # a checkpoint follows each epoch anyway
+        options.append(f"run.save_every_steps={every}")
+    place = f"{given.get('output_dir') or 'output'}/{_file_name(given.get('run_name') or 'test')}"
+    options += [f"run.output_dir={place}", f"run.export_vlmig={place}"]
+    return str(PROJECTS / "vlmig" / "train" / "flat_flags.yaml"), options
+
+
+def _options(flags: Mapping[str, Flag], given: Mapping[str, Any], datasets: list[str]) -> list[str]:
+    """Return `key=value` of every flag that sets config keys."""
+    found = []
+    for flag, value in given.items():
+        for key in flags[flag].keys:
+            names = datasets if "*" in key else [""]
+            found += [f"{key.replace('*', name)}={value}" for name in names]
+    return found
+
+
+def _datasets(text: str) -> list[str]:
+    """Return the data sets whose names a text contains."""
+    found = [name for name in TRAIN_DATASETS if name in text]
+    if not found:
+        raise ConfigError(
+            f"--dataset_name: '{text}' names none of {', '.join(TRAIN_DATASETS)}; a run file "
+            "(--cfg-path) trains on any data, such as captioned_images"
+        )
+    return found
+
+
+def _data_options(given: Mapping[str, Any], datasets: list[str]) -> list[str]:
+    """Return options of single data sets."""
+    options = []
+    if given.get("data_dir"):
+        for name in datasets:
+            folder = given["data_dir"] if len(datasets) == 1 else f"{given['data_dir']}/{name}"
+            options.append(f"datasets.{name}.data_dir={folder}")
+    if given.get("max_train_samples"):
+        if len(datasets) > 1:
+            raise ConfigError(
+                "--max_train_samples: with several data sets use --max_elements, rows of each"
+            )
+        options.append(f"datasets.{datasets[0]}.max_elements={given['max_train_samples']}")
+    if "laion_220" in datasets:
+        if "short" in str(given["dataset_name"]):
+            options.append("datasets.laion_220.short=true")
+        if given.get("laion_image_root"):
+            options.append(
+                f"datasets.laion_220.build_info.images.storage={given['laion_image_root']}"
+            )
+    if "wiki" in datasets:
+        keys = {"wiki_block_size": "block_size", "wiki_num": "wiki_num"}
+        found = {key: given[flag] for flag, key in keys.items() if given.get(flag)}
+        options += [f"datasets.wiki.{key}={value}" for key, value in found.items()]
+    return options
+
+
+def _trackers(text: str) -> list[str]:
+    known = ["tensorboard", "wandb"]
+    names = known if text == "all" else [name.strip() for name in str(text).split(",")]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--report_to: unknown tracker '{name}'{nearest(name, known)}")
+    return names
+
+
+def _file_name(text: Any) -> str:
+    return re.sub(r"[^\w.-]+", "_", str(text))

@@ -1,0 +1,82 @@
+"""Run files of scripts: any named sections, each checked against its own class.
+
+`lavis.common.config.loading` reads run files of `train.py` and `evaluate.py` (`model`, `datasets`,
+`run`); this reads those of commands that train nothing, by the same rules: YAML, then `--options`,
+then a check of everything before anything is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from lavis.common.config.errors import FAILED, UNKNOWN, Fault, Faults, check_section
+from lavis.common.config.files import contains, merge_options, parse_options, read_yaml, resolve
+from lavis.common.errors import nearest
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Checked sections of one run file.
+
+    Attributes:
+        checked: section name -> what its class made of it.
+        tree: the same as plain containers, interpolations resolved.
+    """
+
+    checked: dict[str, Any]
+    tree: dict[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.checked[name]
+
+    def to_yaml(self) -> str:
+        """Return the resolved tree as YAML text."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.tree))
+
+
+def load_sections(
+    cfg_path: str | Path, options: Sequence[str] | None, classes: Mapping[str, Any]
+) -> Sections:
+    """Merge, resolve and check a run file.
+
+    Args:
+        cfg_path: the run YAML.
+        options: `a.b=c` items, or alternating keys and values; they win over the file.
+        classes: section name -> dataclass, or any type pydantic can check. A section that the
+            file does not have is checked as an empty one.
+
+    Raises:
+        ConfigError: a line for each fault, unknown keys first, then wrong values, then missing
+            files; each names file, full key and what is valid.
+    """
+    path = Path(cfg_path)
+    faults = Faults()
+    file: Any = faults.attempt(read_yaml, path)
+    if file is FAILED:
+        faults.attempt(parse_options, list(options or []))
+        faults.check()  # what else is wrong depends on the file
+    given, merged = merge_options(file, list(options or []), faults)
+
+    def source(key: str) -> str:
+        return "--options" if contains(given, key) else path.name
+
+    for name in map(str, merged):
+        if name not in classes:
+            hint = nearest(name, classes)
+            faults.add([Fault(UNKNOWN, f"{source(name)}, {name}: unknown section{hint}")])
+    resolved, unread = resolve(merged, source)
+    faults.add(unread)
+    tree = {name: node or {} for name, node in resolved.items()}
+    checked: dict[str, Any] = {}
+    for name, cls in classes.items():
+        checked[name], found = check_section(
+            cls, tree.get(name, {}), name, source=source, absent=[each.key for each in unread]
+        )
+        faults.add(found)
+    faults.check()
+    return Sections(checked, tree)

@@ -1,0 +1,1 @@
+"""Images with captions, and text, as late fusion is trained on them."""

@@ -1,0 +1,257 @@
+"""Visual Genome's region descriptions as one Arrow file: 5.4 million rows, each reachable at once.
+
+The published `region_descriptions.json` is one list of 108 thousand objects in one line. It is read
+piece by piece, never whole, and written to the cache once; tables with a list of regions in each
+row, as Hugging Face `datasets` keeps them, are taken apart in the same way.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import json
+import logging
+import os
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from lavis.common.errors import DECODE_REFUSALS, REFUSALS, DataError, brief
+from lavis.datasets.files.arrow import ArrowFile
+from lavis.datasets.files.built import built_once, cache_folder, digest_of, file_identity
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of the written form
+_CHUNK = 1 << 20  # characters read at a time
+_LONGEST = 1 << 26  # of one object: more means that the file is something else
+_ROWS = 20_000  # of a written batch
+_LOG_SECONDS = 10.0
+_READ_ERRORS: tuple[type[Exception], ...] = (zipfile.BadZipFile, *DECODE_REFUSALS)
+_DECODER = json.JSONDecoder()
+_NUMBERS = ("x", "y", "width", "height")
+
+
+def read_list(path: str) -> Iterator[Any]:
+    """Yield the items of a file that holds one JSON list, never the whole of it.
+
+    Args:
+        path: `.json`, `.json.gz` or `.zip` with one member.
+
+    Raises:
+        DataError: not such a file, or malformed; the message says at which character.
+    """
+    with _open(path) as binary:
+        stream = codecs.getreader("utf-8-sig")(binary)
+        buffer, passed, opened = "", 0, False  # `passed`: characters before the buffer
+        while True:
+            chunk = stream.read(_CHUNK)
+            buffer += chunk
+            place = 0
+            if not opened:
+                place = _skip(buffer, 0, "")
+                if place == len(buffer) and chunk:
+                    continue
+                if buffer[place : place + 1] != "[":
+                    raise DataError(f"{path}: a JSON list was expected; it does not begin with '['")
+                place, opened = place + 1, True
+            while True:
+                place = _skip(buffer, place, ",")
+                if buffer[place : place + 1] == "]":
+                    if buffer[place + 1 :].strip() or stream.read(_CHUNK).strip():
+                        raise DataError(f"{path}: something follows the end of the list")
+                    return
+                try:
+                    item, end = _next_item(buffer, place)
+                except json.JSONDecodeError as error:
+                    if chunk and len(buffer) - place <= _LONGEST:
+                        break  # the rest of the item is still to be read
+                    at = f"{error.msg} at character {passed + error.pos + 1}"
+                    cut = error.pos >= len(buffer)
+                    what = "cut short, the list has no end" if cut else at
+                    raise DataError(f"{path}: {what}") from None
+                except REFUSALS as error:
+                    where = f"in the item at character {passed + place + 1}"
+                    raise DataError(f"{path}: {brief(error)}, {where}") from None
+                yield item
+                place = end
+            buffer, passed = buffer[place:], passed + place
+
+
+def _next_item(buffer: str, place: int) -> tuple[Any, int]:
+    """Return an item and where it ends; `JSONDecodeError` also where that cannot be told yet."""
+    item, end = _DECODER.raw_decode(buffer, place)
+    after = _skip(buffer, end, "")
+    if buffer[after : after + 1] not in (",", "]"):
+        raise json.JSONDecodeError("',' or ']' expected", buffer, after)
+    return item, end
+
+
+def _skip(text: str, place: int, also: str) -> int:
+    while place < len(text) and (text[place].isspace() or text[place] in also):
+        place += 1
+    return place
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[IO[bytes]]:
+    try:
+        if path.lower().endswith(".zip"):
+            with zipfile.ZipFile(path) as archive:
+                names = [name for name in archive.namelist() if name.lower().endswith(".json")]
+                if len(names) != 1:
+                    raise DataError(f"{path}: {len(names)} JSON files in it, one was expected")
+                with archive.open(names[0]) as member:
+                    yield member
+        elif path.lower().endswith(".gz"):
+            with gzip.open(path, "rb") as unpacked:
+                yield unpacked  # type: ignore[misc]  # reads bytes
+        else:
+            with open(path, "rb") as plain:
+                yield plain
+    except DataError:
+        raise
+    except _READ_ERRORS as error:
+        raise DataError(f"{path}: cannot be read: {brief(error)}") from None
+
+
+def region_index(path: str, cache_dir: str | None = None) -> ArrowFile:
+    """Return the regions of a published JSON file, written on first use."""
+    return _index([path], cache_dir, lambda: _json_batches(path))
+
+
+def region_index_of_tables(tables: Sequence[ArrowFile], cache_dir: str | None = None) -> ArrowFile:
+    """Return the regions of tables with a row for each image; `image` is its row number.
+
+    Raises:
+        DataError: no column `regions`.
+    """
+    for table in tables:
+        if "regions" not in table.columns:
+            raise DataError(f"{table.path}: no column 'regions' (found {', '.join(table.columns)})")
+    return _index([table.path for table in tables], cache_dir, lambda: _table_batches(tables))
+
+
+def _index(paths: Sequence[str], cache_dir: str | None, batches: Any) -> ArrowFile:
+    import pyarrow as pa
+
+    digest = digest_of(["regions", VERSION, [file_identity(path) for path in paths]])
+    target = cache_folder(cache_dir) / f"{digest}.arrow"
+
+    def build(temporary: Path) -> None:
+        logger.info("writing the regions of %s to %s, once", ", ".join(paths[:3]), target)
+        count = 0
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, _schema()) as stream:
+            for batch in batches():
+                stream.write_batch(batch)
+                count += batch.num_rows
+        if not count:
+            raise DataError(f"{paths[0]}: no regions")
+
+    return ArrowFile(paths[0], str(built_once(target, build)))
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("image_id", pa.int64()),
+            ("region_id", pa.int64()),
+            *((name, pa.float32()) for name in _NUMBERS),
+            ("phrase", pa.string()),
+            ("picture", pa.int64()),
+        ]
+    )
+
+
+def _json_batches(path: str) -> Iterator[Any]:
+    count, shown = 0, time.monotonic()
+    rows: list[Any] = []
+    for entry in read_list(path):
+        regions = entry.get("regions") if isinstance(entry, dict) else None
+        if not isinstance(regions, list):
+            raise DataError(f"{path}: an object with a list 'regions' was expected in the list")
+        for region in regions:
+            if isinstance(region, dict):
+                region.setdefault("image_id", entry.get("id", entry.get("image_id")))
+        rows += regions
+        if len(rows) >= _ROWS:
+            yield _batch(rows)
+            count += len(rows)
+            rows = []
+            if time.monotonic() - shown > _LOG_SECONDS:
+                shown = time.monotonic()
+                logger.info("%s: read %d regions", path, count)
+    yield _batch(rows)
+
+
+def _batch(regions: list[Any]) -> Any:
+    """Return regions as columns; what is missing or of a wrong type becomes null."""
+    import pyarrow as pa
+
+    schema = _schema()
+    arrays = []
+    for field in schema:
+        if field.name == "picture":
+            arrays.append(pa.nulls(len(regions), field.type))
+            continue
+        try:
+            arrays.append(pa.array([region[field.name] for region in regions], field.type))
+        except REFUSALS:
+            values = [_fitting(region, field) for region in regions]
+            arrays.append(pa.array(values, field.type))
+    return pa.record_batch(arrays, schema=schema)
+
+
+def _fitting(region: Any, field: Any) -> Any:
+    """Return a region's value where it fits the column, else None."""
+    import pyarrow as pa
+
+    try:
+        return pa.scalar(region[field.name], field.type).as_py()
+    except REFUSALS:
+        return None
+
+
+def _table_batches(tables: Sequence[ArrowFile]) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    first = 0
+    for table in tables:
+        for batch in table.batches:
+            column = batch.column("regions")
+            if pa.types.is_struct(column.type):  # a struct of lists, as older `datasets` kept it
+                regions = {f.name: pc.list_flatten(column.field(f.name)) for f in column.type}
+                parents = pc.list_parent_indices(column.field("phrase"))
+            else:
+                flat = pc.list_flatten(column)
+                regions = {f.name: flat.field(f.name) for f in flat.type}
+                parents = pc.list_parent_indices(column)
+            if "image_id" not in regions and "image_id" in table.columns:
+                regions["image_id"] = pc.take(batch.column("image_id"), parents)
+            regions["picture"] = pc.add(pc.cast(parents, pa.int64()), first)
+            arrays = [_cast(regions.get(f.name), f.type, len(parents)) for f in _schema()]
+            yield pa.record_batch(arrays, schema=_schema())
+            first += batch.num_rows
+
+
+def _cast(column: Any, kind: Any, count: int) -> Any:
+    import pyarrow as pa
+
+    return pa.nulls(count, kind) if column is None else column.cast(kind)
+
+
+def find_published(folder: str) -> str | None:
+    """Return `region_descriptions.json` (or packed) of a folder or one below it, or None."""
+    endings = [f"region_descriptions.json{packed}" for packed in ("", ".gz", ".zip")]
+    for path in (folder, *sorted(e.path for e in os.scandir(folder) if e.is_dir())):
+        for ending in endings:
+            candidate = os.path.join(path, ending)
+            if os.path.isfile(candidate):
+                return candidate
+    return None

@@ -1,0 +1,1 @@
+"""Records and images in the file formats that users bring, read row by row."""

@@ -1,0 +1,140 @@
+"""Which reader a path gets: compressed lines, JSON lists, tar shards and img2dataset folders.
+
+`.gz`, `.zst` and JSON lists are unpacked once to plain lines in a cache folder, under a name made
+from path, size and change time, by one process while others wait.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lavis.common.errors import DECODE_REFUSALS, DataError, brief
+from lavis.common.storage.foreign import foreign_kind_of
+from lavis.datasets.files.built import built_once, cache_folder, digest_of, file_identity
+from lavis.datasets.files.folders import RECORDS, open_folder
+from lavis.datasets.files.json_lists import list_elements
+from lavis.datasets.files.records import JsonLinesFile, ParquetFile, RecordFile
+from lavis.datasets.files.tar_members import PACKED
+from lavis.datasets.files.tars import TarFile
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of the lines that are unpacked
+_PACKED_TARS = tuple(
+    f".t{end}" for end in ("ar.gz", "gz", "ar.zst", "ar.bz2", "bz2", "ar.xz", "xz")
+)
+_NO_TEXT = {
+    b"\x89PNG\r\n": "an image (PNG)",
+    b"\xff\xd8\xff": "an image (JPEG)",
+    b"GIF8": "an image (GIF)",
+    b"II*\x00": "an image (TIFF)",
+    b"MM\x00*": "an image (TIFF)",
+    b"RIFF": "an image, sound or film (RIFF)",
+    b"%PDF-": "a PDF document",
+    b"SQLite": "an SQLite database",
+    b"PAR1": "a Parquet table under another name; rename it to .parquet",
+}
+_UNREADABLE = (".zip", ".7z", ".rar", ".bz2", ".xz", ".csv", ".tsv", ".arrow", ".xlsx", ".pkl")
+
+
+def open_file(path: str, cache_dir: str | None = None) -> list[RecordFile]:
+    """Return the readers of a path, chosen by its name.
+
+    A folder of images is one; a folder of folders or tar shards gives one for each, sorted.
+
+    Raises:
+        DataError: not there, or a form that cannot be read.
+    """
+    if os.path.isdir(path):
+        return open_folder(path, lambda inner: open_file(inner, cache_dir))
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: no such record file or folder")
+    kind = foreign_kind_of(path) if os.path.getsize(path) else None
+    if kind is not None:
+        raise DataError(f"{path} is {kind}")
+    name = path.lower()
+    if name.endswith(_PACKED_TARS):
+        raise DataError(f"{path}: a compressed tar has no random access; unpack it to .tar first")
+    if name.endswith(".tar"):
+        return [TarFile(path)]
+    if name.endswith((".parquet", ".pq")):
+        return [ParquetFile(path)]
+    if name.endswith(_UNREADABLE):
+        raise DataError(
+            f"{path}: records are not read from this form; use {', '.join(RECORDS)} or a folder"
+        )
+    if name.endswith((".gz", ".zst")) and not os.path.getsize(path):
+        raise DataError(f"{path}: empty, which no packed file is; copy or download it again")
+    if name.endswith((".gz", ".zst")) or _is_json_list(path):
+        return [JsonLinesFile(path, _unpacked(path, cache_dir))]
+    _check_text(path)
+    return [JsonLinesFile(path)]
+
+
+def _check_text(path: str) -> None:
+    """Refuse a file whose every line would be called malformed, in words that say why."""
+    with open(path, "rb") as file:
+        first = file.read(6)
+    for mark, kind in PACKED.items():
+        if first.startswith(mark):
+            raise DataError(f"{path}: {kind} under another name; unpack it, or rename it")
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}: UTF-16; save it as UTF-8")
+    for mark, kind in _NO_TEXT.items():
+        if first.startswith(mark):
+            raise DataError(f"{path} is {kind}, not a file of records")
+
+
+def _is_json_list(path: str) -> bool:
+    if not path.lower().endswith((".json", ".json.gz", ".json.zst")):
+        return False
+    with _open_bytes(path) as file:
+        return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+
+
+def _unpacked(path: str, cache_dir: str | None) -> str:
+    """Return a plain-lines copy of a compressed file, made on first use."""
+    target = cache_folder(cache_dir) / f"{digest_of([VERSION, *file_identity(path)])}.jsonl"
+
+    def build(temporary: Path) -> None:
+        logger.info("unpacking %s to %s", path, target)
+        try:
+            with open(temporary, "wb") as output:
+                _unpack(path, output)
+        except DataError:
+            raise
+        except DECODE_REFUSALS as error:
+            raise DataError(f"{path}: cannot be unpacked: {brief(error)}") from None
+
+    return str(built_once(target, build))
+
+
+def _unpack(path: str, output: BinaryIO) -> None:
+    if not _is_json_list(path):
+        with _open_bytes(path) as packed:
+            shutil.copyfileobj(packed, output, 1 << 20)
+        return
+    with _open_bytes(path) as content, io.TextIOWrapper(content, "utf-8-sig") as file:
+        for element in list_elements(file, None, path):
+            # As it is written, in one line: what is odd about it is found where it is read.
+            line = element.text.replace("\n", " ").replace("\r", " ")
+            output.write(line.encode() + b"\n")
+
+
+def _open_bytes(path: str) -> Any:
+    """Return what is in a file, unpacked where its name says that it is packed."""
+    name = path.lower()
+    if name.endswith(".gz"):
+        return gzip.open(path, "rb")
+    if name.endswith(".zst"):
+        import pyarrow as pa
+
+        return pa.CompressedInputStream(pa.OSFile(path, "rb"), "zstd")
+    return open(path, "rb")

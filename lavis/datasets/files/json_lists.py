@@ -1,0 +1,212 @@
+"""Elements of a JSON array in a file, one at a time, each as it is written and as a value."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from lavis.common.errors import (
+    DECODE_REFUSALS,
+    REFUSALS,
+    DataError,
+    RecordError,
+    brief,
+    printable,
+    record_errors,
+)
+
+_CHUNK = 1 << 20  # characters read at a time
+_BLANKS = " \t\n\r"
+_DEEPEST = 200  # levels of a record; writers and other processes have less stack than the parser
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element: its text, and its value, or why it has none."""
+
+    text: str
+    value: Any = None
+    problem: str = ""
+
+
+def list_elements(file: IO[str], key: str | None, name: str) -> Iterator[Element]:
+    """Yield the elements of the file's array, or of the array `key` of its object.
+
+    Never more than one element and one chunk are in memory.
+
+    Raises:
+        DataError: not such a file, one that is cut off, or one that goes on behind its end.
+    """
+    reader = _Reader(file, name)
+    is_inside = key is not None and reader.peek() == "{"
+    if is_inside:
+        reader.take("{")
+        while True:
+            if reader.peek() == "}":
+                raise DataError(f"{name}: has no list '{key}'")
+            found = reader.element().value
+            reader.take(":")
+            if found == key:
+                break
+            reader.element()
+            if reader.peek() == ",":
+                reader.take(",")
+    reader.take("[")
+    while reader.peek() != "]":
+        yield reader.element()
+        if reader.peek() == ",":
+            reader.take(",")
+        elif reader.peek() != "]":
+            reader.fail("expected ',' or ']'")
+    reader.take("]")
+    if is_inside:  # the rest tells whether the file is whole
+        while reader.peek() == ",":
+            reader.take(",")
+            if reader.element().value == key:
+                reader.fail(f"'{key}' comes twice")
+            reader.take(":")
+            reader.element()
+        reader.take("}")
+    reader.finish()
+
+
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of its pairs; for `object_pairs_hook`.
+
+    Raises:
+        RecordError: a key comes twice, and nothing says which value is meant.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise RecordError(f"duplicate key: {printable(twice)[:60]!r} comes twice in one object")
+    return found
+
+
+def check_json(value: Any, text: bytes) -> None:
+    """Check a parsed value for what cannot be written again.
+
+    Raises:
+        RecordError: it is nested too deep, or holds half of a surrogate pair.
+    """
+    if b"\\ud" in text or b"\\uD" in text:  # half of a surrogate pair is no character
+        with record_errors("malformed line"):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    if text.count(b"[") + text.count(b"{") > _DEEPEST and _depth(value) > _DEEPEST:
+        raise RecordError(f"malformed line: nested more than {_DEEPEST} deep")
+
+
+def _depth(value: Any) -> int:
+    """Return how deep lists and objects are nested in each other, up to one more than allowed."""
+    level, depth = [value], 0
+    while depth <= _DEEPEST:
+        inner = [
+            v.values() if isinstance(v, dict) else v for v in level if isinstance(v, (dict, list))
+        ]
+        if not inner:
+            return depth
+        level = [v for values in inner for v in values]
+        depth += 1
+    return depth
+
+
+class _Reader:
+    """JSON values from a file that is read in chunks."""
+
+    def __init__(self, file: IO[str], name: str) -> None:
+        self._file, self._name = file, name
+        self._text, self._place = "", 0
+        self._problem = ""  # of a value that Python would refuse, or settle without a word
+        self._decode = json.JSONDecoder(
+            parse_int=self._int, object_pairs_hook=self._object
+        ).raw_decode
+
+    def _int(self, digits: str) -> int:
+        """Return a number; of one that is too long only the length is kept.
+
+        `int` would raise, and then nobody knew where the element ends.
+        """
+        limit = sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else 0
+        if limit and len(digits) > limit:
+            self._problem = f"malformed item: a number of {len(digits)} digits"
+            return 0
+        return int(digits)
+
+    def _object(self, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        """Return an object; of one with a key twice the problem is kept, and the list goes on."""
+        try:
+            return unique_keys(pairs)
+        except RecordError as error:
+            self._problem = error.reason
+            return {}
+
+    def peek(self) -> str:
+        """Return the next character that is not blank, without taking it."""
+        while True:
+            while self._place < len(self._text) and self._text[self._place] in _BLANKS:
+                self._place += 1
+            if self._place < len(self._text):
+                return self._text[self._place]
+            if not self._more():
+                self.fail("the file is cut off")
+
+    def take(self, character: str) -> None:
+        """Take one character, which must be next."""
+        if self.peek() != character:
+            self.fail(f"expected '{character}'")
+        self._place += 1
+
+    def element(self) -> Element:
+        """Take one JSON value."""
+        self.peek()
+        while True:
+            self._problem = ""
+            try:
+                value, end = self._decode(self._text, self._place)
+            except json.JSONDecodeError as error:
+                if not self._more():
+                    self.fail(error.msg)
+                continue
+            except REFUSALS as error:
+                self.fail(brief(error))
+            if end == len(self._text) and self._more():
+                continue  # a number may go on
+            text = self._text[self._place : end]
+            self._place = end
+            if self._problem:
+                return Element(text, None, self._problem)
+            try:
+                check_json(value, text.encode("utf-8", "surrogatepass"))
+            except RecordError as error:
+                return Element(text, None, error.reason)
+            return Element(text, value)
+
+    def finish(self) -> None:
+        """Check that nothing but blanks is left."""
+        while True:
+            self._place += len(self._text[self._place :]) - len(
+                self._text[self._place :].lstrip(_BLANKS)
+            )
+            if self._place < len(self._text):
+                self.fail("something follows the end, such as a second list")
+            if not self._more():
+                return
+
+    def fail(self, what: str) -> Any:
+        """Raise `DataError`."""
+        near = self._text[self._place : self._place + 40]
+        raise DataError(f"{self._name}: not the JSON that was expected: {what} near {near!r}")
+
+    def _more(self) -> bool:
+        size = max(_CHUNK, len(self._text) - self._place)  # doubles for a long value
+        try:
+            chunk = self._file.read(size)
+        except DECODE_REFUSALS as error:  # of text and of what it is compressed with
+            raise DataError(f"{self._name}: cannot be read: {brief(error)}") from None
+        if chunk:
+            self._text, self._place = self._text[self._place :] + chunk, 0
+        return bool(chunk)

@@ -1,0 +1,216 @@
+"""Values of typed columns as what JSON can hold, settled before a row is read; lines of JSON.
+
+| column type | in a record |
+|---|---|
+| text, whole numbers, truth values, lists, structs | the same |
+| float, half float | number; NaN and infinities, which JSON has no numbers for, are null |
+| decimal | number where a double holds every digit, else text with all digits |
+| timestamp, date, time | ISO 8601 text |
+| duration | seconds |
+| map | object; a list of pairs where keys are no texts or numbers, or one comes twice |
+| binary of fixed size (hashes) | base64 text; a UUID is its text |
+| other binary (images, blobs) | left out |
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lavis.common.errors import DataError
+
+Convert = Callable[[Any], Any]
+
+
+class RowConverter:
+    """Makes records of the rows of one table.
+
+    Args:
+        schema: of pyarrow.
+        path: of the file, for messages.
+
+    Attributes:
+        left_out: dotted names of the fields whose bytes stay out of records.
+
+    Raises:
+        DataError: two columns, or two fields of a struct, have one name; or a type has no form.
+    """
+
+    def __init__(self, schema: Any, path: str) -> None:
+        _check_names("", schema.names, path)
+        self.left_out: list[str] = []
+        self._path = path
+        found = {field.name: self._of(field.type, field.name) for field in schema}
+        self._columns = {name: convert for name, convert in found.items() if convert}
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that records have."""
+        return list(self._columns)
+
+    def record(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row's values that are not null.
+
+        Args:
+            row: column -> value as pyarrow gives it; more columns do no harm.
+        """
+        values = {name: self.value(name, row.get(name)) for name in self._columns}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def value(self, column: str, value: Any) -> Any:
+        """Return one column's value; None where it is left out."""
+        convert = self._columns.get(column)
+        return None if value is None or convert is None else convert(value)
+
+    def _of(self, kind: Any, name: str) -> Convert | None:
+        """Return what converts the values of a type that are not null; None leaves them out."""
+        import pyarrow as pa
+
+        types = pa.types
+        if isinstance(kind, pa.BaseExtensionType):
+            named = kind.extension_name == "arrow.uuid"
+            return str if named else self._of(kind.storage_type, name)
+        if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+            return self._of(kind.value_type, name)
+        if types.is_map(kind):
+            return _map(self._of(kind.key_type, name), self._of(kind.item_type, name))
+        if types.is_struct(kind):
+            return self._struct(kind, name)
+        if hasattr(kind, "value_type"):  # every kind of list
+            item = self._of(kind.value_type, name)
+            return item and (lambda value: [None if v is None else item(v) for v in value])
+        if types.is_fixed_size_binary(kind):
+            return lambda value: base64.b64encode(value).decode("ascii")
+        if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind):
+            self.left_out.append(name)
+            return None
+        for is_kind, convert in _PLAIN:
+            if getattr(types, is_kind)(kind):
+                return convert
+        raise DataError(
+            f"{self._path}: column '{name}' is of type {kind}, which records cannot hold"
+        )
+
+    def _struct(self, kind: Any, name: str) -> Convert | None:
+        _check_names(name, [field.name for field in kind], self._path)
+        found = {field.name: self._of(field.type, f"{name}.{field.name}") for field in kind}
+        parts = {part: convert for part, convert in found.items() if convert}
+        if found and not parts:
+            return None
+
+        def converted(value: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                part: None if value[part] is None else convert(value[part])
+                for part, convert in parts.items()
+            }
+
+        return converted
+
+
+def _check_names(where: str, names: Sequence[str], path: str) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        what = f"two fields of '{where}'" if where else "two columns"
+        raise DataError(f"{path}: {what} are called '{twice}'; rename one")
+
+
+def _map(key: Convert | None, item: Convert | None) -> Convert | None:
+    if key is None or item is None:
+        return None
+
+    def converted(value: Sequence[tuple[Any, Any]]) -> Any:
+        pairs = [(key(k), None if v is None else item(v)) for k, v in value]
+        plain = all(isinstance(k, (str, int)) and not isinstance(k, bool) for k, _ in pairs)
+        found = {str(k): v for k, v in pairs}
+        return found if plain and len(found) == len(pairs) else [list(pair) for pair in pairs]
+
+    return converted
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _number(value: Any) -> float | None:
+    number = float(value)  # half floats come as numpy's
+    return number if math.isfinite(number) else None
+
+
+def _decimal(value: Any) -> int | float | str:
+    if value.as_tuple().exponent == 0:
+        return int(value)
+    number = float(value)
+    return number if math.isfinite(number) and type(value)(repr(number)) == value else str(value)
+
+
+def _iso(value: Any) -> str:
+    return value.isoformat()
+
+
+def _seconds(value: Any) -> float:
+    return value.total_seconds()
+
+
+# name of the check in pyarrow.types -> conversion; the first that holds is taken
+_PLAIN: tuple[tuple[str, Convert], ...] = (
+    *((name, _same) for name in ("is_null", "is_boolean", "is_integer")),
+    *((name, _same) for name in ("is_string", "is_large_string", "is_string_view")),
+    ("is_floating", _number),
+    ("is_decimal", _decimal),
+    *((name, _iso) for name in ("is_timestamp", "is_date", "is_time")),
+    ("is_duration", _seconds),
+    ("is_interval", list),
+)
+
+
+def json_line(record: Any, *, ascii_only: bool = False) -> bytes:
+    """Return a record as strict JSON in UTF-8, without a line end.
+
+    NaN and infinities, which readers accept and JSON has no numbers for, are null. Half a surrogate
+    pair is escaped.
+    """
+    try:
+        text = json.dumps(record, ensure_ascii=ascii_only, allow_nan=False)
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json_line(record, ascii_only=True)
+    except ValueError:
+        text = json.dumps(finite(record), allow_nan=False)
+        return text.encode("ascii")
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON-able value with NaN and infinities as None, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+def struct_fields(schema: Any, left_out: Sequence[str]) -> Iterator[str]:
+    """Yield the dotted names to read: not those that are left out, unless inside a list.
+
+    Args:
+        schema: of pyarrow.
+        left_out: see `RowConverter`.
+    """
+    import pyarrow as pa
+
+    def walk(field: Any, name: str) -> Iterator[str]:
+        if name in left_out:
+            return
+        inside = [other for other in left_out if other.startswith(f"{name}.")]
+        if inside and pa.types.is_struct(field.type):
+            for part in field.type:
+                yield from walk(part, f"{name}.{part.name}")
+        else:
+            yield name
+
+    for field in schema:
+        yield from walk(field, field.name)

@@ -1,0 +1,106 @@
+"""Questions a student reads and answers it must write: training by prefixes, evaluation by QARs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lavis.common.errors import RecordError
+from lavis.common.registry import datasets
+from lavis.datasets.base import Row
+from lavis.datasets.config import GenerativeConfig
+from lavis.datasets.lck.dataset import choose_regions, instance_of, qar_text
+from lavis.datasets.lck.record import Tokens, read_tokens
+from lavis.datasets.lck.regions import RegionDataset
+from lavis.processors.region import tokens_to_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ANSWER, RATIONALE = "Answer:", "Rationale:"
+
+
+@datasets.register("unified_vqa_chatgpt")
+class GenerativeDataset(RegionDataset):
+    """`text_input` and `text_output` of a record, with all its regions drawn.
+
+    In evaluation the input is `question Answer:` and the output `answer Rationale: rationale`. In
+    training the whole text is cut at a random word of its first half (`split_at`). Records with
+    `text_input` and `text_output` keep their own cut. The processor's prompt stands before inputs
+    only. Each part is cut to the processor's words by itself.
+    """
+
+    config_class: ClassVar[type[GenerativeConfig]] = GenerativeConfig
+    config: GenerativeConfig
+
+    def __init__(
+        self, config: GenerativeConfig, split: str, *, name: str = "unified_vqa_chatgpt"
+    ) -> None:
+        super().__init__(config, split, name=name)
+        self._named = config.source(split).use_object_tags
+
+    def _read_row(self, index: int, rng: random.Random | None) -> Row:
+        record = self.store.read(index)
+        file = self.image_file(index, record)
+        shuffle = rng if self.is_train else None
+        regions = self.find_regions(
+            record, choose_regions(record, self.config.region_prob, shuffle)
+        )
+        tags = self.tags(regions)
+        given, wanted = self._parts(
+            record,
+            lambda tokens: tokens_to_text(tokens, tags, use_object_tags=self._named),
+            shuffle,
+        )
+        given, wanted = self.text_processor(given), self._without_prompt(wanted)
+        if not wanted.strip():
+            raise RecordError("empty text: nothing is left of the output")
+        drawing = self.draw(file, regions, record)
+        fields = {"index": index, "instance": instance_of(record, index), "text_output": wanted}
+        key = self._image_key(drawing)
+        return Row(index, key, given, fields, targets={"text_output": wanted}, drawing=drawing)
+
+    def _parts(
+        self,
+        record: Mapping[str, Any],
+        write: Callable[[Tokens], str],
+        rng: random.Random | None,
+    ) -> tuple[str, str]:
+        """Return input and output, before the text processor."""
+        if "text_input" in record and "question" not in record:
+            parts = [write(read_tokens(record, key)) for key in ("text_input", "text_output")]
+            if not parts[1].strip():
+                raise RecordError("empty text: text_output")
+            return parts[0], parts[1]
+        with_rationale = self.config.include_rationale
+        whole = qar_text(record, include_rationale=with_rationale, write=write)
+        if "question" in record and (rng is None or self.config.split_at == "question"):
+            question = f"{write(read_tokens(record, 'question'))} {ANSWER}"
+            return question, whole.removeprefix(question).strip()
+        return _cut(whole, rng)
+
+    def _without_prompt(self, text: str) -> str:
+        return self.text_processor(text).removeprefix(getattr(self.text_processor, "prompt", ""))
+
+    def collate(
+        self, rows: Sequence[Row], images: Tensor | None, image_index: Sequence[int]
+    ) -> dict[str, Any]:
+        """See `RecordDataset`; adds `text_output`, one for each text."""
+        samples = super().collate(rows, images, image_index)
+        samples["text_output"] = [row.targets["text_output"] for row in rows]
+        return samples
+
+
+def _cut(text: str, rng: random.Random | None) -> tuple[str, str]:
+    """Return a text's first k words and the rest, k from 1 to half of them (half without `rng`).
+
+    Raises:
+        RecordError: one word only; the released code stopped there with an error of its own.
+    """
+    words = text.split()
+    if len(words) < 2:
+        raise RecordError(f"text too short: {text.strip()!r} cannot be cut in two")
+    half = len(words) // 2
+    first = half if rng is None else rng.randint(1, half)
+    return " ".join(words[:first]), " ".join(words[first:])

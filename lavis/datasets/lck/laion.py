@@ -1,0 +1,63 @@
+"""Whole-image captions in img2dataset folders or tar shards, scored by the critic."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any, ClassVar
+
+from lavis.common.errors import RecordError
+from lavis.common.registry import datasets
+from lavis.datasets.base import Drawing, RecordDataset, Row
+from lavis.datasets.config import LaionConfig
+from lavis.datasets.files.images import ImageRoot
+
+_QUESTION = "What is in this image? Answer: {caption}"
+
+
+@datasets.register("laion_sample_extracted")
+class LaionDataset(RecordDataset):
+    """Images with the record `<key>.json` beside them, sorted by path.
+
+    The record's `caption`, `similarity` and `key` are used. No regions are drawn. Records in
+    JSONL or Parquet files work too where they carry an `image` under the image root.
+    """
+
+    config_class: ClassVar[type[LaionConfig]] = LaionConfig
+    config: LaionConfig
+
+    def __init__(
+        self, config: LaionConfig, split: str, *, name: str = "laion_sample_extracted"
+    ) -> None:
+        super().__init__(config, split, name=name)
+        root = config.image_root(split)
+        self.pictures = ImageRoot(root or ".", follow_symlinks=config.follow_symlinks)
+
+    def _read_row(self, index: int, rng: random.Random | None) -> Row:
+        record = self.store.read(index)
+        file = self.store.image(index)
+        if file is None:
+            if "image" not in record:
+                raise RecordError("missing image: the record has none beside it")
+            file = self.pictures.find(record["image"])
+        caption = record.get("caption")
+        if caption is None:
+            raise RecordError("missing field: caption")
+        if not isinstance(caption, str):
+            raise RecordError(f"wrong type: caption is {type(caption).__name__}, expected text")
+        if not caption.strip():
+            raise RecordError("empty text: caption")
+        fields: dict[str, Any] = {
+            "index": index,
+            "instance": str(record.get("key", index)),
+            "similarity": _finite(record.get("similarity")),
+            "caption": caption,
+        }
+        text = self.text_processor(_QUESTION.format(caption=caption))
+        drawing = Drawing(file)
+        return Row(index, self._image_key(drawing), text, fields, drawing=drawing)
+
+
+def _finite(value: Any) -> Any:
+    """Return None for NaN and infinity, which JSON cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,82 @@
+"""Region boxes by image, from a JSONL file of its own: `{image, region_locations}` a line.
+
+`region_locations` maps ids to entries, or is a list whose places are the ids; where it is missing
+the record itself maps ids to entries. Only 32 bytes an image stay in memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from typing import Any
+
+import numpy as np
+
+from lavis.common.errors import RecordError
+from lavis.datasets.files.records import JsonLinesFile
+from lavis.datasets.lck.record import index_entries, region_number
+
+logger = logging.getLogger(__name__)
+
+
+class RegionMapping:
+    """Entries of an image's regions, found by the image's name.
+
+    The file is scanned when an image is first asked for. An image that comes twice keeps its
+    last line; malformed lines are skipped with one warning.
+    """
+
+    def __init__(self, file: JsonLinesFile) -> None:
+        self.file = file
+        self._hashes: np.ndarray | None = None  # sorted
+        self._rows: np.ndarray | None = None
+        self._cached = functools.lru_cache(maxsize=1024)(self._look_up)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"file": self.file, "hashes": self._hashes, "rows": self._rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["file"])  # type: ignore[misc]
+        self._hashes, self._rows = state["hashes"], state["rows"]
+
+    def regions(self, image: str) -> dict[int, Any]:
+        """Return region id -> entry; empty for an image that is not in the file."""
+        return self._cached(image)
+
+    def _look_up(self, image: str) -> dict[int, Any]:
+        if self._hashes is None or self._rows is None:
+            self._hashes, self._rows = self._scan()
+        wanted = _name_hash(image)
+        first = int(np.searchsorted(self._hashes, wanted, side="left"))
+        last = int(np.searchsorted(self._hashes, wanted, side="right"))
+        for place in range(last - 1, first - 1, -1):  # equal hashes: the last line wins
+            record = self.file.read(int(self._rows[place]))
+            if record.get("image") != image:
+                continue
+            if "region_locations" in record:
+                return index_entries(record["region_locations"], "region_locations", named=False)
+            return {region_number(k): v for k, v in record.items() if k.isdecimal()}
+        return {}
+
+    def _scan(self) -> tuple[np.ndarray, np.ndarray]:
+        hashes = np.zeros(len(self.file), dtype=np.uint64)
+        good = np.zeros(len(self.file), dtype=bool)
+        for row in range(len(self.file)):
+            try:
+                image = self.file.read(row).get("image")
+            except RecordError:
+                continue
+            if isinstance(image, str):
+                hashes[row], good[row] = _name_hash(image), True
+        if not good.all():
+            bad = int((~good).sum())
+            logger.warning("%s: %d lines without an image name, skipped", self.file.path, bad)
+        rows = np.flatnonzero(good)
+        order = np.argsort(hashes[rows], kind="stable")
+        return hashes[rows][order], rows[order]
+
+
+def _name_hash(name: str) -> np.uint64:
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "little"))

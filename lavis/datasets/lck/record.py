@@ -1,0 +1,309 @@
+"""One record of an LCK corpus: its tokens, regions and label, read and checked.
+
+A record is one line of JSON: `image`, `region` (ids the text uses), `region_all`, `references`
+(boxes by id), `question`, `answer`, `rationale` (words, and lists of region ids), and for critic
+training `label` or `reject_label`, `qa_score`, `r_score`. Every problem raises `RecordError` with
+a reason that starts with a fixed phrase and a colon.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lavis.common.errors import REFUSALS, RecordError, finite
+
+_DIGITS = re.compile(r"-?\d{1,18}")
+_LARGEST_PIXEL = 2**30
+_LARGEST_ID = 10**18  # so that an id fits into 64 bits, and its text into a message
+Tokens = list[Any]  # words (str or numbers), and lists of region ids
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One region of an image.
+
+    Attributes:
+        region_id: its id in the record.
+        box: x1, y1, x2, y2 in pixels of the full image; x1 <= x2, y1 <= y2, all finite.
+        polygons: lists of (x, y) points, or None.
+        object_name: the detector's guess, or empty.
+        description: a phrase, or empty.
+    """
+
+    region_id: int
+    box: Box
+    polygons: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    object_name: str = ""
+    description: str = ""
+
+
+def region_number(value: Any) -> int:
+    """Return a region id as a number; ids are written as numbers or as their digits.
+
+    Raises:
+        RecordError: neither.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST_ID:
+        return value
+    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+        return int(value)
+    raise RecordError(f"wrong type: region id {_shown(value)} is not a whole number")
+
+
+def read_region_ids(record: Mapping[str, Any], key: str) -> list[int]:
+    """Return the ids of `region` or `region_all`, in order; none where the key is missing.
+
+    Raises:
+        RecordError: not a list of ids.
+    """
+    value = record.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise RecordError(f"wrong type: {key} is {type(value).__name__}, expected a list of ids")
+    return [region_number(item) for item in value]
+
+
+def read_tokens(record: Mapping[str, Any], key: str) -> Tokens:
+    """Return a token list.
+
+    Raises:
+        RecordError: missing, not a list, or an item that is neither a word nor a list of ids.
+    """
+    value = record.get(key)
+    if value is None:
+        raise RecordError(f"missing field: {key}")
+    return check_tokens(value, key)
+
+
+def check_tokens(value: Any, key: str) -> Tokens:
+    """Return `value` with ids as numbers, or raise `RecordError` naming `key`."""
+    if not isinstance(value, list):
+        kind = type(value).__name__
+        raise RecordError(f"wrong type: {key} is {kind}, expected a list of words and id lists")
+    tokens: Tokens = []
+    for item in value:
+        if isinstance(item, list):
+            tokens.append([region_number(part) for part in item])
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise RecordError(f"wrong type: {key} holds {item}, which is no word")
+        elif isinstance(item, (str, int, float)) and not isinstance(item, bool):
+            tokens.append(item)
+        else:
+            raise RecordError(f"wrong type: {key} holds {_shown(item)}, expected words and ids")
+    return tokens
+
+
+def read_references(record: Mapping[str, Any]) -> dict[int, Any]:
+    """Return what the record itself knows of its regions: id -> entry.
+
+    `references` is a list of entries with a `name`, or a mapping from id to entry; the older
+    `references_in_input` is taken where `references` is missing.
+
+    Raises:
+        RecordError: another form.
+    """
+    value = record.get("references")
+    if value is None:
+        value = record.get("references_in_input")
+    return index_entries(value, "references", named=True)
+
+
+def index_entries(value: Any, key: str, *, named: bool) -> dict[int, Any]:
+    """Return region entries by id from a list (by `name`, else by place) or a mapping.
+
+    Raises:
+        RecordError: another form.
+    """
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return _by_id([(region_number(k), v) for k, v in value.items() if v is not None], key)
+    if not isinstance(value, list):
+        raise RecordError(f"wrong type: {key} is {type(value).__name__}, expected regions")
+    if not named:
+        return {place: entry for place, entry in enumerate(value) if entry is not None}
+    pairs = []
+    for entry in value:
+        if not isinstance(entry, Mapping) or "name" not in entry:
+            raise RecordError(f"wrong type: {key} holds {_shown(entry)}, expected a named region")
+        pairs.append((region_number(entry["name"]), entry))
+    return _by_id(pairs, key)
+
+
+def _by_id(pairs: Sequence[tuple[int, Any]], key: str) -> dict[int, Any]:
+    """Return entries by id; one that comes again unchanged does no harm."""
+    found: dict[int, Any] = {}
+    for region_id, entry in pairs:
+        if region_id in found and found[region_id] != entry:
+            raise RecordError(f"duplicate region: {key} holds two of id {region_id}")
+        found[region_id] = entry
+    return found
+
+
+def make_region(region_id: int, entry: Any) -> Region:
+    """Return a checked region.
+
+    Raises:
+        RecordError: no box, one with fewer than four numbers, not finite, or inverted.
+    """
+    boxes = entry.get("boxes") if isinstance(entry, Mapping) else None
+    if not isinstance(boxes, list) or not boxes:
+        raise RecordError(f"bad box: region {region_id} has none")
+    box = boxes[0]
+    if not isinstance(box, list) or len(box) < 4:
+        raise RecordError(f"bad box: region {region_id} has {_shown(box)}, expected 4 numbers")
+    numbers = box[:4]  # a fifth is the detector's score
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers):
+        raise RecordError(f"bad box: region {region_id} has {_shown(box)}, expected 4 numbers")
+    corners = [finite(v) for v in numbers]
+    if any(v is None or abs(v) >= _LARGEST_PIXEL for v in corners):
+        raise RecordError(f"bad box: region {region_id} is not finite: {_shown(numbers)}")
+    x1, y1, x2, y2 = map(float, numbers)
+    if x2 < x1 or y2 < y1:
+        raise RecordError(f"bad box: region {region_id} is inverted: {_shown(numbers)}")
+    return Region(
+        region_id,
+        (x1, y1, x2, y2),
+        _polygons(region_id, entry.get("segms")),
+        str(entry.get("obj_guess") or ""),
+        str(entry.get("description") or ""),
+    )
+
+
+def _polygons(region_id: int, value: Any) -> tuple[tuple[tuple[float, float], ...], ...] | None:
+    if value is None:
+        return None
+    try:
+        parts = tuple(tuple((float(x), float(y)) for x, y in part) for part in value)
+    except REFUSALS:
+        raise RecordError(f"bad polygon: region {region_id} has {_shown(value)}") from None
+    points = [point for part in parts for point in part]
+    if not all(math.isfinite(v) and abs(v) < _LARGEST_PIXEL for point in points for v in point):
+        raise RecordError(f"bad polygon: region {region_id} is not finite")
+    return parts
+
+
+def read_boxes_size(record: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return `boxes_size`, width and height of the image that boxes are pixels of, where given.
+
+    Without it boxes are pixels of the image as stored.
+
+    Raises:
+        RecordError: another form.
+    """
+    value = record.get("boxes_size")
+    if value is None:
+        return None
+    sides = [finite(side) for side in value] if isinstance(value, list) else []
+    if len(sides) != 2 or not all(side is not None and side > 0 for side in sides):
+        raise RecordError(f"wrong type: boxes_size is {_shown(value)}, expected width and height")
+    return sides[0], sides[1]  # type: ignore[return-value]
+
+
+def scale_region(region: Region, width: float, height: float) -> Region:
+    """Return a region with x times `width` and y times `height`."""
+    x1, y1, x2, y2 = region.box
+    polygons = region.polygons and tuple(
+        tuple((x * width, y * height) for x, y in part) for part in region.polygons
+    )
+    box = (x1 * width, y1 * height, x2 * width, y2 * height)
+    return dataclasses.replace(region, box=box, polygons=polygons)
+
+
+def check_inside(regions: Sequence[Region], size: tuple[float, float]) -> None:
+    """Raise `RecordError` where a box lies wholly outside an image of (width, height).
+
+    A box that is partly outside is drawn as far as it is inside, as released.
+    """
+    width, height = size
+    for region in regions:
+        x1, y1, x2, y2 = region.box
+        if x2 < 0 or y2 < 0 or x1 >= width or y1 >= height:
+            box = _shown([x1, y1, x2, y2])
+            raise RecordError(
+                f"box outside the image: region {region.region_id} {box} in {width} x {height}"
+            )
+
+
+def read_label(
+    record: Mapping[str, Any], *, polarity: Literal["corrected", "released"] = "corrected"
+) -> int | None:
+    """Return 1 for accept and 0 for reject, or None where the record has no label.
+
+    `reject_label` 0/1 is turned round. A `label` list of annotators' words accepts with 2 or more
+    `accept`; with `released` polarity such a list gives 1 for reject, the opposite, as the
+    released code did. A `label` that is 0 or 1 is taken as it is.
+
+    Raises:
+        RecordError: a label of another form.
+    """
+    rejected = record.get("reject_label")
+    if rejected is not None:
+        if rejected not in (0, 1):
+            raise RecordError(f"wrong type: reject_label is {_shown(rejected)}, expected 0 or 1")
+        return 1 - int(rejected)
+    label = record.get("label")
+    if label is None:
+        return None
+    if isinstance(label, list) and all(word in ("accept", "reject") for word in label):
+        accepted = label.count("accept") >= 2
+        return int(accepted if polarity == "corrected" else not accepted)
+    if label in (0, 1) and not isinstance(label, list):
+        return int(label)
+    raise RecordError(f"wrong type: label is {_shown(label)}, expected accept / reject words")
+
+
+def read_score(record: Mapping[str, Any], key: str) -> float | None:
+    """Return `qa_score` or `r_score`, or None where it is missing.
+
+    Raises:
+        RecordError: not a finite number.
+    """
+    value = record.get(key)
+    if value is None:
+        return None
+    number = finite(value)
+    if number is None:
+        raise RecordError(f"wrong type: {key} is {_shown(value)}, expected a number")
+    return number
+
+
+def read_word_boxes(record: Mapping[str, Any]) -> dict[str, list[Box]] | None:
+    """Return `word_boxes`, word -> boxes as shares of the image; None where the key is missing.
+
+    Raises:
+        RecordError: another form, or a box outside 0 to 1.
+    """
+    value = record.get("word_boxes")
+    if value is None:
+        return None
+    try:
+        found = {str(word): [_share_box(box) for box in boxes] for word, boxes in value.items()}
+    except REFUSALS:
+        raise RecordError(
+            f"wrong type: word_boxes is {_shown(value)}, expected word -> [[x1, y1, x2, y2], ...] "
+            "in shares of the image"
+        ) from None
+    return found
+
+
+def _share_box(box: Any) -> Box:
+    x1, y1, x2, y2 = (float(number) for number in box)
+    if not (0 <= x1 <= x2 <= 1 and 0 <= y1 <= y2 <= 1):
+        raise ValueError("outside the image")
+    return x1, y1, x2, y2
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except REFUSALS:  # a number of 5000 digits
+        return f"an odd {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,1 @@
+"""The Batch API: jobs that are bought once and read whole."""

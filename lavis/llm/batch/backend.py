@@ -1,0 +1,150 @@
+"""The Batch API: files of requests for half the price, answered within a day.
+
+What the server is asked to do is on disk first: the file, its id, the job's id. A process that is
+killed at any point finds its jobs again and collects them; one that was killed while the server
+made a job looks through the server's list before it makes another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from typing import ClassVar
+
+from lavis.llm.base import Ask, ChatReply
+from lavis.llm.batch.job import Job, unfinished_jobs
+from lavis.llm.batch.outbox import MOST_HELD, Outbox
+from lavis.llm.batch.server import BatchServer
+from lavis.llm.batch.steps import JobSteps
+from lavis.llm.config import OpenAIConfig
+from lavis.llm.endpoint.failures import Problem
+from lavis.llm.endpoint.wire import Connection
+from lavis.llm.money.budget import KEPT
+from lavis.llm.money.desk import Desk
+
+logger = logging.getLogger(__name__)
+
+
+class BatchBackend:
+    """Collects requests in files, hands files to the server, waits, and reads results by id.
+
+    Args:
+        config: the server; `config.batch` the sizes.
+        desk: where replies are kept and money is counted.
+    """
+
+    keeps_replies: ClassVar[bool] = True
+
+    def __init__(self, config: OpenAIConfig, desk: Desk) -> None:
+        self._config, self._desk = config, desk
+        connection = Connection(config)
+        secret = os.environ.get(config.api_key_env, "").encode()
+
+        def account(name: str) -> str:
+            """Return four bytes of a hash: enough to see that a key is another one."""
+            salt = hashlib.blake2b(name.encode(), digest_size=16).digest()
+            return hashlib.blake2b(secret, digest_size=4, salt=salt).hexdigest()
+
+        self._server = BatchServer(connection)
+        self._outbox = Outbox(config, desk, connection, account)
+        self._steps = JobSteps(
+            *(config, desk, connection),
+            server=self._server,
+            outbox=self._outbox,
+            account=account,
+        )
+        self._stop = threading.Event()
+        self._take_over()
+
+    @property
+    def window(self) -> int:
+        """Return how many requests may be inside at once; no more while a cap holds many back."""
+        batch = self._config.batch
+        full = len(self._outbox.held) >= MOST_HELD
+        return 0 if full else batch.max_requests * batch.max_jobs
+
+    def submit(self, ask: Ask) -> None:
+        """Write one request into the next file, unless a job of an earlier process has it."""
+        self._outbox.put(ask)
+
+    def collect(self) -> list[ChatReply]:
+        """Hand over what is written, and wait until a job is done."""
+        box, steps, batch = self._outbox, self._steps, self._config.batch
+        while not box.ready:
+            box.write_held()
+            self._take_sealed()
+            if box.has_next and len(steps.jobs) < batch.max_jobs:
+                box.seal()
+                self._take_sealed()
+            if box.ready:
+                break
+            if not steps.jobs:
+                box.refuse_held()
+                break
+            for job in steps.jobs[: batch.max_jobs]:
+                if box.ending is None:
+                    steps.advance(job)
+            self._take_sealed()
+            if box.ending is not None:
+                steps.halt(box.ending)
+            steps.drop_ended()
+            if not box.ready and steps.jobs and self._stop.wait(batch.poll_seconds):
+                break
+        ready, box.ready = box.ready, []
+        return ready
+
+    def halt(self) -> None:
+        """Send nothing more; what the server has is left for the next start."""
+        self._steps.halt(Problem("transient", "stopped: left for the next start"))
+
+    def close(self) -> None:
+        """Leave the server's jobs running; the next process collects them."""
+        self._stop.set()
+        self._outbox.discard_next()
+        self._server.close()
+
+    def _take_sealed(self) -> None:
+        self._steps.jobs += self._outbox.sealed
+        self._outbox.sealed = []
+
+    def _take_over(self) -> None:
+        """Know the requests of unfinished jobs; give back what was reserved for none.
+
+        What another server works on is left alone. A request whose line is damaged is counted in
+        full: it may have been sent, and its answer cannot be told.
+        """
+        here = str(self._config.identity.get("server", ""))
+        jobs, names, elsewhere = list[Job](), set[str](), set[str]()
+        for job in unfinished_jobs(self._outbox.root):
+            if job.server not in ("", here):
+                logger.warning("%s: a batch job of %s; left alone", job.folder, job.server)
+                elsewhere.add(job.name)
+                continue
+            jobs.append(job)
+            for key in job.offsets():
+                self._outbox.owner[key] = job.name
+                names.add(job.reservation(key))
+        self._steps.jobs = jobs
+        ledger, damaged = self._desk.ledger, 0
+        ours = {job.name for job in jobs}
+        for name in ledger.pending():
+            if not name.startswith(KEPT) or name in names:
+                continue
+            job_name = name.split(":")[1]
+            if job_name in ours:
+                ledger.forfeit(name)
+                damaged += 1
+            elif job_name not in elsewhere:
+                ledger.cancel(name)  # its file was never handed over
+        ledger.adopt(names)
+        if damaged:
+            logger.warning(
+                "%s: %d requests of unfinished batch jobs are damaged; they are counted at the "
+                "most that they can have cost",
+                self._outbox.root,
+                damaged,
+            )
+        if jobs:
+            logger.info("%d batch jobs of an earlier start go on", len(jobs))

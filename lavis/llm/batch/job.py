@@ -1,0 +1,232 @@
+"""One file of batched requests and what became of it, on disk before the server hears of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, get_args
+
+from lavis.common.errors import DECODE_REFUSALS, REFUSALS, brief
+from lavis.common.storage.atomic import AtomicFile, sync_folder, write_json
+
+logger = logging.getLogger(__name__)
+
+State = Literal["sealed", "uploaded", "created", "done"]
+
+_STRINGS = ("file_id", "batch_id", "server", "account")
+_NUMBERS = ("part", "absences")
+
+
+@dataclass
+class Job:
+    """State of one file; `save` brings it to the disk.
+
+    Attributes:
+        folder: holds the input, `job.json`, and results once there are any.
+        state: `sealed`: the file is whole. `uploaded`: the server has it. `created`: the server
+            works on it. `done`: its results are stored.
+        file_id: the server's name of the uploaded file.
+        batch_id: the server's name of the job.
+        server: the server that was given it.
+        account: hash of the key that it was given under.
+        part: how many times lines that the server does not take were left out of the input.
+        absences: starts that waited in vain for results which the server says it has.
+        attempts: content key -> times it was sent before, where it was.
+        unsure: the server may know the job already; look before making it again.
+        tries: refusals of the server in a row.
+        troubles: failed calls in a row.
+        looks: downloads that were not whole.
+        adopted: made by an earlier start.
+        left: for the next start.
+        rest_until: nothing is done about it before; monotonic seconds.
+        said: what was last logged of its progress.
+    """
+
+    folder: Path
+    state: State = "sealed"
+    file_id: str = ""
+    batch_id: str = ""
+    server: str = ""
+    account: str = ""
+    part: int = 0
+    absences: int = 0
+    attempts: dict[str, int] = field(default_factory=dict)
+    unsure: bool = False
+    tries: int = 0
+    troubles: int = 0
+    looks: int = 0
+    adopted: bool = False
+    left: bool = False
+    rest_until: float = 0.0
+    said: str = ""
+    _offsets: dict[str, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """Return our name of the job, which the server keeps as metadata."""
+        return self.folder.name
+
+    @property
+    def input(self) -> Path:
+        """Return the file of requests."""
+        return self.folder / (f"input-{self.part}.jsonl" if self.part else "input.jsonl")
+
+    def reservation(self, key: str) -> str:
+        """Return the name of a request's reservation in the ledger."""
+        return f"batch:{self.name}:{key}"
+
+    def save(self, **changes: Any) -> None:
+        """Change fields, then write them: on return they survive a power cut."""
+        for name, value in changes.items():
+            setattr(self, name, value)
+        names = ("state", *_STRINGS, *_NUMBERS, "attempts")
+        content = {name: getattr(self, name) for name in names}
+        write_json(self.folder / "job.json", content, indent=None)
+
+    def offsets(self) -> dict[str, int]:
+        """Return content key -> byte where its line of the input begins; damaged lines are out."""
+        if self._offsets is None:
+            self._offsets = {}
+            position = 0
+            with contextlib.suppress(FileNotFoundError), open(self.input, "rb") as file:
+                for line in file:
+                    key = _key_of(line)
+                    if key:
+                        self._offsets[key] = position
+                    position += len(line)
+        return self._offsets
+
+    def body(self, key: str) -> dict[str, Any]:
+        """Return the body of a request."""
+        return read_body(self.input, self.offsets()[key])
+
+    def leave_out(self, keys: Collection[str]) -> None:
+        """Write the input anew without some lines; the server has to be given it again."""
+        old, left = self.input, dict[str, int]()
+        self.part += 1
+        with open(old, "rb") as source, AtomicFile(self.input) as file:
+            for key, offset in self.offsets().items():
+                if key not in keys:
+                    source.seek(offset)
+                    left[key] = file.tell()
+                    file.write(source.readline())
+        self._offsets, self.adopted = left, False
+        self.save(state="sealed" if left else "done", file_id="", batch_id="")
+
+
+class JobFile:
+    """The input of the next job, while requests are added to it."""
+
+    def __init__(self, root: Path) -> None:
+        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+        self.job = Job(root / name)
+        self.bytes = 0
+        self._offsets: dict[str, int] = {}
+        self._file: BinaryIO | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the content keys of its requests."""
+        return list(self._offsets)
+
+    def fits(self, line: bytes, max_requests: int, max_bytes: int) -> bool:
+        """Return whether a line may be added; the first always may."""
+        within = len(self._offsets) < max_requests and self.bytes + len(line) <= max_bytes
+        return within or not self._offsets
+
+    def add(self, key: str, line: bytes, attempt: int) -> None:
+        """Append a line."""
+        if self._file is None:
+            self.job.folder.mkdir(parents=True)
+            self._file = open(self.job.input, "wb")
+        self._file.write(line)
+        self._offsets[key] = self.bytes
+        self.bytes += len(line)
+        if attempt:
+            self.job.attempts[key] = attempt
+
+    def seal(self, server: str, account: str) -> Job:
+        """Bring the file to the disk and return its job."""
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self.job._offsets = self._offsets
+        self.job.save(state="sealed", server=server, account=account)
+        sync_folder(self.job.folder.parent)
+        return self.job
+
+    def discard(self) -> None:
+        """Remove what was written: no server has heard of it."""
+        if self._file is not None:
+            self._file.close()
+            self.job.input.unlink(missing_ok=True)
+            self.job.folder.rmdir()
+
+
+def request_line(key: str, body: dict[str, Any]) -> bytes:
+    """Return one line of a batch file."""
+    item = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return json.dumps(item).encode("ascii") + b"\n"
+
+
+def read_body(path: Path, offset: int) -> dict[str, Any]:
+    """Return the request body of the line at a byte of an input."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return json.loads(file.readline())["body"]
+
+
+def unfinished_jobs(root: Path) -> Iterator[Job]:
+    """Yield jobs of earlier processes that are not done, in the order in which they were made.
+
+    A folder without `job.json` was never sealed, so the server has not heard of it. Where that
+    file is damaged, the server is looked through for the job by its name.
+    """
+    for path in sorted(root.glob("*/job.json")):
+        job = Job(path.parent, unsure=True, adopted=True)
+        try:
+            _restore(job, json.loads(path.read_text(encoding="utf-8")))
+        except DECODE_REFUSALS as error:
+            logger.warning(
+                "%s: damaged (%s); the server is asked for a job of this name", path, brief(error)
+            )
+            job = Job(path.parent, state="uploaded", unsure=True, adopted=True)
+            parts = [each.stem.removeprefix("input-") for each in path.parent.glob("input-*.jsonl")]
+            job.part = max((int(part) for part in parts if part.isdecimal()), default=0)
+        if job.state != "done":
+            yield job
+
+
+def _restore(job: Job, content: Any) -> None:
+    """Take over what `Job.save` wrote; values of other types are refused."""
+    for name, value in content.items():
+        if name in _STRINGS:
+            valid = isinstance(value, str)
+        elif name in _NUMBERS:
+            valid = isinstance(value, int) and value >= 0
+        elif name == "attempts":
+            valid = isinstance(value, dict) and all(type(n) is int for n in value.values())
+        else:
+            valid = name == "state" and value in get_args(State)
+        if not valid:
+            raise ValueError(f"{name} is {value!r}"[:80])
+        setattr(job, name, value)
+    if job.state == "created" and not job.batch_id:
+        raise ValueError("no batch_id")
+
+
+def _key_of(line: bytes) -> str:
+    """Return the content key of a line of the input; empty where it is damaged."""
+    try:
+        item = json.loads(line)
+        return item["custom_id"] if isinstance(item["body"]["messages"], list) else ""
+    except REFUSALS:
+        return ""

@@ -1,0 +1,225 @@
+"""Requests on their way into batch files, and replies on their way out of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavis.llm.base import Ask, ChatReply
+from lavis.llm.batch.job import Job, JobFile, read_body, request_line
+from lavis.llm.batch.results import request_of
+from lavis.llm.config import OpenAIConfig
+from lavis.llm.endpoint.failures import Problem
+from lavis.llm.endpoint.wire import Connection
+from lavis.llm.money.budget import BudgetReached
+from lavis.llm.money.desk import Desk
+
+logger = logging.getLogger(__name__)
+
+MOST_HELD = 256  # requests in memory while a cap is in the way; each may show images
+
+
+@dataclass(frozen=True)
+class _HeldLine:
+    """A request that is asked again: it stays in the file of an earlier job until then."""
+
+    content_key: str
+    attempt: int
+    path: Path
+    offset: int
+
+    def ask(self) -> Ask:
+        request = request_of(self.content_key, read_body(self.path, self.offset))
+        return Ask(self.content_key, request, self.attempt)
+
+
+class Outbox:
+    """Writes requests into the next file as far as the caps allow, and gathers replies.
+
+    Args:
+        config: the server's, for sizes and attempts.
+        desk: where replies are kept and money is counted.
+        connection: makes bodies of requests.
+        account: returns a hash of the key in use, by the name of a job.
+
+    Attributes:
+        wanted: content keys that the caller waits for.
+        owner: content key -> name of the job that has it.
+        held: requests that wait until others turn out cheaper than their bound.
+        ready: replies to hand over.
+        sealed: jobs whose files are whole.
+        root: folder of all jobs.
+        ending: why no further request can succeed, once a line says so.
+    """
+
+    def __init__(
+        self,
+        config: OpenAIConfig,
+        desk: Desk,
+        connection: Connection,
+        account: Callable[[str], str],
+    ) -> None:
+        self._config, self._desk, self._connection = config, desk, connection
+        self.root, self._account = desk.folder / "batches", account
+        self.wanted: set[str] = set()
+        self.owner: dict[str, str] = {}
+        self.held: deque[Ask | _HeldLine] = deque()
+        self.ready: list[ChatReply] = []
+        self.sealed: list[Job] = []
+        self.ending: Problem | None = None
+        self._next = JobFile(self.root)
+        self._left: dict[str, str] = {}  # name of a job -> why it is left for the next start
+
+    @property
+    def has_next(self) -> bool:
+        """Return whether the next file holds a request."""
+        return bool(self._next.keys)
+
+    def put(self, ask: Ask) -> None:
+        """Write one request into the next file, unless a job has it."""
+        key = ask.content_key
+        self.wanted.add(key)
+        reason = self._left.get(self.owner.get(key, ""))
+        if self.ending is not None:
+            self.end(self.ending)
+        elif reason is not None:
+            self.answer(ChatReply(key, error=reason, failure="transient"))
+        elif key not in self.owner:
+            self.held.append(ask)
+            if len(self.held) == 1:
+                self.write_held()
+
+    def write_held(self) -> None:
+        """Write requests in their order, up to the first that a cap stands in the way of."""
+        while self.held:
+            first = self.held[0]
+            ask = first if isinstance(first, Ask) else first.ask()
+            try:
+                if not self._write(ask):
+                    return
+            except BudgetReached as error:
+                self.answer(ChatReply(ask.content_key, error=str(error), failure="budget"))
+            self.held.popleft()
+
+    def refuse_held(self) -> None:
+        """Answer what is held: no job is left that could turn out cheaper."""
+        reason = "caps: what is reserved for batch jobs that are still at the server reaches them"
+        for item in self.held:
+            self.answer(ChatReply(item.content_key, error=reason, failure="budget"))
+        self.held.clear()
+
+    def seal(self) -> None:
+        """Make a job of the file that is being written."""
+        server = str(self._config.identity.get("server", ""))
+        self.sealed.append(self._next.seal(server, self._account(self._next.job.name)))
+        self._next = JobFile(self.root)
+
+    def again(
+        self, job: Job, key: str, problem: Problem, *, counted: bool = True, now: bool = True
+    ) -> None:
+        """Settle a line that gave no reply, then write it once more or answer with the reason.
+
+        Args:
+            job: that has the line.
+            key: of the request.
+            problem: why there is no reply, and what that cost.
+            counted: whether it counts as an attempt.
+            now: False leaves it for the next start.
+        """
+        self._desk.failed(job.reservation(key), problem)
+        if not self.release(job, key) or key not in self.wanted:
+            return
+        attempt = job.attempts.get(key, 0) + counted
+        kind = problem.kind
+        if problem.ends_run:
+            self.ending = self.ending or problem
+            return
+        most = problem.most_attempts or self._config.max_attempts
+        if kind == "simplify":
+            if self._connection.simplify(job.body(key), problem):
+                attempt -= counted
+            else:
+                most = 2  # what is wrong with it nobody knows
+        if kind == "refused" or attempt >= min(most, self._config.max_attempts) or not now:
+            failure: Any = kind if kind == "refused" else "transient"
+            self.answer(ChatReply(key, error=problem.reason, failure=failure))
+            return
+        self.held.append(_HeldLine(key, attempt, job.input, job.offsets()[key]))
+        self.write_held()
+
+    def finish(self, job: Job, key: str, reply: ChatReply) -> None:
+        """Store a reply, settle it, and hand it over."""
+        request = request_of(key, job.body(key))
+        reply = self._desk.finish(key, reply, request, job.reservation(key))
+        self.release(job, key)
+        self.answer(reply)
+
+    def release(self, job: Job, key: str) -> bool:
+        """Forget that a job has a request; False where another has it."""
+        if self.owner.get(key) != job.name:
+            return False
+        del self.owner[key]
+        return True
+
+    def answer(self, reply: ChatReply) -> None:
+        """Hand a reply over, where the caller waits for it."""
+        if reply.key in self.wanted:
+            self.wanted.discard(reply.key)
+            self.ready.append(reply)
+
+    def leave(self, job: Job, reason: str) -> None:
+        """Leave a job's requests for the next start, which finds the job again."""
+        self._left[job.name] = reason
+        for key in job.offsets():
+            if self.owner.get(key) == job.name:
+                self.answer(ChatReply(key, error=reason, failure="transient"))
+
+    def drop(self, job: Job) -> None:
+        """Forget a job that the server never took: nothing was spent."""
+        for key in job.offsets():
+            self._desk.ledger.cancel(job.reservation(key))
+            self.release(job, key)
+        job.save(state="done")
+
+    def end(self, problem: Problem) -> None:
+        """Answer everything that is waited for: no further request can succeed."""
+        self.ending = problem
+        self.held.clear()
+        self.discard_next()
+        for key in list(self.wanted):
+            failure: Any = problem.kind
+            self.answer(ChatReply(key, error=problem.reason, failure=failure))
+
+    def discard_next(self) -> None:
+        """Drop the file that is being written; what it reserved is given back."""
+        for key in self._next.keys:
+            self._desk.ledger.cancel(self._next.job.reservation(key))
+            self.release(self._next.job, key)
+        self._next.discard()
+        self._next = JobFile(self.root)
+
+    def _write(self, ask: Ask) -> bool:
+        """Reserve and write a line; False where a cap is in the way for now."""
+        key, batch = ask.content_key, self._config.batch
+        body = self._connection.body(ask.request)
+        line = request_line(key, body)
+        if len(line) > batch.max_bytes:
+            reason = (
+                f"request too large: {len(line):,} bytes in a batch file, which takes "
+                f"{batch.max_bytes:,} (llm.batch.max_bytes)"
+            )
+            self.answer(ChatReply(key, error=reason, failure="refused"))
+            return True
+        if not self._next.fits(line, batch.max_requests, batch.max_bytes):
+            self.seal()
+        bound = self._desk.counter.bound(ask.request)
+        name = self._next.job.reservation(key)
+        if not self._desk.ledger.reserve(name, bound, ask.request.max_tokens, wait=False):
+            return False
+        self._next.add(key, line, ask.attempt)
+        self.owner[key] = self._next.job.name
+        return True

@@ -1,0 +1,390 @@
+"""What is done about a batch job, one step at a look: upload, create, wait, collect, or give up.
+
+Nothing that the server may have done is made again without a word: what became of a request is
+read from its files; where they do not say, the request is charged at its bound first.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from lavis.llm.base import ChatReply
+from lavis.llm.batch.job import Job
+from lavis.llm.batch.outbox import Outbox
+from lavis.llm.batch.results import Tally, outcome_of, read_lines, tally
+from lavis.llm.batch.server import BatchServer, BatchState, BatchTrouble, LineError
+from lavis.llm.config import OpenAIConfig
+from lavis.llm.endpoint.failures import Cost, Problem
+from lavis.llm.endpoint.wire import Connection
+from lavis.llm.money.desk import Desk
+
+logger = logging.getLogger(__name__)
+
+SMALLER = "lower llm.batch.max_requests or llm.batch.max_jobs, or wait for the account's other jobs"
+# Codes by which a server tells that a line is at fault, whenever it is sent.
+_LINE_CODES = frozenset({"invalid_json_line", "duplicate_custom_id", "url_mismatch"})
+_MOST_PARTS = 20  # times that lines which the server does not take are left out of one file
+_NO_LISTS = frozenset({400, 404, 405, 501})  # of servers that list no jobs
+
+
+class JobSteps:
+    """Takes jobs further, each by itself: what is wrong with one leaves the others alone.
+
+    Args:
+        config: the server; `config.batch` the sizes.
+        desk: counts money.
+        connection: reads answers.
+        server: files and jobs.
+        outbox: gets replies and what is asked again.
+        account: returns a hash of the key in use, by the name of a job.
+
+    Attributes:
+        jobs: that are not done, in their order.
+    """
+
+    def __init__(
+        self,
+        config: OpenAIConfig,
+        desk: Desk,
+        connection: Connection,
+        *,
+        server: BatchServer,
+        outbox: Outbox,
+        account: Callable[[str], str],
+    ) -> None:
+        self._config, self._desk, self._connection = config, desk, connection
+        self._server, self._outbox, self._account = server, outbox, account
+        self._served = False  # whether any result came back
+        self.jobs: list[Job] = []
+
+    def advance(self, job: Job) -> None:
+        """Take a job as far as it goes now."""
+        if time.monotonic() < job.rest_until:
+            return
+        try:
+            self._step(job)
+            job.troubles = 0
+        except BatchTrouble as trouble:
+            self._trouble(job, trouble)
+
+    def drop_ended(self) -> None:
+        """Forget jobs that are done or left; those that wait for room may try again."""
+        going = [job for job in self.jobs if job.state != "done" and not job.left]
+        if len(going) < len(self.jobs):
+            for job in going:
+                job.rest_until = 0.0 if job.rest_until == math.inf else job.rest_until
+        self.jobs = going
+
+    def halt(self, problem: Problem) -> None:
+        """Give up: jobs that the server has stay on disk for the next start."""
+        for job in self.jobs:
+            if job.state in ("sealed", "uploaded") and not job.unsure:
+                self._outbox.drop(job)
+        self.jobs = []
+        self._outbox.end(problem)
+
+    def _step(self, job: Job) -> None:
+        if job.state == "sealed":
+            if job.adopted:  # nobody has heard of it
+                self._ask_again(job, "not sent before", cost="unsent", counted=False)
+                return
+            job.save(file_id=self._server.upload(job.input), state="uploaded")
+        if job.state == "uploaded":
+            self._create(job)
+        if job.state == "created":
+            self._look(job)
+
+    def _create(self, job: Job) -> None:
+        made = None
+        if job.unsure:
+            try:
+                made = self._server.find(job.file_id, job.name)
+            except BatchTrouble as trouble:
+                if trouble.status not in _NO_LISTS:
+                    raise
+                self._lost(job, f"the server may have made it, and lists no jobs: {trouble}")
+                return
+            if made is None and job.adopted:
+                self._ask_again(job, "not made before", cost="unsent", counted=False)
+                return
+        if made is None:
+            job.unsure = True  # until its id is on disk
+            try:
+                window = self._config.batch.completion_window
+                made = self._server.create(job.file_id, window, job.name)
+            except BatchTrouble as trouble:
+                job.unsure = not 400 <= trouble.status < 500 or trouble.status in (408, 409)
+                raise
+        job.save(batch_id=made, state="created")
+        job.unsure = False
+        logger.info("batch job %s: %d requests", made, len(job.offsets()))
+
+    def _look(self, job: Job) -> None:
+        state = self._server.look(job.batch_id)
+        self._say(job, state)
+        if not state.end:
+            job.looks = 0
+            return
+        if state.end == "failed" and not state.completed and not state.files.get("output"):
+            self._failed(job, state)
+            return
+        trouble, paths = None, []
+        for name, file_id in state.files.items():
+            path = job.folder / f"{name}.jsonl"
+            found = self._server.download(file_id, path)
+            if found is not None and found.problem.ends_run and found.status != 404:
+                raise found
+            trouble = trouble or found
+            paths.append(path)
+        counted = tally(paths, job.offsets())
+        unknown = counted.unknown(state)
+        if not counted.missing or not (unknown or counted.broken or trouble):
+            self._collect(job, state, counted, 0)
+            return
+        why = _what_lacks(state, counted, unknown, trouble)
+        job.looks += 1
+        if job.looks < self._config.max_attempts:
+            logger.warning("batch job %s: %s; looking again", job.batch_id, why)
+            job.rest_until = time.monotonic() + self._rest(job.looks)
+        elif not job.absences and unknown and (trouble or "output" not in state.files):
+            job.save(absences=job.absences + 1)
+            self._leave(job, why)
+        else:
+            logger.warning("batch job %s: %s", job.batch_id, why)
+            self._collect(job, state, counted, unknown)
+
+    def _collect(self, job: Job, state: BatchState, counted: Tally, unknown: int) -> None:
+        """Store replies by id; what failed or never came goes back into the queue.
+
+        Args:
+            job: whose result files are there.
+            state: what the server says of it.
+            counted: what the files hold.
+            unknown: how many of the missing are charged at their bound.
+        """
+        self._served = self._served or bool(counted.answered)
+        if counted.strange or counted.repeated:
+            logger.warning(
+                "batch job %s: %d lines for requests that it does not have, %d beyond the first",
+                *(job.batch_id, counted.strange, counted.repeated),
+            )
+        seen: set[str] = set()
+        paths = [job.folder / f"{name}.jsonl" for name in state.files]
+        again = state.end != "cancelled"  # somebody wanted it to end
+        for line in read_lines(paths):
+            if line is None or line.key not in job.offsets() or line.key in seen:
+                continue
+            if not line.is_answer and line.key in counted.answered:
+                continue
+            seen.add(line.key)
+            outcome = outcome_of(line, self._connection, job.body(line.key))
+            if isinstance(outcome, ChatReply):
+                self._outbox.finish(job, line.key, outcome)
+            else:
+                now = again or outcome.cost != "unsent"
+                self._outbox.again(job, line.key, outcome, now=now)
+        self._make_up(job, state, counted, unknown)
+        job.save(state="done")
+
+    def _make_up(self, job: Job, state: BatchState, counted: Tally, unknown: int) -> None:
+        """Ask again for what has no line, the dearest of them charged."""
+
+        def dear(key: str) -> tuple[float, int]:
+            amount = self._desk.ledger.reservation(job.reservation(key))
+            return amount.cost, amount.tokens
+
+        missing = sorted(counted.missing, key=dear, reverse=True)
+        if unknown:
+            logger.warning(
+                "batch job %s: %d answers of the server never came; they are counted at the most "
+                "that they can have cost, and asked for again",
+                *(job.batch_id, unknown),
+            )
+        for number, key in enumerate(missing):
+            if number < unknown:
+                problem = Problem("transient", "lost: its answer never came", cost="unknown")
+            else:
+                problem = Problem("transient", f"stopped: batch {state.end}", cost="unsent")
+            self._outbox.again(job, key, problem, now=state.end != "cancelled")
+
+    def _failed(self, job: Job, state: BatchState) -> None:
+        """See to a job of which the server did nothing."""
+        job.unsure = job.adopted = False
+        named = self._named_lines(job, state.errors)
+        reasons = "; ".join(dict.fromkeys(error.message for error in state.errors)) or "no reason"
+        reason = f"batch job failed: {reasons[:300]}"
+        problems = [self._server.line_problem(error) for error in state.errors]
+        ending = next((problem for problem in problems if problem.ends_run), None)
+        trouble = BatchTrouble(Problem("transient", f"{reason} {_codes(state.errors)}"))
+        if trouble.no_room:
+            job.save(state="uploaded", batch_id="")
+            self._no_room(job, reason)
+        elif ending is not None:
+            self._outbox.drop(job)
+            self._outbox.ending = ending
+        elif named and job.part < _MOST_PARTS:
+            for key, error in named.items():
+                problem = self._server.line_problem(error, job.body(key))
+                if problem.kind != "simplify":
+                    known = problem.kind == "refused" or error.code in _LINE_CODES
+                    kind: Literal["refused", "transient"] = "refused" if known else "transient"
+                    problem = Problem(kind, f"invalid line: {error.message}", cost="unsent")
+                self._outbox.again(job, key, problem, now=problem.kind == "simplify")
+            job.leave_out(set(named))
+        else:
+            job.save(state="sealed", file_id="", batch_id="")
+            self._not_taken(job, reason)
+
+    def _named_lines(self, job: Job, errors: list[LineError]) -> dict[str, LineError]:
+        keys = list(job.offsets())
+        return {keys[e.line - 1]: e for e in errors if 1 <= e.line <= len(keys)}
+
+    def _trouble(self, job: Job, trouble: BatchTrouble) -> None:
+        """Note a call that failed, and decide whether that ends the job, the run, or nothing."""
+        problem, status = trouble.problem, trouble.status
+        if trouble.no_room:
+            self._no_room(job, problem.reason)
+        elif job.state == "sealed" and status in (404, 405, 501):
+            reason = f"no Batch API at this server: set llm.mode to sync ({problem.reason})"
+            self._outbox.ending = Problem("fatal", reason)
+        elif job.state == "sealed" and status == 413:
+            reason = f"batch file too large: lower llm.batch.max_bytes ({problem.reason})"
+            self._outbox.ending = Problem("fatal", reason)
+        elif problem.ends_run and status not in (404, 410):
+            self._outbox.ending = problem
+        elif status in (0, 408, 429) or status >= 500:
+            self._not_reached(job, problem)
+        elif job.state == "created":
+            self._unknown_job(job, trouble)
+        else:
+            self._not_taken(job, problem.reason)
+
+    def _not_reached(self, job: Job, problem: Problem) -> None:
+        """Wait; a server that is gone for all jobs ends the run."""
+        job.troubles += 1
+        rest = self._rest(job.troubles)
+        if problem.retry_after is not None:
+            rest = max(rest, min(problem.retry_after, self._config.max_server_wait))
+        job.rest_until = time.monotonic() + rest
+        if job.troubles < self._config.max_attempts:
+            logger.warning(
+                "batch job %s: %s; trying again in %.1f s", job.name, problem.reason, rest
+            )
+            return
+        others = [other for other in self.jobs[: self._config.batch.max_jobs] if other is not job]
+        if any(not other.troubles and other.rest_until < math.inf for other in others):
+            self._leave(job, problem.reason)
+        else:
+            reason = f"the server does not answer about batch jobs: {problem.reason}"
+            self._outbox.ending = Problem("stopped", reason)
+
+    def _not_taken(self, job: Job, reason: str) -> None:
+        """Offer a job again, and anew, before it is given up; nothing of it was done."""
+        job.tries += 1
+        if job.tries >= self._config.max_attempts:
+            if not self._served:  # nothing works so far
+                self._outbox.ending = Problem("stopped", reason)
+                return
+            for key in list(job.offsets()):
+                problem = Problem("transient", reason, cost="unsent")
+                self._outbox.again(job, key, problem, now=False)
+            job.save(state="done")
+            return
+        if job.tries >= self._config.max_attempts // 2:  # its file may be gone
+            job.save(state="sealed", file_id="")
+        rest = self._rest(job.tries)
+        logger.warning("batch job %s: %s; trying again in %.1f s", job.name, reason, rest)
+        job.rest_until = time.monotonic() + rest
+
+    def _no_room(self, job: Job, reason: str) -> None:
+        """Wait for own jobs to end, or for others' a while."""
+        if any(other.state == "created" for other in self.jobs if other is not job):
+            logger.info("batch job %s waits for others to end: %s", job.name, reason)
+            job.rest_until = math.inf
+            return
+        job.tries += 1
+        if job.tries >= self._config.max_attempts:
+            self._outbox.ending = Problem("stopped", f"{reason}; {SMALLER}")
+            return
+        rest = self._rest(job.tries)
+        logger.warning("batch job %s: %s; trying again in %.1f s", job.name, reason, rest)
+        job.rest_until = time.monotonic() + rest
+
+    def _unknown_job(self, job: Job, trouble: BatchTrouble) -> None:
+        """See to a job that the server had and does not know, or does not show."""
+        job.looks += 1
+        if job.looks < self._config.max_attempts:
+            rest = self._rest(job.looks)
+            logger.warning("batch job %s: %s; looking again in %.1f s", job.batch_id, trouble, rest)
+            job.rest_until = time.monotonic() + rest
+            return
+        same_key = job.account in ("", self._account(job.name))
+        if job.absences or (same_key and trouble.status in (404, 410)):
+            self._lost(job, f"the server does not know it: {trouble}")
+            return
+        job.save(absences=job.absences + 1)
+        hint = "" if same_key else "; it was made with another key"
+        self._leave(job, f"{trouble}{hint}")
+
+    def _lost(self, job: Job, why: str) -> None:
+        """Charge a job that cannot be found again at its bound, and ask again for all of it."""
+        logger.warning(
+            "batch job %s: %s; its %d requests are counted at the most that they can have cost, "
+            "and asked for again",
+            *(job.batch_id or job.name, why, len(job.offsets())),
+        )
+        self._ask_again(job, f"lost: {why}", cost="unknown", counted=True)
+
+    def _ask_again(self, job: Job, reason: str, *, cost: Cost, counted: bool) -> None:
+        problem = Problem("transient", reason, cost=cost)
+        for key in list(job.offsets()):
+            self._outbox.again(job, key, problem, counted=counted)
+        job.save(state="done")
+
+    def _leave(self, job: Job, reason: str) -> None:
+        job.left = True
+        logger.warning(
+            "batch job %s: %s; left for the next start", job.batch_id or job.name, reason
+        )
+        self._outbox.leave(job, f"stopped: batch job left for the next start: {reason}")
+
+    def _rest(self, times: int) -> float:
+        """Return seconds to wait after so many failures."""
+        low, high = self._config.min_retry_wait, self._config.max_retry_wait
+        return max(self._config.batch.poll_seconds, min(high, low * 2.0 ** min(times - 1, 60)))
+
+    def _say(self, job: Job, state: BatchState) -> None:
+        """Log what is new about a job."""
+        done = (state.completed or 0) + (state.failed or 0)
+        text = f"{state.word or 'no status'}, {done} of {state.total or len(job.offsets())} done"
+        if text == job.said:
+            return
+        job.said = text
+        if state.is_known:
+            logger.info("batch job %s: %s", job.batch_id, text)
+        else:
+            logger.warning(
+                "batch job %s: %s (an unknown status: it still runs)", job.batch_id, text
+            )
+
+
+def _codes(errors: list[LineError]) -> str:
+    return " ".join(error.code for error in errors)
+
+
+def _what_lacks(
+    state: BatchState, counted: Tally, unknown: int, trouble: BatchTrouble | None
+) -> str:
+    """Return why results are not whole, in one line."""
+    if trouble is not None:
+        return f"its results cannot be read: {trouble}"
+    if "output" not in state.files and unknown:
+        return f"{state.word}, but its output file is not there yet"
+    return (
+        f"{len(counted.missing)} of its requests have no line in its files, {unknown} of them done "
+        f"as the server counts; {counted.broken} lines cannot be read"
+    )

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server: requests, and what its answers and errors mean."""

@@ -1,0 +1,183 @@
+"""An OpenAI-compatible server: many requests at once, within limits, retried with care.
+
+Every attempt goes: reserve the most it can cost, wait for the limiter's turn, send, store the
+reply, settle. A reply is stored by the thread that received it, before that thread sends anything
+else.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from itertools import count
+from typing import Any, ClassVar
+
+from lavis.common.registry import llms
+from lavis.llm.base import Ask, Backend, ChatReply
+from lavis.llm.config import OpenAIConfig
+from lavis.llm.endpoint.breaker import Streak
+from lavis.llm.endpoint.failures import Problem
+from lavis.llm.endpoint.limiter import RateLimiter
+from lavis.llm.endpoint.transport import MOST_BYTES, Dropped, TooLong
+from lavis.llm.endpoint.wire import Connection
+from lavis.llm.money.budget import BudgetReached
+from lavis.llm.money.desk import Desk
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 0.5  # at the end, for replies that are nearly here
+SAID_SECONDS = 5.0  # of a wait that is worth a line
+
+
+@llms.register("openai")
+class OpenAIBackend:
+    """Sends requests from a pool of threads.
+
+    Args:
+        config: the server and its limits.
+        desk: where replies are kept and money is counted.
+    """
+
+    keeps_replies: ClassVar[bool] = True
+    config_class: ClassVar[type[OpenAIConfig]] = OpenAIConfig
+
+    def __init__(self, config: OpenAIConfig, desk: Desk) -> None:
+        self._config, self._desk = config, desk
+        self._connection = Connection(config)
+        self._transport = self._connection.transport()
+        self._streak = Streak(config.failure_limit)
+        self._limiter = RateLimiter(config.rpm, config.tpm)
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="llm")
+        self._futures: set[Future[ChatReply]] = set()
+        self._names = count()
+        self.window = 2 * config.concurrency
+
+    @classmethod
+    def build(cls, config: OpenAIConfig, desk: Desk) -> Backend:
+        """Return the backend of `config.mode`."""
+        if config.mode == "batch":
+            from lavis.llm.batch.backend import BatchBackend
+
+            return BatchBackend(config, desk)
+        return cls(config, desk)
+
+    def submit(self, ask: Ask) -> None:
+        """Queue one request."""
+        self._futures.add(self._pool.submit(self._work, ask))
+
+    def collect(self) -> list[ChatReply]:
+        """Wait for one reply or more."""
+        done, self._futures = wait(self._futures, return_when=FIRST_COMPLETED)
+        return [future.result() for future in done]
+
+    def halt(self) -> None:
+        """Send nothing more and try nothing again; what is on its way still comes."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Drop what is on its way, after a moment's grace for what is paid for, and let go."""
+        self._stop.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        working = [future for future in self._futures if not future.cancelled()]
+        wait(working, timeout=GRACE_SECONDS)
+        self._transport.close()
+        wait(working, timeout=GRACE_SECONDS)  # they settle what they had reserved
+        self._connection.sdk.close()
+
+    def _work(self, ask: Ask) -> ChatReply:
+        """Send a request until there is a reply, or a reason to give up."""
+        reason, attempt = "stopped: before it was sent", 0
+        while not self._stop.is_set():
+            try:
+                outcome = self._attempt(ask)
+            except BudgetReached as error:
+                return ChatReply(ask.content_key, error=str(error), failure="budget")
+            if outcome is None:
+                break
+            if isinstance(outcome, ChatReply):
+                self._streak.succeeded()
+                return outcome
+            outcome = self._bounded(outcome)
+            reason = outcome.reason
+            if outcome.kind == "refused" or outcome.ends_run:
+                kind: Any = outcome.kind
+                if outcome.ends_run:
+                    self._stop.set()  # no use in sending the rest
+                return ChatReply(ask.content_key, error=reason, failure=kind)
+            if outcome.kind == "transient":  # `simplify` goes on at once, with less
+                attempt += 1
+                most = min(self._config.max_attempts, outcome.most_attempts or attempt + 1)
+                if self._streak.failed(outcome) or attempt >= most:
+                    break
+                self._wait(outcome, attempt)
+        return ChatReply(ask.content_key, error=reason, failure="transient")
+
+    def _attempt(self, ask: Ask) -> ChatReply | Problem | None:
+        """Send a request once; None where the backend was closed first."""
+        ledger, request = self._desk.ledger, ask.request
+        name = f"{ask.content_key}#{next(self._names)}"
+        bound = self._desk.counter.bound(request)
+        expected = ledger.estimate(bound) + request.max_tokens
+        if not ledger.reserve(name, bound, request.max_tokens, stop=self._stop):
+            return None
+        if not self._limiter.acquire(expected, self._stop):
+            ledger.cancel(name)
+            return None
+        body = self._connection.body(request)
+        outcome: ChatReply | Problem
+        try:
+            outcome = self._connection.read(ask.content_key, self._transport.send(body))
+        except Dropped:
+            outcome = Problem("transient", "stopped: while it was on its way", cost="unknown")
+        except TooLong:
+            reason = f"malformed answer: it is longer than {MOST_BYTES >> 20} MB"
+            outcome = Problem("transient", reason, cost="unknown", most_attempts=2)
+        except Exception as error:
+            if not self._connection.failed(error):
+                raise
+            outcome = self._connection.problem_of(error, body)
+        if isinstance(outcome, Problem):
+            if outcome.kind == "simplify" and not self._connection.simplify(body, outcome):
+                outcome = replace(outcome, kind="transient", most_attempts=2)
+            self._desk.failed(name, outcome)
+            return outcome
+        reply = self._desk.finish(ask.content_key, outcome, request, name)
+        self._limiter.correct(reply.prompt_tokens + reply.completion_tokens - expected)
+        return reply
+
+    def _bounded(self, problem: Problem) -> Problem:
+        """Return a problem that stops the run where the server asks for too long a wait."""
+        seconds, most = problem.retry_after or 0.0, self._config.max_server_wait
+        if problem.kind != "transient" or seconds <= most:
+            return problem
+        again = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + seconds))
+        reason = (
+            f"wait: the server asks for one of {duration(seconds)}, longer than "
+            f"llm.max_server_wait ({duration(most)}); give the same command again from {again} "
+            f"on: {problem.reason}"
+        )
+        return replace(problem, kind="stopped", reason=reason)
+
+    def _wait(self, problem: Problem, attempt: int) -> None:
+        """Wait before the next attempt: as the server asks, else longer each time, with jitter."""
+        low, high = self._config.min_retry_wait, self._config.max_retry_wait
+        seconds = min(high, low * 2 ** min(attempt - 1, 60)) * random.uniform(0.5, 1.0)
+        level = logging.INFO
+        if problem.retry_after is not None:
+            if self._limiter.pause(problem.retry_after) and problem.retry_after >= SAID_SECONDS:
+                level = logging.WARNING  # once for all threads
+            seconds = problem.retry_after + random.uniform(0, min(1.0, low))
+        logger.log(level, "%s; waiting %s for the server", problem.reason, duration(seconds))
+        self._stop.wait(seconds)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: `0.5 s`, `90 s`, `24 h`."""
+    if seconds < 600:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

@@ -1,0 +1,115 @@
+"""When to stop a run whose requests fail one like the other, instead of trying all the rest."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lavis.llm.base import ChatReply
+from lavis.llm.endpoint.failures import Problem
+
+PATIENCE = 30.0  # seconds: a server that is started anew is back by then
+_MIXED = 3  # times the limit, of failures that are not alike
+# Times the limit, of requests that failed at an earlier start: bad items come first then.
+_KNOWN = 10
+# What differs from one message of the same failure to the next: numbers, ids, quoted texts.
+_VARIES = re.compile(r"""['"`][^'"`]{0,200}['"`]|(?<![\w-])[\w-]*\d[\w.-]*""")
+
+
+class Breaker:
+    """Counts failures since the last success.
+
+    Replies that come together are judged together: one good one among a thousand of a batch shows
+    that the server works.
+
+    Args:
+        limit: failures alike at which to stop.
+        path: a file of the keys of requests that were given up, which later starts read: what is
+            left over from them is tried first, and must not keep the rest from being asked.
+        has_worked: the server answered at an earlier start: a later one may ask for nothing but
+            what was refused.
+    """
+
+    def __init__(self, limit: int, path: Path | None = None, *, has_worked: bool = False) -> None:
+        self._limit, self._path = limit, path
+        self._alike: Counter[str] = Counter()
+        self._succeeded = has_worked
+        self._known: frozenset[str] = frozenset()
+        if path is not None and path.is_file():
+            self._known = frozenset(path.read_text("utf-8", "replace").splitlines())
+
+    def judge(self, replies: Sequence[ChatReply]) -> str:
+        """Return why the run should stop, or an empty text.
+
+        A refusal is a request's own fault, so that many in a row only tell something while no
+        request has succeeded; a filter's verdict is about the content and tells nothing.
+        """
+        if any(reply.ok for reply in replies):
+            self._alike.clear()
+            self._succeeded = True
+            return ""
+        for reply in replies:
+            refused = reply.failure == "refused" and not reply.error.startswith("content filter")
+            failed = reply.failure == "transient" and not reply.error.startswith("stopped: ")
+            if not failed and not (refused and not self._succeeded):
+                continue
+            self._alike[f"{reply.failure} {alike(reply.error)}"] += self._weight(reply)
+            most, total = max(self._alike.values()), self._alike.total()
+            if max(most, total / _MIXED) >= self._limit * _KNOWN:
+                how = "alike" if most >= self._limit * _KNOWN else "in one way or another"
+                return (
+                    f"{self._limit} requests or more in a row failed {how}, the last with: "
+                    f"{reply.error}; what was finished is kept, and the same command goes on when "
+                    "the cause is mended"
+                )
+        return ""
+
+    def _weight(self, reply: ChatReply) -> int:
+        if reply.key in self._known:
+            return 1
+        if self._path is not None and reply.failure == "transient":
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(reply.key + "\n")
+        return _KNOWN
+
+
+class Streak:
+    """Attempts that failed since the last success; of all threads.
+
+    Args:
+        limit: attempts from which on it means something.
+        clock: seconds, rising.
+    """
+
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit, self._clock = limit, clock
+        self._lock = threading.Lock()
+        self._count, self._since = 0, 0.0
+
+    def succeeded(self) -> None:
+        """Note that the server did what it should."""
+        with self._lock:
+            self._count = 0
+
+    def failed(self, problem: Problem) -> bool:
+        """Note a failed attempt; return whether trying it again is of no use now.
+
+        A server that asks to wait is alive, so that its answer does not count.
+        """
+        if problem.retry_after is not None or problem.reason.startswith("HTTP 429"):
+            return False
+        with self._lock:
+            self._since = self._since if self._count else self._clock()
+            self._count += 1
+            return self._count >= self._limit and self._clock() - self._since >= PATIENCE
+
+
+def alike(reason: str) -> str:
+    """Return what failures of one cause have in common: class, status and words."""
+    status = "".join(re.findall(r"HTTP \d+", reason)[:1])
+    return f"{status} {_VARIES.sub('#', reason)}"

@@ -1,0 +1,221 @@
+"""Why an attempt at a request gave no reply, and what follows from it: one table for all servers.
+
+The first row of `RULES` that fits decides. What fits none is never held against the request: an
+unknown refusal is tried once more, then left for the next start; when many meet alike, the run
+stops (`lavis.llm.endpoint.breaker`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lavis.common.errors import RunError
+from lavis.llm.endpoint.error_body import ErrorBody, read_error, retry_after
+from lavis.llm.endpoint.error_table import LATER_RULES, RULES, Kind, Rule
+
+Cost = Literal["none", "unknown", "unsent"]
+
+
+class EndpointStopped(RunError):
+    """No further request can succeed now, and no setting mends it: quota, billing, a dead server.
+
+    What was finished is stored; the same command goes on once the cause is mended.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an attempt gave no reply.
+
+    Attributes:
+        kind: `transient`: try again. `simplify`: try again without what the server does not take.
+            `refused`: this request's own fault. `fatal`: no request can succeed until a setting is
+            mended (`ConfigError`). `stopped`: none can until the account or the server is
+            (`EndpointStopped`).
+        reason: for people, free of secrets; begins with a fixed phrase and a colon.
+        retry_after: seconds the server asks to wait, where it does.
+        cost: `none` the server refused, `unknown` it may have worked and charged, `unsent` nothing
+            reached it.
+        usage: (prompt tokens, completion tokens) that the server counted for an answer which is of
+            no use; None where it told nothing.
+        field: of the body, which `simplify` is about.
+        most_attempts: times that sending the request is worth it; 0 as often as the config says.
+    """
+
+    kind: Kind
+    reason: str
+    retry_after: float | None = None
+    cost: Cost = "none"
+    usage: tuple[int, int] | None = None
+    field: str = ""
+    most_attempts: int = 0
+
+    @property
+    def ends_run(self) -> bool:
+        """Return whether no other request can succeed either."""
+        return self.kind in ("fatal", "stopped")
+
+
+_NOT_TAKEN = (
+    r"unsupported|not (be )?(support|permit|allow|recogni|implement|available|compatible|expected)"
+    r"|unrecogni|unknown|unexpected|extra (input|field|param)|extra_forbidden"
+    r"|(does|do) ?n.t support"
+    r"|no longer|deprecated|cannot (both )?be|cannot find field|is unavailable|additional propert"
+    r"|only the default|not one of the allowed|must contain the word|does not (exist|take|accept)"
+    r"|remove|invalid (parameter|argument|schema|field|key|name|json payload)|must be .?json_schema"
+    r"|can't be|input should be|grammar|both|no field|undeclared"
+)
+_FORMAT = (
+    r"response[_ ]format|json[_ ]schema|json[_ ](mode|object)|grammar|guided|structured|schema"
+)
+_RANGE = (
+    r"must be (less|greater|in|between|<|>|at|a number|within|non|strictly|positive)|\brange\b"
+    r"|(less|greater) than|(above|below) (maximum|minimum)|expected a value"
+)
+# How frameworks say that they have no such path: FastAPI, Flask, Express, OpenAI, Azure, Ollama.
+_NO_PATH = (
+    r"^\W*(404 )?(page |resource |path |route |file |url |endpoint )?not found\W*( \| .*)?$"
+    r"|invalid url|unknown url|no (such )?route|cannot post|no handler|method not allowed"
+    r"|resource not found|requested (url|path|resource)"
+)
+# A gateway that answers so has not handed the request on; of 522 it cannot tell.
+_NOT_WORKED = frozenset({503, 521, 523, 525, 526, 529, 530})
+
+
+def classify(
+    status: int,
+    body: Any,
+    headers: Mapping[str, str] | None = None,
+    *,
+    fallback: str = "",
+    sent: Mapping[str, Any] | None = None,
+    address: str = "",
+) -> Problem:
+    """Return what an error of a server means, of a single request as of a line of a batch.
+
+    Args:
+        status: of HTTP; 200 for an error inside a success, whose own code is then looked for.
+        body: text, or what JSON gave.
+        headers: of the answer.
+        fallback: a message in case that the body has none.
+        sent: the request's body, whose fields an error may speak of; None where it is not at hand.
+        address: that was asked, for the message.
+    """
+    error = read_error(body, fallback)
+    inside = status < 300
+    if inside:
+        told = [int(code) for code in error.codes if re.fullmatch(r"[45]\d\d", code)]
+        status = max(told, default=500)
+    wait = retry_after(headers or {})
+    wait = error.wait if wait is None else wait
+    problem = _matched(status, error, sent, address)
+    cost: Cost = "none"
+    if inside or (status >= 500 and status not in _NOT_WORKED):
+        cost = "unknown"
+    return Problem(
+        problem.kind, problem.reason, wait, cost,
+        field=problem.field, most_attempts=problem.most_attempts,
+    )  # fmt: skip
+
+
+def _matched(
+    status: int, error: ErrorBody, sent: Mapping[str, Any] | None, address: str
+) -> Problem:
+    shown = f"HTTP {status}: {error.message}" if error.message else f"HTTP {status}"
+    if not error.page:  # what a page says was not said by the API
+        for rule in RULES:
+            if rule.fits(status, error):
+                return _problem(rule, shown)
+        if status in (400, 404, 415, 422, 500, 501):
+            field = _field_of(error, sent)
+            if field:
+                return Problem("simplify", f"{field}: {shown}", field=field)
+            if status < 500 and re.search(_RANGE, error.words):
+                named = _named(error, ("temperature", "top_p", "seed"), sent)
+                if named:
+                    advice = f"set {named} to what the server takes, or to null"
+                    return Problem("fatal", f"{named}: {shown}; {advice}")
+    if error.page and status == 403:
+        return Problem("stopped", f"permission: {shown}; something before the server said no")
+    for rule in LATER_RULES:
+        if not rule.fits(status, error) or (error.page and rule.phrase == "model"):
+            continue
+        if rule.phrase != "address":
+            return _problem(rule, shown)
+        if not error.page and error.words and not re.search(_NO_PATH, error.words):
+            return Problem("fatal", f"{shown}; look at llm.base_url and llm.model")
+        asked = f" at {address}" if address else ""
+        return Problem(
+            "fatal",
+            f"address: {shown}; nothing answers{asked}: look at llm.base_url, which for most "
+            "servers ends in /v1",
+        )
+    return Problem("transient", f"unknown error: {shown}", most_attempts=2)
+
+
+def _problem(rule: Rule, shown: str) -> Problem:
+    phrase = "" if not rule.phrase or shown.startswith(rule.phrase) else f"{rule.phrase}: "
+    return Problem(rule.kind, phrase + shown + (f"; {rule.advice}" if rule.advice else ""))
+
+
+def _field_of(error: ErrorBody, sent: Mapping[str, Any] | None) -> str:
+    """Return the field of the body that the server does not take, or an empty text."""
+    codes = " ".join(error.codes)
+    if not re.search(_NOT_TAKEN, error.words) and not re.search(
+        r"unsupported|unknown_param|extra_forbidden|unrecognized", codes
+    ):
+        return ""
+    if re.search(_RANGE, error.words) and not re.search(
+        r"unsupported|only the default", error.words
+    ):
+        return ""  # a value out of its range is for the user to set
+    known = list(sent) if sent is not None else list(SIMPLIFIED)
+    names = [name for name in known if name not in ("model", "messages")]
+    named = _named(error, names, sent)
+    if not named and "response_format" in names and re.search(_FORMAT, error.words):
+        return "response_format"
+    if not named and re.search(r"system.{0,40}role|role.{0,60}system", error.words):
+        messages = (sent or {}).get("messages")
+        has = messages is None or any(m.get("role") == "system" for m in messages)
+        return "system" if has else ""
+    return named
+
+
+SIMPLIFIED = (
+    *("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "response_format"),
+    *("stream", "n"),
+)
+
+
+def _named(error: ErrorBody, names: Any, sent: Mapping[str, Any] | None) -> str:
+    """Return the field that an error points at: by `param`, else by its words."""
+    inner = {
+        name: _keys(sent[name])
+        for name in names
+        if sent and name not in SIMPLIFIED and name in sent
+    }
+    for param in error.params:
+        head = re.split(r"[.\[]", param.removeprefix("body.").removeprefix("$."))[0]
+        for name in names:
+            if head == name or param in inner.get(name, ()):
+                return name
+    # "use max_completion_tokens instead" names the remedy: the first to be named is the fault
+    places = []
+    for name in names:
+        for word in (name, *inner.get(name, ())):
+            match = re.search(rf"(?<![\w]){re.escape(word.lower())}(?![\w])", error.words)
+            if match:
+                places.append((match.start(), name))
+    if {"temperature", "top_p"} <= {name for _, name in places} and "both" in error.words:
+        return "top_p"
+    return min(places)[1] if places else ""
+
+
+def _keys(node: Any) -> tuple[str, ...]:
+    """Return the names inside a value of `extra_body`, at any depth."""
+    if not isinstance(node, dict):
+        return ()
+    return tuple(str(k) for k in node) + tuple(k for v in node.values() for k in _keys(v))

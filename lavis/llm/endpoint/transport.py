@@ -1,0 +1,123 @@
+"""Attempts on one event loop in a thread of its own: each ends in its time, or when it is dropped.
+
+A timeout of the HTTP library counts from one byte to the next, so that a server that dribbles holds
+a request for ever, and a blocked read cannot be ended from outside. A task of a loop can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from lavis.llm.endpoint.network_errors import CONNECT_SECONDS
+
+MOST_BYTES = 16 * 2**20  # of an answer, unpacked
+CLOSE_SECONDS = 0.3  # for what is dropped to end, and for connections to close
+
+
+class Dropped(Exception):
+    """The transport was closed while the attempt was on its way."""
+
+
+class TooLong(Exception):
+    """The answer is longer than any that a model writes."""
+
+
+class Transport:
+    """Sends bodies of chat requests, any number at a time, from any thread.
+
+    Args:
+        client: `AsyncOpenAI`, of which this is the only user.
+        seconds: of a whole attempt, from its first byte to its last.
+    """
+
+    def __init__(self, client: Any, seconds: float) -> None:
+        self._client, self._seconds = client, seconds
+        self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()  # so that `close` drops all that was handed to the loop
+        self._closed = False
+        self._sending: set[concurrent.futures.Future[str]] = set()
+        self._thread = threading.Thread(target=self._run, name="llm-transport", daemon=True)
+        self._thread.start()
+
+    def send(self, body: Mapping[str, Any]) -> str:
+        """Return the text of a good answer; waits for it.
+
+        Raises:
+            Dropped: `close` was called.
+            TooLong: it has more than `MOST_BYTES`; the rest was not read.
+            asyncio.TimeoutError: the whole of it took too long.
+            openai.OpenAIError: as the SDK raises them.
+        """
+        with self._lock:
+            if self._closed:
+                raise Dropped
+            sending = asyncio.run_coroutine_threadsafe(self._send(body), self._loop)
+            self._sending.add(sending)
+        try:
+            return sending.result()
+        except concurrent.futures.CancelledError:
+            raise Dropped from None
+        finally:
+            self._sending.discard(sending)
+
+    def close(self) -> None:
+        """Drop what is on its way, and the connections; takes a second at most."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._loop.call_soon_threadsafe(self._loop.create_task, self._end())
+        self._thread.join(4 * CLOSE_SECONDS)
+
+    async def _send(self, body: Mapping[str, Any]) -> str:
+        rest = {name: value for name, value in body.items() if name not in ("model", "messages")}
+        asking = self._client.chat.completions.with_streaming_response.create(
+            model=body["model"], messages=body["messages"], extra_body=rest
+        )
+        return await asyncio.wait_for(_read(asking), self._seconds)
+
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+        with contextlib.suppress(Exception):  # one that does not close ends with the process
+            await asyncio.wait_for(self._client.close(), CLOSE_SECONDS)
+        self._loop.stop()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            for sending in list(self._sending):  # of a task that did not end when it was told to
+                sending.cancel()
+            self._loop.close()
+
+
+async def _read(asking: Any) -> str:
+    """Return the text of an answer, which is not held whole before its length is known."""
+    data = bytearray()
+    async with asking as answer:
+        async for piece in answer.iter_bytes():
+            data += piece
+            if len(data) > MOST_BYTES:
+                raise TooLong
+        charset = answer.http_response.charset_encoding or "utf-8"
+    try:
+        return data.decode(charset, "replace")
+    except LookupError:  # a name that nobody knows
+        return data.decode("utf-8", "replace")
+
+
+def attempt_timeout(seconds: float) -> Any:
+    """Return the SDK's own time limits for attempts of `seconds`: connecting must be quicker."""
+    import openai
+
+    return openai.Timeout(seconds, connect=min(CONNECT_SECONDS, 0.9 * seconds))

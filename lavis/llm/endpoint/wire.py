@@ -1,0 +1,252 @@
+"""The OpenAI wire format: request bodies, what an error means, and keeping the key."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lavis.common.errors import ConfigError, brief
+from lavis.llm.base import ChatReply, ChatRequest
+from lavis.llm.config import OpenAIConfig
+from lavis.llm.endpoint.failures import Problem, classify
+from lavis.llm.endpoint.network_errors import is_network_error, network_problem
+from lavis.llm.endpoint.transport import Transport, attempt_timeout
+from lavis.llm.replies.completion import read_completion
+
+logger = logging.getLogger(__name__)
+
+FORMAT_LEVELS = ("json_schema", "json_object", "none")
+LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
+
+
+class Connection:
+    """One server: the SDK's client, the key that only it holds, and what the server can do.
+
+    Raises:
+        ConfigError: the SDK is not installed, or the server needs a key and there is none.
+    """
+
+    def __init__(self, config: OpenAIConfig) -> None:
+        try:
+            import openai
+        except ImportError:
+            raise ConfigError("llm.backend openai needs the SDK: pip install '.[llm]'") from None
+        key = os.environ.get(config.api_key_env, "")
+        if not key and config.base_url is None:
+            raise ConfigError(
+                f"llm.api_key_env: the environment variable {config.api_key_env} is not set; "
+                "set it to the key, or set llm.base_url to a server that needs none"
+            )
+        check_key(key, config.api_key_env)
+        self.config = config
+        self._secret = key
+        self._lock = threading.Lock()
+        self._level = 0 if config.structured == "auto" else len(FORMAT_LEVELS) - 1
+        self._limit_field: str = config.token_field
+        self._left_out: set[str] = set()
+        self._options: dict[str, Any] = {
+            "api_key": key or "none",
+            "base_url": config.address,
+            "default_query": config.extra_query or {},
+            "timeout": attempt_timeout(config.timeout),
+            "max_retries": 0,  # every attempt is counted against the caps here
+        }
+        if key and "api-version" in (config.extra_query or {}):  # Azure's own name of the header
+            self._options["default_headers"] = {"api-key": key}
+        try:
+            self.sdk = openai.OpenAI(**self._options)
+        except Exception as error:  # a proxy of another kind, or no address
+            known = isinstance(error, ImportError | ValueError | TypeError)
+            if not (known or is_network_error(error)):
+                raise
+            raise ConfigError(
+                f"HTTP_PROXY, HTTPS_PROXY, ALL_PROXY: a proxy that these environment variables "
+                f"name cannot be used ({brief(error)})"
+            ) from None
+
+    def hide(self, text: str) -> str:
+        """Return text without the key, whoever put it there."""
+        return text.replace(self._secret, "***") if len(self._secret) >= 4 else text
+
+    def transport(self) -> Transport:
+        """Return a new way to send requests."""
+        import openai
+
+        return Transport(openai.AsyncOpenAI(**self._options), self.config.timeout)
+
+    @property
+    def url(self) -> str:
+        """Return the address that requests go to."""
+        return f"{self.config.address}/chat/completions"
+
+    def body(self, request: ChatRequest) -> dict[str, Any]:
+        """Return the JSON body of a request, as far as the server is known to take it."""
+        with self._lock:
+            level, limit, left_out = self._level, self._limit_field, frozenset(self._left_out)
+        messages = [dict(message) for message in request.messages]
+        body: dict[str, Any] = {
+            "model": self.config.model,
+            "messages": without_system(messages) if "system" in left_out else messages,
+            limit: request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "seed": request.seed if self.config.send_seed else None,
+            **(self.config.extra_body or {}),
+        }
+        if request.response_format is not None and FORMAT_LEVELS[level] != "none":
+            plain = {"type": "json_object"}
+            body["response_format"] = (
+                dict(request.response_format) if FORMAT_LEVELS[level] == "json_schema" else plain
+            )
+        extra = set(self.config.extra_body or {})  # null there is what the user wants to be sent
+        return {
+            name: value
+            for name, value in body.items()
+            if name not in left_out and (value is not None or name in extra)
+        }
+
+    def simplify(self, body: Mapping[str, Any], problem: Problem | None = None) -> bool:
+        """Leave out of all requests from now on what the server does not take.
+
+        Args:
+            body: that it refused.
+            problem: names the field; the reply's form where None.
+
+        Returns:
+            Whether the next body differs from this one.
+        """
+        field = problem.field if problem is not None else "response_format"
+        if field in LIMIT_FIELDS:
+            changed = self._rename(field)
+        elif field == "response_format":
+            changed = self._loosen(body)
+        elif field == "system":
+            changed = any(message["role"] == "system" for message in body["messages"])
+            self._leave_out(field, "the system text joins the first turn", problem)
+        else:
+            changed = field in body
+            self._leave_out(field, f"{field} is left out from now on", problem)
+        return changed
+
+    def _leave_out(self, field: str, how: str, problem: Problem | None) -> None:
+        with self._lock:
+            is_new = field not in self._left_out
+            self._left_out.add(field)
+        if is_new and problem is not None:
+            logger.warning("%s; %s", problem.reason, how)
+
+    def _rename(self, field: str) -> bool:
+        """Send the limit of tokens under its other name; never without it."""
+        other = LIMIT_FIELDS[1 - LIMIT_FIELDS.index(field)]
+        with self._lock:
+            if field in self._left_out:  # found out by another thread
+                return self._limit_field != field
+            if other in self._left_out:
+                return False  # the server takes neither
+            self._left_out.add(field)
+            self._limit_field = other
+        logger.warning("the server does not take %s: %s is sent from now on", field, other)
+        return True
+
+    def _loosen(self, body: Mapping[str, Any]) -> bool:
+        """Ask for less structure from now on; False where the body asked for none."""
+        used = body.get("response_format")
+        if used is None:
+            return False
+        level = FORMAT_LEVELS.index(
+            "json_object" if used["type"] == "json_object" else "json_schema"
+        )
+        with self._lock:
+            is_new = self._level < level + 1  # other threads may have found out already
+            self._level = max(self._level, level + 1)
+        if is_new:
+            logger.warning(
+                "the server does not take response_format %s: %s is asked for from now on",
+                *(FORMAT_LEVELS[level], FORMAT_LEVELS[level + 1]),
+            )
+        return True
+
+    def read(self, key: str, text: str) -> ChatReply | Problem:
+        """Return the reply that the body of an answer with status 200 holds, see `completion`."""
+        return read_completion(
+            key, text, self.hide, lambda status, body: self.status_problem(status, body, {})
+        )
+
+    def failed(self, error: BaseException) -> bool:
+        """Return whether an exception is the SDK's or its HTTP library's, and no bug of ours."""
+        return is_network_error(error)
+
+    def problem_of(self, error: Exception, sent: Mapping[str, Any] | None = None) -> Problem:
+        """Return what an exception of the SDK or of its HTTP library means.
+
+        Args:
+            error: as raised.
+            sent: the body of the request.
+        """
+        import openai
+
+        if isinstance(error, openai.APIStatusError):
+            body = error.response.text or error.body  # the SDK's is a part of it
+            headers = dict(error.response.headers)
+            url = str(error.request.url).split("?")[0]
+            return self.status_problem(error.status_code, body, headers, sent=sent, url=url)
+        problem = network_problem(error, self.config.address, self.config.timeout)
+        return replace(problem, reason=self.hide(problem.reason))
+
+    def status_problem(
+        self,
+        status: int,
+        body: Any,
+        headers: Mapping[str, str],
+        fallback: str = "",
+        *,
+        sent: Mapping[str, Any] | None = None,
+        url: str = "",
+    ) -> Problem:
+        """Return what an HTTP status other than 200 means, or an error inside an answer."""
+        address = url or self.url
+        problem = classify(status, body, headers, fallback=fallback, sent=sent, address=address)
+        return replace(problem, reason=self.hide(problem.reason))
+
+
+def check_key(key: str, name: str) -> None:
+    """Raise `ConfigError` for a key that no header can hold; the key is not shown.
+
+    Args:
+        key: empty for none.
+        name: of the environment variable.
+    """
+    where = f"llm.api_key_env: the key in the environment variable {name}"
+    if re.search(r"[\r\n]", key):
+        raise ConfigError(f"{where} has a line break in it; set it to the key alone")
+    if key != key.strip():
+        raise ConfigError(f"{where} has a blank before or after it; set it to the key alone")
+    if re.search(r"[\s\x00-\x1f\x7f]", key):
+        raise ConfigError(f"{where} has a blank in it; set it to the key alone")
+    if not key.isascii():
+        raise ConfigError(
+            f"{where} has a character that is no ASCII, such as a curly quote or a dash of a text "
+            "program; copy the key again"
+        )
+    if key[:1] in ("'", '"') or key[-1:] in ("'", '"'):
+        raise ConfigError(f"{where} has quotation marks around it; set it to the key alone")
+
+
+def without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages whose system text stands at the head of the first user's turn."""
+    texts = [m["content"] for m in messages if m["role"] == "system"]
+    rest = [m for m in messages if m["role"] != "system"]
+    if not texts or not rest:
+        return messages
+    head, content = "\n\n".join(texts), rest[0]["content"]
+    joined = (
+        f"{head}\n\n{content}"
+        if isinstance(content, str)
+        else [{"type": "text", "text": head}, *content]
+    )
+    return [{**rest[0], "content": joined}, *rest[1:]]

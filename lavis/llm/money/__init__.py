@@ -1,0 +1,1 @@
+"""What requests cost: prices, token counts, one ledger and its caps."""

@@ -1,0 +1,137 @@
+"""What a request can cost: bounds on its tokens, corrected by what the server billed before.
+
+A bound has three parts. The text of a prompt has at most a token a byte. The reply has at most
+`max_tokens`. An image's tokens follow from a provider's rule, which may be another server's: until
+some images are billed the rule's number counts several times, afterwards the largest bill so far
+does, with a margin that falls as bills come in. Text and replies are corrected likewise where a
+server bills more than their bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lavis.common.errors import ConfigError, finite
+
+# How many times the estimate an image may be billed before the first bill. OpenAI's documented
+# numbers alone differ 33-fold between two models of one rule (gpt-4o, gpt-4o-mini).
+FACTOR_OF_FLAT = 40.0
+FACTOR_OF_RULE = 4.0
+MARGIN = 1.25  # over the largest bill so far
+# No model reads or writes more in one request; a larger count is a server's mistake.
+MOST_TOKENS = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBound:
+    """The size of a prompt.
+
+    Attributes:
+        text: tokens that its text does not exceed.
+        guess: tokens that its text has, about.
+        pictures: tokens of its pictures by the rule.
+        documented: the rule is a provider's.
+    """
+
+    text: int
+    guess: int = 0
+    pictures: int = 0
+    documented: bool = False
+
+
+@dataclass(slots=True)
+class Ratio:
+    """Billed tokens against expected ones.
+
+    Attributes:
+        count: bills.
+        billed: their sum.
+        expected: the sum of what was expected.
+        most: the largest single ratio.
+    """
+
+    count: int = 0
+    billed: float = 0.0
+    expected: float = 0.0
+    most: float = 0.0
+
+    def add(self, billed: float, expected: float) -> None:
+        """Note a bill."""
+        if expected > 0:
+            self.count += 1
+            self.billed += max(0.0, billed)
+            self.expected += expected
+            self.most = max(self.most, billed / expected)
+
+    @property
+    def mean(self) -> float:
+        """Return the mean ratio, 1 before the first bill."""
+        return self.billed / self.expected if self.expected else 1.0
+
+
+@dataclass(slots=True)
+class Bills:
+    """What one server billed for one model so far.
+
+    Attributes:
+        pictures: tokens of pictures against the rule.
+        text: tokens of prompts without images against their bound.
+        reply: tokens of replies against `max_tokens`.
+    """
+
+    pictures: Ratio = field(default_factory=Ratio)
+    text: Ratio = field(default_factory=Ratio)
+    reply: Ratio = field(default_factory=Ratio)
+
+    def add(self, bound: PromptBound, max_tokens: int, tokens: tuple[int, int]) -> None:
+        """Note what the server counted of prompt and reply."""
+        if bound.pictures:
+            self.pictures.add(tokens[0] - bound.guess, bound.pictures)
+        else:
+            self.text.add(tokens[0], bound.text)
+        self.reply.add(tokens[1], max_tokens)
+
+    def most(self, bound: PromptBound, max_tokens: int) -> tuple[int, int]:
+        """Return tokens of prompt and reply that a request does not exceed, as far as is known."""
+        factor = FACTOR_OF_RULE if bound.documented else FACTOR_OF_FLAT
+        if self.pictures.count:
+            factor = max(MARGIN * self.pictures.most, factor / self.pictures.count)
+        return self._tokens(bound, max_tokens, factor)
+
+    def likely(self, bound: PromptBound, max_tokens: int) -> tuple[int, int]:
+        """Return the same bounds with the images as they are billed on average."""
+        return self._tokens(bound, max_tokens, self.pictures.mean)
+
+    def estimate(self, bound: PromptBound) -> int:
+        """Return about how many tokens a prompt has."""
+        return bound.guess + round(self.pictures.mean * bound.pictures)
+
+    def _tokens(self, bound: PromptBound, max_tokens: int, factor: float) -> tuple[int, int]:
+        prompt = bound.text * _raised(self.text) + bound.pictures * factor
+        return math.ceil(prompt), math.ceil(max_tokens * _raised(self.reply))
+
+    def to_json(self) -> dict[str, list[float]]:
+        """Return the sums, to be read by `from_json`."""
+        parts = {"pictures": self.pictures, "text": self.text, "reply": self.reply}
+        return {k: [r.count, r.billed, r.expected, r.most] for k, r in parts.items() if r.count}
+
+    @classmethod
+    def from_json(cls, node: dict[str, Any]) -> Bills:
+        """Return what `to_json` wrote; raises one of `REFUSALS` for anything else."""
+        return cls(**{name: Ratio(int(values[0]), *_numbers(values[1:])) for name, values in
+                      node.items()})  # fmt: skip
+
+
+def _raised(ratio: Ratio) -> float:
+    """Return by what a bound is raised that was passed, 1 where it never was."""
+    return MARGIN * ratio.most if ratio.most > 1 else 1.0
+
+
+def _numbers(values: Sequence[Any]) -> list[float]:
+    found = [finite(value) for value in values]
+    if any(value is None or value < 0 for value in found):
+        raise ConfigError("a number from 0 was expected")
+    return [value for value in found if value is not None]

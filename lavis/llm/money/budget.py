@@ -1,0 +1,284 @@
+"""Hard caps on requests, tokens and money of an output folder, kept over restarts by a ledger.
+
+Before a request is sent, a line reserves the most it can cost; afterwards a line corrects it by
+what the server counted. A process that is killed in between leaves a reservation, which counts in
+full at the next start: what the server did with that request is not known. So totals never say
+less than was spent, as far as servers tell.
+
+One `Ledger` counts for every client of a run, each with its own prices (`Account`). A cap holds as
+long as bounds do; where a server bills more than any bill before, it is passed by no more than the
+requests on their way, one for each worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, replace
+from pathlib import Path
+
+from lavis.common.errors import ConfigError
+from lavis.llm.config import LlmConfig
+from lavis.llm.money.billing import MOST_TOKENS, PromptBound
+from lavis.llm.money.image_tokens import ImageTokens
+from lavis.llm.money.ledger import Ledger, amount_of
+from lavis.llm.money.ledger_file import (
+    KEPT,
+    LedgerState,
+    Reservation,
+    Totals,
+    add_up,
+    scoped,
+    unscoped,
+)
+
+__all__ = [
+    "KEPT",
+    "Account",
+    "BudgetReached",
+    "Ledger",
+    "Totals",
+    "folder_totals",
+    "open_ledger",
+    "read_totals",
+]
+
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.2  # how often a thread that waits for its turn looks whether it should stop
+
+
+class BudgetReached(RuntimeError):
+    """A cap would be passed by the next request; the message names it and the true figures."""
+
+
+class Account:
+    """What one client spends from a ledger: with its own prices, under names of its own.
+
+    Args:
+        ledger: shared by all clients of a run.
+        config: says prices, caps (which hold for the whole ledger) and the model.
+        scope: name of the client, the same at every start.
+        owned: close the ledger with the client.
+
+    Raises:
+        ConfigError: money is capped and the price of the model is not known.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        config: LlmConfig,
+        *,
+        scope: str = "",
+        owned: bool = False,
+    ) -> None:
+        ledger.limit(config.caps)
+        if ledger.caps.max_cost is not None and config.price is None and config.is_paid:
+            raise ConfigError(
+                f"caps.max_cost of the output folder needs the price of {config.model!r}: set "
+                f'prices={{"{config.model}": {{input: ..., output: ...}}}} for a million tokens '
+                "(0 where it costs nothing)"
+            )
+        self._ledger, self._scope, self._owned = ledger, scope, owned
+        rule = ImageTokens(config.picture_tokens, config.model, config.image_tokens).label
+        server = config.identity.get("server") or getattr(config, "base_url", None) or ""
+        self._model = f"{server} {config.model}, pictures: {rule}".strip()  # whose bills count
+        price, factor = config.price, config.price_factor
+        self._price = (0.0, 0.0) if price is None else (price.input * factor, price.output * factor)
+        self._reached = ""
+        self._warned = False
+
+    def totals(self) -> Totals:
+        """Return what was spent and what is reserved, over all starts and clients."""
+        return self._ledger.totals()
+
+    def spent(self) -> Totals:
+        """Return what was spent, without what is reserved."""
+        return self._ledger.spent()
+
+    def reserved(self) -> Totals:
+        """Return what is set aside for requests on their way."""
+        return self._ledger.reserved()
+
+    def was_billed(self) -> bool:
+        """Return whether the server ever counted a reply of this model, at any start."""
+        with self._ledger.changed:
+            return self._ledger.state.bills_of(self._model).reply.count > 0
+
+    def pending(self) -> list[str]:
+        """Return the names of this client's open reservations."""
+        with self._ledger.changed:
+            names = (unscoped(self._scope, name) for name in self._ledger.state.waiting)
+            return [name for name in names if name is not None]
+
+    def reservation(self, name: str) -> Totals:
+        """Return what is set aside under a name; nothing where it is settled."""
+        with self._ledger.changed:
+            item = self._ledger.state.waiting.get(scoped(self._scope, name))
+            return Totals() if item is None else item.amount
+
+    def adopt(self, names: Iterable[str]) -> None:
+        """Take over reservations of an earlier process, which this one will settle."""
+        full = {scoped(self._scope, name) for name in names}
+        with self._ledger.changed:
+            self._ledger.mine |= full & set(self._ledger.state.waiting)
+
+    def estimate(self, bound: PromptBound) -> int:
+        """Return about how many tokens a prompt will be billed."""
+        with self._ledger.changed:
+            return self._ledger.state.bills_of(self._model).estimate(bound)
+
+    def reserve(
+        self,
+        name: str,
+        bound: PromptBound | int,
+        max_tokens: int,
+        *,
+        wait: bool = True,
+        stop: threading.Event | None = None,
+    ) -> bool:
+        """Set aside the most that a request can cost, before it is sent.
+
+        Where that passes a cap and nothing else is on its way, a request whose images cost what
+        they do on average goes alone.
+
+        Args:
+            name: of the reservation, new.
+            bound: of the prompt.
+            max_tokens: of the reply.
+            wait: where a cap is in the way, wait for other requests to turn out cheaper.
+            stop: ends waiting.
+
+        Returns:
+            Whether it is reserved; False where `wait` is False and others are on their way, or
+            `stop` is set.
+
+        Raises:
+            BudgetReached: a cap would be passed, whatever the others cost.
+        """
+        bound = PromptBound(bound, bound) if isinstance(bound, int) else bound
+        ledger = self._ledger
+        with ledger.changed:
+            while True:
+                if self._reached:
+                    raise BudgetReached(self._reached)
+                bills = ledger.state.bills_of(self._model)
+                wanted = amount_of(bills.most(bound, max_tokens), self._price)
+                reason = ledger.exceeded(wanted)
+                if reason and not ledger.waits_for(self._scope):
+                    likely = amount_of(bills.likely(bound, max_tokens), self._price)
+                    reason = ledger.exceeded(likely)
+                    if reason:
+                        self._refuse(reason)
+                if not reason:
+                    break
+                if not wait or (stop is not None and stop.is_set()):
+                    return False
+                ledger.changed.wait(None if stop is None else _LOOK_SECONDS)
+            item = Reservation(wanted, bound, max_tokens, self._price, self._model)
+            ledger.reserve(scoped(self._scope, name), item)
+        return True
+
+    def counted(self, name: str, prompt_tokens: int, completion_tokens: int) -> tuple[int, int]:
+        """Return what a server's counts of a request are taken for.
+
+        A prompt of no tokens was not counted: it is estimated. What no model can read or write is
+        a mistake of the server: the most that the request can have is taken.
+        """
+        with self._ledger.changed:
+            item = self._ledger.state.waiting.get(scoped(self._scope, name))
+            if item is None or item.bound is None:
+                return max(0, prompt_tokens), max(0, completion_tokens)
+            bills = self._ledger.state.bills_of(item.model)
+            most = bills.most(item.bound, item.max_tokens)
+            if prompt_tokens <= 0:
+                prompt_tokens = bills.estimate(item.bound)
+        return (
+            prompt_tokens if prompt_tokens <= MOST_TOKENS else most[0],
+            max(0, completion_tokens) if completion_tokens <= MOST_TOKENS else most[1],
+        )
+
+    def settle(self, name: str, prompt_tokens: int, completion_tokens: int) -> None:
+        """Replace a reservation by what the server counted; what it did not count is estimated."""
+        ledger = self._ledger
+        with ledger.changed:
+            item = ledger.state.waiting.get(scoped(self._scope, name))
+            if item is None:
+                return
+            tokens = self.counted(name, prompt_tokens, completion_tokens)
+            odd = max(prompt_tokens, completion_tokens) > MOST_TOKENS
+            bill: list[object] | None = None
+            if item.bound is not None and prompt_tokens > 0 and not odd:
+                ledger.state.bills_of(item.model).add(item.bound, item.max_tokens, tokens)
+                bill = [item.model, astuple(item.bound), item.max_tokens, tokens]
+            price = item.price if item.bound is not None else self._price
+            amount = replace(amount_of(tokens, price), unknown=int(odd))
+            ledger.settle(scoped(self._scope, name), amount, bill)
+            if odd and not self._warned:
+                self._warned = True
+                logger.warning(
+                    "%s: the server says that one request took %.3g tokens of prompt and %.3g of "
+                    "reply, which no model can; such requests count at the most they can have",
+                    *(self._model, float(prompt_tokens), float(completion_tokens)),
+                )
+
+    def free(self, name: str) -> None:
+        """Note that a request was sent and cost nothing: the server refused it."""
+        self._end(name, Totals(requests=1))
+
+    def forfeit(self, name: str) -> None:
+        """Count a reservation in full: nobody knows what the server did."""
+        with self._ledger.changed:
+            item = self._ledger.state.waiting.get(scoped(self._scope, name))
+            if item is not None:
+                self._end(name, self._ledger.forfeited(item))
+
+    def cancel(self, name: str) -> None:
+        """Give a reservation back: the request was never sent."""
+        self._end(name, Totals())
+
+    def close(self) -> None:
+        """Let go of the ledger where no other client has it."""
+        if self._owned:
+            self._ledger.close()
+
+    def _refuse(self, reason: str) -> None:
+        self._reached = reason
+        self._ledger.changed.notify_all()
+        raise BudgetReached(reason)
+
+    def _end(self, name: str, amount: Totals) -> None:
+        with self._ledger.changed:
+            if scoped(self._scope, name) in self._ledger.state.waiting:
+                self._ledger.settle(scoped(self._scope, name), amount)
+
+
+def open_ledger(output_dir: str | Path, *, rank: int = 0) -> Ledger:
+    """Return the ledger of an output folder, which all clients of a run share.
+
+    It stands in `llm/ledger.jsonl`; what an earlier version wrote for each writer of a
+    verbalization counts too.
+    """
+    output = Path(output_dir)
+    return Ledger(output / "llm", rank=rank, older=_older(output))
+
+
+def folder_totals(output_dir: str | Path) -> Totals:
+    """Return what an output folder's ledger says, without opening it for spending."""
+    output = Path(output_dir)
+    return read_totals(output / "llm", _older(output))
+
+
+def read_totals(folder: Path, older: Sequence[Path] = ()) -> Totals:
+    """Return what the ledger in a folder says, without opening it for spending."""
+    state = LedgerState().read(folder / "ledger.jsonl")
+    others = [*sorted(folder.glob("ledger-rank*.jsonl")), *older]
+    counted = (p for p in others if os.path.relpath(p, folder) not in state.absorbed)
+    return add_up(state.total(), (LedgerState().read(path).total() for path in counted))
+
+
+def _older(output: Path) -> list[Path]:
+    return sorted(output.glob("clients/*/*/ledger.jsonl"))

@@ -1,0 +1,256 @@
+"""What the JSON of a chat completion says: an answer, or the reason why it is none.
+
+Servers agree on the outline and on little else, so every field is read for what it may be: content
+as text or as parts, an error inside a success, an end in any of many words. Words for the end are
+an open set: one that is not known here is a normal end where there is text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from lavis.common.errors import REFUSALS, finite
+from lavis.llm.base import ChatReply
+from lavis.llm.endpoint.event_stream import is_stream, join_events
+from lavis.llm.endpoint.failures import Problem
+from lavis.llm.money.usage import read_usage, rough_tokens
+from lavis.llm.replies.reasoning import answer_text
+
+# Words for the end by what they mean: OpenAI, Azure, vLLM, SGLang, TGI, llama.cpp, Ollama, Mistral
+# (model_length), Anthropic, Gemini, Bedrock, Zhipu (sensitive, network_error), DeepSeek
+# (insufficient_system_resource), OpenRouter (error). All others mean `stop`.
+ENDS: dict[str, str] = {
+    "length": "length max_tokens max_length max_output_tokens max_new_tokens max_completion_tokens "
+    "model_length model_context_window_exceeded token_limit truncated",
+    "content_filter": "content_filter content_filtered filtered safety image_safety recitation "
+    "blocklist prohibited_content spii sensitive moderation guardrail_intervened policy_violation "
+    "content_policy_violation",
+    "refusal": "refusal refused",
+    "error": "error network_error server_error abort aborted cancel cancelled canceled "
+    "insufficient_system_resource malformed_function_call malformed_response timeout overloaded "
+    "interrupted",
+    "stop": "stop stop_sequence eos eos_token end_turn finish_reason_unspecified none null",
+}
+_ENDS = {word: end for end, words in ENDS.items() for word in words.split()}
+NO_ANSWERS = frozenset({"length", "content_filter", "refusal", "error"})  # not to be stored
+_SHOWN = 300  # characters of a server's message
+_THOUGHT = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thoughts")
+CUT_THOUGHT = (
+    "cut off: max_tokens was used up before an answer began; raise max_tokens, or switch the "
+    "model's thinking off (llm.extra_body)"
+)
+
+Judge = Callable[[int, Any], Problem]
+"""Classifies an error by its HTTP status and body."""
+
+
+def read_completion(
+    key: str, text: str, hide: Callable[[str], str], judge: Judge | None = None
+) -> ChatReply | Problem:
+    """Return the answer that a completion's JSON holds, or why it holds none.
+
+    A reply with `finish_reason` `length` is cut: its caller decides what of it is of use.
+
+    Args:
+        key: of the reply.
+        text: body of an answer with status 200.
+        hide: takes secrets out of a text.
+        judge: of errors inside a success, with the status that they name, else 200; without it
+            they are transient.
+    """
+    try:
+        if is_stream(text):
+            answer: Any = join_events(text)
+        else:
+            answer = json.loads(text.lstrip("\ufeff \t\r\n"), strict=False)
+        if isinstance(answer, list) and len(answer) == 1:  # Gemini wraps its errors so
+            answer = answer[0]
+        if not isinstance(answer, dict):
+            raise TypeError("an object was expected")
+        outcome = _read(answer, judge)
+        texts = () if isinstance(outcome, Problem) else outcome[:2]
+        usage = read_usage(answer.get("usage"), sum(map(rough_tokens, texts)))
+    except REFUSALS:
+        return Problem("transient", _malformed(hide(text)), cost="unknown")
+    if isinstance(outcome, Problem):
+        reason = hide(" ".join(outcome.reason.split()))
+        return replace(outcome, reason=reason, usage=usage)  # without usage, `cost` counts
+    said, thought, end = outcome
+    prompt_tokens, completion_tokens = usage or (0, 0)
+    return ChatReply(
+        key=key,
+        text=hide(said),
+        finish_reason=end,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        reasoning=hide(thought),
+    )
+
+
+def no_answer(thought: str, end: str) -> Problem:
+    """Return why a reply without text is no answer.
+
+    Args:
+        thought: what the model wrote before it, empty where it wrote nothing at all.
+        end: normalised finish reason.
+    """
+    if end == "length":
+        return Problem("refused", CUT_THOUGHT, cost="unknown")
+    what = "the model thought and gave no answer" if thought else "the model wrote nothing"
+    return Problem("transient", f"empty reply: {what}", cost="unknown", most_attempts=3)
+
+
+def end_of(word: Any) -> str:
+    """Return `stop`, `length`, `content_filter`, `refusal`, `error`, or a server's own word."""
+    if word is None or isinstance(word, bool | dict | list):
+        return "stop"
+    plain = str(word).strip().rpartition(".")[2].lower().replace("-", "_").replace(" ", "_")
+    return _ENDS.get(plain, plain or "stop")
+
+
+def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, str, str]:
+    """Return the answer, the thought before it, and the end; or why there is none."""
+    error = _error(answer)
+    if error is not None:
+        return _judged(error, judge)
+    if not answer["choices"]:
+        if _has_flag(answer.get("prompt_filter_results")):
+            return Problem("refused", "content filter: the server flagged the prompt")
+        reason = "empty reply: the server gave no choices"
+        return Problem("transient", reason, cost="unknown", most_attempts=3)
+    read = [_choice(choice) for choice in answer["choices"]]
+    choice, said, thought, end = next((one for one in read if one[1]), read[0])
+    error = choice.get("error")
+    if error or end == "error":
+        return _judged(error or {"message": "the model ended with an error"}, judge)
+    message = _message_of(choice)
+    reason = ""
+    refusal = _text(message.get("refusal")) or _refusal_part(message.get("content"))
+    if end == "content_filter":
+        reason = "content filter: the server withheld the reply"
+    elif (refusal and not said) or end == "refusal":
+        reason = f"refusal: {(refusal or said)[:_SHOWN]}"
+    if reason:
+        return Problem("refused", reason, cost="unknown")
+    if not said and (message.get("tool_calls") or message.get("function_call")):
+        reason = "empty reply: the model called a tool in place of an answer"
+        return Problem("transient", reason, cost="unknown", most_attempts=3)
+    return (said, thought, end) if said else no_answer(thought, end)
+
+
+def _choice(choice: dict[str, Any]) -> tuple[dict[str, Any], str, str, str]:
+    message = _message_of(choice)
+    content = message.get("content")
+    if content is None:
+        content = choice.get("text")  # of plain completions
+    parts = list(_parts(content))
+    said, thought = answer_text("".join(text for text, thinks in parts if not thinks))
+    thoughts = ["".join(text for text, thinks in parts if thinks)]
+    fields = (_text(message.get(name)) for name in _THOUGHT)
+    thoughts += [next(filter(None, fields), ""), thought]
+    ends = (choice.get(name) for name in ("finish_reason", "stop_reason"))
+    end = end_of(next((word for word in ends if isinstance(word, str)), None))
+    return choice, said if said.strip() else "", "\n\n".join(filter(None, thoughts)), end
+
+
+def _message_of(choice: dict[str, Any]) -> dict[str, Any]:
+    message = choice.get("message", choice.get("delta"))
+    if message is None and "text" in choice:
+        return {}
+    if isinstance(message, str):
+        return {"content": message}
+    if not isinstance(message, dict):
+        raise TypeError("a choice without a message")
+    return message
+
+
+def _parts(content: Any) -> Iterator[tuple[str, bool]]:
+    """Yield texts of a message's content, each with whether it is thought."""
+    if content is None:
+        return
+    if isinstance(content, str):
+        yield content, False
+        return
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            yield part, False
+            continue
+        kind = str(part.get("type") or "text").lower()  # what is no object is malformed
+        if kind == "refusal":
+            continue
+        thinks = "think" in kind or "reason" in kind or part.get("thought") is True
+        yield _text(part), thinks
+
+
+def _refusal_part(content: Any) -> str:
+    parts = content if isinstance(content, list) else []
+    texts = (_text(part.get("refusal")) for part in parts if isinstance(part, dict))
+    return next(filter(None, texts), "")
+
+
+def _text(value: Any) -> str:
+    """Return all text in a field that may be a text, a part, or a list of them."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(map(_text, value))
+    if isinstance(value, dict):
+        names = ("text", "content", "value", "thinking", "reasoning", "summary", "parts")
+        return next(filter(None, (_text(value.get(name)) for name in names)), "")
+    return ""
+
+
+def _error(answer: dict[str, Any]) -> Any:
+    """Return an error that a server sent with status 200, None where it sent none."""
+    if answer.get("error"):
+        return answer["error"]
+    if not answer.get("choices"):
+        if str(answer.get("object") or answer.get("type") or "").lower() == "error":
+            return answer
+        if "choices" not in answer and (answer.get("detail") or answer.get("message")):
+            return {"message": answer.get("message") or answer["detail"], **answer}
+        reason = (answer.get("promptFeedback") or {}).get("blockReason")  # Gemini's own form
+        if reason:
+            return {"code": "content_filter", "message": f"the prompt was blocked ({reason})"}
+    return None
+
+
+def _judged(error: Any, judge: Judge | None) -> Problem:
+    """Return what an error inside a success means."""
+    code = error.get("code", error.get("status")) if isinstance(error, dict) else None
+    message = error.get("message", error) if isinstance(error, dict) else error
+    text = message if isinstance(message, str) else json.dumps(message, default=str)
+    shown = text.strip()[:_SHOWN]
+    status = finite(code)
+    if status is None and isinstance(code, str) and code.strip().isdecimal():
+        status = float(code)
+    if end_of(code) == "content_filter":
+        return Problem("refused", f"content filter: {shown}")
+    if judge is not None:
+        named = status is not None and 400 <= status <= 599
+        problem = judge(int(status or 0) if named else 200, {"error": error})
+        if named or problem.kind != "transient":
+            return problem
+    return Problem("transient", f"error in the reply: {shown}", cost="unknown")
+
+
+def _has_flag(results: Any) -> bool:
+    """Return whether Azure's results of the prompt's filters say that one of them held it back."""
+    if isinstance(results, dict):
+        return results.get("filtered") is True or any(map(_has_flag, results.values()))
+    return isinstance(results, list) and any(map(_has_flag, results))
+
+
+def _malformed(text: str) -> str:
+    start = text.lstrip("\ufeff \t\r\n")[:80]
+    if start[:1] == "<":
+        return (
+            f"malformed answer: a web page came in place of a chat completion ({start[:40]!r}); "
+            "llm.base_url often ends in /v1"
+        )
+    if not start:
+        return "malformed answer: the server sent nothing"
+    return f"malformed answer: the server's answer is no chat completion: {start!r}"

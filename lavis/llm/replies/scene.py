@@ -1,0 +1,204 @@
+"""What is known of an image in words: one line of a verbalized region mapping, checked."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lavis.common.errors import REFUSALS, RecordError, finite, record_errors
+from lavis.common.text import fold, letter_runs, num_words, words
+
+PEOPLE = frozenset(
+    "person people man men woman women boy girl child children kid baby toddler guy lady player "
+    "worker officer policeman soldier chef waiter bride groom skier surfer rider crowd".split()
+)
+
+MAX_PHRASE = 8  # words of a caption that names a region
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRegion:
+    """One region.
+
+    Attributes:
+        id: its place in `region_locations`, which is its id in every LCK record.
+        name: the detector's guess, such as `person`.
+        caption: a description, or empty.
+        attributes: words.
+        position: such as `left` or `top right`, or empty where the image's size is not known.
+        handle: a phrase that no other region of the image has, to name it without a number.
+        boxes: `[[x1, y1, x2, y2]]`, pixels of the full image.
+        segms: polygons, or None.
+    """
+
+    id: int
+    name: str
+    caption: str
+    attributes: tuple[str, ...]
+    position: str
+    handle: str
+    boxes: list[list[float]]
+    segms: Any = None
+
+    @property
+    def is_person(self) -> bool:
+        """Return whether the region's name says that it is somebody."""
+        return not PEOPLE.isdisjoint(letter_runs(fold(self.name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One image.
+
+    Attributes:
+        image: its file, relative to the image root.
+        regions: those that a prompt shows, in order of their ids.
+        captions, narratives, places, objects, actions: texts, best first.
+        dialogue: (question, answer) pairs.
+    """
+
+    image: str
+    regions: tuple[SceneRegion, ...] = ()
+    captions: tuple[str, ...] = ()
+    narratives: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    dialogue: tuple[tuple[str, str], ...] = ()
+
+    def find(self, region_id: int) -> SceneRegion | None:
+        """Return a region by its id."""
+        return next((region for region in self.regions if region.id == region_id), None)
+
+
+@dataclass(frozen=True)
+class SceneLimits:
+    """How much of a record a prompt shows."""
+
+    max_regions: int = 10
+    max_captions: int = 5
+    max_narratives: int = 2
+    max_concepts: int = 5
+    max_dialogue: int = 8
+    people_first: bool = False
+
+
+@record_errors("malformed record")
+def read_scene(record: Mapping[str, Any], limits: SceneLimits) -> Scene:
+    """Return the scene of a record.
+
+    Raises:
+        RecordError: no image's name, or a region without a box.
+    """
+    image = record.get("image")
+    if not isinstance(image, str) or not image:
+        raise RecordError("missing field: image")
+    concepts = record.get("concepts")
+    concepts = concepts if isinstance(concepts, Mapping) else {}
+    dialogue = [
+        (str(turn["question"]), str(turn["answer"]))
+        for turn in _list(record.get("dynamic"))
+        if isinstance(turn, Mapping) and turn.get("question") and turn.get("answer")
+    ]
+    return Scene(
+        image=image,
+        regions=_regions(record, limits),
+        captions=_texts(record.get("captions"), limits.max_captions),
+        narratives=_texts(record.get("narratives"), limits.max_narratives),
+        places=_texts(concepts.get("places"), limits.max_concepts),
+        objects=_texts(concepts.get("objects"), limits.max_concepts),
+        actions=_texts(concepts.get("actions"), limits.max_concepts),
+        dialogue=tuple(dialogue[: limits.max_dialogue]),
+    )
+
+
+def _regions(record: Mapping[str, Any], limits: SceneLimits) -> tuple[SceneRegion, ...]:
+    value = record.get("region_locations") or []
+    if isinstance(value, Mapping):
+        entries = [(_number(key), entry) for key, entry in value.items()]
+    elif isinstance(value, list):
+        entries = list(enumerate(value))
+    else:
+        raise RecordError(f"wrong type: region_locations is {type(value).__name__}")
+    size = (record.get("width"), record.get("height"))
+    known = [_region(number, entry, size) for number, entry in entries if entry is not None]
+    if limits.people_first:
+        known.sort(key=lambda region: not region.is_person)
+    kept = sorted(known[: limits.max_regions], key=lambda region: region.id)
+    return _with_handles(kept)
+
+
+def _region(number: int, entry: Any, size: tuple[Any, Any]) -> SceneRegion:
+    boxes = entry.get("boxes") if isinstance(entry, Mapping) else None
+    box = boxes[0] if isinstance(boxes, list) and boxes else None
+    numbers = box[:4] if isinstance(box, list) else []
+    if len(numbers) != 4 or any(finite(v) is None for v in numbers):
+        raise RecordError(f"bad box: region {number} has {str(box)[:60]}, expected 4 numbers")
+    return SceneRegion(
+        id=number,
+        name=str(entry.get("obj_guess") or "thing"),
+        caption=str(entry.get("caption") or entry.get("description") or ""),
+        attributes=_texts(entry.get("attributes"), 6),
+        position=_position(numbers, size),
+        handle="",
+        boxes=[list(numbers)],
+        segms=entry.get("segms"),
+    )
+
+
+def _position(box: Sequence[float], size: tuple[Any, Any]) -> str:
+    """Return where the middle of a box lies, by thirds of the image."""
+    width, height = map(finite, size)
+    if width is None or height is None or width <= 0 or height <= 0:
+        return ""
+    x, y = (box[0] + box[2]) / 2 / width, (box[1] + box[3]) / 2 / height
+    across = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
+    down = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
+    return " ".join(part for part in (down, across) if part) or "middle"
+
+
+def _with_handles(regions: Sequence[SceneRegion]) -> tuple[SceneRegion, ...]:
+    """Give each region a phrase of its own: description, then place, then order."""
+    taken: set[str] = set()
+    named = []
+    for region in regions:
+        base = _phrase(region)
+        tries = [base, f"{base} at the {region.position}"] if region.position else [base]
+        tries += [f"{ordinal} {base}" for ordinal in ("second", "third", "fourth", "fifth")]
+        numbers = (f"{base} number {number}" for number in itertools.count(region.id))
+        handle = next(t for t in itertools.chain(tries, numbers) if fold(t) not in taken)
+        taken.add(fold(handle))
+        named.append(replace(region, handle=f"the {handle}"))
+    return tuple(named)
+
+
+def _phrase(region: SceneRegion) -> str:
+    """Return a region's caption where it is short, else its attributes and name."""
+    said = words(region.caption.lower(), hyphens=True)
+    if said[:1] and said[0] in ("a", "an", "the"):
+        said = said[1:]
+    if not 1 <= len(said) <= MAX_PHRASE or sum(map(num_words, said)) > MAX_PHRASE:
+        parts = [*region.attributes[:2], region.name]
+        said = words(" ".join(parts).lower(), hyphens=True)
+    return " ".join(said) or "thing"
+
+
+def _texts(value: Any, most: int) -> tuple[str, ...]:
+    """Return texts of a list of strings, or of `{"text": ...}` entries."""
+    found = [item.get("text") if isinstance(item, Mapping) else item for item in _list(value)]
+    return tuple(str(text) for text in found if isinstance(text, str) and text.strip())[:most]
+
+
+def _list(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [] if value is None else [value]
+
+
+def _number(key: Any) -> int:
+    try:
+        return int(key)
+    except REFUSALS:
+        raise RecordError(f"wrong type: region id {str(key)[:40]!r} is not a number") from None

@@ -1,0 +1,299 @@
+"""The evaluate loop: planned units, each scored once by one rank, journaled, read back in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from lavis.common.dist import World
+from lavis.common.errors import ConfigError, NothingDoneError
+from lavis.common.journal import Finished, Journal, JournalReader, check_segments, finished
+from lavis.common.logger import Progress
+from lavis.common.storage.inputs import Changed, changed_units
+from lavis.runners.identity import WeightDigest, plan_digest, scoring_identity
+from lavis.runners.loader import make_loader, to_device
+from lavis.runners.precision import autocast, evaluation_dtype
+from lavis.runners.watch import WatchedRows
+
+logger = logging.getLogger(__name__)
+
+
+class Units(Dataset[Any]):
+    """Item u is unit u of a plan, loaded; runs in loader processes."""
+
+    def __init__(self, task: Any, dataset: Any, plan: Any) -> None:
+        self._task, self._dataset, self._plan = task, dataset, plan
+
+    def __getitem__(self, unit: int) -> Any:
+        return self._task.load_unit(self._dataset, self._plan, unit)
+
+
+class Evaluator:
+    """Scores data sets with a task and a model; every rank calls it together.
+
+    Args:
+        run: `RunConfig`.
+        tree: the resolved config, part of what the journal belongs to.
+        folder: the run's output folder.
+    """
+
+    def __init__(
+        self, *, task: Any, model: nn.Module, world: World, run: Any, tree: Any, folder: Path
+    ) -> None:
+        self._task, self._model, self._world = task, model, world
+        self._run, self._tree, self._folder = run, tree, folder
+        self._dtype = evaluation_dtype(run, world.device)
+        self._digest = WeightDigest(model)
+        self.unscored: list[str] = []  # a sentence for each result without a score
+        self._accepted: dict[str, _Job] = {}
+
+    def run(
+        self, dataset: Any, name: str, *, report: bool = True, replace: bool = False
+    ) -> dict[str, Any]:
+        """Score what the journal lacks and return the metrics, the same on every rank.
+
+        Args:
+            dataset: its rows end up in `<folder>/result/<name>.json` and whatever else the task
+                writes.
+            name: of the result and of the journal.
+            report: write reports for readers too.
+            replace: discard a journal of other weights or data in place of refusing it.
+
+        Raises:
+            ConfigError: the output folder holds scores of another job.
+            NothingDoneError: no record could be scored, and that without a report to say so.
+        """
+        world = self._world
+        training = self._model.training
+        self._model.eval()
+        job = self._accepted.pop(name, None) or self._job(dataset, name, replace=replace)
+        path = job.folder.with_name(f"{name}.plan.npz")
+        plan = self._plan(dataset, path, job.identity["data"])
+        identity = {**job.identity, "plan": plan_digest(plan)}
+        left = world.on_main(lambda: _left(job, identity, plan), f"{name}: what is left")
+        if len(left.units):
+            # what a task computes ahead is what the model would compute in the loop
+            with torch.no_grad(), autocast(world.device, self._dtype):
+                self._task.prepare(self._model, dataset, world)
+        world.barrier(f"{name}: start")
+        mine = left.units[world.rank :: world.size].tolist()
+        places = list(map(os.path.realpath, _places(dataset)))
+        journal = Journal(job.folder, identity, world.rank, start=left.start, places=places)
+        self._score(dataset, plan, journal, name=name, units=mine)
+        journal.close()
+        world.barrier(f"{name}: every unit scored")
+
+        def finish() -> tuple[dict[str, Any], str | None]:
+            with JournalReader(job.folder, identity) as reader:
+                rows = WatchedRows(reader)
+                metrics = self._task.finish(rows, dataset, self._folder, name, report=report)
+                return metrics, rows.nothing(name)
+
+        metrics, nothing = world.on_main(finish, f"{name}: metrics")
+        self._model.train(training)
+        if nothing is not None:
+            if not report:  # a training would choose its best weights by nothing
+                raise NothingDoneError(nothing)
+            self.unscored.append(nothing)
+        return metrics
+
+    def accept(self, dataset: Any, name: str) -> None:
+        """Refuse what `run` would refuse, before anything is written; weights must stay till then.
+
+        Raises:
+            ConfigError: the output folder holds scores of another job.
+        """
+        self._accepted[name] = self._job(dataset, name)
+
+    def _job(self, dataset: Any, name: str, *, replace: bool = False) -> _Job:
+        """Return whose scores are wanted, and on rank 0 which of them are there."""
+        folder = self._folder / "journal" / name
+        found: list[_Before] = []
+
+        def look() -> dict[str, Any]:
+            identity = self._identity(dataset)
+            try:
+                found.append(self._before(folder, identity, _places(dataset), name))
+            except ConfigError as error:
+                if not replace:
+                    raise
+                logger.info("discarding scores of an earlier run: %s", error)
+                shutil.rmtree(folder)
+                found.append(_Before(finished(folder, identity), []))
+            return identity
+
+        identity = self._world.on_main(look, f"{name}: whose scores")
+        return _Job(name, folder, identity, found[0] if found else None)
+
+    def _before(
+        self, folder: Path, identity: dict[str, Any], places: list[str], name: str
+    ) -> _Before:
+        """Read the journal, and compare the files that finished units were made from."""
+        before = finished(folder, identity, partly=True)  # the plan is not known yet
+        where = f"{name}: inputs of finished units"
+        changed = changed_units(before.noted(), places, tick=lambda _: self._world.beat(where))
+        moved = [one for one in changed if one.moved]
+        if moved:
+            there = next(noted.places for noted in before.noted() if noted.unit == moved[0].unit)
+            raise ConfigError(
+                f"{folder}: these scores are of files in {', '.join(there)}; this run reads "
+                f"{', '.join(map(os.path.realpath, places))}, where the files of {len(moved)} "
+                f"units are others (first: {moved[0].name}); choose another run.output_dir or "
+                f"delete {folder}"
+            )
+        return _Before(before, changed)
+
+    def _identity(self, dataset: Any) -> dict[str, Any]:
+        identity = scoring_identity(
+            self._tree,
+            data=dataset.fingerprint(),
+            weights=self._digest(),
+            task=self._task.identity(),
+        )
+        return {**identity, "computed_in": str(self._dtype or torch.float32)}
+
+    def _plan(self, dataset: Any, path: Path, data: Mapping[str, Any]) -> Any:
+        """Plan on rank 0, which saves the plan for the others."""
+        size = self._run.batch_size_eval
+
+        made: list[Any] = []
+
+        def make() -> str:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.append(self._task.plan(dataset, size, path, data))
+            return plan_digest(made[0])
+
+        digest = self._world.on_main(make, f"{path.name}: planned")
+        plan = made[0] if made else self._task.plan(dataset, size, path, data)
+        if plan_digest(plan) != digest:
+            raise ConfigError(
+                f"{path}: rank {self._world.rank} reads another plan than rank 0 has written; the "
+                "folder must be one that all processes share"
+            )
+        return plan
+
+    def _score(
+        self, dataset: Any, plan: Any, journal: Journal, *, name: str, units: list[int]
+    ) -> None:
+        world = self._world
+        total = len(plan.order)
+        mine = sum(len(plan.rows(unit)) for unit in units)
+        done = max(0, total - mine * world.size)  # what earlier starts scored, about
+        progress = Progress(total, name, unit="records", done=done, shown=world.is_main)
+        rejected = 0
+        for number, (batch, outputs) in enumerate(self._outputs(dataset, plan, units)):
+            rows = self._task.rows(batch, outputs)
+            journal.append(batch.unit, rows, batch.inputs, batch.again)
+            rejected += sum("reject" in payload for _, payload in rows)
+            world.beat(f"{name}: unit {number + 1} of {len(units)}")
+            progress.add(min(len(rows) * world.size, total - progress.done))
+        progress.close()
+        rejected = sum(world.gather(rejected, f"{name}: rejects"))
+        if rejected and world.is_main:
+            logger.warning("%s: %d of %d records rejected in this start", name, rejected, total)
+
+    def _outputs(
+        self, dataset: Any, plan: Any, units: list[int]
+    ) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+        """Yield each unit and its outputs on the host, one unit late, so that nothing waits."""
+        run, device = self._run, self._world.device
+        loader = make_loader(
+            Units(self._task, dataset, plan), units, num_workers=run.num_workers, device=device
+        )
+        late: _Copy | None = None
+        for batch in loader:
+            outputs: dict[str, Tensor] = {}
+            if batch.rows:
+                batch.samples = to_device(batch.samples, device)
+                with torch.no_grad(), autocast(device, self._dtype):
+                    outputs = self._task.predict(self._model, batch)
+            current = _Copy(batch, outputs)
+            if late is not None:
+                yield late.take()
+            late = current
+        if late is not None:
+            yield late.take()
+
+
+class _Copy:
+    """Outputs on their way to the host."""
+
+    def __init__(self, batch: Any, outputs: dict[str, Tensor]) -> None:
+        for large in ("image", "vision_features"):
+            batch.samples.pop(large, None)
+        self._batch = batch
+        self._outputs = {k: v.to("cpu", non_blocking=True) for k, v in outputs.items()}
+        self._event: torch.cuda.Event | None = None
+        if any(value.is_cuda for value in outputs.values()):
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def take(self) -> tuple[Any, dict[str, Tensor]]:
+        if self._event is not None:
+            self._event.synchronize()
+        return self._batch, self._outputs
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What earlier starts have finished, and which of it is no longer so."""
+
+    finished: Finished
+    changed: list[Changed]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Whose scores a journal holds; `identity` lacks the plan, `before` is known to rank 0."""
+
+    name: str
+    folder: Path
+    identity: dict[str, Any]
+    before: _Before | None
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Units that are to be scored, int64, and the number of this start."""
+
+    units: np.ndarray
+    start: int
+
+
+def _places(dataset: Any) -> list[str]:
+    return dataset.places() if hasattr(dataset, "places") else []
+
+
+def _left(job: _Job, identity: dict[str, Any], plan: Any) -> _Left:
+    """Return the units that nobody has finished, or that must be done again; on rank 0.
+
+    Raises:
+        ConfigError: they are units of another plan.
+    """
+    assert job.before is not None, "rank 0 has read the journal"
+    check_segments(job.folder, identity)
+    before, changed = job.before.finished, job.before.changed
+    again, redone = before.again(), [one.unit for one in changed]
+    first = changed[0].name if changed else ""
+    for units, why in (
+        (redone, f"files they are made from changed (first: {first})"),
+        (again, "what they are made from could not be read then"),
+    ):
+        if units:
+            rows = sum(len(plan.rows(unit)) for unit in units)
+            told = (job.name, len(units), rows, why)
+            logger.warning("%s: %d units (%d records) are scored again: %s", *told)
+    done = np.zeros(len(plan), dtype=bool)
+    done[list(before.units)] = True
+    done[[*redone, *again]] = False
+    return _Left(np.flatnonzero(~done), before.next_start)

@@ -1,0 +1,1 @@
+"""Candidates of one image, compared by their scores."""

@@ -1,0 +1,176 @@
+"""How well scores rank an image's candidates: accuracy, agreement with people, recall of truths.
+
+C candidates of one record, R raters. Figures of one record lie in [0, 1], agreement in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lavis.tasks.statistics import interval
+
+# metric -> the key of a row that it needs
+NEEDS = {"accuracy": "label", "pairwise": "scores", "recall": "truths"}
+
+
+def ranks(scores: Sequence[float], seed: int, key: Any) -> np.ndarray:
+    """Return the candidates' places `(C,)`, C - 1 for the best; all differ.
+
+    Equal scores are ordered by random numbers. Sherlock's official scorer adds tiny noise of a
+    fixed seed to the scores; here the numbers are made from the seed and the record's key, so that
+    a figure depends neither on the order of records nor on which ones are scored together.
+    """
+    rng = random.Random(f"{seed}/{key}")
+    noise = [rng.random() for _ in scores]
+    places = np.empty(len(scores), dtype=np.int64)
+    places[np.lexsort((noise, scores))] = np.arange(len(scores))
+    return places
+
+
+def pairwise_agreement(places: np.ndarray, ratings: np.ndarray) -> float:
+    """Return how well places order candidates that a rater rated unequally, from -1 to 1.
+
+    Sherlock's comparison metric for one image and one rater: pairwise accuracy rescaled by
+    `2 (accuracy - 0.5)`, 0 without unequal pairs.
+
+    Args:
+        places: `(C,)`, larger is better; all differ (see `ranks`).
+        ratings: `(C,)` of one rater.
+    """
+    rated = np.sign(np.subtract.outer(ratings, ratings))
+    ordered = np.sign(np.subtract.outer(places, places))
+    pairs = rated != 0
+    return float((rated * ordered)[pairs].mean()) if pairs.any() else 0.0
+
+
+def recall_of_truths(places: np.ndarray, truths: np.ndarray) -> float:
+    """Return which share of the G best places is held by the G true candidates.
+
+    Args:
+        places: `(C,)`, larger is better; all differ.
+        truths: `(C,)` bool, G of them true, one or more.
+    """
+    count = int(truths.sum())
+    best = np.argsort(-places, kind="stable")[:count]
+    return float(truths[best].mean())
+
+
+@dataclass(frozen=True)
+class Gold:
+    """What a record knows of its candidates.
+
+    Attributes:
+        metric: a key of `NEEDS`.
+        values: `(R, C)` ratings, or `(1, C)`: 1 for the right candidate or each true one.
+    """
+
+    metric: str
+    values: np.ndarray
+
+    def judge(self, places: np.ndarray) -> float:
+        """Return the metric of one record."""
+        if self.metric == "accuracy":
+            return float(self.values[0, places.argmax()])
+        if self.metric == "recall":
+            return recall_of_truths(places, self.values[0] > 0)
+        return float(np.mean([pairwise_agreement(places, one) for one in self.values]))
+
+    def chance(self) -> float:
+        """Return the metric's expectation over random orders."""
+        return 0.0 if self.metric == "pairwise" else float(self.values[0].mean())
+
+
+def golds(row: Mapping[str, Any], count: int) -> list[Gold]:
+    """Return what a row can be judged by; nothing where there is nothing to choose from.
+
+    Args:
+        row: `label`, `scores` (of one rater, or of several, a list each), `truths` (flags).
+        count: C.
+    """
+    if count < 2:
+        return []
+    found = []
+    if row.get("label") is not None:
+        found.append(Gold("accuracy", np.eye(count)[[row["label"]]]))
+    if row.get("scores") is not None:
+        found.append(Gold("pairwise", np.atleast_2d(np.array(row["scores"], dtype=np.float64))))
+    if row.get("truths") is not None and any(row["truths"]):
+        found.append(Gold("recall", np.array([row["truths"]], dtype=np.float64)))
+    return found
+
+
+@dataclass
+class Judgements:
+    """The figures of one metric over the records seen so far.
+
+    Attributes:
+        values: of the model. baselines: of rankings that need no model, by name.
+        given: each record's key and `Gold`, for the ranking by position.
+    """
+
+    values: list[float] = field(default_factory=list)
+    chance: list[float] = field(default_factory=list)
+    baselines: dict[str, list[float]] = field(default_factory=dict)
+    given: list[tuple[Any, Gold]] = field(default_factory=list)
+
+    def add(
+        self, gold: Gold, texts: Sequence[str], places: np.ndarray, *, seed: int, key: Any
+    ) -> None:
+        """Judge a record, and what its texts' lengths alone, or other people, make of it."""
+        self.values.append(gold.judge(places))
+        self.chance.append(gold.chance())
+        lengths = [float(len(text)) for text in texts]
+        self._add("longest", gold.judge(ranks(lengths, seed, key)))
+        self._add("shortest", gold.judge(ranks([-length for length in lengths], seed, key)))
+        if gold.metric == "pairwise" and len(gold.values) > 1:
+            self._add("human", _human(gold.values, seed, key))
+            self._add("oracle", gold.judge(ranks(gold.values.mean(axis=0).tolist(), seed, key)))
+        self.given.append((key, gold))
+
+    def _add(self, name: str, value: float) -> None:
+        self.baselines.setdefault(name, []).append(value)
+
+    def describe(self, *, resamples: int, seed: int) -> dict[str, Any]:
+        """Return the figures in percent.
+
+        Returns:
+            `records`, `value`, its 95 % bootstrap `interval` over records, `chance` (expectation of
+            a random order), `baselines`: `position` ranks by what candidates at a position are
+            worth on average over these records (the majority position of a label), `longest` and
+            `shortest` by the number of characters; with several raters `human` is each rater
+            ranked by the others, `oracle` ranks by their mean.
+        """
+        baselines = {"position": self._by_position(seed), **self.baselines}
+        return {
+            "records": len(self.values),
+            "value": 100 * float(np.mean(self.values)),
+            "interval": interval(np.array(self.values), resamples, seed),
+            "chance": 100 * float(np.mean(self.chance)),
+            "baselines": {name: 100 * float(np.mean(v)) for name, v in baselines.items()},
+        }
+
+    def _by_position(self, seed: int) -> list[float]:
+        sums = np.zeros(max(gold.values.shape[1] for _, gold in self.given))
+        counts = np.zeros(len(sums))
+        for _, gold in self.given:
+            width = gold.values.shape[1]
+            sums[:width] += gold.values.mean(axis=0)
+            counts[:width] += 1
+        worth = (sums / counts).tolist()
+        return [
+            gold.judge(ranks(worth[: gold.values.shape[1]], seed, key)) for key, gold in self.given
+        ]
+
+
+def _human(ratings: np.ndarray, seed: int, key: Any) -> float:
+    """Return the mean agreement of each rater with the mean of the others."""
+    found = []
+    for rater in range(len(ratings)):
+        others = np.delete(ratings, rater, axis=0).mean(axis=0)
+        found.append(pairwise_agreement(ranks(others.tolist(), seed, key), ratings[rater]))
+    return float(np.mean(found))

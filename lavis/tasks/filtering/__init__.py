@@ -1,0 +1,1 @@
+"""The critic's scores: one per record, thresholds, a kept corpus, a report."""

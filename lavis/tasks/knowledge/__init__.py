@@ -1,0 +1,1 @@
+"""Image descriptions and question-answer-rationale items, written by models."""

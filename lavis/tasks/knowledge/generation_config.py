@@ -1,0 +1,105 @@
+"""Settings of knowledge generation: sections `generate` and `run` of its run files."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lavis.common.config.fields import STRICT, ExistingPath, OutputFolder
+from lavis.common.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PromptConfig:
+    """One request for each image.
+
+    Attributes:
+        source: name in the corpus; None makes one of the other fields.
+        style: regions named by number (`ids`) or by a phrase (`descriptions`).
+        regions: `any`: every item is about one region or more; `none`: about the image.
+        people: items about people; with regions, images without a person's are left out.
+        num_items: question / answer / rationale items asked for.
+    """
+
+    source: str | None = None
+    style: Literal["ids", "descriptions"] = "ids"
+    regions: Literal["any", "none"] = "any"
+    people: bool = False
+    num_items: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_items <= 50:
+            raise ConfigError(f"num_items is {self.num_items}; use 1 to 50")
+
+    @property
+    def name(self) -> str:
+        """Return the source's name."""
+        end = "_people" if self.people else ""
+        return self.source or f"llm_region_{self.regions}_{self.style}{end}"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GenerateConfig:
+    """Section `generate`.
+
+    Attributes:
+        records: verbalized region mappings, one image a line.
+        split: written into the corpus.
+        prompts: each image is asked once for each.
+        prompt_dir: folder of jinja2 templates that win over `lavis/configs/prompts/qar`.
+        max_regions: most regions shown in a prompt; people first where they are asked about.
+        max_captions, max_narratives, max_concepts, max_dialogue: likewise of global notes.
+        max_tokens: of a reply.
+        temperature, top_p, seed: how replies are drawn; null is not sent, which leaves it to the
+            server (some models take no number but their own).
+        structured: ask the server for JSON by a schema.
+        repair: ask once more where a reply cannot be read.
+        dry_run_sample: images whose prompts a dry run writes, to estimate the others.
+    """
+
+    records: list[ExistingPath]
+    split: str = "train"
+    prompts: list[PromptConfig]
+    prompt_dir: ExistingPath | None = None
+    max_regions: int = 10
+    max_captions: int = 5
+    max_narratives: int = 2
+    max_concepts: int = 5
+    max_dialogue: int = 8
+    max_tokens: int = 800
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
+    seed: int | None = 42
+    structured: bool = True
+    repair: bool = True
+    dry_run_sample: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise ConfigError("prompts: empty; write a list such as [{style: ids, regions: any}]")
+        names = [prompt.name for prompt in self.prompts]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"prompts: two have the source '{name}'; give each its own")
+        for field in ("max_tokens", "dry_run_sample"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"{field} is {getattr(self, field)}; it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GenerationRunConfig:
+    """Section `run`.
+
+    Attributes:
+        output_dir: corpus, rejects, summary, and what a killed run goes on from.
+        compress: write `corpus.jsonl.zst`.
+        image_root: folder that image names are relative to, for `report.html`; None shows none.
+        report_examples: images on that page.
+    """
+
+    output_dir: OutputFolder
+    compress: bool = False
+    image_root: ExistingPath | None = None
+    report_examples: Annotated[int, Field(ge=0)] = 24

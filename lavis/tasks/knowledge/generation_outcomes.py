@@ -1,0 +1,149 @@
+"""What became of each unit of a generation, kept over starts: records, or why there are none.
+
+Units with records stand in `journal`, whose fingerprint holds the model: records of two models are
+never mixed. All others stand in `journal/without_records`, each with a digest of what its fault
+depends on: where that differs at the next start, the unit is asked again, so that a mended run
+file is all that is needed. Four kinds:
+
+    data      there is nothing to ask about; depends on data, prompts and settings
+    reply     nothing in the reply is of use; also depends on the model
+    endpoint  the server refused the request; also depends on how the server is asked
+    left      given up for now; always asked again
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from lavis.common.errors import ConfigError
+from lavis.common.journal import Journal, JournalReader, check_segments, open_segments
+from lavis.common.storage.cache import make_key
+from lavis.llm.config import LlmConfig
+
+Kind = Literal["data", "reply", "endpoint", "left"]
+VERSION = 1  # of what is written for a unit without records
+_WITHOUT = {"generate_qar": "units without records"}
+
+
+class Outcome(NamedTuple):
+    """What became of a unit: its `kind` is `""` where it has records."""
+
+    unit: int
+    kind: Kind | Literal[""]
+    payload: dict[str, Any]
+
+
+class Outcomes:
+    """Written while a generation runs, read when it ends.
+
+    Use it as a context manager to write.
+
+    Args:
+        folder: of the run.
+        job: everything that a unit depends on beside the model.
+        llm: settings of the model.
+        retry_rejects: also ask again what was refused, or answered with nothing of use.
+    """
+
+    def __init__(
+        self, folder: Path, job: Mapping[str, Any], llm: LlmConfig, *, retry_rejects: bool = False
+    ) -> None:
+        self._folder = folder / "journal"
+        self._job, self._retry = dict(job), retry_rejects
+        self._fingerprint = {**job, "llm": llm.identity}
+        asked = {**self._fingerprint, "endpoint": llm.endpoint_identity}
+        self._digests = {
+            "data": make_key("data", VERSION, **self._job),
+            "reply": make_key("reply", VERSION, **self._fingerprint),
+            "endpoint": make_key("endpoint", VERSION, **asked),
+            "left": make_key("reply", VERSION, **self._fingerprint),
+        }
+        self._tries: dict[int, int] = {}
+        self._done: set[int] = set()
+        self._journals: list[Journal] = []
+
+    def check(self) -> None:
+        """Refuse a folder with records of another job or model, before anything is written.
+
+        Raises:
+            ConfigError: naming what differs.
+        """
+        open_segments(self._folder, self._job, partly=True)
+        try:
+            check_segments(self._folder, self._fingerprint)
+        except ConfigError as error:
+            server = self._server_of_records()
+            hint = f"; where only its address moved, set llm.server='{server}'" if server else ""
+            raise ConfigError(f"{error}{hint}") from None
+
+    def __enter__(self) -> Outcomes:
+        for unit, kind, payload in self._without():
+            self._tries[unit] = payload.get("tries", 0)
+            if kind == "data" or (kind != "left" and not self._retry):
+                self._done.add(unit)
+            elif kind == "reply":
+                self._tries[unit] += 1  # its reply is stored: only another seed brings another
+        self._journals = [
+            Journal(self._folder, self._fingerprint),
+            Journal(self._folder / "without_records", _WITHOUT),
+        ]
+        self._done |= set(self._journals[0].done_units().tolist())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for journal in self._journals:
+            journal.close()
+
+    @property
+    def done_before(self) -> int:
+        """Return how many units need not be asked any more."""
+        return len(self._done)
+
+    def done(self, unit: int) -> bool:
+        """Return whether a unit need not be asked."""
+        return unit in self._done
+
+    def tries(self, unit: int) -> int:
+        """Return how often a unit was answered with nothing of use and asked for anew."""
+        return self._tries.get(unit, 0)
+
+    def keep(self, unit: int, payload: Mapping[str, Any]) -> None:
+        """Note the records of a unit; they are on the disk on return."""
+        self._journals[0].append(unit, [(unit, payload)])
+
+    def set_aside(self, unit: int, kind: Kind, payload: Mapping[str, Any]) -> None:
+        """Note why a unit has no records; `rejects` of the payload tell."""
+        row = {**payload, "kind": kind, "depends_on": self._digests[kind]}
+        if self.tries(unit):
+            row["tries"] = self.tries(unit)
+        self._journals[1].append(unit, [(unit, row)])
+
+    def read(self) -> Iterator[Outcome]:
+        """Yield what is known of each unit, in their order."""
+        with JournalReader(self._folder, self._fingerprint) as reader:
+            records = (Outcome(unit, "", payload) for unit, payload in reader.iterate())
+            last = -1
+            for outcome in heapq.merge(records, self._without(), key=lambda outcome: outcome.unit):
+                if outcome.unit != last:  # of two, that with records comes first
+                    yield outcome
+                last = outcome.unit
+
+    def _without(self) -> Iterator[Outcome]:
+        """Yield units without records whose reason still holds."""
+        with JournalReader(self._folder / "without_records", _WITHOUT) as reader:
+            for unit, payload in reader.iterate():
+                kind = payload.pop("kind")
+                if payload.pop("depends_on") == self._digests[kind]:
+                    yield Outcome(unit, kind, payload)
+
+    def _server_of_records(self) -> str:
+        """Return the server of the records that are there, where nothing else differs."""
+        ours = dict(self._fingerprint["llm"])
+        for segment in open_segments(self._folder, self._job, partly=True):
+            theirs = dict(segment.fingerprint["llm"])
+            if theirs.get("server") and {**theirs, "server": ours.get("server")} == ours:
+                return str(theirs["server"])
+        return ""

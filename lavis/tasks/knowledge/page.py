@@ -1,0 +1,176 @@
+"""The page of runs that have words written about images: figures, money, and a sample of cards.
+
+A card is an image with its regions and what was written of it, kept or not. At most a handful of
+images is read, when the run is over; one that cannot be read is said to be so, and ends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lavis.common.errors import RecordError
+from lavis.common.storage.atomic import write_text
+from lavis.datasets.files.images import ImageRoot
+from lavis.datasets.lck.marked_images import PageRegion, marked_image, marks_without_image
+from lavis.datasets.lck.marks import RegionMark
+from lavis.tasks.knowledge.reasons import reason_phrase
+from lavis.tasks.report import ReportImage, image_uri, report_environment
+
+TEMPLATE = "words.html.jinja"
+Verdict = Literal["kept", "rejected", "left"]
+_MAX_ITEMS = 12  # of a card
+_MONEY = {
+    "requests_sent": "requests sent",
+    "prompt_tokens": "tokens of prompts",
+    "completion_tokens": "tokens of replies",
+    "cost": "cost",
+    "requests_of_unknown_cost": "requests whose cost nobody told, counted at their bound",
+    "requests_reserved": "requests that a server still works on",
+    "tokens_reserved": "tokens set aside for them",
+    "cost_reserved": "cost set aside for them",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that was written of an image, or why it is not there.
+
+    Attributes:
+        verdict: what became of it.
+        parts: (name, text) such as question and answer; regions stand in texts as `[0]`.
+        reason: why it was not kept.
+        source: the prompt style or stage that it is of.
+    """
+
+    verdict: Verdict
+    parts: list[tuple[str, str]] = field(default_factory=list)
+    reason: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """An image of the sample.
+
+    Attributes:
+        title: its name.
+        image: with its regions drawn, or None; `problem` says why.
+        marks: its regions.
+        items: what is shown of it; `more` are not.
+    """
+
+    title: str
+    image: ReportImage | None
+    problem: str
+    marks: tuple[RegionMark, ...]
+    items: list[Item]
+    more: int = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of figures; the first column is text, with `has_examples` the last one, too."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+    has_examples: bool = False
+
+
+class CardMaker:
+    """Reads the images of cards.
+
+    Args:
+        root: folder that their names are relative to; None shows no images.
+        follow_symlinks: see `ImageRoot`.
+    """
+
+    def __init__(self, root: str | None, *, follow_symlinks: bool = False) -> None:
+        self._root = None
+        if root is not None:
+            self._root = ImageRoot(root, follow_symlinks=follow_symlinks)
+
+    def card(self, name: str, regions: Sequence[PageRegion], items: Sequence[Item]) -> Card:
+        """Return the card of an image."""
+        image, problem = None, ""
+        marks: tuple[RegionMark, ...] = ()
+        try:
+            marks = marks_without_image(regions)
+            if self._root is not None:
+                drawn, marks = marked_image(self._root, name, regions)
+                image = ReportImage(image_uri(drawn), drawn.size, marks)
+        except (RecordError, OSError) as error:
+            problem = str(error)
+        shown = list(items[:_MAX_ITEMS])
+        return Card(name, image, problem, marks, shown, max(0, len(items) - _MAX_ITEMS))
+
+
+def write_page(
+    path: Path,
+    *,
+    title: str,
+    status: str,
+    tiles: Sequence[tuple[Any, str]],
+    tables: Iterable[Table],
+    galleries: Mapping[str, Sequence[Card]],
+    note: str = "",
+) -> None:
+    """Write the page.
+
+    Args:
+        title: of the page.
+        status: how the run ended, in a sentence.
+        tiles: (figure, what it counts) of the first row.
+        tables: those without rows are left out.
+        galleries: title -> cards.
+        note: above the cards.
+    """
+    page = (
+        report_environment()
+        .get_template(TEMPLATE)
+        .render(
+            title=title,
+            status=status,
+            tiles=tiles,
+            tables=[table for table in tables if table.rows],
+            galleries={name: cards for name, cards in galleries.items() if cards},
+            note=note,
+        )
+    )
+    write_text(path, page)
+
+
+def money_table(spent: Mapping[str, Any]) -> Table:
+    """Return what was spent over all starts of the folder; amounts of nothing are left out."""
+    rows = [
+        [
+            _MONEY.get(key, key.replace("_", " ")),
+            f"{value:.4f}" if key.startswith("cost") else value,
+        ]
+        for key, value in spent.items()
+        if value
+    ]
+    return Table("Money and tokens", ["over all starts", "amount"], rows)
+
+
+class ReasonExamples:
+    """The first example of each reason that something is missing for."""
+
+    def __init__(self) -> None:
+        self._examples: dict[tuple[str, str], str] = {}
+
+    def note(self, source: str, reason: str, verdict: str, example: str) -> None:
+        """Take note of a reject."""
+        phrase = f"{source}: {reason_phrase(reason)}" if source else reason_phrase(reason)
+        self._examples.setdefault((verdict, phrase), example)
+
+    def table(self, title: str, verdict: Verdict, counts: Mapping[str, int]) -> Table:
+        """Return reasons with their counts, the most frequent first."""
+        ordered = sorted(counts.items(), key=lambda item: -item[1])
+        examples = self._examples
+        rows = [[phrase, count, examples.get((verdict, phrase), "")] for phrase, count in ordered]
+        return Table(title, ["reason", "count", "first example"], rows, has_examples=True)

@@ -1,0 +1,1 @@
+"""Language modeling with images: training and validation of late fusion."""

@@ -1,0 +1,1 @@
+"""Questions answered with images made for them, and without."""

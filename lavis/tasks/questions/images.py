@@ -1,0 +1,253 @@
+"""Images of benchmark questions: made, scored and encoded ahead, read back unit by unit.
+
+Shapes: N distinct images of a unit, B rows, K images of a row, P tokens of width D, S pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lavis.common.errors import DataError, RecordError
+from lavis.common.logger import Progress
+from lavis.common.storage.content import folder_digest
+from lavis.generators.base import ImageRequest, image_requests
+from lavis.generators.build import build_scorer, build_store, placed
+from lavis.generators.config import ImagesConfig
+from lavis.generators.prompts import image_prompts
+
+if TYPE_CHECKING:
+    from lavis.datasets.benchmarks.dataset import BenchmarkDataset
+    from lavis.datasets.benchmarks.question import Question
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 64  # images between two signs of life
+ImageSet = tuple[ImageRequest, ...]
+
+
+class QuestionImages:
+    """Images of every question of a data set.
+
+    Args:
+        config: section `run.pictures`, with `num_images` of 1 or more.
+        per: `question` or `prompt`, who shares a set of images.
+        keep_features: keep the tower's outputs beside the images.
+
+    Attributes:
+        skipped: row numbers of questions that need no images.
+        withheld: images that the generator drew and does not hand out; questions have fewer then.
+    """
+
+    def __init__(
+        self, config: ImagesConfig, per: Literal["question", "prompt"], *, keep_features: bool
+    ) -> None:
+        self.config = config = placed(config)
+        self._per, self._keep = per, keep_features
+        self.store = build_store(config)
+        self._scores: dict[ImageRequest, float] = {}
+        self._tower: Any = None
+        self.weighed = config.scorer is not None
+        self.skipped: frozenset[int] = frozenset()
+        self.withheld: frozenset[ImageRequest] = frozenset()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what images depend on besides questions."""
+        found: dict[str, Any] = {"generator": self.store.fingerprint(), "per": self._per}
+        folder = Path(self.config.clip_model).expanduser()
+        if self.config.scorer == "clip" and folder.is_dir():
+            found["clip_model"] = folder_digest(folder)
+        return found
+
+    def sets(self, question: Question) -> list[ImageSet]:
+        """Return the sets of a question: one, or one for each prompt; none where it is skipped.
+
+        The anchor, which stands for the whole text, comes first: a single image is that one.
+        Withheld images are left out; where all are, there are no sets.
+        """
+        found = [tuple(r for r in one if r not in self.withheld) for one in self._all(question)]
+        return found if any(found) else []
+
+    def withheld_of(self, question: Question) -> int:
+        """Return how many distinct images of a question are withheld."""
+        return len({r for one in self._all(question) for r in one} & self.withheld)
+
+    def _all(self, question: Question) -> list[ImageSet]:
+        if question.index in self.skipped:
+            return []
+        per_question = self._per == "question"
+        texts = [question.image_text] if per_question else question.image_texts
+        config = self.config
+        found = []
+        for text in texts:
+            prompts = image_prompts(
+                text,
+                config.num_images,
+                anchor_words=config.anchor_words,
+                verbatim=config.prompt_rule == "verbatim",
+            )
+            found.append(tuple(image_requests([prompts[-1], *prompts[:-1]], config.seed)))
+        return found
+
+    def prepare(self, model: Any, dataset: BenchmarkDataset, world: Any) -> None:
+        """Make, encode and score what is missing, each process its share; all of them call this.
+
+        Features are computed in the autocast that this is called in, so that they are those which
+        the model would compute there itself; all else in full precision.
+
+        Args:
+            model: gives `encode_frozen`, `frozen_fingerprint` and `device`.
+            world: gives `rank`, `size`, `beat`, `gather` and `barrier`.
+        """
+        import torch
+
+        device = model.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        with torch.autocast(device, enabled=False):
+            self.withheld = frozenset()
+            wanted = list(dict.fromkeys(self.requests(dataset)))
+            share = wanted[world.rank :: world.size]
+            made = self._fill(share, world)
+            logger.info("%d distinct images, %d of this process's are new", len(wanted), made)
+            self._note_withheld(share, len(wanted), world)
+            wanted, share = (
+                [request for request in some if request not in self.withheld]
+                for some in (wanted, share)
+            )
+            if self._keep and not self.store.makes_features:
+                processing = dataset.vis_processor.describe()
+                self._tower = [model.frozen_fingerprint(), device, str(dtype), processing]
+                with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+                    self._encode(share, model, dataset, world)
+            self._weigh(wanted, share, world)
+        self.store.generator.release()
+        world.barrier("images ready")
+
+    def _note_withheld(self, share: Sequence[ImageRequest], count: int, world: Any) -> None:
+        mine = [request for request in share if self.store.is_withheld(request)]
+        parts = world.gather(mine, "withheld images")
+        self.withheld = frozenset(ImageRequest(*request) for part in parts for request in part)
+        if self.withheld:
+            logger.warning(
+                "%d of %d images are withheld by the generator's safety checker; their questions "
+                "are asked with fewer images",
+                len(self.withheld),
+                count,
+            )
+
+    def _weigh(
+        self, wanted: Sequence[ImageRequest], share: Sequence[ImageRequest], world: Any
+    ) -> None:
+        scorer = build_scorer(self.config, self.store.generator)
+        if scorer is None:
+            return
+        for start in range(0, len(share), _CHUNK):
+            self.store.scores(share[start : start + _CHUNK], scorer)
+            world.beat("scores of images")
+        world.barrier("images scored")
+        values = self.store.scores(wanted, scorer).tolist()
+        self._scores = dict(zip(wanted, values, strict=True))
+
+    def requests(self, dataset: BenchmarkDataset) -> Iterable[ImageRequest]:
+        """Yield every image that the questions of a data set are asked with."""
+        for index in range(len(dataset)):
+            try:
+                question = dataset.question(index)
+            except RecordError:
+                continue
+            for requests in self.sets(question):
+                yield from requests
+
+    def _fill(self, share: Sequence[ImageRequest], world: Any) -> int:
+        progress = Progress(len(share), "pictures", unit="pictures", shown=world.rank == 0)
+        made = 0
+        for start in range(0, len(share), _CHUNK):
+            part = share[start : start + _CHUNK]
+            made += self.store.fill(part, rank=0, world_size=1, progress=False).made
+            progress.add(len(part))
+            world.beat("pictures")
+        progress.close()
+        return made
+
+    def _encode(
+        self, share: Sequence[ImageRequest], model: Any, dataset: BenchmarkDataset, world: Any
+    ) -> None:
+        store = self.store
+        missing = [r for r in share if not store.has_features(store.key(*r), self._tower)]
+        import torch
+
+        progress = Progress(
+            len(missing), "features of images", unit="pictures", shown=world.rank == 0
+        )
+        for start in range(0, len(missing), _CHUNK):
+            part = missing[start : start + _CHUNK]
+            images = [dataset.process(image) for image in store.pictures(part)]
+            with torch.no_grad():
+                encoded = model.encode_frozen(torch.stack(images)).float().cpu().numpy()
+            for request, features in zip(part, encoded, strict=True):
+                store.put_features(store.key(*request), self._tower, features)
+            progress.add(len(part))
+            world.beat("features of images")
+        progress.close()
+
+    def score(self, request: ImageRequest) -> float | None:
+        """Return how well an image shows its prompt, or None where nothing scores."""
+        return self._scores.get(request)
+
+    def shown(self, sets: Sequence[ImageSet]) -> bool | None:
+        """Return whether an image shows something of its prompt, or None where nobody can tell."""
+        generator = self.store.generator
+        found = [generator.shows(request.prompt) for one in sets for request in one]
+        return None if None in found else any(found)
+
+    def load(self, requests: Sequence[ImageRequest], dataset: BenchmarkDataset) -> dict[str, Any]:
+        """Return `vision_features` `(N, P, D)`, or `image` `(N, 3, S, S)` without kept features.
+
+        Raises:
+            RecordError: an image or its features are gone from the cache.
+        """
+        import torch
+
+        store = self.store
+        try:
+            if store.makes_features:
+                return {"vision_features": torch.from_numpy(store.text_features(requests))}
+            if not self._keep:
+                images = [store.image(store.key(*request)) for request in requests]
+                return {"image": torch.stack([dataset.process(p) for p in images])}
+        except DataError as error:
+            raise RecordError(str(error)) from None
+        found = []
+        for request in requests:
+            features = store.features(store.key(*request), self._tower)
+            if features is None:
+                store.drop_features(store.key(*request), self._tower)
+                raise RecordError(
+                    f"missing features of an image: {request.prompt[:60]}; start again to compute "
+                    "them"
+                )
+            found.append(features)
+        return {"vision_features": torch.from_numpy(np.stack(found))}
+
+
+def others(
+    dataset: BenchmarkDataset, index: int, skipped: frozenset[int] = frozenset()
+) -> Question:
+    """Return a question about something else, the same one each time: half a data set further.
+
+    Those that have no images (`skipped`) are passed over.
+    """
+    question = dataset.question(index)
+    count = len(dataset)
+    for step in range(count):
+        try:
+            found = dataset.question((index + count // 2 + step) % count)
+        except RecordError:
+            continue
+        if found.image_text != question.image_text and found.index not in skipped:
+            return found
+    return question

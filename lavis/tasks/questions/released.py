@@ -1,0 +1,75 @@
+"""Result files under the names and in the form of the released scripts, beside our own.
+
+ImageNetVC: `<subset>/prompt<i>.json`, a list of `question_id` (from 1) and `answer`, and
+`<subset>/results.txt`; other benchmarks: `results.txt` of a few lines. Answers are those of
+the released rule with images, or of the text alone in a run without.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from lavis.common.storage.atomic import write_text
+
+Answers = dict[str, list[tuple[int, list[str]]]]  # group -> (number of a question, by prompt)
+
+
+class ReleasedFiles:
+    """Takes note of answers, then writes.
+
+    Args:
+        benchmark: its name.
+        model_name: of the language model.
+        num_images: K.
+    """
+
+    def __init__(self, benchmark: str, model_name: str, num_images: int) -> None:
+        self._benchmark, self._model, self._count = benchmark, model_name, num_images
+        self._answers: Answers = {}
+
+    def add(self, payload: dict[str, Any]) -> None:
+        """Take a question in."""
+        rules = payload["predicted"].get("pictures", payload["predicted"]["text"])
+        if self._benchmark == "imagenetvc" and "first_token" in rules:
+            number = int(payload["question_id"].rpartition("-")[2])
+            self._answers.setdefault(payload["group"], []).append((number, rules["first_token"]))
+
+    def write(self, folder: Path, results: dict[str, Any]) -> None:
+        """Write all files; nothing where the released rule was not asked for."""
+        rule = next((r for r, n in results["rules"].items() if n["protocol"] == "released"), None)
+        if rule is None:
+            return
+        if self._benchmark != "imagenetvc":
+            write_text(folder / "results.txt", self._lines(results))
+            return
+        for group, answers in self._answers.items():
+            place = folder / re.sub(r"[^\w.-]+", "_", group)
+            for prompt in range(len(answers[0][1])):
+                listed = [{"question_id": n, "answer": said[prompt]} for n, said in answers]
+                write_text(place / f"prompt{prompt}.json", json.dumps(listed))
+            columns = results["groups"][group]["rules"]["first_token"]
+            found = columns.get("pictures", columns["text"])
+            lines = [
+                f"Accuracy for prompt{n}: {accuracy / 100} "
+                for n, accuracy in enumerate(found["per_prompt"])
+            ]
+            lines.append(f"Mean result: {found['mean']}, Std result: {found['std']}")
+            write_text(place / "results.txt", "\n".join(lines) + "\n")
+
+    def _lines(self, results: dict[str, Any]) -> str:
+        whole = results.get("all") or next(iter(results["groups"].values()))
+        lines = [
+            f"model_name_or_path: {self._model}",
+            f"TestSet: {self._benchmark}",
+            f"k: {self._count}",
+        ]
+        for rule, note in results["rules"].items():
+            if note["protocol"] == "released":
+                found = whole["rules"][rule]
+                mean = found.get("pictures", found["text"])["mean"]
+                name = rule if rule in ("exact_match", "f1") else "Accuracy"
+                lines.append(f"{name}: {mean:.2f}")
+        return "\n".join(lines) + "\n"

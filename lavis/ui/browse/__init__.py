@@ -1,0 +1,1 @@
+"""The browse page: search, filters and charts over a corpus."""

@@ -1,0 +1,116 @@
+"""What a page of the browser shows, as the part of its address behind the `?`.
+
+An address holds what was asked for and nothing else, so it can be shared, kept, and gone back to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from lavis.common.errors import ConfigError
+from lavis.ui.browse.query import OTHER_NAMES, Filter
+
+_LONGEST = 20_000  # of an address; browsers take as much
+_WORDS = 1000
+_IN_ADDRESS = {"page": "p"}  # `page` is what Gradio calls a page of its own
+_MOST = 10**12  # page or row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """The fields of the page as they were written, which page of records, and which is open.
+
+    Attributes:
+        source: any of these; none means all.
+        order: see `Filter`.
+        open: row of the record that is shown large, or None.
+    """
+
+    words: str = ""
+    source: tuple[str, ...] = ()
+    score_from: str = ""
+    score_to: str = ""
+    regions_from: str = ""
+    regions_to: str = ""
+    difference_from: str = ""
+    difference_to: str = ""
+    order: str = "file"
+    page: int = 1
+    open: int | None = None
+
+    @classmethod
+    def read(cls, query: str | None) -> Address:
+        """Return what stands in an address; names that are not ours, such as a theme's, are not."""
+        values = parse_qs((query or "")[:_LONGEST].removeprefix("?"), keep_blank_values=False)
+        found: dict[str, Any] = {}
+        for name, default in asdict(cls()).items():
+            texts = values.get(_IN_ADDRESS.get(name, name))
+            if not texts:
+                continue
+            if name == "source":
+                found[name] = tuple(dict.fromkeys(texts))
+            elif name in ("page", "open"):
+                found[name] = _number(texts[-1], default)
+            else:
+                found[name] = texts[-1][:_WORDS]
+        if "order" in found:
+            found["order"] = OTHER_NAMES.get(found["order"], found["order"])
+        return cls(**found)
+
+    def write(self, **changes: Any) -> str:
+        """Return the address with other values; defaults do not stand in it."""
+        address, nothing = replace(self, **changes), Address()
+        pairs: list[tuple[str, str]] = []
+        for name, value in asdict(address).items():
+            if value == getattr(nothing, name):
+                continue
+            values = value if isinstance(value, tuple) else (value,)
+            pairs += [(_IN_ADDRESS.get(name, name), str(one)) for one in values]
+        return "?" + urlencode(pairs)
+
+    def filter(self) -> Filter:
+        """Return what is asked for.
+
+        Raises:
+            ConfigError: an unknown order, no number, or bounds the wrong way round.
+        """
+        bounds = {
+            name: tuple(
+                read_bound(getattr(self, f"{name}_{end}"), f"{name} {end}")
+                for end in ("from", "to")
+            )
+            for name in ("score", "regions", "difference")
+        }
+        return Filter(
+            text=self.words.strip(),
+            sources=self.source,
+            order=self.order,
+            **bounds,  # type: ignore[arg-type]  # pairs
+        )
+
+
+def _number(text: str, default: int | None) -> int | None:
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdigit()):
+        return default
+    return min(int(digits[:15]), _MOST)
+
+
+def read_bound(value: str | float | None, name: str) -> float | None:
+    """Return a bound as a number; empty is no bound.
+
+    Raises:
+        ConfigError: not a number.
+    """
+    if value is None or not str(value).strip():
+        return None
+    try:
+        number = float(str(value).strip().replace(",", "."))
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise ConfigError(f"{name}: {str(value)[:40]!r} is not a number")
+    return number

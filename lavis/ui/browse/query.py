@@ -1,0 +1,234 @@
+"""Selections of a corpus by words, source, scores and regions, in any order; their pages.
+
+Words: all must be there; `"two words"` is a phrase, `word*` a beginning, `-word` must not be there.
+Case and accents do not count. Nothing else is special, so no text is an error.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lavis.common.errors import ConfigError
+from lavis.ui.browse.index import BAD, CorpusIndex
+
+# column -> what a page calls its two directions, ascending first
+ORDERS = {
+    "file": ("file order", "file order, last first"),
+    "score": ("lowest score", "highest score"),
+    "regions": ("fewest regions", "most regions"),
+    "source": ("source, from A", "source, from Z"),
+    "length": ("shortest text", "longest text"),
+}
+COMPARED_ORDERS = {
+    "other": ("second score, lowest", "second score, highest"),
+    "difference": ("difference, lowest", "difference, highest"),
+    "distance": ("scores most alike", "scores least alike"),
+}
+RANDOM = "random"
+DESCENDING = "-desc"
+OTHER_NAMES = {"highest": "score-desc", "lowest": "score"}
+_KEPT = 8  # selections kept, 8 bytes a row each
+_TERM = re.compile(r'(-?)(?:"([^"]*)"?|(\S+))')
+_WORD = re.compile(r"\w")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """What is asked for.
+
+    Attributes:
+        text: words, see the module.
+        sources: any of these; none means all.
+        score: least and greatest, None for no bound; with a bound, rows without a score drop out.
+        regions: least and greatest number of regions.
+        difference: of the second run's score less the first's.
+        order: a column of `ORDERS` or `COMPARED_ORDERS`, with `-desc` the other way round, or
+            `random`, the same shuffle each time; `highest` and `lowest` are those of scores.
+    """
+
+    text: str = ""
+    sources: tuple[str, ...] = ()
+    score: tuple[float | None, float | None] = (None, None)
+    regions: tuple[float | None, float | None] = (None, None)
+    difference: tuple[float | None, float | None] = (None, None)
+    order: str = "file"
+
+    def __post_init__(self) -> None:
+        read_order(self.order)
+        for name in ("score", "regions", "difference"):
+            low, high = getattr(self, name)
+            if low is not None and high is not None and low > high:
+                raise ConfigError(f"{name} from {low} to {high}: the first number is greater")
+
+
+def read_order(text: str) -> tuple[str, bool]:
+    """Return the column that rows are sorted by, and whether the largest come first.
+
+    Raises:
+        ConfigError: no such order.
+    """
+    name = OTHER_NAMES.get(text, text)
+    column = name.removesuffix(DESCENDING)
+    if column in (*ORDERS, *COMPARED_ORDERS) or name == RANDOM:
+        return column, name != column
+    names = ", ".join((*ORDERS, *COMPARED_ORDERS))
+    raise ConfigError(
+        f"order {text[:40]!r}: use one of {names}, each with {DESCENDING} the other way round; "
+        f"{', '.join(OTHER_NAMES)} (score), {RANDOM}"
+    )
+
+
+def parse_words(text: str) -> tuple[str, list[str]]:
+    """Return the FTS5 expression of what must be there (empty: nothing), and what must not."""
+    wanted: list[str] = []
+    unwanted: list[str] = []
+    for sign, phrase, word in _TERM.findall(text.replace("\0", " ")):
+        term, star = (
+            (phrase, "") if phrase or not word else (word.rstrip("*"), "*" * (word[-1] == "*"))
+        )
+        if not _WORD.search(term):
+            continue  # nothing but marks: the tokenizer keeps none of it
+        quoted = '"' + term.replace('"', '""') + '"' + star
+        (unwanted if sign else wanted).append(quoted)
+    return " AND ".join(wanted), unwanted
+
+
+class CorpusQuery:
+    """Answers filters over an index; may be called from several threads."""
+
+    def __init__(self, index: CorpusIndex) -> None:
+        self.index = index
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Filter, np.ndarray] = OrderedDict()
+        self._bases: OrderedDict[Filter, np.ndarray] = OrderedDict()
+
+    def select(self, wanted: Filter) -> np.ndarray:
+        """Return the rows of a filter in its order, int64; bad records are never among them."""
+        return self._once(self._kept, wanted, lambda: self._select(wanted))
+
+    def _select(self, wanted: Filter) -> np.ndarray:
+        mask = self.base(wanted) & self.in_score(wanted) & self.in_sources(wanted)
+        return self._order(np.flatnonzero(mask), wanted.order)
+
+    def base(self, wanted: Filter) -> np.ndarray:
+        """Return which rows all of a filter holds for but its scores and sources, bool.
+
+        These two are what a page draws counts of, in which the other bounds hold.
+        """
+        key = replace(wanted, score=(None, None), sources=(), order="file")
+        return self._once(self._bases, key, lambda: self._base(key))
+
+    def _base(self, wanted: Filter) -> np.ndarray:
+        columns = self.index.columns
+        mask = columns.regions != BAD
+        mask &= _within(columns.regions, wanted.regions)
+        if wanted.difference != (None, None):
+            self._check_compared("difference")
+            mask &= _within(columns.difference, wanted.difference)
+        return self._with_words(mask, wanted.text)
+
+    def in_score(self, wanted: Filter) -> np.ndarray:
+        """Return which rows are within the bounds of the score, bool."""
+        return _within(self.index.columns.score, wanted.score)
+
+    def in_sources(self, wanted: Filter) -> np.ndarray:
+        """Return which rows are of the sources asked for, bool."""
+        columns = self.index.columns
+        if not wanted.sources:
+            return np.ones(len(columns.source), bool)
+        chosen = np.array([name in wanted.sources for name in columns.sources] or [False])
+        return chosen[columns.source]
+
+    def _once(
+        self,
+        kept: OrderedDict[Filter, np.ndarray],
+        key: Filter,
+        make: Callable[[], np.ndarray],
+    ) -> np.ndarray:
+        with self._lock:
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]
+        made = make()
+        made.flags.writeable = False
+        with self._lock:
+            kept[key] = made
+            while len(kept) > _KEPT:
+                kept.popitem(last=False)
+        return made
+
+    def _check_compared(self, name: str) -> None:
+        if self.index.columns.other is None:
+            raise ConfigError(f"{name}: there are no second scores; name a file with --compare")
+
+    def _with_words(self, mask: np.ndarray, text: str) -> np.ndarray:
+        match, unwanted = parse_words(text)
+        if match:
+            found = np.zeros_like(mask)
+            found[self.index.matching(match)] = True
+            mask &= found
+        for term in unwanted:
+            mask[self.index.matching(term)] = False
+        return mask
+
+    def _order(self, rows: np.ndarray, order: str) -> np.ndarray:
+        column, descending = read_order(order)
+        if column == "file":
+            return rows[::-1].copy() if descending else rows
+        if column == RANDOM:
+            return np.random.default_rng(0).permutation(rows)
+        keys = self._keys(column)[rows]
+        keys = -keys if descending else keys
+        return rows[np.argsort(keys, kind="stable")]  # rows without a score (NaN) come last
+
+    def _keys(self, column: str) -> np.ndarray:
+        """Return what rows are sorted by, (rows,) signed numbers."""
+        columns = self.index.columns
+        if column in COMPARED_ORDERS:
+            self._check_compared(f"order {column}")
+        if column == "difference":
+            return columns.difference
+        if column == "distance":
+            return np.abs(columns.difference)
+        if column == "source":
+            names = columns.sources or [""]
+            place = np.empty(len(names), np.int16)
+            place[sorted(range(len(names)), key=lambda i: names[i].casefold())] = range(len(names))
+            return place[columns.source]
+        keys: np.ndarray = getattr(columns, column)
+        return keys if keys.dtype.kind == "f" else keys.astype(np.int32)
+
+
+def _within(values: np.ndarray, bounds: tuple[float | None, float | None]) -> np.ndarray:
+    """Return which values are within bounds, both ends included; NaN is within none."""
+    mask = np.ones(len(values), bool)
+    for bound, compare in zip(bounds, (np.greater_equal, np.less_equal), strict=True):
+        if bound is not None:
+            # As float32: 0.8 typed must find the stored 0.8.
+            limit = np.float32(bound) if values.dtype.kind == "f" else bound
+            mask &= compare(values, limit)
+    return mask
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a selection: its rows, the page's number from 1, how many pages and rows."""
+
+    rows: list[int]
+    number: int
+    pages: int
+    total: int
+
+
+def page_of(rows: np.ndarray, number: int, size: int) -> Page:
+    """Return a page; a number outside gives the nearest there is."""
+    pages = max(1, -(-len(rows) // size))
+    number = min(max(1, number), pages)
+    part = rows[(number - 1) * size : number * size]
+    return Page(part.tolist(), number, pages, len(rows))

@@ -1,0 +1,1 @@
+"""The label page: which records are asked, judgements, agreement."""

@@ -1,0 +1,53 @@
+"""What servers say they counted, in the forms in which they say it."""
+
+import pytest
+
+from lavis.llm.money.usage import read_usage
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}, (10, 5)),
+        ({"input_tokens": 10, "output_tokens": 5}, (10, 5)),
+        ({"prompt_tokens": "10", "completion_tokens": 5.0}, (10, 5)),
+        ({"prompt_tokens": 10}, (10, 0)),
+        ({"completion_tokens": 5}, (0, 5)),
+        ({"total_tokens": 15}, (12, 3)),  # split by the length of the reply, 3 here
+        ({"total_tokens": 2}, (1, 1)),
+        ({"prompt_tokens": 10, "total_tokens": 15}, (10, 5)),
+        ({"completion_tokens": 5, "total_tokens": 15}, (10, 5)),
+        # reasoning that is left out of the reply's count, by the total or by the details
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}, (10, 105)),
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "completion_tokens_details": {"reasoning_tokens": 90},
+            },
+            (10, 90),
+        ),
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 95,
+                "completion_tokens_details": {"reasoning_tokens": 90},
+                "prompt_tokens_details": {"cached_tokens": 8},
+            },
+            (10, 95),
+        ),
+        ({"prompt_tokens": -7, "completion_tokens": 5}, (0, 5)),
+        ({"prompt_tokens": True, "completion_tokens": None}, None),
+        ({"prompt_tokens": {"text": 3}, "completion_tokens": [3]}, None),
+        ({"prompt_tokens": float("nan"), "completion_tokens": float("inf")}, None),
+        ({"prompt_tokens": "many"}, None),
+        ({"prompt_tokens": 1e30, "completion_tokens": 5}, (int(1e30), 5)),
+        ({}, None),
+        (None, None),
+        ("10", None),
+        ([10, 5], None),
+        (True, None),
+    ],
+)
+def test_a_count_is_never_read_as_less_than_said(usage, expected):
+    assert read_usage(usage, 3) == expected
