@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from lavis.common import registry
-from lavis.common.config.fields import STRICT
+from lavis.common.config.fields import STRICT, Device, Fraction, PositiveFraction
 from lavis.common.errors import ConfigError
 
-PositiveInt = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 ClipRule = Literal["released"]
 
 
@@ -38,11 +35,11 @@ class DiffusionConfig:
     variant: str | None = None
     dtype: Literal["fp32", "bf16", "fp16"] | None = None
     steps: PositiveInt = 1
-    guidance_scale: Annotated[float, Field(ge=0)] = 0.0
+    guidance_scale: NonNegativeFloat = 0.0
     negative_prompt: str | None = None
     image_size: PositiveInt = 512
     batch_size: PositiveInt = 10
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -65,7 +62,7 @@ class RetrievalConfig:
     similarity: Literal["tfidf", "clip"] = "tfidf"
     clip_model: str = "openai/clip-vit-base-patch32"
     batch_size: PositiveInt = 64
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -82,8 +79,8 @@ class OpenmojiConfig:
 
     image_size: PositiveInt = 128
     max_pictograms: PositiveInt = 4
-    min_scale: Annotated[float, Field(gt=0, le=1)] = 0.6
-    max_scale: Annotated[float, Field(gt=0, le=1)] = 0.95
+    min_scale: PositiveFraction = 0.6
+    max_scale: PositiveFraction = 0.95
     max_rotation: Annotated[float, Field(ge=0, le=180)] = 20.0
     backgrounds: Literal["varied", "white"] = "varied"
     batch_size: PositiveInt = 64
@@ -125,7 +122,7 @@ class TextEmbedConfig:
     of: Literal["prompt", "words"] = "prompt"
     num_tokens: PositiveInt = 1
     batch_size: PositiveInt = 64
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         if self.of == "prompt" and self.num_tokens != 1:
@@ -158,7 +155,7 @@ class ImagesConfig:
 
     generator: str = "diffusion"
     options: dict[str, Any] = Field(default_factory=dict)
-    num_images: Count = 10
+    num_images: NonNegativeInt = 10
     prompt_rule: Literal["sentences", "verbatim"] = "sentences"
     anchor_words: PositiveInt = 70
     seed: int = 0
@@ -168,8 +165,8 @@ class ImagesConfig:
     cache_dir: str = "~/.cache/lavis/pictures"
     stored_size: PositiveInt | None = None
     stored_format: Literal["webp", "png"] = "webp"
-    skip_when_certain: Share | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    skip_when_certain: Fraction | None = None
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         registry.generators.check(self.generator, "generator")

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from lavis.common import registry
 from lavis.common.config.errors import explain
-from lavis.common.config.fields import STRICT
+from lavis.common.config.fields import STRICT, Device
 from lavis.common.errors import REFUSALS, ConfigError, brief
 from lavis.common.storage.content import content_digest
 from lavis.llm.endpoint.address import OPENAI_URL, check_url, normal_url
@@ -270,7 +270,7 @@ class TransformersConfig(LlmConfig):
     batch_size: int = 4
     template: Literal["auto", "chat", "plain"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT
@@ -56,8 +56,8 @@ class ComparisonConfig:
 
     score: Literal["itm", "itc", "both", "likelihood"] = "itm"
     report_metric: bool = True
-    report_examples: Annotated[int, Field(ge=0)] = 30
-    resamples: Annotated[int, Field(gt=0)] = 1000
+    report_examples: NonNegativeInt = 30
+    resamples: PositiveInt = 1000
     tie_seed: int = 0
 
 
@@ -81,6 +81,6 @@ class AnsweringConfig(PretrainConfig):
         max_len, min_len: of an answer, in the language model's tokens.
     """
 
-    num_beams: Annotated[int, Field(gt=0)] = 1
-    max_len: Annotated[int, Field(gt=0)] = 64
-    min_len: Annotated[int, Field(ge=0)] = 1
+    num_beams: PositiveInt = 1
+    max_len: PositiveInt = 64
+    min_len: NonNegativeInt = 1

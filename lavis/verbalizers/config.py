@@ -6,18 +6,16 @@ files. `writer` settings choose who writes texts: a local model, or a client of 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from lavis.common import registry
 from lavis.common.config.errors import explain
-from lavis.common.config.fields import STRICT
+from lavis.common.config.fields import STRICT, Fraction, PositiveFraction
 from lavis.common.errors import ConfigError
 
-PositiveInt = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -38,8 +36,8 @@ class WriterConfig:
     image_size: PositiveInt = 1024  # client: longest edge of the image that is sent
     max_tokens: PositiveInt = 60
     # 0 is greedy; client: null is not sent, which leaves it to the server
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = 0.9  # local: nucleus
+    temperature: NonNegativeFloat | None = 1.0
+    top_p: PositiveFraction | None = 0.9  # local: nucleus
 
     def __post_init__(self) -> None:
         if self.type == "local" and not self.model:
@@ -110,7 +108,7 @@ class AttributesConfig(EncoderOptions):
     )
     templates: list[str] = Field(default_factory=lambda: ["a photo of something {}"])
     top_k: PositiveInt = 1  # of each vocabulary
-    margin: Annotated[float, Field(ge=0)] = 0.1  # shown around the region, of its edges
+    margin: NonNegativeFloat = 0.1  # shown around the region, of its edges
 
     def __post_init__(self) -> None:
         check_templates(self.templates)
@@ -133,7 +131,7 @@ class RegionCaptionsConfig(StageConfig):
     writer: WriterConfig
     prompt: str = ""  # `{name}` is the region's name, `{id}` its number
     show: Literal["draw", "crop"] = "draw"
-    margin: Annotated[float, Field(ge=0)] = 0.1  # crop: shown around the region, of its edges
+    margin: NonNegativeFloat = 0.1  # crop: shown around the region, of its edges
     line_width: PositiveInt | Literal["auto"] = "auto"
     image_size: PositiveInt = 480  # at which an `auto` line still has two pixels
     only_missing: bool = False  # leave regions alone that an earlier stage described
@@ -150,8 +148,8 @@ class DetectConfig(StageConfig):
     template: str = "{}"
     batch_size: PositiveInt = 1  # images
     queries: PositiveInt = 64  # names the detector is asked for at a time
-    threshold: Share = 0.2
-    nms: Share = 0.5  # of two boxes that overlap more, the better one is kept
+    threshold: Fraction = 0.2
+    nms: Fraction = 0.5  # of two boxes that overlap more, the better one is kept
     max_regions: PositiveInt = 12
     replace: bool = False  # also where regions are given
 

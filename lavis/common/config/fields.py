@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict
+from pydantic import AfterValidator, ConfigDict, Field
 
 from lavis.common.errors import ConfigError
 
 # The `config=` of every configuration dataclass; no option may be NaN or infinite.
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+# Beside pydantic's `PositiveInt`, `NonNegativeFloat` ...
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
+Device = Literal["auto", "cpu", "cuda"]  # auto: CUDA where there is any
+
 CONFIG_ROOT = Path(__file__).resolve().parents[2] / "configs"
 
 

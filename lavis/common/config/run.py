@@ -7,16 +7,11 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from lavis.common.config.fields import STRICT, OutputFolder
+from lavis.common.config.fields import STRICT, Device, FractionBelowOne, OutputFolder
 from lavis.common.errors import ConfigError
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Number = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -49,29 +44,29 @@ class RunConfig:
     import_modules: list[str] = Field(default_factory=list)
 
     lr_sched: str | None = None
-    init_lr: Positive | None = None
-    min_lr: NotNegative = 0.0
+    init_lr: PositiveFloat | None = None
+    min_lr: NonNegativeFloat = 0.0
     warmup_lr: float = -1.0
-    warmup_steps: Count = 0
-    lr_decay_rate: Positive | None = None
-    lr_layer_decay: Positive = 1.0
-    weight_decay: NotNegative = 0.05
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    max_epoch: Count | None = None
-    max_iters: Count | None = None
-    iters_per_inner_epoch: Count | None = None
-    batch_size_train: Number | None = None
-    batch_size_eval: Number = 32
-    num_workers: Count = 0
-    accum_grad_iters: Number = 1
-    max_grad_norm: Positive | None = None
-    train_dataset_ratios: dict[str, NotNegative] | None = None
+    warmup_steps: NonNegativeInt = 0
+    lr_decay_rate: PositiveFloat | None = None
+    lr_layer_decay: PositiveFloat = 1.0
+    weight_decay: NonNegativeFloat = 0.05
+    beta2: FractionBelowOne = 0.999
+    max_epoch: NonNegativeInt | None = None
+    max_iters: NonNegativeInt | None = None
+    iters_per_inner_epoch: NonNegativeInt | None = None
+    batch_size_train: PositiveInt | None = None
+    batch_size_eval: PositiveInt = 32
+    num_workers: NonNegativeInt = 0
+    accum_grad_iters: PositiveInt = 1
+    max_grad_norm: PositiveFloat | None = None
+    train_dataset_ratios: dict[str, NonNegativeFloat] | None = None
 
     amp: bool = False
     amp_dtype: Literal["bf16", "fp16"] = "bf16"
     amp_eval: bool | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    timeout_minutes: Positive = 30.0
+    device: Device = "auto"
+    timeout_minutes: PositiveFloat = 30.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
 
     train_splits: list[str] = Field(default_factory=list)
@@ -80,11 +75,11 @@ class RunConfig:
     evaluate: bool = False
     resume: Literal["auto", "never"] = "auto"
     resume_ckpt_path: str | None = None
-    save_every_steps: Number | None = None
+    save_every_steps: PositiveInt | None = None
     save_frozen: bool = False
     cache_features: bool = False
 
-    log_freq: Number = 50
+    log_freq: PositiveInt = 50
     trackers: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ import os
 from importlib.util import find_spec
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT
@@ -150,5 +150,5 @@ class WikiConfig(PublishedConfig):
 
     wiki_num: Literal[2, 103] = 103
     tokenizer: str
-    block_size: int = Field(default=447, gt=0)
+    block_size: PositiveInt = 447
     text_key: str = "text"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT, ExistingPath
@@ -26,10 +26,10 @@ class ScenesConfig:
     regions: ExistingPath | None = None
     format: RegionFormat = "auto"
     box_format: Literal["xyxy", "xywh"] = "xyxy"  # of `boxes` in lines of one's own
-    max_regions: Annotated[int, Field(gt=0)] | None = None
+    max_regions: PositiveInt | None = None
     order: Literal["given", "area"] = "given"  # which come first; area: the largest
-    min_edge: Annotated[float, Field(ge=0)] = 1.0  # pixels; thinner boxes are set aside
-    limit: Annotated[int, Field(gt=0)] | None = None  # images
+    min_edge: NonNegativeFloat = 1.0  # pixels; thinner boxes are set aside
+    limit: PositiveInt | None = None  # images
     check: Literal["header", "decode"] = "header"  # decode reads every pixel before any stage
-    max_pixels: Annotated[int, Field(gt=0)] = 100_000_000
+    max_pixels: PositiveInt = 100_000_000
     follow_symlinks: bool = False

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from lavis.common.config.fields import STRICT, ExistingPath
+from lavis.common.config.fields import STRICT, ExistingPath, FractionBelowOne
 from lavis.common.errors import ConfigError
-
-PositiveInt = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,7 +32,7 @@ class VitConfig:
     embed_dim: PositiveInt | None = None
     depth: PositiveInt | None = None
     num_heads: PositiveInt | None = None
-    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
+    mlp_ratio: PositiveFloat | None = None
     patch_size: PositiveInt | None = None
     out_indices: tuple[int, ...] | None = None
     grid: PositiveInt = 8
@@ -72,14 +69,14 @@ class QFormerConfig:
     num_hidden_layers: PositiveInt = 12
     num_attention_heads: PositiveInt = 12
     intermediate_size: PositiveInt = 3072
-    hidden_dropout_prob: Share = 0.1
-    attention_probs_dropout_prob: Share = 0.1
-    layer_norm_eps: Annotated[float, Field(gt=0)] = 1e-12
+    hidden_dropout_prob: FractionBelowOne = 0.1
+    attention_probs_dropout_prob: FractionBelowOne = 0.1
+    layer_norm_eps: PositiveFloat = 1e-12
     max_position_embeddings: PositiveInt = 512
     vocab: ExistingPath | None = None
     vocab_size: PositiveInt | None = None
-    initializer_range: Annotated[float, Field(gt=0)] = 0.02
-    query_init_std: Annotated[float, Field(gt=0)] = 0.02
+    initializer_range: PositiveFloat = 0.02
+    query_init_std: PositiveFloat = 0.02
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_attention_heads:
@@ -116,7 +113,7 @@ class Blip2Config:
     image_size: PositiveInt = 224
     num_query_token: PositiveInt = 32
     cross_attention_freq: PositiveInt = 2
-    drop_path_rate: Share = 0.0
+    drop_path_rate: FractionBelowOne = 0.0
     use_grad_checkpoint: bool = False
     vit_precision: Literal["fp16", "bf16", "fp32"] = "fp16"
     freeze_vit: bool = True
@@ -163,7 +160,7 @@ class GroundingConfig:
     """
 
     regions: PositiveInt = 5
-    loss_weight: Annotated[float, Field(ge=0)] = 0.1
+    loss_weight: NonNegativeFloat = 0.1
     alignment_only: bool = False
     freeze: bool = False
 
@@ -201,8 +198,8 @@ class CriticConfig(MatcherConfig):
     """
 
     arch: str = "blip2_critic"
-    qa_weight: Annotated[float, Field(ge=0)] = 0.5
-    r_weight: Annotated[float, Field(ge=0)] = 0.5
+    qa_weight: NonNegativeFloat = 0.5
+    r_weight: NonNegativeFloat = 0.5
     rationale_target: Literal["r_label", "qa_label"] = "r_label"
     freeze_word_embeddings: bool = True
 
@@ -222,7 +219,7 @@ class Stage1Config(MatcherConfig):
     arch: str = "blip2"
     same_picture: Literal["positives", "masked", "negatives"] = "positives"
     embed_dim: PositiveInt = 256
-    temperature_init: Annotated[float, Field(gt=0)] = 0.07
+    temperature_init: PositiveFloat = 0.07
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -244,7 +241,7 @@ class LoraOptions:
 
     rank: PositiveInt = 8
     alpha: PositiveInt = 16
-    dropout: Share = 0.05
+    dropout: FractionBelowOne = 0.05
     target_modules: list[str] | None = None
 
 

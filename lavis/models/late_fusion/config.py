@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT
 from lavis.common.errors import ConfigError
-
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 
 Mix = Literal["logits", "probs"]
 Weights = Literal["clip", "clip_relative", "mean", "entropy", "max_confidence"]
@@ -120,7 +117,7 @@ class LateFusionConfig:
     fusion: FusionConfig = FusionConfig()
     gemma_layout: Literal["merge", "concat"] = "merge"
     llama_mlp_bias: bool | None = None
-    num_images: Annotated[int, Field(ge=0)] = 10
+    num_images: NonNegativeInt = 10
     mix: Mix = "probs"
     weights: Weights = "clip"
     weight_multiplier: PositiveFloat = 1.0

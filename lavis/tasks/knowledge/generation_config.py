@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
-from lavis.common.config.fields import STRICT, ExistingPath, OutputFolder
+from lavis.common.config.fields import STRICT, ExistingPath, OutputFolder, PositiveFraction
 from lavis.common.errors import ConfigError
 
 
@@ -69,8 +69,8 @@ class GenerateConfig:
     max_concepts: int = 5
     max_dialogue: int = 8
     max_tokens: int = 800
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 0.7
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
+    temperature: NonNegativeFloat | None = 0.7
+    top_p: PositiveFraction | None = 1.0
     seed: int | None = 42
     structured: bool = True
     repair: bool = True
@@ -102,4 +102,4 @@ class GenerationRunConfig:
     output_dir: OutputFolder
     compress: bool = False
     image_root: ExistingPath | None = None
-    report_examples: Annotated[int, Field(ge=0)] = 24
+    report_examples: NonNegativeInt = 24

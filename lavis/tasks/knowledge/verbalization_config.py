@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic import (
+    NonNegativeInt,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from lavis.common import registry
 from lavis.common.config.errors import explain
-from lavis.common.config.fields import STRICT, OutputFolder
+from lavis.common.config.fields import STRICT, Device, OutputFolder
 from lavis.common.errors import ConfigError
 
 
@@ -20,10 +27,10 @@ class VerbalizeRunConfig:
 
     output_dir: OutputFolder
     seed: int = 42
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    num_workers: Annotated[int, Field(gt=0)] = 2  # threads that decode images ahead
-    timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
-    report_examples: Annotated[int, Field(ge=0)] = 24  # images shown in `report.html`
+    device: Device = "auto"
+    num_workers: PositiveInt = 2  # threads that decode images ahead
+    timeout_minutes: PositiveFloat = 30.0
+    report_examples: NonNegativeInt = 24  # images shown in `report.html`
 
 
 def read_stages(node: Any) -> dict[str, Any]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT
 from lavis.common.errors import ConfigError
 from lavis.generators.config import ImagesConfig
-
-PositiveInt = Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

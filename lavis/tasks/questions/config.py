@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT
@@ -13,7 +13,6 @@ from lavis.common.errors import ConfigError
 from lavis.generators.config import ImagesConfig
 
 Column = Literal["text", "single", "pictures", "best_of_n", "shuffled"]
-PositiveInt = Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -61,7 +60,7 @@ class VisualQuestionsConfig:
     keep_features: bool = True
     main_rule: str | None = None
     resamples: PositiveInt = 1000
-    report_examples: Annotated[int, Field(ge=0)] = 24
+    report_examples: NonNegativeInt = 24
     seed: int = 0
 
     def __post_init__(self) -> None:

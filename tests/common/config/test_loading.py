@@ -160,7 +160,7 @@ def test_load_model_config_merges_overrides():
         ),
         (
             "run.batch_size_eval=0",
-            r"--options, run.batch_size_eval: 0 found, expected greater than or equal to 1",
+            r"--options, run.batch_size_eval: 0 found, expected greater than 0",
         ),
         ("modle.image_size=3", r"modle: unknown section; did you mean 'model'"),
         ("datasets.laion_sampel.type=default", r"unknown dataset 'laion_sampel'; did you mean"),
