@@ -78,7 +78,7 @@ class LateFusionLM(TemplateLM):
         generator: where images come from, as `run.pictures.generator`; none: text only.
         k: images of a text; 0 is text only (default: the config's, where there is a generator).
         tokenizer: default: the language model's.
-        images_of: `context`, shared by the options of a question, and nothing that is to be
+        pictures_of: `context`, shared by the options of a question, and nothing that is to be
             predicted is drawn; `all` draws context and continuation, as released.
         picture_size: edge of the tower's images, pixels.
         add_bos_token: start texts with the tokenizer's start token, or with none of its special
@@ -99,7 +99,7 @@ class LateFusionLM(TemplateLM):
         k: int | None = None,
         *,
         tokenizer: str | None = None,
-        images_of: Literal["context", "all"] = "context",
+        pictures_of: Literal["context", "all"] = "context",
         picture_size: int | None = None,
         add_bos_token: bool | None = None,
         batch_size: int | str = 1,
@@ -110,8 +110,8 @@ class LateFusionLM(TemplateLM):
         **options: Any,
     ) -> None:
         super().__init__()
-        if images_of not in ("context", "all"):
-            raise ConfigError(f"images_of is '{images_of}'; use context or all")
+        if pictures_of not in ("context", "all"):
+            raise ConfigError(f"pictures_of is '{pictures_of}'; use context or all")
         if not (add_bos_token is None or isinstance(add_bos_token, bool)):
             raise ConfigError(f"add_bos_token is {add_bos_token!r:.60}; use True or False")
         self.batch_size = _batch_size(batch_size, max_batch_size)
@@ -132,7 +132,7 @@ class LateFusionLM(TemplateLM):
         self.tokenizer: Any = load_tokenizer(tokenizer or chosen.model.llm, "tokenizer")
         check_vocabulary(self.tokenizer, self.model, "tokenizer")
         self._opening = self._texts_start()
-        self._whole = images_of == "all"
+        self._whole = pictures_of == "all"
         self._images = None
         if chosen.pictures is not None:
             with dist.building_for(self._device):

@@ -116,7 +116,7 @@ def test_images_come_with_the_context_and_batches_change_nothing(tiny, text_only
 
 def test_the_released_way_draws_the_continuation_too(tiny, images):
     drawn = ["".join(pair) for pair in PAIRS[:2]]
-    lm = LateFusionLM(**tiny.args, **images(drawn, 1), images_of="all", device="cpu")
+    lm = LateFusionLM(**tiny.args, **images(drawn, 1), pictures_of="all", device="cpu")
     (green, _), (black, _) = lm.loglikelihood(requests("loglikelihood", PAIRS[:2]))
     assert green != black
 
