@@ -95,7 +95,7 @@ class ChatReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PendingRequest:
     """A request on its way through a backend.
 
     Attributes:
@@ -127,7 +127,7 @@ class Backend(Protocol):
         """Return how many requests may be inside at once; it may change."""
         ...
 
-    def submit(self, ask: Ask) -> None:
+    def submit(self, pending: PendingRequest) -> None:
         """Take one request; returns soon."""
         ...
 

@@ -10,14 +10,13 @@ from typing import Any
 
 from lavis.common.errors import ConfigError
 from lavis.common.registry import llms
-from lavis.llm.base import Ask, Backend, ChatReply, ChatRequest, content_key
+from lavis.llm.base import Backend, ChatReply, ChatRequest, PendingRequest, content_key
 from lavis.llm.config import LlmConfig
 from lavis.llm.endpoint.breaker import Breaker
 from lavis.llm.endpoint.failures import EndpointStopped
 from lavis.llm.money.budget import Account, BudgetReached, Ledger, Totals
-from lavis.llm.money.desk import Desk
 from lavis.llm.money.tokens import TokenCounter
-from lavis.llm.store import ReplyStore
+from lavis.llm.store import BackendContext, ReplyStore
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +34,17 @@ class ChatClient:
     """
 
     def __init__(
-        self, backend: Backend, desk: Desk, identity: Mapping[str, Any], failure_limit: int = 10
+        self,
+        backend: Backend,
+        context: BackendContext,
+        identity: Mapping[str, Any],
+        failure_limit: int = 10,
     ) -> None:
-        self._backend, self._desk = backend, desk
+        self._backend, self._context = backend, context
         self.identity = dict(identity)
         self.cached = 0
         self._breaker = Breaker(
-            failure_limit, desk.folder / "given_up.txt", has_worked=desk.ledger.was_billed()
+            failure_limit, context.folder / "given_up.txt", has_worked=context.account.was_billed()
         )
 
     def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
@@ -93,22 +96,22 @@ class ChatClient:
 
     def totals(self) -> Totals:
         """Return what the output folder spent over all starts, and what is reserved."""
-        return self._desk.ledger.totals()
+        return self._context.account.totals()
 
     def spent(self) -> Totals:
         """Return what was spent, without what is reserved."""
-        return self._desk.ledger.spent()
+        return self._context.account.spent()
 
     def reserved(self) -> Totals:
         """Return what is set aside for requests on their way."""
-        return self._desk.ledger.reserved()
+        return self._context.account.reserved()
 
     def close(self) -> None:
         """Drop what is on its way, which counts at the most it can cost, and let go of the rest."""
         try:
             self._backend.close()
         finally:
-            self._desk.ledger.close()
+            self._context.account.close()
 
     def __enter__(self) -> ChatClient:
         return self
@@ -123,13 +126,13 @@ class ChatClient:
             waiting[key].append(request.key)
             return
         if self._backend.keeps_replies:
-            stored = self._desk.store.get(key)
+            stored = self._context.store.get(key)
             if stored is not None:
                 self.cached += 1
                 yield stored.named(request.key)
                 return
         waiting[key] = [request.key]
-        self._backend.submit(Ask(key, request))
+        self._backend.submit(PendingRequest(key, request))
 
 
 def build_client(config: LlmConfig, folder: str | Path, ledger: Ledger | None = None) -> ChatClient:
@@ -150,10 +153,10 @@ def build_client(config: LlmConfig, folder: str | Path, ledger: Ledger | None = 
         place = os.path.relpath(folder, shared.folder)
         account = Account(shared, config, scope="" if place == "." else place, owned=ledger is None)
         counter = TokenCounter(config, corrected=account.estimate)
-        desk = Desk(folder, account, ReplyStore(config.cache_dir), counter)
-        backend: Any = llms.get(config.backend).build(config, desk)
+        context = BackendContext(folder, account, ReplyStore(config.cache_dir), counter)
+        backend: Any = llms.get(config.backend).build(config, context)
     except BaseException:
         if ledger is None:
             shared.close()
         raise
-    return ChatClient(backend, desk, config.identity, config.failure_limit)
+    return ChatClient(backend, context, config.identity, config.failure_limit)

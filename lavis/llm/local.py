@@ -17,12 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, L
 from lavis.common.dist import pick_device
 from lavis.common.pretrained import Specials, load_pretrained
 from lavis.common.registry import llms
-from lavis.llm.base import Ask, ChatReply, Message, count_images, message_texts
+from lavis.llm.base import ChatReply, Message, PendingRequest, count_images, message_texts
 from lavis.llm.config import TransformersConfig
 from lavis.llm.money.budget import BudgetReached
-from lavis.llm.money.desk import Desk
 from lavis.llm.replies.completion import no_answer
 from lavis.llm.replies.reasoning import answer_text, open_mark
+from lavis.llm.store import BackendContext
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class TransformersBackend:
     keeps_replies: ClassVar[bool] = True
     config_class: ClassVar[type[TransformersConfig]] = TransformersConfig
 
-    def __init__(self, config: TransformersConfig, desk: Desk) -> None:
-        self._config, self._desk = config, desk
+    def __init__(self, config: TransformersConfig, context: BackendContext) -> None:
+        self._config, self._context = config, context
         files = {"revision": config.revision, "gguf_file": config.gguf_file}
         where: dict[str, Any] = {k: v for k, v in files.items() if v is not None}
         refusal = f"model: cannot load '{config.model}'"
@@ -49,46 +49,46 @@ class TransformersBackend:
             AutoModelForCausalLM, config.model, refusal=refusal, dtype=config.dtype, **where
         )
         self._model = model.to(pick_device(config.device)).eval()
-        self._asks: list[Ask] = []
+        self._pending: list[PendingRequest] = []
         self.window = config.batch_size
 
     @classmethod
-    def build(cls, config: TransformersConfig, desk: Desk) -> TransformersBackend:
+    def build(cls, config: TransformersConfig, context: BackendContext) -> TransformersBackend:
         """Return the backend, its model loaded."""
-        return cls(config, desk)
+        return cls(config, context)
 
-    def submit(self, ask: Ask) -> None:
+    def submit(self, each: PendingRequest) -> None:
         """Take one request."""
-        self._asks.append(ask)
+        self._pending.append(each)
 
     def collect(self) -> list[ChatReply]:
         """Generate for what was taken, as much of it at once as the caps allow.
 
         What they stand in the way of waits for the next call: by then the rest is settled.
         """
-        asks, self._asks = self._asks, []
+        pending, self._pending = self._pending, []
         replies, ready = [], []
-        for place, ask in enumerate(asks):
-            if count_images(ask.request.messages):
+        for place, each in enumerate(pending):
+            if count_images(each.request.messages):
                 reason = "the local language model reads no images"
-                replies.append(ChatReply(ask.content_key, error=reason, failure="refused"))
+                replies.append(ChatReply(each.content_key, error=reason, failure="refused"))
                 continue
             try:
-                bound, most = self._desk.counter.bound(ask.request), ask.request.max_tokens
-                if not self._desk.ledger.reserve(ask.content_key, bound, most, wait=False):
-                    self._asks = asks[place:]
+                bound, most = self._context.counter.bound(each.request), each.request.max_tokens
+                if not self._context.account.reserve(each.content_key, bound, most, wait=False):
+                    self._pending = pending[place:]
                     break
-                ready.append(ask)
+                ready.append(each)
             except BudgetReached as error:
-                replies.append(ChatReply(ask.content_key, error=str(error), failure="budget"))
+                replies.append(ChatReply(each.content_key, error=str(error), failure="budget"))
         return replies + (self._generate(ready) if ready else [])
 
     def close(self) -> None:
         """Nothing is held."""
 
     @torch.inference_mode()
-    def _generate(self, asks: list[Ask]) -> list[ChatReply]:
-        texts = [self._prompt(list(ask.request.messages)) for ask in asks]
+    def _generate(self, pending: list[PendingRequest]) -> list[ChatReply]:
+        texts = [self._prompt(list(each.request.messages)) for each in pending]
         templated = self._chats()
         # an end token behind a prompt would be what the model goes on from
         opening = [] if templated else list(self._specials.opening)
@@ -97,7 +97,7 @@ class TransformersBackend:
             self._model.device
         )
         inputs.pop("token_type_ids", None)
-        longest = max(ask.request.max_tokens for ask in asks)
+        longest = max(each.request.max_tokens for each in pending)
         output = self._model.generate(
             **inputs,
             max_new_tokens=longest,
@@ -106,26 +106,28 @@ class TransformersBackend:
             top_p=None,
             top_k=None,
             pad_token_id=self._tokenizer.pad_token_id,
-            logits_processor=LogitsProcessorList([_OwnStreams([self._drawn(a) for a in asks])]),
+            logits_processor=LogitsProcessorList([_OwnStreams([self._drawn(a) for a in pending])]),
         )
         new = output[:, inputs["input_ids"].shape[1] :]
         lengths = inputs["attention_mask"].sum(1).tolist()
-        return [self._reply(*row) for row in zip(asks, texts, new, lengths, strict=True)]
+        return [self._reply(*row) for row in zip(pending, texts, new, lengths, strict=True)]
 
-    def _reply(self, ask: Ask, prompt: str, ids: Tensor, prompt_tokens: int) -> ChatReply:
-        kept = ids[: ask.request.max_tokens].tolist()
+    def _reply(
+        self, each: PendingRequest, prompt: str, ids: Tensor, prompt_tokens: int
+    ) -> ChatReply:
+        kept = ids[: each.request.max_tokens].tolist()
         ends = self._ends()
         stop = next((place for place, token in enumerate(kept) if token in ends), None)
         finish = "length" if stop is None else "stop"
         kept = kept if stop is None else kept[:stop]
         text, thought = self._answer(kept, prompt)
-        key, counts = ask.content_key, (prompt_tokens, max(1, len(kept)))
+        key, counts = each.content_key, (prompt_tokens, max(1, len(kept)))
         if not text.strip():  # asked again it would write the same
             reason = no_answer(thought, finish).reason
-            self._desk.ledger.settle(key, *counts)
+            self._context.account.settle(key, *counts)
             return ChatReply(key, "", finish, *counts, error=reason, failure="refused")
         reply = ChatReply(key, text, finish, *counts, reasoning=thought)
-        return self._desk.finish(key, reply, ask.request, key)
+        return self._context.finish(key, reply, each.request, key)
 
     def _answer(self, ids: list[int], prompt: str) -> tuple[str, str]:
         """Return what tokens say as the answer, and in thought; marks may be special tokens."""
@@ -137,14 +139,14 @@ class TransformersBackend:
             answer = answer.replace(token, "")
         return answer.strip(), thought
 
-    def _drawn(self, ask: Ask) -> Ask:
+    def _drawn(self, each: PendingRequest) -> PendingRequest:
         """Return what is asked, with the model's own way to draw where none is asked for."""
-        own, request = self._model.generation_config, ask.request
+        own, request = self._model.generation_config, each.request
         if request.temperature is None:
             request = replace(request, temperature=float(own.temperature or 1.0))
         if request.top_p is None:
             request = replace(request, top_p=float(own.top_p or 1.0))
-        return replace(ask, request=request)
+        return replace(each, request=request)
 
     def _ends(self) -> set[int]:
         ids = self._model.generation_config.eos_token_id
@@ -177,11 +179,11 @@ class TransformersBackend:
 class _OwnStreams(LogitsProcessor):
     """Adds Gumbel noise of each row's own stream: the largest is a sample of softmax(l / T)."""
 
-    def __init__(self, asks: list[Ask]) -> None:
-        self._requests = [ask.request for ask in asks]
+    def __init__(self, pending: list[PendingRequest]) -> None:
+        self._requests = [each.request for each in pending]
         self._streams = []
-        for ask in asks:
-            seed = int(ask.content_key.rpartition("-")[2][:15], 16)
+        for each in pending:
+            seed = int(each.content_key.rpartition("-")[2][:15], 16)
             self._streams.append(torch.Generator().manual_seed(seed))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # (B, L), (B, V) -> (B, V)

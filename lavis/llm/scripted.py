@@ -11,11 +11,11 @@ from typing import ClassVar
 
 from lavis.common.errors import ConfigError
 from lavis.common.registry import llms
-from lavis.llm.base import Ask, ChatReply
+from lavis.llm.base import ChatReply, PendingRequest
 from lavis.llm.config import ScriptedConfig
-from lavis.llm.money.desk import Desk
 from lavis.llm.replies.completion import no_answer
 from lavis.llm.replies.reasoning import answer_text
+from lavis.llm.store import BackendContext
 
 
 @llms.register("scripted")
@@ -25,38 +25,38 @@ class ScriptedBackend:
     keeps_replies: ClassVar[bool] = False
     config_class: ClassVar[type[ScriptedConfig]] = ScriptedConfig
 
-    def __init__(self, config: ScriptedConfig, desk: Desk) -> None:
-        self._config, self._desk = config, desk
+    def __init__(self, config: ScriptedConfig, context: BackendContext) -> None:
+        self._config, self._context = config, context
         self._function = load_function(config.script)
-        self._asks: list[Ask] = []
+        self._pending: list[PendingRequest] = []
         self.window = 1
 
     @classmethod
-    def build(cls, config: ScriptedConfig, desk: Desk) -> ScriptedBackend:
+    def build(cls, config: ScriptedConfig, context: BackendContext) -> ScriptedBackend:
         """Return the backend."""
-        return cls(config, desk)
+        return cls(config, context)
 
-    def submit(self, ask: Ask) -> None:
+    def submit(self, each: PendingRequest) -> None:
         """Take one request."""
-        self._asks.append(ask)
+        self._pending.append(each)
 
     def collect(self) -> list[ChatReply]:
         """Answer what was taken. Nothing is paid, so no cap applies."""
-        asks, self._asks = self._asks, []
-        return [self._answer(ask) for ask in asks]
+        pending, self._pending = self._pending, []
+        return [self._answer(each) for each in pending]
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _answer(self, ask: Ask) -> ChatReply:
-        request = ask.request
+    def _answer(self, each: PendingRequest) -> ChatReply:
+        request = each.request
         text = self._function(list(request.messages), request, **(self._config.options or {}))
-        counts = self._desk.counter.estimate(request), -(-len(text) // 4)
+        counts = self._context.counter.estimate(request), -(-len(text) // 4)
         answer, thought = answer_text(text)
         if not answer.strip():  # asked again it would say the same
             reason = no_answer(thought, "stop").reason
-            return ChatReply(ask.content_key, "", "stop", *counts, error=reason, failure="refused")
-        return ChatReply(ask.content_key, answer, "stop", *counts, reasoning=thought)
+            return ChatReply(each.content_key, "", "stop", *counts, error=reason, failure="refused")
+        return ChatReply(each.content_key, answer, "stop", *counts, reasoning=thought)
 
 
 def load_function(path: str) -> Callable[..., str]:

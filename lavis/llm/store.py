@@ -1,14 +1,19 @@
-"""Replies that were paid for, by the content of their request: asked again, they cost nothing."""
+"""Replies that were paid for, by the content of their request; and what a backend works with."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import REFUSALS
 from lavis.common.storage.cache import Cache
 from lavis.llm.base import ChatReply, ChatRequest, without_images
+from lavis.llm.endpoint.failures import Problem
+from lavis.llm.money.budget import Account
+from lavis.llm.money.tokens import TokenCounter
+from lavis.llm.money.usage import rough_tokens
 from lavis.llm.replies.completion import NO_ANSWERS, end_of
 from lavis.llm.replies.json_reading import scan_json
 from lavis.llm.replies.reasoning import answer_text
@@ -59,6 +64,61 @@ class ReplyStore:
     def has(self, key: str) -> bool:
         """Return whether a reply is there that `get` returns."""
         return self.get(key) is not None
+
+
+@dataclass(frozen=True)
+class BackendContext:
+    """Handed to a backend when it is built.
+
+    Attributes:
+        folder: of this run's own state.
+        account: what this client may spend; caps and totals of the whole output folder.
+        store: paid replies.
+        counter: token estimates.
+    """
+
+    folder: Path
+    account: Account
+    store: ReplyStore
+    counter: TokenCounter
+
+    def finish(
+        self, key: str, reply: ChatReply, request: ChatRequest | None, reservation: str
+    ) -> ChatReply:
+        """Store a reply, then settle its cost; in this order, so that a kill counts too much.
+
+        Args:
+            key: content key.
+            reply: as received; token counts that the server left out, or that no model can have,
+                are estimated.
+            request: where it is still at hand.
+            reservation: name in the ledger.
+        """
+        written = reply.completion_tokens or rough_tokens(reply.reasoning + reply.text)
+        counts = reply.prompt_tokens, written
+        prompt, completion = self.account.counted(reservation, *counts)
+        if not prompt and request is not None:
+            prompt = self.counter.estimate(request)
+        reply = replace(reply, prompt_tokens=prompt, completion_tokens=completion)
+        self.store.put(key, reply, request)
+        self.account.settle(reservation, *counts)
+        return reply
+
+    def failed(self, reservation: str, problem: Problem) -> None:
+        """Settle the reservation of an attempt that gave no reply.
+
+        Args:
+            reservation: name in the ledger.
+            problem: says what the server counted, or what the attempt can have cost.
+        """
+        if problem.usage is not None:
+            self.account.settle(reservation, *problem.usage)
+        elif problem.cost == "none":
+            self.account.free(reservation)
+        elif problem.cost == "unknown":
+            self.account.forfeit(reservation)
+        else:
+            self.account.cancel(reservation)
 
 
 def _is_whole(reply: ChatReply) -> bool:

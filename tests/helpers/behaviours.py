@@ -114,7 +114,7 @@ class Behaviour:
 
 def image_of(body: dict[str, Any]) -> int:
     """Return which image a request is about."""
-    return int(re.search(r"picture (\d+):", json.dumps(body["messages"]))[1])  # type: ignore[index]
+    return int(re.search(r"image (\d+):", json.dumps(body["messages"]))[1])  # type: ignore[index]
 
 
 def openai(message: str, code: Any = None, param: Any = None, kind: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ import os
 import threading
 from typing import ClassVar
 
-from lavis.llm.base import Ask, ChatReply
+from lavis.llm.base import ChatReply, PendingRequest
 from lavis.llm.batch.job import Job, unfinished_jobs
 from lavis.llm.batch.outbox import MOST_HELD, Outbox
 from lavis.llm.batch.server import BatchServer
@@ -22,7 +22,7 @@ from lavis.llm.config import OpenAIConfig
 from lavis.llm.endpoint.failures import Problem
 from lavis.llm.endpoint.wire import Connection
 from lavis.llm.money.budget import KEPT
-from lavis.llm.money.desk import Desk
+from lavis.llm.store import BackendContext
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,13 @@ class BatchBackend:
 
     Args:
         config: the server; `config.batch` the sizes.
-        desk: where replies are kept and money is counted.
+        context: where replies are kept and money is counted.
     """
 
     keeps_replies: ClassVar[bool] = True
 
-    def __init__(self, config: OpenAIConfig, desk: Desk) -> None:
-        self._config, self._desk = config, desk
+    def __init__(self, config: OpenAIConfig, context: BackendContext) -> None:
+        self._config, self._context = config, context
         connection = Connection(config)
         secret = os.environ.get(config.api_key_env, "").encode()
 
@@ -48,9 +48,9 @@ class BatchBackend:
             return hashlib.blake2b(secret, digest_size=4, salt=salt).hexdigest()
 
         self._server = BatchServer(connection)
-        self._outbox = Outbox(config, desk, connection, account)
+        self._outbox = Outbox(config, context, connection, account)
         self._steps = JobSteps(
-            *(config, desk, connection),
+            *(config, context, connection),
             server=self._server,
             outbox=self._outbox,
             account=account,
@@ -65,9 +65,9 @@ class BatchBackend:
         full = len(self._outbox.held) >= MOST_HELD
         return 0 if full else batch.max_requests * batch.max_jobs
 
-    def submit(self, ask: Ask) -> None:
+    def submit(self, pending: PendingRequest) -> None:
         """Write one request into the next file, unless a job of an earlier process has it."""
-        self._outbox.put(ask)
+        self._outbox.put(pending)
 
     def collect(self) -> list[ChatReply]:
         """Hand over what is written, and wait until a job is done."""
@@ -127,7 +127,7 @@ class BatchBackend:
                 self._outbox.owner[key] = job.name
                 names.add(job.reservation(key))
         self._steps.jobs = jobs
-        ledger, damaged = self._desk.ledger, 0
+        ledger, damaged = self._context.account, 0
         ours = {job.name for job in jobs}
         for name in ledger.pending():
             if not name.startswith(KEPT) or name in names:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavis.llm.base import Ask, ChatReply
+from lavis.llm.base import ChatReply, PendingRequest
 from lavis.llm.batch.job import Job, JobFile, read_body, request_line
 from lavis.llm.batch.results import request_of
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.endpoint.failures import Problem
 from lavis.llm.endpoint.wire import Connection
 from lavis.llm.money.budget import BudgetReached
-from lavis.llm.money.desk import Desk
+from lavis.llm.store import BackendContext
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ class _HeldLine:
     path: Path
     offset: int
 
-    def ask(self) -> Ask:
+    def request(self) -> PendingRequest:
         request = request_of(self.content_key, read_body(self.path, self.offset))
-        return Ask(self.content_key, request, self.attempt)
+        return PendingRequest(self.content_key, request, self.attempt)
 
 
 class Outbox:
@@ -42,7 +42,7 @@ class Outbox:
 
     Args:
         config: the server's, for sizes and attempts.
-        desk: where replies are kept and money is counted.
+        context: where replies are kept and money is counted.
         connection: makes bodies of requests.
         account: returns a hash of the key in use, by the name of a job.
 
@@ -59,15 +59,15 @@ class Outbox:
     def __init__(
         self,
         config: OpenAIConfig,
-        desk: Desk,
+        context: BackendContext,
         connection: Connection,
         account: Callable[[str], str],
     ) -> None:
-        self._config, self._desk, self._connection = config, desk, connection
-        self.root, self._account = desk.folder / "batches", account
+        self._config, self._context, self._connection = config, context, connection
+        self.root, self._account = context.folder / "batches", account
         self.wanted: set[str] = set()
         self.owner: dict[str, str] = {}
-        self.held: deque[Ask | _HeldLine] = deque()
+        self.held: deque[PendingRequest | _HeldLine] = deque()
         self.ready: list[ChatReply] = []
         self.sealed: list[Job] = []
         self.ending: Problem | None = None
@@ -79,9 +79,9 @@ class Outbox:
         """Return whether the next file holds a request."""
         return bool(self._next.keys)
 
-    def put(self, ask: Ask) -> None:
+    def put(self, pending: PendingRequest) -> None:
         """Write one request into the next file, unless a job has it."""
-        key = ask.content_key
+        key = pending.content_key
         self.wanted.add(key)
         reason = self._left.get(self.owner.get(key, ""))
         if self.ending is not None:
@@ -89,7 +89,7 @@ class Outbox:
         elif reason is not None:
             self.answer(ChatReply(key, error=reason, failure="transient"))
         elif key not in self.owner:
-            self.held.append(ask)
+            self.held.append(pending)
             if len(self.held) == 1:
                 self.write_held()
 
@@ -97,12 +97,12 @@ class Outbox:
         """Write requests in their order, up to the first that a cap stands in the way of."""
         while self.held:
             first = self.held[0]
-            ask = first if isinstance(first, Ask) else first.ask()
+            pending = first if isinstance(first, PendingRequest) else first.request()
             try:
-                if not self._write(ask):
+                if not self._write(pending):
                     return
             except BudgetReached as error:
-                self.answer(ChatReply(ask.content_key, error=str(error), failure="budget"))
+                self.answer(ChatReply(pending.content_key, error=str(error), failure="budget"))
             self.held.popleft()
 
     def refuse_held(self) -> None:
@@ -130,7 +130,7 @@ class Outbox:
             counted: whether it counts as an attempt.
             now: False leaves it for the next start.
         """
-        self._desk.failed(job.reservation(key), problem)
+        self._context.failed(job.reservation(key), problem)
         if not self.release(job, key) or key not in self.wanted:
             return
         attempt = job.attempts.get(key, 0) + counted
@@ -154,7 +154,7 @@ class Outbox:
     def finish(self, job: Job, key: str, reply: ChatReply) -> None:
         """Store a reply, settle it, and hand it over."""
         request = request_of(key, job.body(key))
-        reply = self._desk.finish(key, reply, request, job.reservation(key))
+        reply = self._context.finish(key, reply, request, job.reservation(key))
         self.release(job, key)
         self.answer(reply)
 
@@ -181,7 +181,7 @@ class Outbox:
     def drop(self, job: Job) -> None:
         """Forget a job that the server never took: nothing was spent."""
         for key in job.offsets():
-            self._desk.ledger.cancel(job.reservation(key))
+            self._context.account.cancel(job.reservation(key))
             self.release(job, key)
         job.save(state="done")
 
@@ -197,15 +197,15 @@ class Outbox:
     def discard_next(self) -> None:
         """Drop the file that is being written; what it reserved is given back."""
         for key in self._next.keys:
-            self._desk.ledger.cancel(self._next.job.reservation(key))
+            self._context.account.cancel(self._next.job.reservation(key))
             self.release(self._next.job, key)
         self._next.discard()
         self._next = JobFile(self.root)
 
-    def _write(self, ask: Ask) -> bool:
+    def _write(self, pending: PendingRequest) -> bool:
         """Reserve and write a line; False where a cap is in the way for now."""
-        key, batch = ask.content_key, self._config.batch
-        body = self._connection.body(ask.request)
+        key, batch = pending.content_key, self._config.batch
+        body = self._connection.body(pending.request)
         line = request_line(key, body)
         if len(line) > batch.max_bytes:
             reason = (
@@ -216,10 +216,10 @@ class Outbox:
             return True
         if not self._next.fits(line, batch.max_requests, batch.max_bytes):
             self.seal()
-        bound = self._desk.counter.bound(ask.request)
+        bound = self._context.counter.bound(pending.request)
         name = self._next.job.reservation(key)
-        if not self._desk.ledger.reserve(name, bound, ask.request.max_tokens, wait=False):
+        if not self._context.account.reserve(name, bound, pending.request.max_tokens, wait=False):
             return False
-        self._next.add(key, line, ask.attempt)
+        self._next.add(key, line, pending.attempt)
         self.owner[key] = self._next.job.name
         return True

@@ -43,7 +43,7 @@ class ResultLine:
 
 
 @dataclass
-class Tally:
+class ResultCounts:
     """What result files hold for the requests of a job.
 
     Attributes:
@@ -85,9 +85,9 @@ def read_lines(paths: Iterable[Path]) -> Iterator[ResultLine | None]:
                     yield _read_line(line)
 
 
-def tally(paths: Iterable[Path], keys: Collection[str]) -> Tally:
+def count_results(paths: Iterable[Path], keys: Collection[str]) -> ResultCounts:
     """Count the lines of result files against the requests of a job."""
-    result = Tally()
+    result = ResultCounts()
     for line in read_lines(paths):
         if line is None:
             result.broken += 1

@@ -15,12 +15,12 @@ from typing import Literal
 from lavis.llm.base import ChatReply
 from lavis.llm.batch.job import Job
 from lavis.llm.batch.outbox import Outbox
-from lavis.llm.batch.results import Tally, outcome_of, read_lines, tally
+from lavis.llm.batch.results import ResultCounts, count_results, outcome_of, read_lines
 from lavis.llm.batch.server import BatchServer, BatchState, BatchTrouble, LineError
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.endpoint.failures import Cost, Problem
 from lavis.llm.endpoint.wire import Connection
-from lavis.llm.money.desk import Desk
+from lavis.llm.store import BackendContext
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class JobSteps:
 
     Args:
         config: the server; `config.batch` the sizes.
-        desk: counts money.
+        context: counts money.
         connection: reads answers.
         server: files and jobs.
         outbox: gets replies and what is asked again.
@@ -49,14 +49,14 @@ class JobSteps:
     def __init__(
         self,
         config: OpenAIConfig,
-        desk: Desk,
+        context: BackendContext,
         connection: Connection,
         *,
         server: BatchServer,
         outbox: Outbox,
         account: Callable[[str], str],
     ) -> None:
-        self._config, self._desk, self._connection = config, desk, connection
+        self._config, self._context, self._connection = config, context, connection
         self._server, self._outbox, self._account = server, outbox, account
         self._served = False  # whether any result came back
         self.jobs: list[Job] = []
@@ -140,7 +140,7 @@ class JobSteps:
                 raise found
             trouble = trouble or found
             paths.append(path)
-        counted = tally(paths, job.offsets())
+        counted = count_results(paths, job.offsets())
         unknown = counted.unknown(state)
         if not counted.missing or not (unknown or counted.broken or trouble):
             self._collect(job, state, counted, 0)
@@ -157,7 +157,7 @@ class JobSteps:
             logger.warning("batch job %s: %s", job.batch_id, why)
             self._collect(job, state, counted, unknown)
 
-    def _collect(self, job: Job, state: BatchState, counted: Tally, unknown: int) -> None:
+    def _collect(self, job: Job, state: BatchState, counted: ResultCounts, unknown: int) -> None:
         """Store replies by id; what failed or never came goes back into the queue.
 
         Args:
@@ -190,11 +190,11 @@ class JobSteps:
         self._make_up(job, state, counted, unknown)
         job.save(state="done")
 
-    def _make_up(self, job: Job, state: BatchState, counted: Tally, unknown: int) -> None:
+    def _make_up(self, job: Job, state: BatchState, counted: ResultCounts, unknown: int) -> None:
         """Ask again for what has no line, the dearest of them charged."""
 
         def dear(key: str) -> tuple[float, int]:
-            amount = self._desk.ledger.reservation(job.reservation(key))
+            amount = self._context.account.reservation(job.reservation(key))
             return amount.cost, amount.tokens
 
         missing = sorted(counted.missing, key=dear, reverse=True)
@@ -377,7 +377,7 @@ def _codes(errors: list[LineError]) -> str:
 
 
 def _what_lacks(
-    state: BatchState, counted: Tally, unknown: int, trouble: BatchTrouble | None
+    state: BatchState, counted: ResultCounts, unknown: int, trouble: BatchTrouble | None
 ) -> str:
     """Return why results are not whole, in one line."""
     if trouble is not None:

@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any, ClassVar
 
 from lavis.common.registry import llms
-from lavis.llm.base import Ask, Backend, ChatReply
+from lavis.llm.base import Backend, ChatReply, PendingRequest
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.endpoint.breaker import Streak
 from lavis.llm.endpoint.failures import Problem
@@ -25,7 +25,7 @@ from lavis.llm.endpoint.limiter import RateLimiter
 from lavis.llm.endpoint.transport import MOST_BYTES, Dropped, TooLong
 from lavis.llm.endpoint.wire import Connection
 from lavis.llm.money.budget import BudgetReached
-from lavis.llm.money.desk import Desk
+from lavis.llm.store import BackendContext
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +39,14 @@ class OpenAIBackend:
 
     Args:
         config: the server and its limits.
-        desk: where replies are kept and money is counted.
+        context: where replies are kept and money is counted.
     """
 
     keeps_replies: ClassVar[bool] = True
     config_class: ClassVar[type[OpenAIConfig]] = OpenAIConfig
 
-    def __init__(self, config: OpenAIConfig, desk: Desk) -> None:
-        self._config, self._desk = config, desk
+    def __init__(self, config: OpenAIConfig, context: BackendContext) -> None:
+        self._config, self._context = config, context
         self._connection = Connection(config)
         self._transport = self._connection.transport()
         self._streak = Streak(config.failure_limit)
@@ -58,17 +58,17 @@ class OpenAIBackend:
         self.window = 2 * config.concurrency
 
     @classmethod
-    def build(cls, config: OpenAIConfig, desk: Desk) -> Backend:
+    def build(cls, config: OpenAIConfig, context: BackendContext) -> Backend:
         """Return the backend of `config.mode`."""
         if config.mode == "batch":
             from lavis.llm.batch.backend import BatchBackend
 
-            return BatchBackend(config, desk)
-        return cls(config, desk)
+            return BatchBackend(config, context)
+        return cls(config, context)
 
-    def submit(self, ask: Ask) -> None:
+    def submit(self, pending: PendingRequest) -> None:
         """Queue one request."""
-        self._futures.add(self._pool.submit(self._work, ask))
+        self._futures.add(self._pool.submit(self._work, pending))
 
     def collect(self) -> list[ChatReply]:
         """Wait for one reply or more."""
@@ -89,14 +89,14 @@ class OpenAIBackend:
         wait(working, timeout=GRACE_SECONDS)  # they settle what they had reserved
         self._connection.sdk.close()
 
-    def _work(self, ask: Ask) -> ChatReply:
+    def _work(self, pending: PendingRequest) -> ChatReply:
         """Send a request until there is a reply, or a reason to give up."""
         reason, attempt = "stopped: before it was sent", 0
         while not self._stop.is_set():
             try:
-                outcome = self._attempt(ask)
+                outcome = self._attempt(pending)
             except BudgetReached as error:
-                return ChatReply(ask.content_key, error=str(error), failure="budget")
+                return ChatReply(pending.content_key, error=str(error), failure="budget")
             if outcome is None:
                 break
             if isinstance(outcome, ChatReply):
@@ -108,20 +108,20 @@ class OpenAIBackend:
                 kind: Any = outcome.kind
                 if outcome.ends_run:
                     self._stop.set()  # no use in sending the rest
-                return ChatReply(ask.content_key, error=reason, failure=kind)
+                return ChatReply(pending.content_key, error=reason, failure=kind)
             if outcome.kind == "transient":  # `simplify` goes on at once, with less
                 attempt += 1
                 most = min(self._config.max_attempts, outcome.most_attempts or attempt + 1)
                 if self._streak.failed(outcome) or attempt >= most:
                     break
                 self._wait(outcome, attempt)
-        return ChatReply(ask.content_key, error=reason, failure="transient")
+        return ChatReply(pending.content_key, error=reason, failure="transient")
 
-    def _attempt(self, ask: Ask) -> ChatReply | Problem | None:
+    def _attempt(self, pending: PendingRequest) -> ChatReply | Problem | None:
         """Send a request once; None where the backend was closed first."""
-        ledger, request = self._desk.ledger, ask.request
-        name = f"{ask.content_key}#{next(self._names)}"
-        bound = self._desk.counter.bound(request)
+        ledger, request = self._context.account, pending.request
+        name = f"{pending.content_key}#{next(self._names)}"
+        bound = self._context.counter.bound(request)
         expected = ledger.estimate(bound) + request.max_tokens
         if not ledger.reserve(name, bound, request.max_tokens, stop=self._stop):
             return None
@@ -131,7 +131,7 @@ class OpenAIBackend:
         body = self._connection.body(request)
         outcome: ChatReply | Problem
         try:
-            outcome = self._connection.read(ask.content_key, self._transport.send(body))
+            outcome = self._connection.read(pending.content_key, self._transport.send(body))
         except Dropped:
             outcome = Problem("transient", "stopped: while it was on its way", cost="unknown")
         except TooLong:
@@ -144,9 +144,9 @@ class OpenAIBackend:
         if isinstance(outcome, Problem):
             if outcome.kind == "simplify" and not self._connection.simplify(body, outcome):
                 outcome = replace(outcome, kind="transient", most_attempts=2)
-            self._desk.failed(name, outcome)
+            self._context.failed(name, outcome)
             return outcome
-        reply = self._desk.finish(ask.content_key, outcome, request, name)
+        reply = self._context.finish(pending.content_key, outcome, request, name)
         self._limiter.correct(reply.prompt_tokens + reply.completion_tokens - expected)
         return reply
 

@@ -22,7 +22,7 @@ from lavis.llm.replies.region_text import (
     tokenize,
     tokenize_handles,
 )
-from lavis.llm.replies.scene import Scene
+from lavis.llm.replies.scene import SceneNotes
 
 MIN_WORDS = {"question": 2, "answer": 1, "rationale": 3}  # ids count as words here
 # Critic and student read 70 words of question, answer and rationale together. A part that is
@@ -34,7 +34,7 @@ ECHO_WORDS = 8  # as many words in a row as the instructions have are an echo
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Requirements:
     """What the prompt asked for.
 
     Attributes:
@@ -51,7 +51,7 @@ class Wanted:
 
 
 def make_record(
-    item: QarItem, scene: Scene, wanted: Wanted, instructions: str
+    item: QarItem, scene: SceneNotes, wanted: Requirements, instructions: str
 ) -> dict[str, Any] | str:
     """Return the LCK record of an item (without source, split and index), or why it is dropped.
 
@@ -121,7 +121,9 @@ def _text_problem(texts: dict[str, str], instructions: str) -> str:
     return ""
 
 
-def _token_problem(tokens: dict[str, Tokens], ids: list[int], scene: Scene, wanted: Wanted) -> str:
+def _token_problem(
+    tokens: dict[str, Tokens], ids: list[int], scene: SceneNotes, wanted: Requirements
+) -> str:
     for part, found in tokens.items():
         said = count_words(found)
         if not said and part != "answer":

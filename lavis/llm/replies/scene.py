@@ -19,7 +19,7 @@ MAX_PHRASE = 8  # words of a caption that names a region
 
 
 @dataclass(frozen=True, slots=True)
-class SceneRegion:
+class RegionNotes:
     """One region.
 
     Attributes:
@@ -49,7 +49,7 @@ class SceneRegion:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class SceneNotes:
     """One image.
 
     Attributes:
@@ -60,7 +60,7 @@ class Scene:
     """
 
     image: str
-    regions: tuple[SceneRegion, ...] = ()
+    regions: tuple[RegionNotes, ...] = ()
     captions: tuple[str, ...] = ()
     narratives: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Scene:
     actions: tuple[str, ...] = ()
     dialogue: tuple[tuple[str, str], ...] = ()
 
-    def find(self, region_id: int) -> SceneRegion | None:
+    def find(self, region_id: int) -> RegionNotes | None:
         """Return a region by its id."""
         return next((region for region in self.regions if region.id == region_id), None)
 
@@ -86,7 +86,7 @@ class SceneLimits:
 
 
 @record_errors("malformed record")
-def read_scene(record: Mapping[str, Any], limits: SceneLimits) -> Scene:
+def read_scene(record: Mapping[str, Any], limits: SceneLimits) -> SceneNotes:
     """Return the scene of a record.
 
     Raises:
@@ -102,7 +102,7 @@ def read_scene(record: Mapping[str, Any], limits: SceneLimits) -> Scene:
         for turn in _list(record.get("dynamic"))
         if isinstance(turn, Mapping) and turn.get("question") and turn.get("answer")
     ]
-    return Scene(
+    return SceneNotes(
         image=image,
         regions=_regions(record, limits),
         captions=_texts(record.get("captions"), limits.max_captions),
@@ -114,7 +114,7 @@ def read_scene(record: Mapping[str, Any], limits: SceneLimits) -> Scene:
     )
 
 
-def _regions(record: Mapping[str, Any], limits: SceneLimits) -> tuple[SceneRegion, ...]:
+def _regions(record: Mapping[str, Any], limits: SceneLimits) -> tuple[RegionNotes, ...]:
     value = record.get("region_locations") or []
     if isinstance(value, Mapping):
         entries = [(_number(key), entry) for key, entry in value.items()]
@@ -130,13 +130,13 @@ def _regions(record: Mapping[str, Any], limits: SceneLimits) -> tuple[SceneRegio
     return _with_handles(kept)
 
 
-def _region(number: int, entry: Any, size: tuple[Any, Any]) -> SceneRegion:
+def _region(number: int, entry: Any, size: tuple[Any, Any]) -> RegionNotes:
     boxes = entry.get("boxes") if isinstance(entry, Mapping) else None
     box = boxes[0] if isinstance(boxes, list) and boxes else None
     numbers = box[:4] if isinstance(box, list) else []
     if len(numbers) != 4 or any(finite(v) is None for v in numbers):
         raise RecordError(f"bad box: region {number} has {str(box)[:60]}, expected 4 numbers")
-    return SceneRegion(
+    return RegionNotes(
         id=number,
         name=str(entry.get("obj_guess") or "thing"),
         caption=str(entry.get("caption") or entry.get("description") or ""),
@@ -159,7 +159,7 @@ def _position(box: Sequence[float], size: tuple[Any, Any]) -> str:
     return " ".join(part for part in (down, across) if part) or "middle"
 
 
-def _with_handles(regions: Sequence[SceneRegion]) -> tuple[SceneRegion, ...]:
+def _with_handles(regions: Sequence[RegionNotes]) -> tuple[RegionNotes, ...]:
     """Give each region a phrase of its own: description, then place, then order."""
     taken: set[str] = set()
     named = []
@@ -174,7 +174,7 @@ def _with_handles(regions: Sequence[SceneRegion]) -> tuple[SceneRegion, ...]:
     return tuple(named)
 
 
-def _phrase(region: SceneRegion) -> str:
+def _phrase(region: RegionNotes) -> str:
     """Return a region's caption where it is short, else its attributes and name."""
     said = words(region.caption.lower(), hyphens=True)
     if said[:1] and said[0] in ("a", "an", "the"):

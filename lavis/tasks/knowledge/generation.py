@@ -24,8 +24,8 @@ from lavis.llm.money.budget import BudgetReached
 from lavis.llm.money.tokens import TokenCounter
 from lavis.llm.prompts import Prompts
 from lavis.llm.replies.items import ReplyError, ReplyItems, read_reply, response_format
-from lavis.llm.replies.parse import Wanted, make_record
-from lavis.llm.replies.scene import Scene, SceneLimits, read_scene
+from lavis.llm.replies.parse import Requirements, make_record
+from lavis.llm.replies.scene import SceneLimits, SceneNotes, read_scene
 from lavis.llm.store import ReplyStore
 from lavis.tasks.knowledge.generation_config import GenerateConfig, PromptConfig
 from lavis.tasks.knowledge.generation_outcomes import Kind, Outcomes
@@ -81,7 +81,7 @@ class Generation:
         row, prompt = divmod(unit, len(self.config.prompts))
         return row, self.config.prompts[prompt]
 
-    def scene(self, unit: int) -> Scene:
+    def scene(self, unit: int) -> SceneNotes:
         """Return the scene a unit is about.
 
         Raises:
@@ -107,7 +107,7 @@ class Generation:
             raise RecordError("not asked: nothing is known of the image")
         return scene
 
-    def request(self, unit: int, scene: Scene, tries: int = 0) -> ChatRequest:
+    def request(self, unit: int, scene: SceneNotes, tries: int = 0) -> ChatRequest:
         """Return the request of a unit; its key is the unit's number.
 
         Args:
@@ -206,7 +206,7 @@ class Generation:
         """
         _, prompt = self.place(unit)
         scene = self.scene(unit)
-        wanted = Wanted(prompt.style, prompt.regions, prompt.people, prompt.num_items)
+        wanted = Requirements(prompt.style, prompt.regions, prompt.people, prompt.num_items)
         records = []
         rejects: list[dict[str, Any]] = [
             {"reason": reason, "position": position} for position, reason in read.dropped

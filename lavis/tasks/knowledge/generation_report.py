@@ -10,7 +10,7 @@ from lavis.common.errors import RecordError
 from lavis.datasets.lck.marked_images import PageRegion
 from lavis.llm.replies.items import FIELDS
 from lavis.llm.replies.region_text import render
-from lavis.llm.replies.scene import SceneRegion
+from lavis.llm.replies.scene import RegionNotes
 from lavis.tasks.gallery import Gallery
 from lavis.tasks.knowledge.generation import Generation
 from lavis.tasks.knowledge.page import (
@@ -102,10 +102,10 @@ class GenerationReport:
         ]
         return maker.card(name, shown, items)
 
-    def _scene(self, row: int) -> tuple[str, list[SceneRegion]]:
+    def _scene(self, row: int) -> tuple[str, list[RegionNotes]]:
         """Return an image's name and the regions that one of its requests showed."""
         kinds = len(self._generation.config.prompts)
-        found: dict[int, SceneRegion] = {}
+        found: dict[int, RegionNotes] = {}
         name = f"record {row}"
         for unit in range(row * kinds, (row + 1) * kinds):
             try:
@@ -184,6 +184,6 @@ def _text(value: Any) -> str:
     return render(split)
 
 
-def _box(region: SceneRegion) -> tuple[float, float, float, float]:
+def _box(region: RegionNotes) -> tuple[float, float, float, float]:
     left, top, right, bottom = region.boxes[0][:4]
     return left, top, right, bottom

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lavis.llm.batch.results import tally
+from lavis.llm.batch.results import count_results
 from lavis.llm.batch.server import BatchState
 
 KEYS = ["a", "b", "c", "d"]
@@ -30,5 +30,5 @@ def test_what_a_server_may_have_done_of_the_missing(tmp_path, end, completed, un
     path = tmp_path / "output.jsonl"
     path.write_text("".join(json.dumps(answer(key)) + "\n" for key in ("a", "b")))
     state = BatchState(end, end, {"output": "f"}, completed, 0, 4, [])
-    counted = tally([path], KEYS)
+    counted = count_results([path], KEYS)
     assert counted.missing == {"c", "d"} and counted.unknown(state) == unknown

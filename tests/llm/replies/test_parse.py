@@ -6,7 +6,7 @@ import pytest
 
 from lavis.llm.prompts import Prompts, quote
 from lavis.llm.replies.items import QarItem
-from lavis.llm.replies.parse import Wanted, echoes, make_record
+from lavis.llm.replies.parse import Requirements, echoes, make_record
 from lavis.llm.replies.scene import SceneLimits, read_scene
 
 RECORD = {
@@ -21,10 +21,10 @@ RECORD = {
     ],
 }
 SCENE = read_scene(RECORD, SceneLimits())
-IDS = Wanted("ids", "any", False, 3)
-PHRASES = Wanted("descriptions", "any", False, 3)
-WHOLE = Wanted("ids", "none", False, 3)
-PEOPLE = Wanted("ids", "any", True, 3)
+IDS = Requirements("ids", "any", False, 3)
+PHRASES = Requirements("descriptions", "any", False, 3)
+WHOLE = Requirements("ids", "none", False, 3)
+PEOPLE = Requirements("ids", "any", True, 3)
 GOOD = ("Why is [1] near [0]?", "[1] owns [0].", "[1] holds the lead of [0].")
 INSTRUCTIONS = Prompts().instructions("ids")
 

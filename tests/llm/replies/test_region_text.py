@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lavis.common.text import CLUSTER
 from lavis.datasets.files.json_values import json_line
 from lavis.datasets.lck.record import read_tokens
-from lavis.llm.replies.parse import QarItem, Wanted, make_record
+from lavis.llm.replies.parse import QarItem, Requirements, make_record
 from lavis.llm.replies.region_text import (
     no_region,
     region_ids,
@@ -170,7 +170,7 @@ def test_a_text_survives_its_record(texts, style):
         answer=f"For {second} {two}",
         rationale=f"{three} since {third} , {first} so {four}",
     )
-    made = make_record(item, SCENE, Wanted(style, "any", False, 3), "")
+    made = make_record(item, SCENE, Requirements(style, "any", False, 3), "")
     if isinstance(made, str):
         assert made.startswith(("answer repeats", "rationale repeats", "refusal"))
         return
