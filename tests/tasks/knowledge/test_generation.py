@@ -19,7 +19,7 @@ from lavis.llm.config import LlmSettings
 from lavis.tasks.knowledge.generation import Generation, estimate
 from lavis.tasks.knowledge.generation_config import GenerateConfig, GenerationRunConfig
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RUN_FILES = sorted((ROOT / "lavis/projects/lskd/generate").glob("*.yaml"))
 SECTIONS = {"llm": LlmSettings, "generate": GenerateConfig, "run": GenerationRunConfig}
 KEY = "sk-test-very-secret-0123456789"
