@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -18,8 +17,8 @@ from torch.utils.data import Dataset
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError, NothingDoneError
 from lavis.common.journal import Finished, Journal, JournalReader, check_segments, finished
-from lavis.common.logger import Progress
-from lavis.common.storage.inputs import Changed, changed_units
+from lavis.common.storage.inputs import Changed
+from lavis.common.units import UnitResult, UnitsLeft, changed_inputs, run_units, units_left
 from lavis.runners.identity import WeightDigest, plan_digest, scoring_identity
 from lavis.runners.loader import make_loader, to_device
 from lavis.runners.precision import autocast, evaluation_dtype
@@ -86,7 +85,7 @@ class Evaluator:
             with torch.no_grad(), autocast(world.device, self._dtype):
                 self._task.prepare(self._model, dataset, world)
         world.barrier(f"{name}: start")
-        mine = left.units[world.rank :: world.size].tolist()
+        mine = left.of_rank(world)
         places = list(map(os.path.realpath, _places(dataset)))
         journal = Journal(job.folder, identity, world.rank, start=left.start, places=places)
         self._score(dataset, plan, journal, name=name, units=mine)
@@ -140,17 +139,13 @@ class Evaluator:
     ) -> _Before:
         """Read the journal, and compare the files that finished units were made from."""
         before = finished(folder, identity, partly=True)  # the plan is not known yet
-        where = f"{name}: inputs of finished units"
-        changed = changed_units(before.noted(), places, tick=lambda _: self._world.beat(where))
-        moved = [one for one in changed if one.moved]
-        if moved:
-            there = next(noted.places for noted in before.noted() if noted.unit == moved[0].unit)
-            raise ConfigError(
-                f"{folder}: these scores are of files in {', '.join(there)}; this run reads "
-                f"{', '.join(map(os.path.realpath, places))}, where the files of {len(moved)} "
-                f"units are others (first: {moved[0].name}); choose another run.output_dir or "
-                f"delete {folder}"
-            )
+        changed = changed_inputs(
+            before,
+            places,
+            folder=folder,
+            what="scores",
+            beat=lambda: self._world.beat(f"{name}: inputs of finished units"),
+        )
         return _Before(before, changed)
 
     def _identity(self, dataset: Any) -> dict[str, Any]:
@@ -185,19 +180,18 @@ class Evaluator:
     def _score(
         self, dataset: Any, plan: Any, journal: Journal, *, name: str, units: list[int]
     ) -> None:
-        world = self._world
-        total = len(plan.order)
-        mine = sum(len(plan.rows(unit)) for unit in units)
-        done = max(0, total - mine * world.size)  # what earlier starts scored, about
-        progress = Progress(total, name, unit="records", done=done, shown=world.is_main)
+        world, total = self._world, len(plan.order)
         rejected = 0
-        for number, (batch, outputs) in enumerate(self._outputs(dataset, plan, units)):
-            rows = self._task.rows(batch, outputs)
-            journal.append(batch.unit, rows, batch.inputs, batch.again)
-            rejected += sum("reject" in payload for _, payload in rows)
-            world.beat(f"{name}: unit {number + 1} of {len(units)}")
-            progress.add(min(len(rows) * world.size, total - progress.done))
-        progress.close()
+
+        def results() -> Iterator[UnitResult]:
+            nonlocal rejected
+            for batch, outputs in self._outputs(dataset, plan, units):
+                rows = self._task.rows(batch, outputs)
+                rejected += sum("reject" in payload for _, payload in rows)
+                yield UnitResult(batch.unit, rows, batch.inputs, batch.again)
+
+        left = sum(len(plan.rows(unit)) for unit in units)
+        run_units(results(), journal, world, name=name, units=len(units), left=left, total=total)
         rejected = sum(world.gather(rejected, f"{name}: rejects"))
         if rejected and world.is_main:
             logger.warning("%s: %d of %d records rejected in this start", name, rejected, total)
@@ -262,19 +256,11 @@ class _Job:
     before: _Before | None
 
 
-@dataclass(frozen=True)
-class _Left:
-    """Units that are to be scored, int64, and the number of this start."""
-
-    units: np.ndarray
-    start: int
-
-
 def _places(dataset: Any) -> list[str]:
     return dataset.places() if hasattr(dataset, "places") else []
 
 
-def _left(job: _Job, identity: dict[str, Any], plan: Any) -> _Left:
+def _left(job: _Job, identity: dict[str, Any], plan: Any) -> UnitsLeft:
     """Return the units that nobody has finished, or that must be done again; on rank 0.
 
     Raises:
@@ -293,7 +279,4 @@ def _left(job: _Job, identity: dict[str, Any], plan: Any) -> _Left:
             rows = sum(len(plan.rows(unit)) for unit in units)
             told = (job.name, len(units), rows, why)
             logger.warning("%s: %d units (%d records) are scored again: %s", *told)
-    done = np.zeros(len(plan), dtype=bool)
-    done[list(before.units)] = True
-    done[[*redone, *again]] = False
-    return _Left(np.flatnonzero(~done), before.next_start)
+    return units_left(len(plan), before, [*redone, *again])

@@ -158,7 +158,12 @@ def test_a_begun_generation_is_continued(begun, tmp_path):
     server, arguments = begun("generation", generation, lambda body, n: items(GOOD))
     assert generate_qar.main(arguments) == 0
     assert sent(server, number_of) == {3: 1, 4: 1}  # refused at another address, and left
-    assert [one["index"] for one in lines(tmp_path / "out/corpus.jsonl")] == ["s-0", "s-6", "s-8", "s-10"]
+    assert [one["index"] for one in lines(tmp_path / "out/corpus.jsonl")] == [
+        "s-0",
+        "s-6",
+        "s-8",
+        "s-10",
+    ]
     kinds = {one["line"] - 1: one["kind"] for one in lines(tmp_path / "out/rejects.jsonl")}
     assert kinds == {1: "data", 2: "reply", 5: "item"}
     server.answer = lambda body, n: seeds.append(body["seed"]) or items(GOOD)

@@ -1,0 +1,142 @@
+"""Planned work: units that are done once, by one rank, journaled, and done again where that is due.
+
+The loop of every job that goes on after a crash: evaluation, verbalization, generation. A unit is
+finished when its rows are in the journal, rejected ones with their reasons among them; with `again`
+something of it is left for the next start. Some errors stop a job early, and lose nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from lavis.common.dist import World
+from lavis.common.errors import ConfigError
+from lavis.common.journal import Finished
+from lavis.common.logger import Progress
+from lavis.common.storage.inputs import Changed, changed_units
+
+
+class UnitResult(NamedTuple):
+    """A finished unit; the arguments of `Journal.append`."""
+
+    unit: int
+    rows: Sequence[tuple[int, Mapping[str, Any]]]
+    inputs: Sequence[Any] = ()
+    again: bool = False
+
+
+class UnitWriter(Protocol):
+    """A journal, or several of them behind one `append`."""
+
+    def append(
+        self,
+        unit: int,
+        rows: Sequence[tuple[int, Mapping[str, Any]]],
+        inputs: Sequence[Any] = (),
+        again: bool = False,
+    ) -> None:
+        """Write a finished unit; on return it survives a SIGKILL of this process."""
+        ...
+
+
+class UnitsLeft(NamedTuple):
+    """Units that are to be done: sorted, int64; and the number of this start."""
+
+    units: np.ndarray
+    start: int
+
+    def of_rank(self, world: World) -> list[int]:
+        """Return the units of this process."""
+        return self.units[world.rank :: world.size].tolist()
+
+
+def units_left(count: int, before: Finished, redone: Iterable[int] = ()) -> UnitsLeft:
+    """Return the units below `count` that no start has finished, and those of `redone`."""
+    done = np.zeros(count, dtype=bool)
+    done[list(before.units)] = True
+    done[list(redone)] = False
+    return UnitsLeft(np.flatnonzero(~done), before.next_start)
+
+
+def changed_inputs(
+    before: Finished,
+    places: Sequence[str],
+    *,
+    folder: Path,
+    what: str,
+    beat: Callable[[], object],
+    noted: Iterable[tuple[int, list[Any], Sequence[str]]] | None = None,
+) -> list[Changed]:
+    """Return the finished units whose input files are not what they were.
+
+    Args:
+        before: what earlier starts have finished.
+        places: folders that names of inputs are relative to.
+        folder: of the journal, named in the error.
+        what: the plural of what units make, likewise.
+        beat: called now and then while files are compared.
+        noted: what units note of their inputs, where it is not `before.noted()`.
+
+    Raises:
+        ConfigError: the files were in another folder, and differ from those of this one.
+    """
+    changed = changed_units(noted or before.noted(), places, tick=lambda _: beat())
+    moved = [one for one in changed if one.moved]
+    if moved:
+        there = before.segments[before.units[moved[0].unit][0]].places
+        raise ConfigError(
+            f"{folder}: these {what} are of files in {', '.join(there)}; this run reads "
+            f"{', '.join(map(os.path.realpath, places))}, where the files of {len(moved)} units "
+            f"are others (first: {moved[0].name}); choose another run.output_dir or delete {folder}"
+        )
+    return changed
+
+
+def run_units(
+    results: Iterable[UnitResult],
+    journal: UnitWriter,
+    world: World,
+    *,
+    name: str,
+    units: int,
+    left: int,
+    total: int,
+    noun: str = "records",
+    note: Callable[[], str] = str,
+    stops: tuple[type[Exception], ...] = (),
+) -> Exception | None:
+    """Journal units as they are finished, and show how far the job is.
+
+    Args:
+        results: makes the units of this process.
+        journal: where finished units go.
+        world: of the processes.
+        name: of the job.
+        units: how many this process has to do.
+        left: their rows.
+        total: rows of the whole job.
+        noun: plural of what a row is.
+        note: returns what stands behind the progress.
+        stops: errors that end the job early.
+
+    Returns:
+        The error that has stopped the job, or None.
+    """
+    done = max(0, total - left * world.size)  # what earlier starts finished, about
+    progress = Progress(total, name, unit=noun, done=done, shown=world.is_main)
+    stop: Exception | None = None
+    try:
+        for number, result in enumerate(results, 1):
+            journal.append(*result)
+            world.beat(f"{name}: unit {number} of {units}")
+            amount = min(len(result.rows) * world.size, total - progress.done)
+            progress.add(amount, note())
+    except stops as error:
+        stop = error
+    progress.close()
+    return stop
