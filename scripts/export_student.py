@@ -19,14 +19,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jinja2
-from omegaconf import OmegaConf
 
 from lavis.common.command import command
 from lavis.common.config.fields import CONFIG_ROOT
-from lavis.common.config.loading import load_model_config
-from lavis.common.errors import ConfigError
-from lavis.common.registry import models
 from lavis.common.storage.atomic import write_text
+from lavis.models.zoo import load_run
 
 GENERATIVE = ("blip2_t5", "blip2_opt", "blip2_llm")
 
@@ -63,11 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Build the run's model with its trained weights and write it."""
-    path = args.run / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{args.run}: no config.yaml; name the output folder of a training run")
-    tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    model = build(tree["model"], weights_of(args.run, args.checkpoint))
+    model, tree = load_run(args.run, args.checkpoint)
     args.output.mkdir(parents=True, exist_ok=True)
     if args.form == "hf":
         from lavis.models.blip2.hugging_face import export_student
@@ -80,28 +73,6 @@ def export(args: argparse.Namespace) -> None:
         save_safetensors(args.output / "model.safetensors", weights, {"format": "pt"})
     write_text(args.output / "README.md", card(args, tree))
     print(f"wrote {args.output}")
-
-
-def build(section: Mapping[str, Any], weights: Path) -> Any:
-    """Return the model of a run's section with trained weights over those it started from."""
-    from lavis.common.checkpoint import read_state_dict
-
-    config, _ = load_model_config(section["arch"], section["model_type"], section)
-    model = models.get(section["arch"]).from_config(config)
-    model.load_state(read_state_dict(weights), source=str(weights))
-    return model.eval()
-
-
-def weights_of(run: Path, checkpoint: str) -> Path:
-    """Return the weights file of a checkpoint folder inside a run, or of a path.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for path in (run / checkpoint / "model.safetensors", Path(checkpoint)):
-        if path.is_file():
-            return path
-    raise ConfigError(f"--checkpoint {checkpoint}: neither in {run} nor a file")
 
 
 def card(args: argparse.Namespace, tree: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 Each kind of thing has one `Registry` and, in it, one table of lazy targets, so that checking a
 configuration or printing `--help` imports no torch. A class outside this table joins with
-`@models.register("name")` in a module listed under `run.import_modules`.
+`@models.register("name")` in a module listed under `run.import_modules`; a subclass that reads more
+keys of a known name's section takes its place with `models.extend("name", Target(...))`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Registry:
         self.kind = kind
         self._targets = dict(targets)
         self._classes: dict[str, type] = {}
+        self._extensions: dict[str, Target] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Class decorator: `name` stands for the class from now on.
@@ -59,9 +61,25 @@ class Registry:
 
         return decorate
 
+    def extend(self, name: str, target: Target) -> None:
+        """Let a subclass stand for `name` in this process, and add its default YAMLs.
+
+        Sections that the registered class accepts must mean the same to the subclass.
+
+        Raises:
+            ConfigError: the name is not in the table of lazy targets, or extended by another class.
+        """
+        if name not in self._targets:
+            raise ConfigError(f"unknown {self.kind} '{name}'{nearest(name, self._targets)}")
+        if self._extensions.setdefault(name, target) != target:
+            owner = self._extensions[name].cls
+            raise ConfigError(f"{self.kind} '{name}' is extended already, by {owner}")
+
     def get(self, name: str) -> Any:
         """Return the class of `name`, importing its module on first use."""
         self.check(name)
+        if name in self._extensions:
+            return _load(self._extensions[name].cls)
         if name not in self._classes:
             self._classes[name] = _load(self._targets[name].cls)
         return self._classes[name]
@@ -69,7 +87,7 @@ class Registry:
     def config_class(self, name: str) -> Any:
         """Return the dataclass that checks this thing's section, without importing the thing."""
         self.check(name)
-        target = self._targets.get(name)
+        target = self._extensions.get(name, self._targets.get(name))
         if target is not None and target.config is not None:
             return _load(target.config)
         return self.get(name).config_class
@@ -79,7 +97,8 @@ class Registry:
         self.check(name)
         target = self._targets.get(name)
         if target is not None:
-            return target.defaults
+            extension = self._extensions.get(name)
+            return {**target.defaults, **(extension.defaults if extension else {})}
         return getattr(self._classes[name], "default_configs", {})
 
     def check(self, name: str, key: str = "") -> None:
@@ -98,13 +117,11 @@ def _load(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-_CRITIC_TYPES = {
+_MATCHER_TYPES = {
     "pretrain": "models/blip2/blip2_pretrain.yaml",
     "pretrain_vitL": "models/blip2/blip2_pretrain_vitL.yaml",
     "coco": "models/blip2/blip2_coco.yaml",
 }
-
-_QUICKSTART_TYPES = {**_CRITIC_TYPES, "quickstart": "models/blip2/blip2_quickstart.yaml"}
 
 models = Registry(
     "model",
@@ -112,12 +129,12 @@ models = Registry(
         "blip2_critic": Target(
             "lavis.models.blip2.critic:Blip2Critic",
             "lavis.models.blip2.config:CriticConfig",
-            _QUICKSTART_TYPES,
+            _MATCHER_TYPES,
         ),
         "blip2": Target(
             "lavis.models.blip2.stage1:Blip2Stage1",
             "lavis.models.blip2.config:Stage1Config",
-            _QUICKSTART_TYPES,
+            _MATCHER_TYPES,
         ),
         "blip2_t5": Target(
             "lavis.models.blip2.generative:Blip2T5",

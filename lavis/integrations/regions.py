@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
-from lavis.common.checkpoint import read_state_dict
-from lavis.common.config.loading import load_model_config
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.pixels import to_rgb
-from lavis.common.registry import datasets, models
+from lavis.common.registry import datasets
 from lavis.datasets.lck.record import check_inside, make_region
+from lavis.models.zoo import load_run
 from lavis.processors import load_processor
 from lavis.processors.region import DrawnRegion, Palette, draw_regions, outline_width
 
@@ -64,18 +62,9 @@ class RegionModel:
         Raises:
             ConfigError: the folder is no training run's.
         """
-        folder = Path(folder)
-        path, weights = folder / "config.yaml", folder / checkpoint / "model.safetensors"
-        for needed in (path, weights):
-            if not needed.is_file():
-                raise ConfigError(f"{folder}: no {needed.relative_to(folder)}; name a training run")
-        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        section = tree["model"]
-        config, _ = load_model_config(section["arch"], section["model_type"], section)
-        model = models.get(section["arch"]).from_config(config)
-        model.load_state(read_state_dict(weights), source=str(weights))
+        model, tree = load_run(folder, checkpoint)
         name, node = next(iter(tree["datasets"].items()))
-        return cls(model.eval().to(device), **dataset_options(name, node))
+        return cls(model.to(device), **dataset_options(name, node))
 
     def draw(self, image: Image.Image, boxes: Sequence[Box]) -> Image.Image:
         """Return the full-size image as the model sees it.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from lavis.common.config.loading import load_model_config
+from lavis.common.errors import ConfigError
 from lavis.common.registry import models, processors
 
 Processors = dict[str, Any]  # "train" and "eval" -> processor
@@ -61,6 +66,35 @@ def _load(
     if checkpoint is not None:
         model.load_checkpoint(checkpoint)
     return model.train(not is_eval).to(device), preprocess
+
+
+def load_run(folder: str | Path, checkpoint: str = "checkpoint_best") -> tuple[Any, dict[str, Any]]:
+    """Return the model of a training run, and the run's resolved config.
+
+    Args:
+        folder: `run.output_dir`.
+        checkpoint: a checkpoint's folder inside it, or a file of weights.
+
+    Raises:
+        ConfigError: the folder is no training run's, or has no such checkpoint.
+    """
+    from lavis.common.checkpoint import read_state_dict
+
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no config.yaml; name the output folder of a training run")
+    inside = Path(folder) / checkpoint / "model.safetensors"
+    weights = next((file for file in (inside, Path(checkpoint)) if file.is_file()), None)
+    if weights is None:
+        raise ConfigError(f"{checkpoint}: neither a checkpoint in {folder} nor a file")
+    tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    for module in tree.get("run", {}).get("import_modules") or []:
+        importlib.import_module(module)
+    section = tree["model"]
+    config, _ = load_model_config(section["arch"], section["model_type"], section)
+    model = models.get(section["arch"]).from_config(config)
+    model.load_state(read_state_dict(str(weights)), source=str(weights))
+    return model.eval(), tree
 
 
 def load_preprocess(config: Mapping[str, Any]) -> tuple[Processors, Processors]:

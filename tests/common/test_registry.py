@@ -1,5 +1,7 @@
 """Names are found, refused with a near match, and never silently replaced."""
 
+import pathlib
+
 import pytest
 
 from lavis.common.errors import ConfigError
@@ -34,3 +36,17 @@ def test_the_class_a_target_names_may_register_itself():
     registry = Registry("thing", {"fraction": Target("fractions:Fraction")})
     assert registry.register("fraction")(Fraction) is Fraction
     assert registry.list() == ["fraction"]
+
+
+def test_an_extension_stands_for_the_name_and_adds_types():
+    registry = Registry("thing", {"path": Target("pathlib:PurePath", defaults={"default": "a"})})
+    target = Target("pathlib:Path", "pathlib:PosixPath", {"other": "b"})
+    for _ in range(2):  # a module may be imported again under another name
+        registry.extend("path", target)
+    assert registry.get("path") is pathlib.Path
+    assert registry.config_class("path") is pathlib.PosixPath
+    assert registry.defaults("path") == {"default": "a", "other": "b"}
+    with pytest.raises(ConfigError, match="thing 'path' is extended already, by pathlib:Path"):
+        registry.extend("path", Target("pathlib:WindowsPath"))
+    with pytest.raises(ConfigError, match="unknown thing 'paths'; did you mean 'path'"):
+        registry.extend("paths", target)

@@ -108,7 +108,7 @@ def test_a_run_folder_is_enough(build, image, tmp_path):
     section = {**TINY, "arch": "blip2", "embed_dim": 16}
     tree = {"model": section, "datasets": {"unified_vqa_chatgpt_contrastive": SECTION}}
     OmegaConf.save(OmegaConf.create(tree), tmp_path / "config.yaml")
-    with pytest.raises(ConfigError, match="name a training run"):
+    with pytest.raises(ConfigError, match="checkpoint_best: neither a checkpoint in"):
         RegionModel.from_run(tmp_path)
     (tmp_path / "checkpoint_best").mkdir()
     whole = {k: v.contiguous() for k, v in reader.model.full_state_dict().items()}

@@ -147,42 +147,14 @@ class Blip2Config:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class GroundingConfig:
-    """`model.grounding`: tells a small Q-Former where the image shows the words of a text.
-
-    Attributes:
-        regions: words are compared with the regions numbered 0 to `regions` - 1.
-        loss_weight: of the alignment of words and boxes, where samples carry `word_boxes`.
-        alignment_only: train nothing but that alignment: the first phase.
-        freeze: keep what words point at, and the image norm before it: for records without
-            `word_boxes`, which would wear it off. Freeze the word table with it, and set
-            `run.save_frozen`, so that the checkpoint holds them.
-    """
-
-    regions: PositiveInt = 5
-    loss_weight: NonNegativeFloat = 0.1
-    alignment_only: bool = False
-    freeze: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class MatcherConfig(Blip2Config):
     """What the critic and stage 1 have.
 
     Attributes:
         freeze_word_embeddings: keep the word table as it is.
-        grounding: help for Q-Formers too small to learn by themselves where words point.
     """
 
     freeze_word_embeddings: bool = False
-    grounding: GroundingConfig | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.grounding and self.vit.out_indices is None:
-            raise ConfigError(
-                "model.grounding needs a tower of feature maps; name them in model.vit.out_indices"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -220,14 +192,6 @@ class Stage1Config(MatcherConfig):
     same_picture: Literal["positives", "masked", "negatives"] = "positives"
     embed_dim: PositiveInt = 256
     temperature_init: PositiveFloat = 0.07
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.grounding and self.grounding.alignment_only:
-            raise ConfigError(
-                "model.grounding.alignment_only: stage 1 does not align; train blip2_critic with "
-                "it first, and load those weights"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

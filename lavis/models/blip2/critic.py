@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from lavis.common.registry import models
 from lavis.models.blip2.config import CriticConfig
-from lavis.models.blip2.grounded import GroundedMatcher
+from lavis.models.blip2.matching import Blip2Matcher
 
 
 @models.register("blip2_critic")
-class Blip2Critic(GroundedMatcher):
+class Blip2Critic(Blip2Matcher):
     """The match head is the critic's verdict; two more heads learn annotators' scores beside it."""
 
     fresh_keys = ("qa_head.", "r_head.")  # stage-1 files have none; scoring does not use them
@@ -36,13 +36,6 @@ class Blip2Critic(GroundedMatcher):
         width = config.qformer.hidden_size
         self.qa_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
         self.r_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
-        self.build_grounding()
-
-    @property
-    def uses_every_weight(self) -> bool:
-        """See `BaseModel`: aligning words and places calls neither Q-Former nor heads."""
-        aligns = self.config.grounding and self.config.grounding.alignment_only
-        return not aligns and super().uses_every_weight
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the losses.
@@ -56,9 +49,6 @@ class Blip2Critic(GroundedMatcher):
             `loss = loss_label + qa_weight * loss_qa + r_weight * loss_r`, its parts (those whose
             labels are there), and `logits` `(N, 2)`, detached.
         """
-        if self.config.grounding and self.config.grounding.alignment_only:
-            loss = self.alignment_loss(samples)
-            return {"loss": loss, "loss_words": loss.detach()}
         queries = self.fused_queries(samples)  # (N, Q, d)
         logits = self.match_logits(queries)
         label = self.to_device(samples["label"]).long()
@@ -76,7 +66,4 @@ class Blip2Critic(GroundedMatcher):
             else:
                 losses[name] = F.mse_loss(predicted, self.to_device(target).float())
                 total = total + weight * losses[name]
-        if self.config.grounding and samples.get("word_boxes") is not None:
-            losses["loss_words"] = self.alignment_loss(samples)
-            total = total + self.config.grounding.loss_weight * losses["loss_words"]
         return {"loss": total, **losses, "logits": logits.detach()}

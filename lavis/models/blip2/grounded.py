@@ -1,4 +1,4 @@
-"""A matcher whose words may be told where the image shows what they name.
+"""Critic and stage 1 whose words may be told where the image shows what they name.
 
 Shapes: N texts of L words, P images, T tokens, R region numbers, Q queries, d Q-Former width.
 """
@@ -13,25 +13,22 @@ from torch import Tensor
 
 from lavis.common.errors import ConfigError
 from lavis.models.base import freeze
-from lavis.models.blip2.config import MatcherConfig
+from lavis.models.blip2.critic import Blip2Critic
 from lavis.models.blip2.grounding import Grounding
+from lavis.models.blip2.grounding_config import GroundedCriticConfig, GroundedStage1Config
 from lavis.models.blip2.matching import Blip2Matcher
 from lavis.models.blip2.qformer import TextPlan
+from lavis.models.blip2.stage1 import Blip2Stage1
 
 
 class GroundedMatcher(Blip2Matcher):
-    """Without `model.grounding` this is `Blip2Matcher`."""
+    """First base of a grounded critic or stage 1; without `model.grounding` it adds nothing."""
 
     region_ids: Tensor  # (R,), with grounding
 
-    def __init__(self, config: MatcherConfig) -> None:
+    def __init__(self, config: GroundedCriticConfig | GroundedStage1Config) -> None:
         super().__init__(config)
-        self.config: MatcherConfig = config
         self.grounding: Grounding | None = None
-
-    def build_grounding(self) -> None:
-        """Add the part of `model.grounding`, and freeze what the section says."""
-        config = self.config
         if config.grounding is not None:
             self.grounding = Grounding(
                 self.visual_encoder.num_features,
@@ -44,8 +41,6 @@ class GroundedMatcher(Blip2Matcher):
             if config.grounding.freeze:
                 freeze(self.grounding)
                 freeze(self.ln_vision)
-        if config.freeze_word_embeddings:
-            freeze(self.qformer.embeddings.word_embeddings)
 
     def embed_pairs(self, input_ids: Tensor, image_embeds: Tensor, plan: TextPlan) -> Tensor:
         """See `Blip2Matcher`; grounding adds to every word where it points."""
@@ -86,3 +81,38 @@ class GroundedMatcher(Blip2Matcher):
                 "of model.qformer.vocab, or leave it out of the records' word_boxes"
             )
         return torch.tensor(ids, dtype=torch.long)  # none at all where no record tells of a word
+
+
+class GroundedCritic(GroundedMatcher, Blip2Critic):
+    """`Blip2Critic` with `model.grounding`."""
+
+    config: GroundedCriticConfig
+
+    @property
+    def uses_every_weight(self) -> bool:
+        """See `BaseModel`: aligning words and places calls neither Q-Former nor heads."""
+        aligns = self.config.grounding and self.config.grounding.alignment_only
+        return not aligns and super().uses_every_weight
+
+    def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the losses of `Blip2Critic` and, where boxes of words are known, `loss_words`.
+
+        Args:
+            samples: as the critic's, and `word_boxes`: for each of the P images word -> boxes.
+        """
+        options = self.config.grounding
+        if options is not None and options.alignment_only:
+            loss = self.alignment_loss(samples)
+            return {"loss": loss, "loss_words": loss.detach()}
+        result = super().forward(samples)
+        if options is None or samples.get("word_boxes") is None:
+            return result
+        logits, loss_words = result.pop("logits"), self.alignment_loss(samples)
+        result["loss"] = result["loss"] + options.loss_weight * loss_words
+        return {**result, "loss_words": loss_words, "logits": logits}
+
+
+class GroundedStage1(GroundedMatcher, Blip2Stage1):
+    """`Blip2Stage1` with `model.grounding`, whose weights come from a grounded critic."""
+
+    config: GroundedStage1Config

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from lavis.common.errors import ConfigError
 from lavis.common.sharded import is_sharded
+from lavis.models.base import freeze
 from lavis.models.blip2.base import Blip2Base
-from lavis.models.blip2.config import Blip2Config
+from lavis.models.blip2.config import MatcherConfig
 from lavis.models.blip2.qformer import TextPlan, plan_texts
 
 
@@ -25,8 +26,10 @@ class Blip2Matcher(Blip2Base):
     text i is about image i). Each image is encoded once, and so are its keys and values.
     """
 
-    def __init__(self, config: Blip2Config) -> None:
+    def __init__(self, config: MatcherConfig) -> None:
         super().__init__(config)
+        if config.freeze_word_embeddings:
+            freeze(self.qformer.embeddings.word_embeddings)
         self.itm_head = nn.Linear(config.qformer.hidden_size, 2)
 
     @torch.no_grad()
@@ -79,6 +82,11 @@ class Blip2Matcher(Blip2Base):
 
     def embed_pairs(self, input_ids: Tensor, image_embeds: Tensor, plan: TextPlan) -> Tensor:
         """Return the Q-Former's input, `[queries ; words]` `(N, Q + L, d)`.
+
+        The place where a subclass adds to the embeddings of a text what it knows of the text's
+        image. Such a subclass of the critic or of stage 1, and the subclass of its config that has
+        the new options, join by `models.extend("blip2_critic", Target(...))` in a module listed
+        under `run.import_modules`; run files keep `arch: blip2_critic`.
 
         Args:
             input_ids: `(N, L)`, the plan's texts.

@@ -19,8 +19,7 @@ from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 from lavis.common.errors import ConfigError
 from lavis.common.registry import models
 from lavis.models.blip2.config import Stage1Config
-from lavis.models.blip2.grounded import GroundedMatcher
-from lavis.models.blip2.matching import host_index
+from lavis.models.blip2.matching import Blip2Matcher, host_index
 
 SMOOTHING = 0.1
 IGNORED = -100  # label of what takes no part in a cross entropy
@@ -77,7 +76,7 @@ class CaptionHead(nn.Module):
 
 
 @models.register("blip2")
-class Blip2Stage1(GroundedMatcher):
+class Blip2Stage1(Blip2Matcher):
     """Three losses of equal weight on one Q-Former; also scores pairs, by matching or contrast."""
 
     fresh_keys = ("lm_head.", "temp")  # Hugging Face folders have neither
@@ -97,7 +96,6 @@ class Blip2Stage1(GroundedMatcher):
         self.temp = nn.Parameter(torch.tensor(config.temperature_init))
         words = len(self.qformer.embeddings.word_embeddings.weight)
         self.lm_head = CaptionHead(self.qformer.model.config, words)
-        self.build_grounding()
 
     def forward(
         self, samples: Mapping[str, Any], negatives: Negatives | None = None

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lavis.common.registry import models
-from lavis.models.blip2.config import GroundingConfig, QFormerConfig, VitConfig
+from lavis.models.blip2.config import QFormerConfig, VitConfig
+from lavis.models.blip2.grounding_config import GroundingConfig
 
 BOXES = [{"dog": [[0.0, 0.0, 0.5, 0.5]]}, {"near": []}]
 CONFIGS = {

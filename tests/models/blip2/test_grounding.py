@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from lavis.common.errors import ConfigError
-from lavis.models.blip2.config import CriticConfig, GroundingConfig, QFormerConfig, VitConfig
+from lavis.common.registry import models
+from lavis.models.blip2.config import QFormerConfig, VitConfig
 from lavis.models.blip2.critic import Blip2Critic
+from lavis.models.blip2.grounded import GroundedCritic
 from lavis.models.blip2.grounding import Grounding, box_coverage
+from lavis.models.blip2.grounding_config import GroundedCriticConfig, GroundingConfig
 
 TEXTS = ["[0] is left of [1].", "what is [1]?", "a banana."]
 
@@ -30,8 +33,8 @@ def critic(tmp_path_factory):
     vocab = tmp_path_factory.mktemp("vocab") / "vocab.txt"
     vocab.write_text("\n".join(words) + "\n")
     torch.manual_seed(0)
-    return Blip2Critic(
-        CriticConfig(
+    return GroundedCritic(
+        GroundedCriticConfig(
             model_type="tiny",
             load_pretrained=False,
             vit_model="tf_efficientnet_lite0",
@@ -132,7 +135,7 @@ def test_alignment_is_trained_beside_the_verdict_where_boxes_are_known(critic):
 
 def test_frozen_grounding_keeps_what_words_point_at(critic):
     config = replace(critic.config, grounding=GroundingConfig(regions=2, freeze=True))
-    trained = {name for name, w in Blip2Critic(config).named_parameters() if w.requires_grad}
+    trained = {name for name, w in GroundedCritic(config).named_parameters() if w.requires_grad}
     assert not any(name.startswith(("grounding.", "ln_vision.")) for name in trained)
     assert "query_tokens" in trained and "grounding.project.weight" in dict(
         critic.named_parameters()
@@ -143,4 +146,13 @@ def test_grounding_needs_a_square_grid_of_maps():
     with pytest.raises(ConfigError, match="square grid of tokens, not 5"):
         Grounding(4, 4, 5, num_regions=1)
     with pytest.raises(ValueError, match=r"model\.vit\.out_indices"):
-        CriticConfig(model_type="x", load_pretrained=False, grounding=GroundingConfig())
+        GroundedCriticConfig(model_type="x", load_pretrained=False, grounding=GroundingConfig())
+
+
+def test_the_critics_name_stands_for_the_grounded_one_where_the_module_is_imported(critic):
+    assert models.get("blip2_critic") is GroundedCritic
+    assert models.config_class("blip2_critic") is GroundedCriticConfig
+    assert list(models.defaults("blip2")) == ["pretrain", "pretrain_vitL", "coco", "quickstart"]
+    plain = GroundedCritic(replace(critic.config, grounding=None)).state_dict()
+    bare = Blip2Critic(replace(critic.config, grounding=None)).state_dict()
+    assert list(plain) == list(bare)
