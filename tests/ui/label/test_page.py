@@ -73,7 +73,7 @@ def open_page(browser, url, size="desk", scheme="light"):
     browser.emulate_media(color_scheme=scheme)
     browser.goto(url)
     browser.wait_for_selector("#text [data-serial]")
-    browser.wait_for_selector("#image .lv-stage > *")
+    browser.wait_for_selector("#picture .lv-stage > *")
     return browser
 
 
@@ -83,7 +83,7 @@ def test_a_portrait_and_long_texts_fit_a_window_and_a_phone(label, portrait, bro
         for record in ("1", "2"):
             page = open_page(browser, f"{server.url}?record={record}", size)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
-            image = page.locator("#image .lv-picture").bounding_box()
+            image = page.locator("#picture .lv-picture").bounding_box()
             assert image["height"] <= 0.65 * height and image["width"] <= width
             ratio = {"1": 500 / 990, "2": 5}[record]
             assert image["width"] / image["height"] == pytest.approx(ratio, rel=0.02)
@@ -99,8 +99,8 @@ def test_a_portrait_and_long_texts_fit_a_window_and_a_phone(label, portrait, bro
         assert fold.bounding_box()["height"] > 2 * folded
 
 
-BADGES = """() => [...document.querySelectorAll('#image .lv-badge')].map(badge => {
-  const box = document.querySelector(`#image .lv-box[data-region="${badge.dataset.region}"]`);
+BADGES = """() => [...document.querySelectorAll('#picture .lv-badge')].map(badge => {
+  const box = document.querySelector(`#picture .lv-box[data-region="${badge.dataset.region}"]`);
   const rect = e => {
     const r = e.getBoundingClientRect();
     return [r.left, r.top, r.right, r.bottom];
@@ -117,7 +117,7 @@ def test_every_number_is_readable_on_its_box_and_in_the_text(label, portrait, br
     server, _ = label(portrait)
     for size, scheme in itertools.product(SIZES, ("light", "dark")):
         page = open_page(browser, f"{server.url}?record=1", size, scheme)
-        edge = page.locator("#image .lv-picture").bounding_box()
+        edge = page.locator("#picture .lv-picture").bounding_box()
         badges = page.evaluate(BADGES)
         assert [b["text"] for b in badges] == [str(i) for i in range(MANY)]
         for badge in badges:
@@ -165,7 +165,7 @@ def test_a_region_lights_up_in_text_and_image(label, world, browser):
 
 def test_an_image_is_enlarged_by_click_and_key(label, portrait, browser):
     page = open_page(browser, f"{label(portrait)[0].url}?record=2")
-    small = page.locator("#image .lv-picture").bounding_box()["width"]
+    small = page.locator("#picture .lv-picture").bounding_box()["width"]
     page.keyboard.press("z")
     large = page.locator("dialog.lv-zoom .lv-picture").bounding_box()["width"]
     assert large > 1.5 * small
@@ -173,7 +173,7 @@ def test_an_image_is_enlarged_by_click_and_key(label, portrait, browser):
     assert page.locator("dialog.lv-zoom .lv-picture").bounding_box()["width"] >= 1500 - 1
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog.lv-zoom", state="detached")
-    page.click("#image .lv-picture")
+    page.click("#picture .lv-picture")
     page.wait_for_selector("dialog.lv-zoom .lv-badge >> nth=0")
     page.keyboard.press("a")  # keys are the enlarged image's
     page.keyboard.press("Escape")
