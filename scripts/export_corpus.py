@@ -30,8 +30,8 @@ from lavis.common.command import at_least, check_outputs, command
 from lavis.common.config.fields import CONFIG_ROOT
 from lavis.common.errors import ConfigError, NothingDoneError, RecordError
 from lavis.common.storage.atomic import AtomicFile, AtomicPath, write_text
+from lavis.datasets.files.formats import expand_paths, open_records
 from lavis.datasets.files.json_values import json_line
-from lavis.datasets.files.records import RecordStore, expand_paths
 from lavis.datasets.lck.record import check_tokens, read_region_ids, read_score
 
 GROUP = 2000  # rows of a row group, which readers keep decoded
@@ -176,7 +176,7 @@ def export(args: argparse.Namespace) -> int:
     if args.split is not None and not _SPLIT.fullmatch(args.split):
         raise ConfigError(f"--split: {args.split!r} found, expected {_SPLIT_RULE}")
     check_outputs([args.output / "rejects.jsonl"], expand_paths(args.files))
-    store = RecordStore(args.files, cache_dir=args.cache_dir)
+    store = open_records(args.files, cache_dir=args.cache_dir)
     folder = args.output / "data"
     folder.mkdir(parents=True, exist_ok=True)
     splits: dict[str, Shards] = {}

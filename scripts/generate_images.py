@@ -171,14 +171,14 @@ def training_requests(config: Config, epochs: int) -> list[ImageRequest]:
     drawn = [
         registry.datasets.get(name)(node, split)
         for name, node in config.datasets.items()
-        if hasattr(registry.datasets.get(name), "picture_requests")
+        if hasattr(registry.datasets.get(name), "image_requests")
         for split in config.run.train_splits
     ]
     if not drawn:
         raise ConfigError("all data sets of the run file have pictures of their own")
     requests: dict[ImageRequest, None] = {}
     for dataset in drawn:
-        dataset.image_seed = config.task.pictures.seed
+        dataset.use_images(None, seed=config.task.pictures.seed)
         for epoch in range(epochs):
             wanted = dataset.image_requests(epoch, config.run.seed)
             requests.update((ImageRequest(*request), None) for request in wanted)

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lavis.common.command import command
 from lavis.common.config.sections import Sections, load_sections
 from lavis.common.errors import ConfigError, NothingDoneError, RunError
-from lavis.datasets.files.records import RecordStore
+from lavis.datasets.files.formats import open_records
 from lavis.llm.config import LlmSettings
 from lavis.tasks.knowledge.generation import Generation, estimate
 from lavis.tasks.knowledge.generation_config import GenerateConfig, GenerationRunConfig
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.print_config:
         sys.stdout.write(config.to_yaml())
         return 0
-    generation = Generation(config["generate"], RecordStore(config["generate"].records))
+    generation = Generation(config["generate"], open_records(config["generate"].records))
     if args.dry_run:
         print(json.dumps(estimate(generation, config["llm"]), indent=1))
         return 0

@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import check_outputs, command
 from lavis.common.errors import NothingDoneError, RecordError
 from lavis.common.storage.atomic import AtomicFile
-from lavis.datasets.files.records import RecordStore, expand_paths
+from lavis.datasets.files.formats import expand_paths, open_records
+from lavis.datasets.files.records import RecordStore
 from lavis.datasets.lck.negatives import KINDS, NegativeMaker, note_all, positive, to_line
 
 
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     counts: Counter[str] = Counter()
     check_outputs([args.out], expand_paths(args.corpus))
-    store = RecordStore(args.corpus)
+    store = open_records(args.corpus)
     maker = NegativeMaker(
         note_all(read_records(store)),
         store.read,

@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     """Check the files and return the exit status."""
     from tqdm import tqdm
 
-    from lavis.datasets.files.records import expand_paths
+    from lavis.datasets.files.formats import expand_paths
     from lavis.datasets.lck.corpus import CorpusSummary
 
     dataset = open_dataset(args)

@@ -187,7 +187,7 @@ datasets = Registry(
         ),
         "unified_vqa_chatgpt": Target(
             "lavis.datasets.lck.generative:GenerativeDataset",
-            "lavis.datasets.config:GenerativeConfig",
+            "lavis.datasets.config:GenerativeDatasetConfig",
             {"default": "datasets/unified_vqa_chatgpt/default.yaml"},
         ),
         "benchmark": Target(

@@ -12,78 +12,24 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from lavis.common.errors import ConfigError, DataError, RecordError, record_errors
 from lavis.common.storage.inputs import Input
 from lavis.datasets.config import DatasetConfig, is_train_split
+from lavis.datasets.files.formats import open_records
 from lavis.datasets.files.images import ImageFile, ImageRoot, decode_image
 from lavis.datasets.files.records import RecordStore
-from lavis.datasets.lck.record import Region, check_inside
+from lavis.datasets.lck.record import check_inside
+from lavis.datasets.rows import Drawing, RejectedRow, Row, row_random
 from lavis.processors import load_processor
-from lavis.processors.region import DrawnRegion, Palette, draw_regions, outline_width
+from lavis.processors.region import Palette, draw_regions, outline_width
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
 _KEPT_PIXELS = 16_000_000  # a decoded image up to this size is kept for the next row
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """What a row's image is made of.
-
-    Attributes:
-        file: the image as stored.
-        regions: every region the row speaks of, in order.
-        drawn: those that are drawn.
-        crop: x1, y1, x2, y2 of the part that is shown, where it is not the whole image.
-    """
-
-    file: ImageFile
-    regions: tuple[Region, ...] = ()
-    drawn: tuple[DrawnRegion, ...] = ()
-    crop: tuple[float, float, float, float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row, without pixels.
-
-    Attributes:
-        index: row number over all files, in data-set order; bad rows keep their number.
-        image_key: identity of the processed image: equal keys, equal tensors.
-        text: processed text; of several candidates the first.
-        fields: JSON-able, written into the result row between `text` and `prediction`.
-        texts: processed text of every candidate, where the row has more than one.
-        targets: `label` (1 = accept), `qa_label`, `r_label`, `image_id`, `scores`, `token_ids`, as
-            there are.
-        drawing: what `RecordDataset.image` needs.
-    """
-
-    index: int
-    image_key: str
-    text: str
-    fields: dict[str, Any]
-    texts: tuple[str, ...] | None = None
-    targets: dict[str, Any] = field(default_factory=dict)
-    drawing: Drawing | None = field(default=None, repr=False)
-
-    @property
-    def all_texts(self) -> tuple[str, ...]:
-        """Every text of the row, one or more."""
-        return self.texts if self.texts is not None else (self.text,)
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedRow:
-    """A row that cannot be used: its number, the reason, and its file and line."""
-
-    index: int
-    reason: str
-    source: dict[str, Any]
 
 
 class RecordDataset(abc.ABC):
@@ -122,7 +68,7 @@ class RecordDataset(abc.ABC):
         self._style: str | None = None
 
     def _open_store(self) -> RecordStore:
-        return RecordStore(self.config.record_paths(self.split), cache_dir=self.config.cache_dir)
+        return open_records(self.config.record_paths(self.split), cache_dir=self.config.cache_dir)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}
@@ -303,11 +249,6 @@ class FeatureSource(Protocol):
 
     def get(self, image_key: str) -> Tensor | None:
         """Return (T, D), or None where they were not computed."""
-
-
-def row_random(seed: int, epoch: int, index: int) -> random.Random:
-    """Return the random numbers of one row in one epoch, whatever process asks for them."""
-    return random.Random(f"{seed}/{epoch}/{index}")
 
 
 class TrainingView:

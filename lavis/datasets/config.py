@@ -324,7 +324,7 @@ class ContrastiveConfig(RegionOptions):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class GenerativeConfig(RegionOptions):
+class GenerativeDatasetConfig(RegionOptions):
     """Section `datasets.unified_vqa_chatgpt`: what a student reads, and what it must write.
 
     Attributes:

@@ -21,7 +21,8 @@ from lavis.common.errors import ConfigError, RecordError
 from lavis.common.logger import Progress
 from lavis.common.storage.cache import Cache, make_key
 from lavis.common.storage.content import file_state
-from lavis.datasets.base import RejectedRow, Row, TrainingView
+from lavis.datasets.base import TrainingView
+from lavis.datasets.rows import RejectedRow, Row
 from lavis.runners.loader import make_loader
 from lavis.runners.precision import autocast
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lavis.common.errors import DataError
-from lavis.datasets.base import RejectedRow, TrainingView
+from lavis.datasets.base import TrainingView
+from lavis.datasets.rows import RejectedRow
 from lavis.runners.sampler import BatchRequest
 
 MOST_REJECTS = 1000  # so many unusable records one after another mean that the data set is broken

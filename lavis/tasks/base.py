@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from lavis.datasets.base import RecordDataset, Row
+    from lavis.datasets.base import RecordDataset
+    from lavis.datasets.rows import Row
 
 
 class RowReader(Protocol):

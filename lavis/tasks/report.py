@@ -22,7 +22,8 @@ from lavis.datasets.lck.marks import RegionMark, row_marks
 from lavis.tasks.filtering.results import RowTable
 
 if TYPE_CHECKING:
-    from lavis.datasets.base import RecordDataset, Row
+    from lavis.datasets.base import RecordDataset
+    from lavis.datasets.rows import Row
 
 TEMPLATE = "report.html.jinja"
 IMAGE_WIDTH = 360  # pixels in the page; taller than wide images are bounded alike

@@ -16,7 +16,8 @@ from lavis.tasks.base import BaseTask, RowReader
 from lavis.tasks.rows import split_prefix
 
 if TYPE_CHECKING:
-    from lavis.datasets.base import RecordDataset, Row
+    from lavis.datasets.base import RecordDataset
+    from lavis.datasets.rows import Row
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from lavis.common.errors import ConfigError, RecordError, record_errors
-from lavis.datasets.base import Row
 from lavis.datasets.config import LckConfig
-from lavis.datasets.lck.dataset import LckDataset, has_empty_rationale, instance_of
+from lavis.datasets.lck.dataset import LckDataset
 from lavis.datasets.lck.marks import RegionMark, region_marks, row_marks
 from lavis.datasets.lck.record import Region, Tokens, read_region_ids, read_tokens
+from lavis.datasets.lck.text import has_empty_rationale, instance_of
+from lavis.datasets.rows import Row
 from lavis.processors.region import DrawnRegion
 
 SPLIT = "test"  # evaluation order: the regions of `region` as they are written

@@ -15,10 +15,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from lavis.common.errors import ConfigError, DataError, RecordError
-from lavis.datasets.base import RejectedRow, TrainingView
+from lavis.datasets.base import TrainingView
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.captions.config import CaptionedImagesConfig, LaionCaptionsConfig
 from lavis.datasets.captions.dataset import cut_out, read_box
+from lavis.datasets.rows import RejectedRow
 
 SIZE = 16
 

@@ -14,9 +14,10 @@ from PIL import Image
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.captions.config import CaptionedImagesConfig
-from lavis.datasets.config import ContrastiveConfig, GenerativeConfig, LaionConfig, LckConfig
+from lavis.datasets.config import ContrastiveConfig, GenerativeDatasetConfig, LaionConfig, LckConfig
+from lavis.datasets.files.formats import open_records
 from lavis.datasets.files.images import ImageRoot
-from lavis.datasets.files.records import JsonLinesFile, RecordStore, parse_object
+from lavis.datasets.files.records import JsonLinesFile, parse_object
 from lavis.datasets.lck.record import make_region, region_number
 from lavis.datasets.lck.scene_sources import image_lines, line_bytes
 from lavis.datasets.lck.scenes import open_scene
@@ -121,7 +122,7 @@ KINDS = {
     "critic": ("unified_vqa_binary", LckConfig, "test", LCK, {}),
     "critic training": ("unified_vqa_binary", LckConfig, "train", LCK, {"word_boxes": True}),
     "polygons": ("unified_vqa_binary", LckConfig, "test", LCK, {"region_mode": "segms"}),
-    "generative": ("unified_vqa_chatgpt", GenerativeConfig, "train", LCK, {}),
+    "generative": ("unified_vqa_chatgpt", GenerativeDatasetConfig, "train", LCK, {}),
     "pairs": ("unified_contrastive", ContrastiveConfig, "train", LCK, {}),
     "choices": ("unified_contrastive", ContrastiveConfig, "test", CHOICES, {}),
     "laion": ("laion_sample_extracted", LaionConfig, "test", CAPTION, {}),
@@ -279,7 +280,7 @@ def test_bad_text_in_a_column_costs_its_row(folder):
     images = pa.array(["a.png", "a.png"])
     table = pa.table({"image": images, "caption": column})
     pq.write_table(table, folder / "r.parquet")
-    store = RecordStore([str(folder / "r.parquet")])
+    store = open_records([str(folder / "r.parquet")])
     with pytest.raises(RecordError, match="malformed row: 'utf-8' codec can't decode"):
         store.read(0)
     assert store.read(1) == {"image": "a.png", "caption": "abc"}
@@ -297,7 +298,7 @@ def test_bad_text_in_a_column_costs_its_row(folder):
 def test_json_text_in_a_column_is_checked_like_a_line(folder):
     cells = ['["a", [1]]', '["half \\ud83d"]', "[" * 5000, "[" * 300 + "]" * 300, "[not JSON"]
     pq.write_table(pa.table({"question": cells}), folder / "r.parquet")
-    store = RecordStore([str(folder / "r.parquet")])
+    store = open_records([str(folder / "r.parquet")])
     assert store.read(0) == {"question": ["a", [1]]}
     assert store.read(4) == {"question": "[not JSON"}
     for row in (1, 2, 3):
@@ -340,13 +341,13 @@ def test_a_file_that_is_a_line_too_long_or_empty_is_read(folder):
 def test_files_that_are_not_what_they_seem_are_refused_whole(folder, name, content, message):
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=f"{name}: .*{message}"):
-        RecordStore([str(folder / name)], cache_dir=str(folder / "c"))
+        open_records([str(folder / name)], cache_dir=str(folder / "c"))
 
 
 @pytest.mark.parametrize("pattern", ["{3..1}", "{0..99999999999}"])
 def test_patterns_that_name_nothing_or_too_much_are_refused(pattern):
     with pytest.raises(DataError, match=r"names .* files"):
-        RecordStore([f"x-{pattern}.jsonl"])
+        open_records([f"x-{pattern}.jsonl"])
 
 
 def test_whatever_a_value_makes_a_data_set_raise_costs_its_row(folder):

@@ -7,7 +7,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from lavis.common.errors import DataError
-from lavis.datasets.base import RejectedRow, TrainingView
+from lavis.datasets.base import TrainingView
+from lavis.datasets.rows import RejectedRow
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from PIL import Image
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.registry import models
 from lavis.datasets.builders import build_dataset
-from lavis.datasets.config import GenerativeConfig
+from lavis.datasets.config import GenerativeDatasetConfig
 from lavis.integrations.regions import RegionModel, dataset_options
 
 TINY = {
@@ -57,7 +57,7 @@ def test_an_answer_sees_the_data_sets_image_and_text(build, image, language_mode
     info = {"annotations": {"test": {"storage": [str(tmp_path / "r.jsonl")]}}}
     info["images"] = {"storage": str(tmp_path)}
     dataset = build_dataset(
-        "unified_vqa_chatgpt", GenerativeConfig(build_info=info, **SECTION), "test"
+        "unified_vqa_chatgpt", GenerativeDatasetConfig(build_info=info, **SECTION), "test"
     )
     reader = build("blip2_t5", t5_model=language_models["t5"])
     asked = {}

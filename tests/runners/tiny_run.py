@@ -13,7 +13,7 @@ from lavis.common import dist
 from lavis.common.config.loading import Config
 from lavis.common.config.run import RunConfig
 from lavis.common.errors import RecordError
-from lavis.datasets.base import Row
+from lavis.datasets.rows import Row
 from lavis.runners import evaluator as evaluation
 from lavis.runners.runner import RunnerBase, RunnerIter
 from lavis.tasks.base import BaseTask

@@ -13,7 +13,7 @@ import quickstart_loop_report
 import quickstart_teacher
 from page_checks import check_report
 
-from lavis.datasets.files.records import RecordStore
+from lavis.datasets.files.formats import open_records
 from lavis.tasks.knowledge.generation import Generation
 from lavis.tasks.knowledge.generation_config import GenerateConfig
 
@@ -52,7 +52,7 @@ def prompt_of(tmp_path):
     record = {"image": "a.png", "region_locations": regions, "width": 30, "height": 30}
     path.write_text(json.dumps(record) + "\n")
     config = GenerateConfig(records=[str(path)], prompts=[{"num_items": 6}])
-    generation = Generation(config, RecordStore([str(path)]))
+    generation = Generation(config, open_records([str(path)]))
     return list(generation.request(0, generation.scene(0)).messages)
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from lavis.datasets.files.records import RecordStore
+from lavis.datasets.files.formats import open_records
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "export_corpus.py"
 
@@ -64,7 +64,7 @@ def test_rows_shards_counts_and_card(script, tmp_path, capsys):
     assert first["prediction"] == pytest.approx(0.51)
     assert json.loads(first["extra"]) == {"note": {"n": 1}}
 
-    store = RecordStore([str(folder / "data" / name) for name in names])
+    store = open_records([str(folder / "data" / name) for name in names])
     read = [store.read(i) for i in range(7)]
     for ours, made in zip(read, records, strict=True):
         for key in ("image", "index", "region", "region_all", "references", "question", "answer"):

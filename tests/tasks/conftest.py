@@ -12,7 +12,7 @@ from PIL import Image
 
 from lavis.common.errors import RecordError
 from lavis.common.journal import Journal, JournalReader
-from lavis.datasets.base import Row
+from lavis.datasets.rows import Row
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavis.datasets.base import Row
+from lavis.datasets.rows import Row
 from lavis.tasks.planning import load_or_make, make_plan
 
 texts = st.text(alphabet="ab ", max_size=60)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.registry import datasets
 from lavis.common.storage.inputs import Input
-from lavis.datasets.base import RecordDataset, Row
+from lavis.datasets.base import RecordDataset
 from lavis.datasets.benchmarks.config import BenchmarkConfig
 from lavis.datasets.benchmarks.files import Record, find_file, identity, read_file, read_hub
 from lavis.datasets.benchmarks.question import Question
 from lavis.datasets.benchmarks.table import BENCHMARKS
+from lavis.datasets.rows import Row
 from lavis.processors import load_processor
 
 if TYPE_CHECKING:

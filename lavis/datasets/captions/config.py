@@ -15,7 +15,7 @@ from lavis.datasets.config import DatasetConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CaptionsConfig(DatasetConfig):
+class CaptionDatasetConfig(DatasetConfig):
     """What every data set of captions has.
 
     Attributes:
@@ -39,7 +39,7 @@ class CaptionsConfig(DatasetConfig):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CaptionedImagesConfig(CaptionsConfig):
+class CaptionedImagesConfig(CaptionDatasetConfig):
     """Section `datasets.captioned_images`: rows of image, optional box, text, in any form.
 
     Attributes:
@@ -65,7 +65,7 @@ class CaptionedImagesConfig(CaptionsConfig):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PublishedConfig(CaptionsConfig):
+class PublishedConfig(CaptionDatasetConfig):
     """A published data set: local files, or the Hugging Face hub.
 
     `build_info.annotations.<split>.storage` may name the files, relative to `data_dir`; empty, they
@@ -77,7 +77,7 @@ class PublishedConfig(CaptionsConfig):
     """
 
     local_files: ClassVar[str] = ""  # what `data_dir` may hold, for messages
-    UNREAD: ClassVar[frozenset[str]] = CaptionsConfig.UNREAD | {"data_dir"}
+    UNREAD: ClassVar[frozenset[str]] = CaptionDatasetConfig.UNREAD | {"data_dir"}
 
     data_dir: str | None = None
 

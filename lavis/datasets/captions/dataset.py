@@ -17,11 +17,12 @@ import numpy as np
 from lavis.common.errors import REFUSALS, DataError, RecordError
 from lavis.common.registry import datasets
 from lavis.common.storage.inputs import Input
-from lavis.datasets.base import Drawing, RecordDataset, Row
-from lavis.datasets.captions.config import CaptionedImagesConfig, CaptionsConfig
+from lavis.datasets.base import RecordDataset
+from lavis.datasets.captions.config import CaptionDatasetConfig, CaptionedImagesConfig
 from lavis.datasets.files.arrow import open_tables
 from lavis.datasets.files.images import ImageFile, ImageRoot
 from lavis.datasets.files.records import RecordStore
+from lavis.datasets.rows import Drawing, Row
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,10 +37,10 @@ class CaptionDataset(RecordDataset):
     A caption is kept as it is stored, up to the text processor.
     """
 
-    config_class: ClassVar[type[CaptionsConfig]]
-    config: CaptionsConfig
+    config_class: ClassVar[type[CaptionDatasetConfig]]
+    config: CaptionDatasetConfig
 
-    def __init__(self, config: CaptionsConfig, split: str, *, name: str) -> None:
+    def __init__(self, config: CaptionDatasetConfig, split: str, *, name: str) -> None:
         super().__init__(config, split, name=name)
         self.has_images = config.with_pictures
         self._rows = chosen_rows(len(self.store), config)
@@ -101,7 +102,7 @@ class CaptionDataset(RecordDataset):
         return index if self._rows is None else int(self._rows[index])
 
 
-def chosen_rows(count: int, config: CaptionsConfig) -> np.ndarray | None:
+def chosen_rows(count: int, config: CaptionDatasetConfig) -> np.ndarray | None:
     """Return the numbers of the rows that `max_elements` leaves, None for all in their order."""
     if config.max_elements is None or config.max_elements >= count:
         return None

@@ -37,7 +37,7 @@ class RegionFile(RecordFile):
     def __init__(self, index: ArrowFile, tables: Sequence[ArrowFile] = ()) -> None:
         super().__init__(index.path)
         self._index = index
-        self._tables = RecordStore.of(tables)
+        self._tables = RecordStore(tables)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -75,11 +75,11 @@ class CroppedVisualGenome(CaptionDataset):
         config.check_source(self.name, self.split)
         named = config.record_paths(self.split)
         if not named and config.data_dir is not None:
-            return RecordStore.of([self._open_source(os.path.expanduser(config.data_dir))])
+            return RecordStore([self._open_source(os.path.expanduser(config.data_dir))])
         if named:
-            return RecordStore.of([self._open_source(path) for path in named])
+            return RecordStore([self._open_source(path) for path in named])
         files = hub_files(*_HUB, self.split, section=self.name, local=config.local_files)
-        return RecordStore.of([self._regions_of(files)])
+        return RecordStore([self._regions_of(files)])
 
     def _open_source(self, path: str) -> RegionFile:
         if os.path.isfile(path):

@@ -11,19 +11,20 @@ import hashlib
 import os
 import random
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.pretrained import load_tokenizer
 from lavis.common.registry import datasets
 from lavis.common.storage.inputs import Input
 from lavis.common.text import random_sentence
-from lavis.datasets.base import RecordDataset, Row, row_random
+from lavis.datasets.base import RecordDataset
 from lavis.datasets.captions.config import WikiConfig
 from lavis.datasets.captions.dataset import chosen_rows
 from lavis.datasets.captions.token_blocks import find_corpus, token_blocks
 from lavis.datasets.files.hub import hub_files
 from lavis.datasets.files.records import RecordStore
+from lavis.datasets.rows import ImageSource, Row, row_random
 from lavis.processors import load_processor
 
 if TYPE_CHECKING:
@@ -31,25 +32,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _HUB = "Salesforce/wikitext"
-Request = tuple[str, int, int]  # prompt, index, seed: a `ImageRequest`
-
-
-class ImageSource(Protocol):
-    """What `lavis.generators.store.ImageStore` offers."""
-
-    makes_features: bool
-
-    def key(self, prompt: str, index: int = 0, seed: int = 0) -> str:
-        """Return the key of one image."""
-        ...
-
-    def image(self, key: str) -> Image.Image:
-        """Return a stored image; raises `DataError` where it is not."""
-        ...
-
-    def text_features(self, requests: Sequence[Any]) -> Any:
-        """Return `(N, P, D)` where the generator makes features."""
-        ...
 
 
 @datasets.register("wiki")
@@ -60,9 +42,7 @@ class WikiDataset(RecordDataset):
     decoded block's, each as likely, special tokens left out; `random` where there is none. Rows are
     of equal length and have no padding.
 
-    Attributes:
-        image_store: where images come from; whoever trains sets it before they are asked for.
-        image_seed: of the images, the seed of the section `images`.
+    Images come from a store, which `use_images` hands over.
     """
 
     config_class: ClassVar[type[WikiConfig]] = WikiConfig
@@ -82,11 +62,11 @@ class WikiDataset(RecordDataset):
             cache_dir=config.cache_dir,
         )
         self._rows = chosen_rows(len(self.blocks), config)
-        self.store = RecordStore.of([])  # blocks have no records
+        self.store = RecordStore([])  # blocks have no records
         node = config.processor("vis", split)
         self.vis_processor = load_processor(node["name"], node)
-        self.image_store: ImageSource | None = None
-        self.image_seed = 0
+        self._images: ImageSource | None = None
+        self._image_seed = 0
         self._last = self._style = None
 
     def _find_files(self) -> list[str]:
@@ -104,8 +84,17 @@ class WikiDataset(RecordDataset):
     def __len__(self) -> int:
         return len(self.blocks) if self._rows is None else len(self._rows)
 
-    def image_requests(self, epoch: int, seed: int) -> Iterator[Request]:
-        """Yield the image that each row needs in an epoch, in row order.
+    def use_images(self, store: ImageSource | None, *, seed: int) -> None:
+        """Take images from a store from now on.
+
+        Args:
+            store: None for a data set whose requests are only listed.
+            seed: of the images: that of the section `images`.
+        """
+        self._images, self._image_seed = store, seed
+
+    def image_requests(self, epoch: int, seed: int) -> Iterator[tuple[str, int, int]]:
+        """Yield prompt, index and seed of the image that each row needs in an epoch, in row order.
 
         Args:
             epoch: from 0.
@@ -127,14 +116,14 @@ class WikiDataset(RecordDataset):
     def _block(self, index: int) -> list[int]:
         return self.blocks[index if self._rows is None else int(self._rows[index])]
 
-    def _request(self, prompt: str) -> Request:
-        return prompt, 0, self.image_seed
+    def _request(self, prompt: str) -> tuple[str, int, int]:
+        return prompt, 0, self._image_seed
 
     def _key(self, prompt: str) -> str:
         """Return the identity of the processed image."""
         stored = prompt
-        if self.image_store is not None:
-            stored = self.image_store.key(*self._request(prompt))
+        if self._images is not None:
+            stored = self._images.key(*self._request(prompt))
         text = f"{stored} {self.vis_processor.describe()}"
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -164,12 +153,12 @@ class WikiDataset(RecordDataset):
             raise RecordError(f"missing image: {error}") from None
 
     def _store(self) -> ImageSource:
-        if self.image_store is None:
+        if self._images is None:
             raise ConfigError(
                 f"datasets.{self.name}: its images are drawn by a generator; configure "
                 f"run.pictures, or set datasets.{self.name}.with_pictures=false"
             )
-        return self.image_store
+        return self._images
 
     def record(self, index: int) -> dict[str, Any]:
         """Return the block's tokens and text."""
@@ -197,7 +186,7 @@ class WikiDataset(RecordDataset):
             "blocks": self.blocks.path.name,
             "vis_processor": self.vis_processor.describe(),
             "options": self.config.options(self.split),
-            "pictures": getattr(self.image_store, "fingerprint", lambda: None)(),
+            "pictures": self._images and self._images.fingerprint(),
         }
 
     def collate(

@@ -31,10 +31,10 @@ from lavis.common.errors import (
 from lavis.common.storage.content import file_state
 from lavis.datasets.files.built import built_once, cache_folder, digest_of, file_identity
 from lavis.datasets.files.folders import RECORDS, Skipped, list_folder, open_folder
-from lavis.datasets.files.formats import open_file
+from lavis.datasets.files.formats import expand_paths, open_file
 from lavis.datasets.files.images import ImageFile
 from lavis.datasets.files.json_values import RowConverter
-from lavis.datasets.files.records import RecordFile, RecordStore, expand_paths
+from lavis.datasets.files.records import RecordFile, RecordStore
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ def open_tables(
             files += [file for name in tables_in(path) for file in open_one(name)]
         else:
             files += open_folder(path, open_one, (*RECORDS, *TABLES))
-    return RecordStore.of(files)
+    return RecordStore(files)
 
 
 def open_table(

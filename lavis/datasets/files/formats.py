@@ -7,25 +7,29 @@ from path, size and change time, by one process while others wait.
 from __future__ import annotations
 
 import codecs
+import glob
 import gzip
 import io
 import logging
 import os
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lavis.common.errors import DECODE_REFUSALS, DataError, brief
+from lavis.common.errors import DECODE_REFUSALS, DataError, brief, printable
 from lavis.common.storage.foreign import foreign_kind_of
 from lavis.datasets.files.built import built_once, cache_folder, digest_of, file_identity
 from lavis.datasets.files.folders import RECORDS, open_folder
 from lavis.datasets.files.json_lists import list_elements
-from lavis.datasets.files.records import JsonLinesFile, ParquetFile, RecordFile
+from lavis.datasets.files.records import JsonLinesFile, ParquetFile, RecordFile, RecordStore
 from lavis.datasets.files.tar_members import PACKED
 from lavis.datasets.files.tars import TarFile
 
 logger = logging.getLogger(__name__)
 
+_MOST_SHARDS = 1_000_000  # that a pattern may name: more is a slip of the pen
 VERSION = 1  # of the lines that are unpacked
 _PACKED_TARS = tuple(
     f".t{end}" for end in ("ar.gz", "gz", "ar.zst", "ar.bz2", "bz2", "ar.xz", "xz")
@@ -42,6 +46,24 @@ _NO_TEXT = {
     b"PAR1": "a Parquet table under another name; rename it to .parquet",
 }
 _UNREADABLE = (".zip", ".7z", ".rar", ".bz2", ".xz", ".csv", ".tsv", ".arrow", ".xlsx", ".pkl")
+
+
+def open_records(paths: Sequence[str], *, cache_dir: str | None = None) -> RecordStore:
+    """Return the rows of files of any form as one sequence.
+
+    Args:
+        paths: files, folders, or patterns (`*`, and `{000..012}` as in WebDataset).
+        cache_dir: where compressed files are unpacked.
+
+    Raises:
+        DataError: a path that matches nothing, or a form that cannot be read.
+
+    Example:
+        >>> store = open_records(["corpus-{000..003}.jsonl.gz"])
+        >>> store.read(0)["question"]
+        ['What', 'is', [3], '?']
+    """
+    return RecordStore([f for path in expand_paths(paths) for f in open_file(path, cache_dir)])
 
 
 def open_file(path: str, cache_dir: str | None = None) -> list[RecordFile]:
@@ -76,6 +98,40 @@ def open_file(path: str, cache_dir: str | None = None) -> list[RecordFile]:
         return [JsonLinesFile(path, _unpacked(path, cache_dir))]
     _check_text(path)
     return [JsonLinesFile(path)]
+
+
+def expand_paths(paths: Sequence[str]) -> list[str]:
+    """Return paths with `{a..b}` and `*` written out, each pattern's matches sorted.
+
+    Raises:
+        DataError: a pattern without a match, or a file that is meant twice.
+    """
+    found: list[str] = []
+    for path in paths:
+        for plain in _expand_range(path):
+            matches = sorted(glob.glob(plain)) if any(c in plain for c in "*?[") else [plain]
+            if not os.path.exists(plain) and not matches:
+                raise DataError(f"{plain}: no file matches")
+            found += [plain] if os.path.exists(plain) else matches
+    seen: dict[str, str] = {}
+    for path in found:
+        other = seen.setdefault(os.path.realpath(path), path)
+        if other is not path:
+            both = path if other == path else f"{path} (also {other})"
+            raise DataError(f"{printable(both)}: named twice; its records would count twice")
+    return found
+
+
+def _expand_range(path: str) -> list[str]:
+    match = re.search(r"\{(\d{1,12})\.\.(\d{1,12})\}", path)
+    if match is None:
+        return [path]
+    first, last = match.groups()
+    numbers = range(int(first), int(last) + 1)
+    if not 0 < len(numbers) <= _MOST_SHARDS:
+        raise DataError(f"{path}: {{{first}..{last}}} names {len(numbers)} files")
+    head, tail = path[: match.start()], path[match.end() :]
+    return [p for n in numbers for p in _expand_range(f"{head}{n:0{len(first)}d}{tail}")]
 
 
 def _check_text(path: str) -> None:

@@ -29,9 +29,9 @@ def read_frame(path: str, *, nrows: int | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from lavis.datasets.files.records import RecordStore
+    from lavis.datasets.files.formats import open_records
 
-    store = RecordStore([str(path)])
+    store = open_records([str(path)])
     records: dict[int, dict[str, Any]] = {}
     bad: list[str] = []
     for row in range(len(store) if nrows is None else min(nrows, len(store))):

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import abc
 import bisect
-import glob
 import hashlib
 import json
 import logging
 import mmap
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +28,6 @@ from lavis.datasets.files.json_values import RowConverter, struct_fields
 
 logger = logging.getLogger(__name__)
 
-_MOST_SHARDS = 1_000_000  # that a pattern may name: more is a slip of the pen
 _CHUNK = 1 << 24  # bytes scanned at a time for line ends
 _BOM = b"\xef\xbb\xbf"
 
@@ -236,33 +233,10 @@ def _from_column(value: Any) -> Any:
 
 
 class RecordStore:
-    """Rows of many files as one sequence, in the order the files are given.
+    """Rows of many files as one sequence, in the order of the files; see `formats.open_records`."""
 
-    Args:
-        paths: files, folders, or patterns (`*`, and `{000..012}` as in WebDataset).
-        cache_dir: where compressed files are unpacked.
-
-    Raises:
-        DataError: a path that matches nothing, or a form that cannot be read.
-    """
-
-    def __init__(self, paths: Sequence[str], *, cache_dir: str | None = None) -> None:
-        from lavis.datasets.files.formats import open_file
-
-        self.files: list[RecordFile] = []
-        for path in expand_paths(paths):
-            self.files += open_file(path, cache_dir)
-        self._number()
-
-    @classmethod
-    def of(cls, files: Sequence[RecordFile]) -> RecordStore:
-        """Return the rows of files that are open."""
-        store = cls([])
-        store.files = list(files)
-        store._number()
-        return store
-
-    def _number(self) -> None:
+    def __init__(self, files: Sequence[RecordFile]) -> None:
+        self.files = list(files)
         self._first = [0, *np.cumsum([len(f) for f in self.files]).tolist()]
 
     def __len__(self) -> int:
@@ -317,37 +291,3 @@ class RecordStore:
                     parts = True
             found.append({**file.identity(), **({"rows": digest.hexdigest()} if parts else {})})
         return found
-
-
-def expand_paths(paths: Sequence[str]) -> list[str]:
-    """Return paths with `{a..b}` and `*` written out, each pattern's matches sorted.
-
-    Raises:
-        DataError: a pattern without a match, or a file that is meant twice.
-    """
-    found: list[str] = []
-    for path in paths:
-        for plain in _expand_range(path):
-            matches = sorted(glob.glob(plain)) if any(c in plain for c in "*?[") else [plain]
-            if not os.path.exists(plain) and not matches:
-                raise DataError(f"{plain}: no file matches")
-            found += [plain] if os.path.exists(plain) else matches
-    seen: dict[str, str] = {}
-    for path in found:
-        other = seen.setdefault(os.path.realpath(path), path)
-        if other is not path:
-            both = path if other == path else f"{path} (also {other})"
-            raise DataError(f"{printable(both)}: named twice; its records would count twice")
-    return found
-
-
-def _expand_range(path: str) -> list[str]:
-    match = re.search(r"\{(\d{1,12})\.\.(\d{1,12})\}", path)
-    if match is None:
-        return [path]
-    first, last = match.groups()
-    numbers = range(int(first), int(last) + 1)
-    if not 0 < len(numbers) <= _MOST_SHARDS:
-        raise DataError(f"{path}: {{{first}..{last}}} names {len(numbers)} files")
-    head, tail = path[: match.start()], path[match.end() :]
-    return [p for n in numbers for p in _expand_range(f"{head}{n:0{len(first)}d}{tail}")]

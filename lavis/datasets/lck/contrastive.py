@@ -12,10 +12,8 @@ from typing import Any, ClassVar
 
 from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
-from lavis.datasets.base import Row
 from lavis.datasets.config import ContrastiveConfig
 from lavis.datasets.files.images import ImageFile
-from lavis.datasets.lck.dataset import choose_regions, instance_of, qar_text
 from lavis.datasets.lck.record import (
     Region,
     check_tokens,
@@ -24,6 +22,8 @@ from lavis.datasets.lck.record import (
     read_tokens,
 )
 from lavis.datasets.lck.regions import RegionDataset
+from lavis.datasets.lck.text import choose_regions, instance_of, qar_text
+from lavis.datasets.rows import Row
 from lavis.processors.region import RegionTag, tokens_to_text
 
 

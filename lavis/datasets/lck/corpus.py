@@ -16,10 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from lavis.common.errors import RecordError
-from lavis.datasets.base import RecordDataset, Row
+from lavis.datasets.base import RecordDataset
 from lavis.datasets.files.images import decode_image, image_size
-from lavis.datasets.lck.dataset import has_empty_rationale
 from lavis.datasets.lck.record import check_inside
+from lavis.datasets.lck.text import has_empty_rationale
+from lavis.datasets.rows import Row
 
 Images = Literal["none", "header", "decode"]
 _QUANTILES = (0, 50, 90, 99, 100)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
-from lavis.datasets.base import Row
 from lavis.datasets.config import LckConfig
 from lavis.datasets.lck.record import (
     Region,
-    Tokens,
     read_label,
     read_region_ids,
     read_score,
-    read_tokens,
     read_word_boxes,
 )
 from lavis.datasets.lck.regions import RegionDataset
+from lavis.datasets.lck.text import instance_of, qar_text
+from lavis.datasets.rows import Row
 from lavis.processors.region import tokens_to_text
 
 if TYPE_CHECKING:
@@ -96,90 +95,3 @@ class LckDataset(RegionDataset):
                 merged[image].update(row.targets.get("word_boxes", {}))
             samples["word_boxes"] = merged
         return samples
-
-
-def choose_regions(
-    record: Mapping[str, Any],
-    region_prob: float,
-    rng: random.Random | None,
-    *,
-    shuffle: bool = True,
-) -> list[int]:
-    """Return the region ids a student sees: those of `region` in order, or, in training, a choice.
-
-    Args:
-        region_prob: in training, probability of `region`; else of `region_all`.
-        rng: None outside training.
-        shuffle: in training, in any order.
-    """
-    ids = read_region_ids(record, "region")
-    if rng is None:
-        return ids
-    if rng.random() >= region_prob:
-        ids = read_region_ids(record, "region_all") or ids
-    return rng.sample(ids, len(ids)) if shuffle else ids
-
-
-def instance_of(record: Mapping[str, Any], index: int) -> str:
-    """Return the record's own `index` (else `instance_id`, else the row number) as text."""
-    for key in ("index", "instance_id"):
-        value = record.get(key)
-        if value is not None and not isinstance(value, (dict, list)):
-            return str(value)
-    return str(index)
-
-
-def qar_text(
-    record: Mapping[str, Any], *, include_rationale: bool, write: Callable[[Tokens], str]
-) -> str:
-    """Return a record's whole text, its regions named, before the text processor.
-
-    Records with `question` give `question Answer: answer`, and `Rationale: rationale` where the
-    record has the key. A rationale that says nothing leaves the word `Rationale:` at the end, as in
-    the released code, which scores such records. Others give `full_text_input`, or `text_input` and
-    `text_output`.
-
-    Args:
-        record: the record.
-        include_rationale: take the rationale where there is one.
-        write: token list -> text.
-
-    Raises:
-        RecordError: a part is missing, is no token list, or, but for the rationale, says nothing.
-    """
-
-    def part(key: str) -> str:
-        text = write(read_tokens(record, key))
-        if not text.strip():
-            raise RecordError(f"empty text: {key}")
-        return text
-
-    if "question" in record or not ("full_text_input" in record or "text_input" in record):
-        text = f"{part('question')} Answer: {part('answer')}"
-        if include_rationale and record.get("rationale") is not None:
-            rationale = write(read_tokens(record, "rationale"))
-            text += f" Rationale: {rationale}" if rationale.strip() else " Rationale:"
-        return text
-    if "full_text_input" in record:
-        return part("full_text_input")
-    return f"{part('text_input')} {part('text_output')}"
-
-
-def has_empty_rationale(record: Mapping[str, Any]) -> bool:
-    """Say whether a record has a rationale without a word or a region of its `region`."""
-    tokens = record.get("rationale")
-    if "question" not in record or not isinstance(tokens, list):
-        return False
-    if any(not isinstance(token, list) and str(token).strip() for token in tokens):
-        return False
-    try:
-        known = set(read_region_ids(record, "region"))
-        named = [
-            i
-            for token in read_tokens(record, "rationale")
-            if isinstance(token, list)
-            for i in token
-        ]
-    except RecordError:
-        return False
-    return known.isdisjoint(named)

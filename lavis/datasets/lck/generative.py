@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
-from lavis.datasets.base import Row
-from lavis.datasets.config import GenerativeConfig
-from lavis.datasets.lck.dataset import choose_regions, instance_of, qar_text
+from lavis.datasets.config import GenerativeDatasetConfig
 from lavis.datasets.lck.record import Tokens, read_tokens
 from lavis.datasets.lck.regions import RegionDataset
+from lavis.datasets.lck.text import choose_regions, instance_of, qar_text
+from lavis.datasets.rows import Row
 from lavis.processors.region import tokens_to_text
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ class GenerativeDataset(RegionDataset):
     only. Each part is cut to the processor's words by itself.
     """
 
-    config_class: ClassVar[type[GenerativeConfig]] = GenerativeConfig
-    config: GenerativeConfig
+    config_class: ClassVar[type[GenerativeDatasetConfig]] = GenerativeDatasetConfig
+    config: GenerativeDatasetConfig
 
     def __init__(
-        self, config: GenerativeConfig, split: str, *, name: str = "unified_vqa_chatgpt"
+        self, config: GenerativeDatasetConfig, split: str, *, name: str = "unified_vqa_chatgpt"
     ) -> None:
         super().__init__(config, split, name=name)
         self._named = config.source(split).use_object_tags

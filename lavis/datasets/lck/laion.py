@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
-from lavis.datasets.base import Drawing, RecordDataset, Row
+from lavis.datasets.base import RecordDataset
 from lavis.datasets.config import LaionConfig
 from lavis.datasets.files.images import ImageRoot
+from lavis.datasets.rows import Drawing, Row
 
 _QUESTION = "What is in this image? Answer: {caption}"
 

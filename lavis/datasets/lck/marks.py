@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from lavis.processors.region import DrawnRegion, Palette, css_color, ink_on
 
 if TYPE_CHECKING:
-    from lavis.datasets.base import RecordDataset, Row
+    from lavis.datasets.base import RecordDataset
+    from lavis.datasets.rows import Row
 
 _SHOWN = 265  # pixels of the longer side of the smallest image with such badges
 _BADGE_HEIGHT, _BADGE_PADDING, _DIGIT_WIDTH = 19.0, 11.0, 8.0  # pixels; see `.lv-badge`

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lavis.common.errors import DataError, RecordError
-from lavis.datasets.base import Drawing, RecordDataset
+from lavis.datasets.base import RecordDataset
 from lavis.datasets.config import RegionOptions
 from lavis.datasets.files.formats import open_file
 from lavis.datasets.files.images import ImageFile, ImageRoot, image_size
@@ -20,6 +20,7 @@ from lavis.datasets.lck.record import (
     read_references,
     scale_region,
 )
+from lavis.datasets.rows import Drawing
 from lavis.processors.region import DrawnRegion, RegionTag
 
 

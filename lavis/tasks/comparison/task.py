@@ -25,7 +25,8 @@ from lavis.tasks.scoring import ScoringTask
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lavis.datasets.base import RecordDataset, Row
+    from lavis.datasets.base import RecordDataset
+    from lavis.datasets.rows import Row
 
 # value of run.score -> the model's method it needs
 METHODS = {"itm": "predict", "itc": "score", "both": "score", "likelihood": "answer_losses"}

@@ -19,6 +19,7 @@ from lavis.common import dist
 from lavis.common.errors import NothingDoneError, RecordError
 from lavis.common.registry import tasks
 from lavis.common.storage.atomic import AtomicFile
+from lavis.datasets.rows import DrawsImages, row_random
 from lavis.tasks.base import BaseTask, RowReader, UnitBatch
 from lavis.tasks.language_modeling.config import LanguageModelingConfig
 from lavis.tasks.language_modeling.tokens import IGNORED, CaptionTokenizer, Tokens
@@ -131,8 +132,7 @@ class VisualLanguageModelingTask(BaseTask):
 
     def _make_images(self, dataset: RecordDataset, epoch: int, seed: int, world: Any) -> None:
         """Fill the image store for a data set that draws on one."""
-        wanted = getattr(dataset, "image_requests", None)
-        if wanted is None or not dataset.has_images:
+        if not isinstance(dataset, DrawsImages) or not dataset.has_images:
             return
         from lavis.generators.base import ImageRequest
 
@@ -140,15 +140,15 @@ class VisualLanguageModelingTask(BaseTask):
             from lavis.generators.build import build_store
 
             self._store = build_store(self._images_config)
-        wiki: Any = dataset
-        wiki.image_store, wiki.image_seed = self._store, self.config.pictures.seed
-        requests = list(dict.fromkeys(wanted(epoch, seed)))[world.rank :: world.size]
+        dataset.use_images(self._store, seed=self.config.pictures.seed)
+        distinct = dict.fromkeys(dataset.image_requests(epoch, seed))
+        requests = [ImageRequest(*request) for request in distinct][world.rank :: world.size]
         for start in range(0, len(requests), _CHUNK):
             part = requests[start : start + _CHUNK]
             self._store.fill(part, rank=0, world_size=1, progress=False)
             world.beat(f"images of {dataset.name}: {start + len(part)} of {len(requests)}")
         self._store.generator.release()
-        withheld = sum(map(self._store.is_withheld, map(ImageRequest._make, requests)))
+        withheld = sum(map(self._store.is_withheld, requests))
         withheld = sum(world.gather(withheld, f"withheld images of {dataset.name}"))
         if withheld and world.is_main:
             logger.warning(
@@ -163,7 +163,6 @@ class VisualLanguageModelingTask(BaseTask):
         self, dataset: RecordDataset, epoch: int, seed: int, part: slice = slice(None)
     ) -> Iterator[Tokens]:
         """Yield the tokens of an epoch's texts."""
-        from lavis.datasets.base import row_random
 
         numbers = range(len(dataset))[part]
         for start in range(0, len(numbers), _TEXTS):

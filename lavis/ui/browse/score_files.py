@@ -9,8 +9,10 @@ import numpy as np
 
 from lavis.common.errors import DataError, RecordError, printable
 from lavis.datasets.files.built import built_once, cache_folder, digest_of, file_identity
+from lavis.datasets.files.formats import open_records
 from lavis.datasets.files.records import RecordStore
-from lavis.datasets.lck.dataset import LckDataset, instance_of
+from lavis.datasets.lck.dataset import LckDataset
+from lavis.datasets.lck.text import instance_of
 from lavis.ui.browse.index import read_number
 
 VERSION = 1  # of the written form
@@ -44,7 +46,7 @@ def read_scores(path: str, dataset: LckDataset, *, cache_dir: str | None = None)
         DataError: a row without `index` and `score`, a number outside the corpus, an index twice,
             or ids of another corpus.
     """
-    results = RecordStore([path], cache_dir=cache_dir)
+    results = open_records([path], cache_dir=cache_dir)
     if not len(results):
         raise DataError(f"{path}: no scores in it")
     _check_ids(path, results, dataset)

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lavis.common.errors import ConfigError, DataError, RecordError
-from lavis.datasets.base import RejectedRow, TrainingView
+from lavis.datasets.base import TrainingView
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.captions import region_index
 from lavis.datasets.captions.config import CroppedVgConfig
 from lavis.datasets.captions.region_index import read_list
+from lavis.datasets.rows import RejectedRow
 
 WIDTH, HEIGHT = 60, 40
 

@@ -21,10 +21,11 @@ from transformers import PreTrainedTokenizerFast
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.storage.cache import Cache
 from lavis.common.text import split_sentences
-from lavis.datasets.base import RejectedRow, TrainingView, row_random
+from lavis.datasets.base import TrainingView
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.captions.config import WikiConfig
 from lavis.datasets.captions.token_blocks import find_corpus, read_lines, write_blocks
+from lavis.datasets.rows import RejectedRow, row_random
 from lavis.generators.base import ImageGenerator, ImageRequest
 from lavis.generators.store import ImageStore
 
@@ -260,12 +261,12 @@ def test_images_come_from_the_store_and_batches_need_no_padding(corpus, tmp_path
     with pytest.raises(ConfigError, match=r"configure run\.pictures"):
         view[0]
     plain = view.dataset.row(0).image_key
-    dataset.image_store = ImageStore(Cache(tmp_path / "pictures"), Drawn())
-    dataset.image_seed = 3
+    store = ImageStore(Cache(tmp_path / "pictures"), Drawn())
+    dataset.use_images(store, seed=3)
     assert dataset.row(0).image_key != plain
     assert isinstance(view[0], RejectedRow) and "is not stored" in view[0].reason
     requests = [ImageRequest(*r) for r in dataset.image_requests(0, 1)]
-    dataset.image_store.fill(requests, progress=False)
+    store.fill(requests, progress=False)
     loader = DataLoader(view, batch_size=9, num_workers=1, collate_fn=view.collate)
     (samples,) = list(loader)
     assert samples["rejects"] == []

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lavis.common.errors import DataError, RecordError
 from lavis.datasets.files.arrow import open_tables
-from lavis.datasets.files.records import RecordStore
+from lavis.datasets.files.formats import open_records
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def captions(store):
 
 
 def records(folder, tmp_path):
-    return RecordStore([str(folder)], cache_dir=str(tmp_path / "cache"))
+    return open_records([str(folder)], cache_dir=str(tmp_path / "cache"))
 
 
 def test_record_files_of_every_kind_are_all_read(folder, tmp_path):
@@ -192,7 +192,7 @@ def test_names_that_are_not_utf8_are_shown_escaped(folder, tmp_path):
 def test_forms_that_are_not_read_are_refused_in_words(tmp_path, name):
     (tmp_path / name).write_bytes(b"PK")
     with pytest.raises(DataError, match="records are not read from this form"):
-        RecordStore([str(tmp_path / name)])
+        open_records([str(tmp_path / name)])
 
 
 @pytest.mark.parametrize("state", ["{}", "[]", '{"_data_files": [{"name": "x"}]}', "{", "[" * 9999])

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lavis.common.errors import DataError, RecordError
-from lavis.datasets.files.records import JsonLinesFile, RecordStore, expand_paths
+from lavis.datasets.files.formats import expand_paths, open_records
+from lavis.datasets.files.records import JsonLinesFile
 
 TOKENS = ("question", "answer", "rationale", "region", "region_all", "references")
 
@@ -80,7 +81,7 @@ def test_every_format_gives_the_same_rows_and_images(lck, images, stored, record
 
 
 def test_rows_of_many_files_stand_one_after_another(lck, images, stored, records):
-    store = RecordStore([stored["tar"], stored["jsonl"], stored["parquet"]])
+    store = open_records([stored["tar"], stored["jsonl"], stored["parquet"]])
     assert len(store) == 75
     assert store.read(24)["index"] == "test-24"
     assert store.read(25)["index"] == "test-0"
@@ -106,7 +107,7 @@ def test_a_cut_archive_is_refused_and_leaves_nothing_behind(images, stored):
     data = (images / "r.jsonl.gz").read_bytes()
     (images / "cut.jsonl.gz").write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=r"cut\.jsonl\.gz: cannot be unpacked"):
-        RecordStore([str(images / "cut.jsonl.gz")], cache_dir=str(images / "c"))
+        open_records([str(images / "cut.jsonl.gz")], cache_dir=str(images / "c"))
     assert [p.suffix for p in (images / "c").iterdir()] == [".lock"]
 
 
@@ -155,7 +156,7 @@ def test_the_index_of_200_000_rows_is_small(tmp_path):
         for _ in range(200):
             file.write(line * 1000)
     tracemalloc.start()
-    store = RecordStore([str(path)])
+    store = open_records([str(path)])
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(store) == 200_000
@@ -166,7 +167,7 @@ def test_the_index_of_200_000_rows_is_small(tmp_path):
 
 
 def test_reading_parquet_at_random_keeps_few_row_groups(images, stored):
-    (file,) = RecordStore([stored["parquet"]]).files
+    (file,) = open_records([stored["parquet"]]).files
     for row in np.random.default_rng(0).integers(0, 25, 40).tolist():
         assert file.read(row)["index"] == f"test-{row}"
         assert len(file._groups) <= 2
@@ -183,7 +184,7 @@ def test_a_shard_may_lack_a_record_or_an_image(images):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    (file,) = RecordStore([str(images / "s.tar")]).files
+    (file,) = open_records([str(images / "s.tar")]).files
     assert len(file) == 3  # d holds neither
     assert file.read(0) == {"x": 1, "key": "a"}
     assert file.image(0) is None
@@ -196,7 +197,7 @@ def test_a_shard_may_lack_a_record_or_an_image(images):
 def test_a_million_tar_headers_would_not_stay_in_memory(images):
     as_tar(images / "many.tar", [{"n": i} for i in range(3000)], b"", with_image=False)
     tracemalloc.start()
-    store = RecordStore([str(images / "many.tar")])
+    store = open_records([str(images / "many.tar")])
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(store) == 3000
@@ -228,7 +229,7 @@ def test_files_that_cannot_be_read_say_so(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        RecordStore([str(tmp_path / name)])
+        open_records([str(tmp_path / name)])
 
 
 def test_an_empty_file_is_refused_by_the_data_set(lck, images):
@@ -245,7 +246,7 @@ def test_a_key_twice_in_one_object_is_refused_in_every_form(tmp_path, line):
     (tmp_path / "b.json").write_text(f"[{line},\n {good}]")
     pq.write_table(pa.table({"c": [line, good]}), tmp_path / "c.parquet")
     for name in ("a.jsonl", "b.json", "c.parquet"):
-        store = RecordStore([str(tmp_path / name)], cache_dir=str(tmp_path / "cache"))
+        store = open_records([str(tmp_path / name)], cache_dir=str(tmp_path / "cache"))
         with pytest.raises(RecordError, match="'a' comes twice in one object"):
             store.read(0)
         assert store.read(1)
@@ -256,7 +257,7 @@ def test_packed_lists_are_read_as_lists(tmp_path, packing):
     content = b"\xef\xbb\xbf" + json.dumps([{"a": "é"}, {"a": 2}], indent=1).encode()
     codec = {"gz": gzip.compress, "zst": _zstd}[packing]
     (tmp_path / f"l.json.{packing}").write_bytes(codec(content))
-    store = RecordStore([str(tmp_path / f"l.json.{packing}")], cache_dir=str(tmp_path / "cache"))
+    store = open_records([str(tmp_path / f"l.json.{packing}")], cache_dir=str(tmp_path / "cache"))
     assert [store.read(row) for row in range(len(store))] == [{"a": "é"}, {"a": 2}]
 
 
@@ -271,7 +272,7 @@ def _zstd(content):
 def test_an_empty_packed_file_is_a_lost_one(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(DataError, match=f"{name}: empty"):
-        RecordStore([str(tmp_path / name)], cache_dir=str(tmp_path / "cache"))
+        open_records([str(tmp_path / name)], cache_dir=str(tmp_path / "cache"))
 
 
 def test_a_file_that_is_meant_twice_is_refused(tmp_path):
@@ -279,4 +280,4 @@ def test_a_file_that_is_meant_twice_is_refused(tmp_path):
     (tmp_path / "link.jsonl").symlink_to("a.jsonl")
     for paths in (["a.jsonl", "a.jsonl"], ["a.jsonl", "./a.jsonl"], ["*.jsonl"]):
         with pytest.raises(DataError, match="named twice"):
-            RecordStore([str(tmp_path / path) for path in paths])
+            open_records([str(tmp_path / path) for path in paths])

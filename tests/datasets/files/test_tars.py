@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lavis.common.errors import DataError, RecordError
-from lavis.datasets.files.records import RecordStore
+from lavis.datasets.files.formats import open_records
 from lavis.datasets.files.tar_members import tar_members
 from lavis.datasets.files.tars import TarFile
 
@@ -209,7 +209,7 @@ def damaged():
 def test_a_shard_that_is_not_whole_is_an_error_that_names_it(tmp_path, kind):
     (tmp_path / "bad.tar").write_bytes(damaged()[kind])
     with pytest.raises(DataError, match=r"bad\.tar: not whole: .* at byte \d+ of \d+"):
-        RecordStore([str(tmp_path / "bad.tar")])
+        open_records([str(tmp_path / "bad.tar")])
 
 
 def test_a_missing_end_mark_and_bytes_behind_it_are_said(tmp_path, caplog):

@@ -7,14 +7,14 @@ import torch
 
 from lavis.common.errors import RecordError
 from lavis.datasets.builders import build_dataset
-from lavis.datasets.config import GenerativeConfig
+from lavis.datasets.config import GenerativeDatasetConfig
 
 
 @pytest.fixture
 def opened(lck, images):
     def build(records, split="test", **options):
         path = lck.write(images / f"{split}.jsonl", records)
-        config = GenerativeConfig(
+        config = GenerativeDatasetConfig(
             data_type="csv",
             build_info={
                 "annotations": {split: {"storage": [path]}},

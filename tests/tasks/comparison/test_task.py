@@ -10,7 +10,7 @@ import torch
 from page_checks import check_report
 
 from lavis.common.errors import ConfigError
-from lavis.datasets.base import Row
+from lavis.datasets.rows import Row
 from lavis.tasks.comparison.report import split_question
 from lavis.tasks.comparison.task import ComparisonTask
 from lavis.tasks.config import ComparisonConfig

@@ -14,7 +14,7 @@ from generation_run import GOOD, OTHER, image, items, lines, number_of, run
 
 from lavis.common.config.sections import load_sections
 from lavis.common.errors import ConfigError
-from lavis.datasets.files.records import RecordStore
+from lavis.datasets.files.formats import open_records
 from lavis.llm.config import LlmSettings
 from lavis.tasks.knowledge.generation import Generation, estimate
 from lavis.tasks.knowledge.generation_config import GenerateConfig, GenerationRunConfig
@@ -173,7 +173,7 @@ def test_the_scripted_teacher_reads_the_prompt(job, tmp_path):
         "llm_region_any_ids", "llm_region_none_ids_people",
         "llm_region_any_descriptions", "llm_region_none_descriptions_people",
     }  # fmt: skip
-    records = RecordStore([str(tmp_path / "out/corpus.jsonl.zst")], cache_dir=str(tmp_path))
+    records = open_records([str(tmp_path / "out/corpus.jsonl.zst")], cache_dir=str(tmp_path))
     texts = json.dumps([records.read(i) for i in range(len(records))])
     assert "blue coat" in texts or "brown" in texts
     assert len({records.read(i)["index"] for i in range(len(records))}) == len(records)
@@ -185,7 +185,7 @@ def test_a_hundred_thousand_images_are_estimated_in_seconds(serve, job, settings
     path = job(server, images=100_000, llm=settings(server, prices=prices))
     sections = load_sections(path, ["generate.dry_run_sample=500"], SECTIONS)
     begun = time.monotonic()
-    generation = Generation(sections["generate"], RecordStore(sections["generate"].records))
+    generation = Generation(sections["generate"], open_records(sections["generate"].records))
     report = estimate(generation, sections["llm"])
     assert time.monotonic() - begun < 10
     assert report["requests"] == report["requests_to_send"] == 100_000
@@ -216,7 +216,7 @@ def test_every_run_file_loads(path, tmp_path, monkeypatch):
         records.parent.mkdir(parents=True)
         records.write_text(json.dumps(image(0)) + "\n")
     sections = load_sections(path, [], SECTIONS)
-    generation = Generation(sections["generate"], RecordStore(sections["generate"].records))
+    generation = Generation(sections["generate"], open_records(sections["generate"].records))
     assert estimate(generation, sections["llm"])["requests"] == len(generation.config.prompts)
 
 

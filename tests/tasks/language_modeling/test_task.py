@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from lavis.common.errors import ConfigError, NothingDoneError
-from lavis.datasets.base import Row
+from lavis.datasets.rows import Row
 from lavis.tasks.language_modeling.config import LanguageModelingConfig
 from lavis.tasks.language_modeling.task import VisualLanguageModelingTask
 from lavis.tasks.language_modeling.tokens import IGNORED, CaptionTokenizer

@@ -1,0 +1,117 @@
+"""What a data set gives a task for each record: a row without pixels, or why there is none."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from lavis.datasets.files.images import ImageFile
+    from lavis.datasets.lck.record import Region
+    from lavis.processors.region import DrawnRegion
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What a row's image is made of.
+
+    Attributes:
+        file: the image as stored.
+        regions: every region the row speaks of, in order.
+        drawn: those that are drawn.
+        crop: x1, y1, x2, y2 of the part that is shown, where it is not the whole image.
+    """
+
+    file: ImageFile
+    regions: tuple[Region, ...] = ()
+    drawn: tuple[DrawnRegion, ...] = ()
+    crop: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row, without pixels.
+
+    Attributes:
+        index: row number over all files, in data-set order; bad rows keep their number.
+        image_key: identity of the processed image: equal keys, equal tensors.
+        text: processed text; of several candidates the first.
+        fields: JSON-able, written into the result row between `text` and `prediction`.
+        texts: processed text of every candidate, where the row has more than one.
+        targets: `label` (1 = accept), `qa_label`, `r_label`, `image_id`, `scores`, `token_ids`, as
+            there are.
+        drawing: what `RecordDataset.image` needs.
+    """
+
+    index: int
+    image_key: str
+    text: str
+    fields: dict[str, Any]
+    texts: tuple[str, ...] | None = None
+    targets: dict[str, Any] = field(default_factory=dict)
+    drawing: Drawing | None = field(default=None, repr=False)
+
+    @property
+    def all_texts(self) -> tuple[str, ...]:
+        """Every text of the row, one or more."""
+        return self.texts if self.texts is not None else (self.text,)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A row that cannot be used: its number, the reason, and its file and line."""
+
+    index: int
+    reason: str
+    source: dict[str, Any]
+
+
+def row_random(seed: int, epoch: int, index: int) -> random.Random:
+    """Return the random numbers of one row in one epoch, whatever process asks for them."""
+    return random.Random(f"{seed}/{epoch}/{index}")
+
+
+class ImageSource(Protocol):
+    """What `lavis.generators.store.ImageStore` offers."""
+
+    @property
+    def makes_features(self) -> bool:
+        """Whether the generator makes features in place of images."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what the images depend on."""
+        ...
+
+    def key(self, prompt: str, index: int = 0, seed: int = 0) -> str:
+        """Return the key of one image."""
+        ...
+
+    def image(self, key: str) -> Image.Image:
+        """Return a stored image; raises `DataError` where it is not."""
+        ...
+
+    def text_features(self, requests: Sequence[Any]) -> np.ndarray:
+        """Return `(N, P, D)` where the generator makes features."""
+        ...
+
+
+@runtime_checkable
+class DrawsImages(Protocol):
+    """A data set whose images are made from its texts, and kept in a store."""
+
+    name: str
+    has_images: bool
+
+    def use_images(self, store: ImageSource | None, *, seed: int) -> None:
+        """Take images from a store from now on."""
+        ...
+
+    def image_requests(self, epoch: int, seed: int) -> Iterator[tuple[str, int, int]]:
+        """Yield prompt, index and seed of the image that each row needs in an epoch."""
+        ...
