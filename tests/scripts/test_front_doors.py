@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = {"torch", "torchvision", "transformers", "diffusers", "accelerate", "timm", "gradio"}
 SLOW |= {"scipy", "sklearn", "matplotlib", "pandas", "datasets", "openai", "lm_eval", "peft"}
+MODULE = ("-m lavis", "-m lavis train", "-m lavis evaluate")
 COMMANDS = sorted(
     str(path.relative_to(ROOT))
     for pattern in ("*.py", "scripts/*.py", "projects/*/*.py", "projects/*/*/*.py")
@@ -24,10 +25,11 @@ def test_every_command_is_tried():
     assert {"train.py", "evaluate.py", "scripts/browse.py"} < set(COMMANDS) and len(COMMANDS) > 40
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*MODULE, *COMMANDS])
 def test_help_loads_no_slow_library(command):
     # The interpreter lists what it imports: a count of modules, no time of a busy machine.
-    started = [sys.executable, "-X", "importtime", str(ROOT / command), "--help"]
+    named = command.split() if command in MODULE else [str(ROOT / command)]
+    started = [sys.executable, "-X", "importtime", *named, "--help"]
     done = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("usage: ")

@@ -18,6 +18,16 @@ from lavis.common.storage.foreign import foreign_kind_of
 
 logger = logging.getLogger(__name__)
 
+PACKAGE = Path(__file__).resolve().parents[2]
+
+
+def run_file(name: str | Path) -> Path:
+    """Return a run file's path; `lavis/...` that is not there is looked for in the package."""
+    path = Path(name)
+    shipped = PACKAGE.parent / path
+    is_shipped = path.parts[:1] == (PACKAGE.name,) and shipped.is_file()
+    return shipped if is_shipped and not path.is_file() else path
+
 
 def read_yaml(path: Path) -> DictConfig:
     """Return a file's mapping.

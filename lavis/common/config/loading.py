@@ -21,7 +21,14 @@ from omegaconf.errors import OmegaConfBaseException
 from lavis.common import registry
 from lavis.common.config.errors import ABSENT, FAILED, UNKNOWN, WRONG, Fault, Faults, check_section
 from lavis.common.config.fields import CONFIG_ROOT
-from lavis.common.config.files import contains, merge_options, parse_options, read_yaml, resolve
+from lavis.common.config.files import (
+    contains,
+    merge_options,
+    parse_options,
+    read_yaml,
+    resolve,
+    run_file,
+)
 from lavis.common.config.image_sizes import check_image_sizes
 from lavis.common.config.run import RunConfig, training_faults
 from lavis.common.errors import ConfigError, nearest
@@ -126,7 +133,7 @@ class _Loader:
     """One call of `load_config`: remembers which file each value came from, for error messages."""
 
     def __init__(self, cfg_path: str | Path, options: Sequence[str], faults: Faults) -> None:
-        self.path = Path(cfg_path)
+        self.path = run_file(cfg_path)
         self.faults = faults
         self.file: Any = faults.attempt(read_yaml, self.path)
         if self.file is FAILED:

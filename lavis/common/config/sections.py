@@ -15,7 +15,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lavis.common.config.errors import FAILED, UNKNOWN, Fault, Faults, check_section
-from lavis.common.config.files import contains, merge_options, parse_options, read_yaml, resolve
+from lavis.common.config.files import (
+    contains,
+    merge_options,
+    parse_options,
+    read_yaml,
+    resolve,
+    run_file,
+)
 from lavis.common.errors import nearest
 
 
@@ -54,7 +61,7 @@ def load_sections(
         ConfigError: a line for each fault, unknown keys first, then wrong values, then missing
             files; each names file, full key and what is valid.
     """
-    path = Path(cfg_path)
+    path = run_file(cfg_path)
     faults = Faults()
     file: Any = faults.attempt(read_yaml, path)
     if file is FAILED:
