@@ -81,7 +81,7 @@ class Registry:
         if name in self._extensions:
             return _load(self._extensions[name].cls)
         if name not in self._classes:
-            self._classes[name] = _load(self._targets[name].cls)
+            self._classes[name] = load(self._targets[name].cls)
         return self._classes[name]
 
     def config_class(self, name: str) -> Any:
@@ -89,7 +89,7 @@ class Registry:
         self.check(name)
         target = self._extensions.get(name, self._targets.get(name))
         if target is not None and target.config is not None:
-            return _load(target.config)
+            return load(target.config)
         return self.get(name).config_class
 
     def defaults(self, name: str) -> Mapping[str, str]:
@@ -112,7 +112,8 @@ class Registry:
         return sorted({*self._targets, *self._classes})
 
 
-def _load(path: str) -> Any:
+def load(path: str) -> Any:
+    """Return what `package.module:name` stands for."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
