@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 
 from lavis.common.cli import run_front_end
+from lavis.common.config.loading import Mode
 
-DESCRIPTIONS = {
+DESCRIPTIONS: dict[Mode, str] = {
     "train": "Train the model of a run file.",
     "evaluate": "Evaluate, score or filter with the model of a run file.",
 }
@@ -28,9 +29,10 @@ def main() -> int:
         lavis/projects/vlmig/eval/piqa.yaml --options run.output_dir=output/piqa``
     """
     command = sys.argv[1] if len(sys.argv) > 1 else ""
-    if command in ("train", "evaluate"):
-        sys.argv[:2] = [f"python -m lavis {command}"]  # as argparse shall call it
-        return run_front_end(DESCRIPTIONS[command], command)
+    for mode, description in DESCRIPTIONS.items():
+        if command == mode:
+            sys.argv[:2] = [f"python -m lavis {command}"]  # as argparse shall call it
+            return run_front_end(description, mode)
     is_help = command in ("-h", "--help")
     (sys.stdout if is_help else sys.stderr).write(USAGE)
     return 0 if is_help else 2

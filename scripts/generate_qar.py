@@ -28,17 +28,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.command import command
+from lavis.common.config.catalogue import command_sections
 from lavis.common.config.sections import Sections, load_sections
 from lavis.common.errors import ConfigError, NothingDoneError, RunError
 from lavis.datasets.files.formats import open_records
-from lavis.llm.config import LlmSettings
 from lavis.tasks.knowledge.generation import Generation, estimate
-from lavis.tasks.knowledge.generation_config import GenerateConfig, GenerationRunConfig
 from lavis.tasks.knowledge.reasons import count_phrases, how_to_go_on, money, plural
 
 logger = logging.getLogger("lavis.generate_qar")
-
-SECTIONS = {"llm": LlmSettings, "generate": GenerateConfig, "run": GenerationRunConfig}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -69,7 +66,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = parse_args(argv)
-    config = load_sections(args.cfg_path, args.options, SECTIONS)
+    config = load_sections(args.cfg_path, args.options, command_sections("generate_qar"))
     if args.print_config:
         sys.stdout.write(config.to_yaml())
         return 0

@@ -29,10 +29,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.command import command
+from lavis.common.config.catalogue import command_sections
 from lavis.common.config.sections import Sections, load_sections
 from lavis.common.errors import RunError
-from lavis.datasets.lck.scenes_config import ScenesConfig
-from lavis.tasks.knowledge.verbalization_config import Stages, VerbalizeRunConfig
 
 logger = logging.getLogger("lavis.verbalize")
 
@@ -64,8 +63,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def load_run(cfg_path: str, options: list[str]) -> Sections:
     """Return the checked run file."""
-    classes = {"pictures": ScenesConfig, "stages": Stages, "run": VerbalizeRunConfig}
-    return load_sections(cfg_path, options, classes)
+    return load_sections(cfg_path, options, command_sections("verbalize"))
 
 
 @command

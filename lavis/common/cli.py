@@ -10,6 +10,7 @@ from typing import Any
 
 from lavis.common import registry
 from lavis.common.command import DONE, command
+from lavis.common.config import catalogue
 from lavis.common.config.errors import Faults
 from lavis.common.config.flags import FLAGS, NEEDED, Flag, read_flags
 from lavis.common.config.loading import Config, Mode, load_config
@@ -21,8 +22,8 @@ def parse_args(
     """Read the flags that both front ends share, and the released ones of `mode`.
 
     Returns:
-        `cfg_path`, `options` (those of released flags first), `print_config`, and `faults` of
-        the flags' values, to be told with the config's.
+        `cfg_path`, `options` (those of released flags first), `print_config`, `explain` (nothing
+        else counts then), and `faults` of the flags' values, to be told with the config's.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg-path", help="run file, e.g. lavis/projects/...yaml")
@@ -37,10 +38,17 @@ def parse_args(
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved config and stop"
     )
+    parser.add_argument(
+        "--explain",
+        metavar="KEY",
+        help="say what a key or a section of run files is, e.g. run.batch_size_eval, model, help",
+    )
     flags = FLAGS[mode]
     _add_flags(parser, flags)
     args = parser.parse_args(argv)
     args.faults = Faults()
+    if args.explain is not None:
+        return args
     given = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
     if given and args.cfg_path is None:
         lacking = [f"--{name}" for name in NEEDED[mode] if name not in given]
@@ -87,6 +95,9 @@ def run_front_end(description: str, mode: Mode, argv: Sequence[str] | None = Non
         The exit status; see `lavis.common.command`.
     """
     args = parse_args(description, argv, mode)
+    if args.explain is not None:
+        sys.stdout.write(catalogue.explain(args.explain) + "\n")
+        return DONE
     config = load_config(
         args.cfg_path, args.options, mode=mode, to_train=mode == "train", faults=args.faults
     )

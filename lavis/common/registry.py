@@ -79,7 +79,7 @@ class Registry:
         """Return the class of `name`, importing its module on first use."""
         self.check(name)
         if name in self._extensions:
-            return _load(self._extensions[name].cls)
+            return load(self._extensions[name].cls)
         if name not in self._classes:
             self._classes[name] = load(self._targets[name].cls)
         return self._classes[name]

@@ -82,7 +82,12 @@ class SplitSource:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class VisualSource:
-    """Node `build_info.images` (or `csv`): image root and root of the annotations."""
+    """Node `build_info.images` (or `csv`): image root and root of the annotations.
+
+    Attributes:
+        storage: folder that image names are relative to.
+        ann_root: folder that names of record files are relative to.
+    """
 
     storage: str = ""
     ann_root: str | None = None
@@ -99,7 +104,11 @@ class BuildInfo:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ProcessorPair:
-    """Node `vis_processor` or `text_processor`: `{name: ..., options}` for train and eval."""
+    """Node `vis_processor` or `text_processor`: `{name: ..., options}` for train and eval.
+
+    Attributes:
+        train, eval: `name` of a registered processor, and its options (null: identity).
+    """
 
     train: dict[str, Any] | None = None
     eval: dict[str, Any] | None = None

@@ -25,6 +25,10 @@ class WriterConfig:
 
     `type: local` is any image-text-to-text model of transformers (BLIP-2 included); `type: client`
     hands requests to a client of `lavis.llm`, with images as data URLs.
+
+    Attributes:
+        type: who writes.
+        max_tokens: most tokens of a text.
     """
 
     type: Literal["local", "client"] = "local"
@@ -65,7 +69,11 @@ class WriterConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class StageConfig:
-    """What every stage has."""
+    """What every stage has.
+
+    Attributes:
+        type: registered name of the verbalizer (the stage's name where it is missing).
+    """
 
     type: str
     chunk: PositiveInt = 16  # images of one unit: what a killed run may lose and does again
@@ -73,7 +81,12 @@ class StageConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EncoderOptions(StageConfig):
-    """A model that puts texts and images into one space: CLIP, SigLIP and their kin."""
+    """A model that puts texts and images into one space: CLIP, SigLIP and their kin.
+
+    Attributes:
+        score: how similarities become scores.
+        min_score: words below it are left out.
+    """
 
     model: str
     revision: str | None = None
@@ -87,7 +100,11 @@ class EncoderOptions(StageConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ConceptsConfig(EncoderOptions):
-    """Tags of the whole image from lists of words."""
+    """Tags of the whole image from lists of words.
+
+    Attributes:
+        templates: texts around a word, whose embeddings are averaged.
+    """
 
     # Kind of concept -> a list of `lavis/configs/vocabularies` or a file with a phrase a line.
     vocabularies: dict[str, str] = Field(
@@ -101,7 +118,12 @@ class ConceptsConfig(EncoderOptions):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AttributesConfig(EncoderOptions):
-    """Colours, materials, states of each region, cut out of its image."""
+    """Colours, materials, states of each region, cut out of its image.
+
+    Attributes:
+        vocabularies: kind of attribute -> list of words, as for concepts.
+        templates: texts around a word, whose embeddings are averaged.
+    """
 
     vocabularies: dict[str, str] = Field(
         default_factory=lambda: {"colors": "colors", "materials": "materials", "states": "states"}
@@ -116,7 +138,13 @@ class AttributesConfig(EncoderOptions):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CaptionsConfig(StageConfig):
-    """Texts about the whole image: captions, or narratives by another prompt."""
+    """Texts about the whole image: captions, or narratives by another prompt.
+
+    Attributes:
+        prompt: what the writer is asked; empty lets a captioner begin by itself.
+        samples: texts of an image.
+        into: which notes of a record the texts become.
+    """
 
     writer: WriterConfig
     prompt: str = ""
@@ -126,7 +154,12 @@ class CaptionsConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RegionCaptionsConfig(StageConfig):
-    """A text about each region, which is drawn into its image or cut out of it."""
+    """A text about each region, which is drawn into its image or cut out of it.
+
+    Attributes:
+        show: the region drawn into its image, or cut out of it.
+        line_width: draw: pixels of the outline.
+    """
 
     writer: WriterConfig
     prompt: str = ""  # `{name}` is the region's name, `{id}` its number
@@ -139,7 +172,14 @@ class RegionCaptionsConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DetectConfig(StageConfig):
-    """Regions of images that come without any, by an open-vocabulary detector."""
+    """Regions of images that come without any, by an open-vocabulary detector.
+
+    Attributes:
+        vocabulary: names looked for: a list of `lavis/configs/vocabularies` or a file.
+        template: text around a name.
+        threshold: boxes with a lower score are left out.
+        max_regions: most regions of an image, the best ones.
+    """
 
     model: str
     revision: str | None = None
@@ -159,7 +199,12 @@ class DetectConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DynamicConfig(StageConfig):
-    """Questions that a language model asks after reading the descriptors, answered by another."""
+    """Questions that a language model asks after reading the descriptors, answered by another.
+
+    Attributes:
+        questions: asked about an image.
+        ask_prompt, answer_prompt: templates with the places that stand in them.
+    """
 
     asker: WriterConfig
     answerer: WriterConfig
@@ -186,6 +231,9 @@ class SidecarConfig(StageConfig):
     """Descriptors that are ready: lines of JSON with `image` and any keys of a verbalized record.
 
     Regions are matched by id; their boxes stay those of the run's own regions.
+
+    Attributes:
+        path: the file of lines.
     """
 
     path: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import io
 import json
@@ -54,6 +53,15 @@ COMMANDS = {
     },
 }
 REQUIRED = "required"
+# Fields that hold a registered name.
+_NAMES = {
+    "arch": registry.models,
+    "task": registry.tasks,
+    "runner": registry.runners,
+    "lr_sched": registry.lr_schedulers,
+    "generator": registry.generators,
+    "backend": registry.llms,
+}
 # Fields that mean the same wherever they stand.
 _ALIKE = {
     "arch": "registered name of the model.",
@@ -111,18 +119,17 @@ def catalogue() -> dict[str, Any]:
     }
 
 
-@functools.lru_cache(maxsize=1)
-def options() -> tuple[Option, ...]:
+def options() -> list[Option]:
     """Return every option of `train.py`, `evaluate.py` and the scripts with run files."""
-    known = list(_options_of(RunConfig, "run", ""))
+    known = list(options_of(RunConfig, "run", ""))
     for kind, place in PLACES.items():
         for name in KINDS[kind].list():
             where = f"datasets.{name}" if kind == "dataset" else place
-            known += _options_of(KINDS[kind].config_class(name), where, name)
+            known += options_of(KINDS[kind].config_class(name), where, name)
     for command in COMMANDS:
         for section, cls in command_sections(command).items():
-            known += _options_of(cls, section, command)
-    return tuple(known)
+            known += options_of(cls, section, command)
+    return known
 
 
 def explain(key: str) -> str:
@@ -138,15 +145,13 @@ def explain(key: str) -> str:
     """
     if key == "help":
         return _contents()
-    named = [option for option in options() if _matches(option.key, key)]
+    known = options()
+    named = [option for option in known if matches(option.key, key)]
     if named:
         return "\n".join(_paragraphs(named))
-    inside = [option for option in options() if _matches(option.key, key, inside=True)]
-    if inside:
-        return "\n".join(dict.fromkeys(_line(option) for option in inside))
     if key in RETIRED:
         return f"{key}: nothing reads it; {RETIRED[key]}"
-    raise ConfigError(f"--explain: unknown key '{key}'{_near(key)}")
+    raise ConfigError(f"--explain: unknown key '{key}'{_near(key, {each.key for each in known})}")
 
 
 def _contents() -> str:
@@ -156,16 +161,15 @@ def _contents() -> str:
     return "\n".join([*lines, "", "--explain a section, or a key such as run.batch_size_eval"])
 
 
-def _matches(key: str, wanted: str, *, inside: bool = False) -> bool:
+def matches(key: str, wanted: str) -> bool:
+    """Return whether a key is the wanted one, or of the wanted section."""
     parts, asked = key.split("."), wanted.split(".")
-    if len(parts) < len(asked) or (len(parts) == len(asked)) == inside:
-        return False
-    return all(p in ("*", a) or p == f"{a}[]" for p, a in zip(parts, asked, strict=False))
+    pairs = zip(parts, asked, strict=False)
+    return len(parts) >= len(asked) and all(p in ("*", a, f"{a}[]") for p, a in pairs)
 
 
-def _near(key: str) -> str:
-    """Return keys that are near, or that end in the same name."""
-    keys = {option.key for option in options()}
+def _near(key: str, keys: set[str]) -> str:
+    """Return a hint of keys that end in the same name, else of near ones."""
     ends = sorted(known for known in keys if known.split(".")[-1] == key.split(".")[-1])
     if ends:
         return f"; did you mean {' or '.join(repr(end) for end in ends[:3])}?"
@@ -175,18 +179,14 @@ def _near(key: str) -> str:
 
 def _paragraphs(named: Iterable[Option]) -> Iterator[str]:
     """Yield lines on options of one key; those that differ in their owner only are told once."""
-    owners: dict[Option, list[str]] = {}
+    alike: dict[str, list[Option]] = {}
     for option in named:
-        owners.setdefault(dataclasses.replace(option, of=""), []).append(option.of)
-    for option, names in owners.items():
+        alike.setdefault(str(dataclasses.replace(option, of="")), []).append(option)
+    for option, *others in alike.values():
         yield f"{option.key}: {_kind(option)}"
         yield textwrap.indent(textwrap.fill(option.meaning, 90), "    ")
-        of = ", ".join(filter(None, names)) or "every run"
-        yield f"    read by: {of} ({option.home})"
-
-
-def _line(option: Option) -> str:
-    return f"{option.key}: {_kind(option)}"
+        owners = ", ".join(each.of for each in (option, *others)) or "every run"
+        yield f"    read by: {owners} ({option.home})"
 
 
 def _kind(option: Option) -> str:
@@ -195,15 +195,18 @@ def _kind(option: Option) -> str:
     return f"{option.type}; default {json.dumps(option.default)}"
 
 
-def _options_of(cls: Any, prefix: str, of: str) -> Iterator[Option]:
+def options_of(cls: Any, prefix: str, of: str) -> Iterator[Option]:
     """Yield the fields of a dataclass, and of those that its fields hold."""
-    if not dataclasses.is_dataclass(cls):
+    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
         return
     hints = typing.get_type_hints(cls, include_extras=True)
-    meanings = _meanings(cls)  # type: ignore[arg-type]
+    meanings = _meanings(cls)
     for field in dataclasses.fields(cls):
         key, hint = f"{prefix}.{field.name}", hints[field.name]
         text, choices = _type(hint)
+        if text.startswith("str") and field.name in _NAMES:
+            choices = tuple(_NAMES[field.name].list())
+            text = " | ".join(choices)
         inside = list(_inner(hint))
         parts = [_first_sentence(inner) for inner, _ in inside]
         home = next(c for c in cls.__mro__ if field.name in inspect.get_annotations(c))
@@ -217,7 +220,7 @@ def _options_of(cls: Any, prefix: str, of: str) -> Iterator[Option]:
             home=f"{home.__module__}:{home.__qualname__}",
         )
         for inner, end in inside:
-            yield from _options_of(inner, key + end, of)
+            yield from options_of(inner, key + end, of)
 
 
 def _inner(hint: Any, end: str = "") -> Iterator[tuple[type, str]]:
@@ -267,7 +270,7 @@ def _type(hint: Any) -> tuple[str, tuple[Any, ...]]:
     if dataclasses.is_dataclass(hint):
         return "section", ()
     names = {type(None): "null", Any: "any", list: "list", dict: "mapping"}
-    return names.get(hint) or getattr(hint, "__name__", str(hint)), ()
+    return names.get(hint) or str(getattr(hint, "__name__", hint)), ()
 
 
 def _bounds(metadata: Iterable[Any]) -> str:

@@ -36,6 +36,27 @@ class RunConfig:
             image, in late fusion also the language model for each distinct text.
         trackers: `tensorboard`, `wandb`; metrics JSON lines are always written.
         import_modules: modules of yours that register models, tasks or data sets.
+        task: registered name of what the run computes.
+        runner: `runner_base` counts epochs, `runner_iter` iterations.
+        lr_sched: registered name of the learning rate's schedule.
+        init_lr, min_lr: the rate after the warm-up, and the one a schedule ends at.
+        warmup_steps: steps in which the rate rises from `warmup_lr` to `init_lr`.
+        lr_decay_rate: factor of an epoch, for `linear_warmup_step_lr`.
+        lr_layer_decay: factor on the rate of each layer of a trained tower below its last.
+        weight_decay, beta2: of AdamW.
+        max_epoch: epochs of `runner_base`.
+        max_iters, iters_per_inner_epoch: batches of `runner_iter`, and those between two
+            evaluations.
+        accum_grad_iters: batches whose gradients make one optimizer step.
+        num_workers: processes that load data, for each rank.
+        train_dataset_ratios: data set -> how often it is drawn, in relation to the others (null: by
+            their sizes).
+        amp_dtype: what autocast computes in.
+        seed: of every random choice; the same on every rank.
+        train_splits, valid_splits, test_splits: names under `build_info.annotations`.
+        evaluate: train nothing, evaluate `valid_splits` and `test_splits`.
+        resume_ckpt_path: a checkpoint to go on from, in place of what `output_dir` holds.
+        log_freq: steps between two lines of the log.
     """
 
     task: str

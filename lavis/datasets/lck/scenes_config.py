@@ -17,6 +17,12 @@ class ScenesConfig:
     """Section `images` of a verbalization run.
 
     Without `regions`, every image of `root` is taken, without regions.
+
+    Attributes:
+        format: of `regions`; `auto` looks into the file.
+        max_regions: most regions of an image (null: all).
+        max_pixels: an image with more is set aside unread.
+        follow_symlinks: accept links that lead out of `root`.
     """
 
     root: ExistingPath  # folder that image names are relative to

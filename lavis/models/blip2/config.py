@@ -63,6 +63,10 @@ class QFormerConfig:
         vocab: word-piece vocabulary, a token per line (None: bert-base-uncased's, shipped).
         vocab_size: rows of the word table (None: the vocabulary and `[DEC]`).
         query_init_std: the learnt queries start as N(0, std); equal ones would stay equal.
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: as in BERT's config.
+        hidden_dropout_prob, attention_probs_dropout_prob, layer_norm_eps: as in BERT's config.
+        max_position_embeddings: most tokens of a text.
+        initializer_range: standard deviation of fresh weights.
     """
 
     hidden_size: PositiveInt = 768
@@ -101,6 +105,13 @@ class Blip2Config:
         max_txt_len: longer texts are cut, in tokens with `[CLS]` and `[SEP]`.
         allow_missing: build the model although the checkpoint lacks weights it needs.
         max_texts_per_pass: larger batches of texts go through the Q-Former in several passes.
+        load_finetuned, load_pretrained: read the weights of `finetuned` or `pretrained`; else they
+            are random.
+        vit_model: name of the vision tower: `eva_clip_g`, `clip_L`, or a model of timm.
+        num_query_token: learnt queries of the Q-Former.
+        cross_attention_freq: every so many layers of the Q-Former look at the image.
+        drop_path_rate: of the vision tower in training.
+        freeze_vit: train the tower's weights not at all.
     """
 
     arch: str

@@ -23,7 +23,12 @@ from lavis.common.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class VerbalizeRunConfig:
-    """Section `run`."""
+    """Section `run`.
+
+    Attributes:
+        output_dir: folder of everything the run writes.
+        timeout_minutes: a rank that makes no progress for so long is reported.
+    """
 
     output_dir: OutputFolder
     seed: int = 42
