@@ -20,6 +20,8 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of red, green and blue, in [0, 1]
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 _RANGES = ((340, 341), (280, 281))  # its tags of the least and the largest sample
 

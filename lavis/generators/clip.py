@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lavis.common.dist import pick_device
 from lavis.common.errors import ConfigError
-from lavis.common.pixels import clip_pixels
+from lavis.common.pixels import CLIP_MEAN, CLIP_STD, clip_pixels
 from lavis.common.pretrained import load_pretrained
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ class Preprocessing:
 
     shortest_edge: int = 224
     crop: int = 224
-    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
-    std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
 
 
 def preprocess(images: Sequence[Image.Image], how: Preprocessing) -> Tensor:

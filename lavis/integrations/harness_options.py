@@ -131,7 +131,7 @@ def _model_section(
 ) -> tuple[LateFusionConfig, dict[str, Any]]:
     if folder is None:
         return load_model_config(ARCH, "default", overrides)
-    from lavis.models.late_fusion.export import read_config
+    from lavis.models.late_fusion.checkpoints import read_config
 
     _, preprocess = load_model_config(ARCH, "default", {"llm": "any"})
     try:

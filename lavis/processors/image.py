@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from lavis.common.errors import ConfigError
+from lavis.common.pixels import CLIP_MEAN, CLIP_STD
 from lavis.common.registry import processors
 from lavis.processors.augment import rand_augment, visible_share
 from lavis.processors.base import BaseProcessor, check_count, check_number
@@ -22,8 +23,6 @@ from lavis.processors.base import BaseProcessor, check_count, check_number
 if TYPE_CHECKING:
     from torch import Tensor
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _TRIES = 10  # crops sampled before the whole (or centred) image is taken
 
 Box = tuple[float, float, float, float]

@@ -277,7 +277,7 @@ def best_seconds(call: Callable[[], Any], repeats: int = 5) -> float:
 def tower_rate(compiled: bool) -> None:
     """Print the tower's GFLOP/s as a share of a large matrix product's."""
     from lavis.models.blip2.config import VitConfig
-    from lavis.models.blip2.vision import build_vision_tower
+    from lavis.models.vision import build_vision_tower
 
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     peak = 2 * 2048**3 / best_seconds(lambda: a @ b) / 1e9

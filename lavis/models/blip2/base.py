@@ -21,12 +21,10 @@ from lavis.models.base import BaseModel, ZeroInit, freeze, group_parameters, in_
 from lavis.models.blip2 import keys
 from lavis.models.blip2.config import Blip2Config
 from lavis.models.blip2.qformer import QFormer, build_tokenizer
-from lavis.models.blip2.vision import (
+from lavis.models.vision import (
     TOWERS,
     FeatureMapTower,
     build_vision_tower,
-    layer_of,
-    resize_position_table,
 )
 
 TOWER = "visual_encoder."
@@ -276,7 +274,7 @@ class Blip2Base(BaseModel):
         """Resample a position table; fill the word table as far as the rows go."""
         if name == TOWER + "pos_embed" and value.shape[-1] == own.shape[-1]:
             named = TOWERS.get(self.config.vit_model)
-            return resize_position_table(
+            return keys.resize_position_table(
                 value,
                 own.shape[1],
                 num_prefix=self.visual_encoder.num_prefix_tokens,
@@ -330,7 +328,7 @@ class Blip2Base(BaseModel):
             decay = 0.0 if weight.ndim == 1 or name.endswith(".bias") else weight_decay
             scale = 1.0
             if name.startswith(TOWER):
-                layer = layer_of(name.removeprefix(TOWER), depth)
+                layer = keys.layer_of(name.removeprefix(TOWER), depth)
                 scale = lr_layer_decay ** (depth + 1 - layer)
             return weight, decay, scale
 

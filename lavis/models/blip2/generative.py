@@ -26,7 +26,7 @@ from lavis.models.blip2.language import (
     add_adapters,
     input_ids,
     load_language_model,
-    load_tokenizer,
+    load_padding_tokenizer,
     output_ids,
     pad,
 )
@@ -68,7 +68,7 @@ class Blip2Generative(Blip2Base):
         super().__init__(config)
         self.config: GenerativeConfig = config
         name, key = config.language_model, config.language_key
-        self.llm_tokenizer = load_tokenizer(name, key=key)
+        self.llm_tokenizer = load_padding_tokenizer(name, key=key)
         language_model: Any = load_language_model(name, config.llm_precision, key=key)
         self.is_decoder_only = not language_model.config.is_encoder_decoder
         width = language_model.get_input_embeddings().embedding_dim

@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from lavis.common.errors import ConfigError
+from lavis.common.pixels import CLIP_MEAN, CLIP_STD
 from lavis.models.blip2.base import Blip2Base
 from lavis.models.blip2.generative import Blip2Generative
 from lavis.models.blip2.stage1 import Blip2Stage1
-from lavis.models.blip2.vision import CLIP_MEAN, CLIP_STD
 
 _NAMES = (  # (ours, transformers'), the first that starts a name
     ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),

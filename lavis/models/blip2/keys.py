@@ -6,10 +6,15 @@ under OpenAI's names; Hugging Face has its own names for everything and one bias
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from lavis.common.errors import ConfigError
 
 WORDS = "qformer.embeddings.word_embeddings.weight"
 TIED_WORDS = "Qformer.cls.predictions.decoder.weight"
@@ -126,6 +131,45 @@ def clip_to_timm(tower: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name in renamed:
             renamed[name] = renamed[name].reshape(1, -1, renamed[name].shape[-1])
     return renamed
+
+
+def layer_of(name: str, depth: int) -> int:
+    """Return a weight's layer for layer-wise learning rates: 0 is the input, block k is k + 1."""
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    if name.startswith(("cls_token", "pos_embed", "patch_embed", "norm_pre", "reg_token")):
+        return 0
+    return depth + 1
+
+
+def resize_position_table(
+    table: Tensor, num_tokens: int, *, num_prefix: int = 1, align_corners: bool = False
+) -> Tensor:
+    """Resample a square position table bicubically, as BLIP-2 does (no antialiasing).
+
+    Args:
+        table: `(1, num_prefix + g * g, D)`.
+        num_tokens: rows wanted, prefix included.
+        num_prefix: leading rows (class token) that are kept.
+
+    Returns:
+        `(1, num_tokens, D)`, float32 where resampled.
+
+    Raises:
+        ConfigError: either grid is not square.
+    """
+    if table.shape[1] == num_tokens:
+        return table
+    old, new = (math.isqrt(max(n - num_prefix, 0)) for n in (table.shape[1], num_tokens))
+    if old * old != table.shape[1] - num_prefix or new * new != num_tokens - num_prefix:
+        raise ConfigError(
+            f"cannot resample a position table of {table.shape[1]} rows to {num_tokens}: "
+            "not square grids"
+        )
+    prefix, grid = table[:, :num_prefix].float(), table[:, num_prefix:].float()
+    grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, D, g, g)
+    grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=align_corners)
+    return torch.cat([prefix, grid.flatten(2).transpose(1, 2)], dim=1)
 
 
 def _native_name(name: str) -> str:

@@ -14,13 +14,12 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     T5Config,
 )
 
 from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError
-from lavis.common.pretrained import load_pretrained, load_whole_model
+from lavis.common.pretrained import load_pretrained, load_tokenizer, load_whole_model
 from lavis.models.base import freeze
 from lavis.models.blip2.config import LoraOptions
 
@@ -52,14 +51,13 @@ def load_language_model(name: str, precision: str, *, key: str) -> nn.Module:
     return model
 
 
-def load_tokenizer(name: str, *, key: str) -> Any:
+def load_padding_tokenizer(name: str, *, key: str) -> Any:
     """Return a language model's tokenizer; one without a padding token pads with its end token.
 
     Raises:
         ConfigError: it cannot be read, or has no end token.
     """
-    refusal = f"model.{key}: cannot read the tokenizer of '{name}'"
-    tokenizer = load_pretrained(AutoTokenizer, name, refusal=refusal)
+    tokenizer = load_tokenizer(name, f"model.{key}")
     if tokenizer.eos_token is None:
         raise ConfigError(f"model.{key}: the tokenizer of '{name}' has no end token")
     if tokenizer.pad_token is None:

@@ -100,8 +100,8 @@ class Blip2Matcher(Blip2Base):
         rows = list(plan.texts)
         length = int(mask[rows].sum(dim=1).max())  # texts are padded on the right
         input_ids, mask = input_ids[rows, :length], mask[rows, :length]
-        if plan.pictures != tuple(range(len(image_embeds))):
-            image_embeds = image_embeds[self.to_device(torch.tensor(plan.pictures))]
+        if plan.images != tuple(range(len(image_embeds))):
+            image_embeds = image_embeds[self.to_device(torch.tensor(plan.images))]
         return self.qformer(
             self.embed_pairs(self.to_device(input_ids), image_embeds, plan),
             self.with_queries(mask),

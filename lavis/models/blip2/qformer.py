@@ -61,12 +61,12 @@ class TextPlan:
 
     Attributes:
         texts: text rows in that order.
-        pictures: picture rows in that order, those with no text left out.
+        images: image rows in that order, those with no text left out.
         groups: how many images in a row have how many texts each.
     """
 
     texts: tuple[int, ...]
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
     groups: Groups
 
 

@@ -26,7 +26,7 @@ IGNORED = -100  # label of what takes no part in a cross entropy
 
 
 @dataclass(frozen=True)
-class Features:
+class Blip2Features:
     """What `extract_features` returns; the fields its mode does not ask for are None.
 
     Attributes:
@@ -58,7 +58,7 @@ class Negatives:
 
 
 class CaptionHead(nn.Module):
-    """Next-token logits, float32: `(B, L, d)` and the table of words, its decoder -> `(B, L, V)`.
+    """Next-token logits, float32, with the table of words as decoder.
 
     Args:
         config: the Q-Former's, as transformers has it.
@@ -71,7 +71,7 @@ class CaptionHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_words))
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        """See the class."""
+        """Return logits `(N, L, V)` of hidden states `(N, L, d)` and a table of words `(V, d)`."""
         return F.linear(self.transform(hidden), table, self.bias).float()
 
 
@@ -299,23 +299,23 @@ class Blip2Stage1(Blip2Matcher):
         self,
         samples: Mapping[str, Any],
         mode: Literal["image", "text", "multimodal"] = "multimodal",
-    ) -> Features:
+    ) -> Blip2Features:
         """Return features of images, texts (cut at the last position only) or pairs."""
         if mode not in ("image", "text", "multimodal"):
             raise ConfigError(f"mode is {mode!r}; use image, text or multimodal")
         if mode == "image":
             hidden = self.image_pass(self.image_embeds(self.vision_features(samples)))
             projected = F.normalize(self.vision_proj(hidden).float(), dim=-1)
-            return Features(image_embeds=hidden, image_embeds_proj=projected)
+            return Blip2Features(image_embeds=hidden, image_embeds_proj=projected)
         longest = self.config.qformer.max_position_embeddings
         input_ids, mask = self.tokenize(list(samples["text_input"]), longest)
         if mode == "text":
             hidden = self.text_pass(self.to_device(input_ids), self.to_device(mask))
             projected = F.normalize(self.text_proj(hidden).float(), dim=-1)
-            return Features(text_embeds=hidden, text_embeds_proj=projected)
+            return Blip2Features(text_embeds=hidden, text_embeds_proj=projected)
         image_embeds = self.image_embeds(self.vision_features(samples))
         index = list(range(len(input_ids)))
-        return Features(multimodal_embeds=self.fuse(image_embeds, input_ids, mask, index))
+        return Blip2Features(multimodal_embeds=self.fuse(image_embeds, input_ids, mask, index))
 
 
 def contrastive_targets(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass as plain_dataclass
 from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -146,6 +147,25 @@ class LateFusionConfig:
         """The weights to load, with the ending that released commands leave out."""
         path = self.pretrained
         return path + ".bin" if path and not _is_there(path) else path
+
+
+@plain_dataclass(frozen=True)
+class Layout:
+    """What a file of trained weights says about the model it belongs to.
+
+    Attributes:
+        projector_width: inner width of the projector.
+        vision_width: width of the vision features.
+        inner_width: inner width of the block's MLP, None where no name tells it.
+        mlp_bias: the MLP of a Llama block has biases.
+        is_affine: the block started as identity.
+    """
+
+    projector_width: int
+    vision_width: int
+    inner_width: int | None
+    mlp_bias: bool
+    is_affine: bool
 
 
 def _is_there(path: str) -> bool:

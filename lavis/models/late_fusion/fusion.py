@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from lavis.common.errors import ConfigError
 from lavis.models.base import BaseModel
 from lavis.models.late_fusion.block import Keys, build_block, keys_of, rows_of
-from lavis.models.late_fusion.config import LateFusionConfig
+from lavis.models.late_fusion.config import LateFusionConfig, Layout
 from lavis.models.late_fusion.families import (
     VERIFIED,
     family_of,
@@ -26,16 +26,15 @@ from lavis.models.late_fusion.families import (
     last_position,
 )
 from lavis.models.late_fusion.identity import FusionInput, start_as_identity
-from lavis.models.late_fusion.keys import Layout
 from lavis.models.late_fusion.language import (
+    EncodedTexts,
     LanguageModel,
     SharedStarts,
-    TextStates,
     load_language_model,
     pick,
 )
-from lavis.models.late_fusion.towers import VisionTower
 from lavis.models.late_fusion.verify import verify_family
+from lavis.models.vision import VisionTower
 
 
 class Projector(nn.Module):
@@ -48,7 +47,7 @@ class Projector(nn.Module):
         self.linear2 = nn.Linear(hidden_width, width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the projected patches."""
+        """Return the projected patches, `(N, P, D)` -> `(N, P, H)`."""
         return self.linear2(self.gelu(self.linear1(features)))
 
 
@@ -145,7 +144,7 @@ class FusionBase(BaseModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         starts: SharedStarts | None = None,
-    ) -> TextStates:
+    ) -> EncodedTexts:
         """Run the language model once; no gradients.
 
         Args:
@@ -164,13 +163,13 @@ class FusionBase(BaseModel):
                 return self.text_states(ids, mask, self.language.hidden(ids, mask))
             return self.text_states(ids, mask, self.language.hidden_of_branches(ids, mask, starts))
 
-    def text_states(self, input_ids: Tensor, mask: Tensor, hidden: Tensor) -> TextStates:
+    def text_states(self, input_ids: Tensor, mask: Tensor, hidden: Tensor) -> EncodedTexts:
         """Return states of texts whose hidden states `(B, L, H)` are known."""
         visible = mask
         if self._merged_token is not None:
             first = mask & (mask.cumsum(dim=1) == 1)
             visible = mask & ~(first & (input_ids == self._merged_token))
-        return TextStates(hidden, mask, visible)
+        return EncodedTexts(hidden, mask, visible)
 
     def _mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
@@ -209,7 +208,7 @@ class FusionBase(BaseModel):
             )
         return self._limit - patches
 
-    def texts_of(self, samples: Mapping[str, Any]) -> TextStates:
+    def texts_of(self, samples: Mapping[str, Any]) -> EncodedTexts:
         """Return states of the texts of samples."""
         ids = samples["input_ids"].to(self.device)
         hidden = samples.get("text_hidden")
@@ -285,7 +284,7 @@ class FusionBase(BaseModel):
 
     def fuse(
         self,
-        text: TextStates,
+        text: EncodedTexts,
         images: Tensor | ImageStates,
         image_index: Tensor,
         positions: Tensor | None = None,
@@ -295,7 +294,7 @@ class FusionBase(BaseModel):
 
         Args:
             text: B texts.
-            pictures: features `(N, P, D)`, or their states.
+            images: features `(N, P, D)`, or their states.
             image_index: `(B, K)` into N; what -1 (no image) gives has no meaning.
             positions: `(B, R)` rows of the text; -1 is the last patch, -P the first (None: all L).
             text_index: `(B,)` into `text`, where one text stands for several B (None: one each).
@@ -311,7 +310,7 @@ class FusionBase(BaseModel):
         if positions is None:
             length = text.mask.shape[1]
             positions = torch.arange(length, device=self.device).expand(len(image_index), -1)
-        inputs = TextStates(rows, text.mask, text.keys)
+        inputs = EncodedTexts(rows, text.mask, text.keys)
         positions = positions.to(self.device)
         return self.fuse_rows(inputs, text_keys, states, image_index, positions, text_index)
 
@@ -322,7 +321,7 @@ class FusionBase(BaseModel):
 
     def fuse_rows(
         self,
-        text: TextStates,
+        text: EncodedTexts,
         text_keys: Keys,
         images: ImageStates,
         image_index: Tensor,

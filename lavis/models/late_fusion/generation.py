@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lavis.common.errors import ConfigError
 from lavis.models.late_fusion.block import Keys, keys_of
-from lavis.models.late_fusion.language import TextStates
+from lavis.models.late_fusion.language import EncodedTexts
 from lavis.models.late_fusion.mixing import Mixing, mix
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generation:
+class DecodingOptions:
     """What `generate` is asked for; see there."""
 
     attention_mask: Tensor | None = None
@@ -59,7 +59,7 @@ class GenerationState:
     keys: Tensor
     past: Any
     text_keys: Keys | None
-    pictures: ImageStates | None
+    images: ImageStates | None
     image_index: Tensor
     shares: Tensor | None
     present: Tensor
@@ -85,7 +85,7 @@ class GenerationState:
 
 
 @torch.no_grad()
-def start(model: FusionBase, input_ids: Tensor, options: Generation) -> GenerationState:
+def start(model: FusionBase, input_ids: Tensor, options: DecodingOptions) -> GenerationState:
     """Return the state before the first token; padding is moved to the left.
 
     Raises:
@@ -120,7 +120,7 @@ def start(model: FusionBase, input_ids: Tensor, options: Generation) -> Generati
 def next_log_probs(model: FusionBase, state: GenerationState) -> Tensor:
     """Return log-probabilities of the next token, `(B, V)` float32; what is new is cached."""
     seen = state.seen
-    images = state.pictures
+    images = state.images
     patches = images.rows.shape[1] if images is not None else 0
     model.check_length(state.ids.shape[1] + patches)
     hidden = model.language.hidden(state.ids[:, seen:], state.mask, state.past)
@@ -136,7 +136,7 @@ def next_log_probs(model: FusionBase, state: GenerationState) -> Tensor:
         state.text_keys = whole
     last = torch.full((len(rows), 1), state.ids.shape[1] - 1, device=rows.device)
     fused = model.fuse_rows(
-        TextStates(rows[:, -1:], state.mask, state.keys), whole, images, state.image_index, last
+        EncodedTexts(rows[:, -1:], state.mask, state.keys), whole, images, state.image_index, last
     )
     return mix(
         state.mixing.kind,
@@ -148,7 +148,7 @@ def next_log_probs(model: FusionBase, state: GenerationState) -> Tensor:
     )
 
 
-def generate(model: FusionBase, input_ids: Tensor, options: Generation) -> Tensor:
+def generate(model: FusionBase, input_ids: Tensor, options: DecodingOptions) -> Tensor:
     """Continue texts, each mixed over its images at every token.
 
     Args:
@@ -179,19 +179,19 @@ def generate(model: FusionBase, input_ids: Tensor, options: Generation) -> Tenso
     return _greedy(model, state, options)
 
 
-def _ends(options: Generation, device: torch.device) -> Tensor:
+def _ends(options: DecodingOptions, device: torch.device) -> Tensor:
     ends = options.eos_token_id
     listed = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
     return torch.tensor(listed, dtype=torch.long, device=device)
 
 
-def _pad(options: Generation, ends: Tensor) -> int:
+def _pad(options: DecodingOptions, ends: Tensor) -> int:
     if options.pad_token_id is not None:
         return options.pad_token_id
     return int(ends[0]) if len(ends) else 0
 
 
-def _greedy(model: FusionBase, state: GenerationState, options: Generation) -> Tensor:
+def _greedy(model: FusionBase, state: GenerationState, options: DecodingOptions) -> Tensor:
     ends, length = _ends(options, state.ids.device), state.ids.shape[1]
     pad = _pad(options, ends)
     finished = torch.zeros(len(state.ids), dtype=torch.bool, device=state.ids.device)
@@ -207,7 +207,7 @@ def _greedy(model: FusionBase, state: GenerationState, options: Generation) -> T
     return state.ids[:, length:]
 
 
-def _beam_search(model: FusionBase, state: GenerationState, options: Generation) -> Tensor:
+def _beam_search(model: FusionBase, state: GenerationState, options: DecodingOptions) -> Tensor:
     """Keep `num_beams` continuations of each text; a finished one competes by its mean.
 
     A text is done once it has as many finished continuations as beams, and none that goes on could

@@ -48,7 +48,7 @@ PART_VALUES = 2**21
 
 
 @dataclass(frozen=True)
-class TextStates:
+class EncodedTexts:
     """What the language model makes of texts.
 
     Attributes:

@@ -23,6 +23,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, loss: ChunkLoss, chunk: int) -> Tensor:
+        """Return the sum of the losses of rows `(n, ...)`, a scalar."""
         total = torch.zeros((), dtype=torch.float32, device=rows.device)
         gradient = torch.empty_like(rows)
         for start in range(0, len(rows), chunk):
@@ -46,6 +47,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, head: LinearHead, targets: Tensor, chunk: int) -> Tensor:
+        """Return the sum over rows `(n, H)` with targets `(n,)`, a scalar."""
         gradient = torch.empty_like(rows)
         total = _cross_entropy(rows, head, targets, chunk, gradient)
         ctx.save_for_backward(gradient)

@@ -21,17 +21,11 @@ from lavis.common.errors import ConfigError
 from lavis.common.registry import models
 from lavis.common.sharded import as_bytes, named_weights, repeated_layers
 from lavis.models.base import group_parameters
-from lavis.models.late_fusion import keys as names
+from lavis.models.late_fusion import checkpoints
 from lavis.models.late_fusion.config import LateFusionConfig
-from lavis.models.late_fusion.export import (
-    check_exportable,
-    export_vlmig_bin,
-    read_config,
-    save_pretrained,
-)
 from lavis.models.late_fusion.families import WHOLE_BLOCKS
 from lavis.models.late_fusion.fusion import FusionBase
-from lavis.models.late_fusion.generation import Generation, generate
+from lavis.models.late_fusion.generation import DecodingOptions, generate
 from lavis.models.late_fusion.identity import zero_started_gains
 from lavis.models.late_fusion.language import SharedStarts
 from lavis.models.late_fusion.mixing import Mixing
@@ -72,8 +66,8 @@ class LateFusion(FusionBase):
         source = config.checkpoint
         if source is None:
             return cls(config)
-        state = names.to_native(read_state_dict(source))
-        layout = names.layout_of(state)
+        state = checkpoints.to_native(read_state_dict(source))
+        layout = checkpoints.layout_of(state)
         if layout is None and not config.allow_missing:
             raise ConfigError(
                 f"model.pretrained: {source} holds no mm_proj.linear1.weight, so it is not a late "
@@ -148,7 +142,7 @@ class LateFusion(FusionBase):
 
     def generate(self, input_ids: Tensor, **options: Any) -> Tensor:
         """Continue texts; see `lavis.models.late_fusion.generation.generate`."""
-        return generate(self, input_ids, Generation(**options))
+        return generate(self, input_ids, DecodingOptions(**options))
 
     # Weights
 
@@ -169,12 +163,12 @@ class LateFusion(FusionBase):
         return self.language.fingerprint()
 
     def to_native(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights of vLMIG, LaMI or our own files under our names."""
-        native = names.fit_to(names.to_native(state), self.state_dict())
+        """Return weights of vLMIG, LaMI or our own files under our checkpoints."""
+        native = checkpoints.fit_to(checkpoints.to_native(state), self.state_dict())
         if self.mm_model is None:
             native = {k: v for k, v in native.items() if not k.startswith("mm_model.")}
         if self.config.quantize:
-            native = {k: v for k, v in native.items() if not k.startswith(names.LLM)}
+            native = {k: v for k, v in native.items() if not k.startswith(checkpoints.LLM)}
         return native
 
     def load_state(self, *args: Any, **kwargs: Any) -> LoadReport:
@@ -184,33 +178,33 @@ class LateFusion(FusionBase):
 
     def _report(self, *args: Any, **kwargs: Any) -> LoadReport:
         report = super()._report(*args, **kwargs)
-        required = tuple(name for name in report.missing if names.is_trained(name))
+        required = tuple(name for name in report.missing if checkpoints.is_trained(name))
         return replace(report, missing_trainable=required)
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
-        """Return projector, block and its input, under vLMIG's names."""
-        return {k: v for k, v in self.state_dict().items() if names.is_trained(k)}
+        """Return projector, block and its input, under vLMIG's checkpoints."""
+        return {k: v for k, v in self.state_dict().items() if checkpoints.is_trained(k)}
 
     def full_state_dict(self) -> dict[str, Tensor]:
-        """Return all weights under vLMIG's names."""
-        return names.to_released(self.state_dict())
+        """Return all weights under vLMIG's checkpoints."""
+        return checkpoints.to_released(self.state_dict())
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
-        """Write a Hugging Face folder; see `lavis.models.late_fusion.export`."""
-        save_pretrained(self, folder, **options)
+        """Write a Hugging Face folder; see `lavis.models.late_fusion.checkpoints`."""
+        checkpoints.save_pretrained(self, folder, **options)
 
     def check_exportable(self) -> None:
         """Raise `ConfigError` where `export_vlmig_bin` would."""
-        check_exportable(self)
+        checkpoints.check_exportable(self)
 
     def export_vlmig_bin(self, path: str | Path) -> None:
-        """Write the released code's file; see `lavis.models.late_fusion.export`."""
-        export_vlmig_bin(self, path)
+        """Write the released code's file; see `lavis.models.late_fusion.checkpoints`."""
+        checkpoints.export_vlmig_bin(self, path)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> LateFusion:
-        """Read a Hugging Face folder; see `lavis.models.late_fusion.export`."""
-        return cls.from_config(read_config(source, overrides))
+        """Read a Hugging Face folder; see `lavis.models.late_fusion.checkpoints`."""
+        return cls.from_config(checkpoints.read_config(source, overrides))
 
     def layers_to_shard(self, device: torch.device) -> list[nn.Module]:
         """See `BaseModel`; the trained block is left in the middle of its layer, so it is whole."""

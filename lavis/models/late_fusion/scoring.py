@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavis.common.errors import ConfigError
-from lavis.models.late_fusion.language import TextStates, pick
+from lavis.models.late_fusion.language import EncodedTexts, pick
 from lavis.models.late_fusion.losses import chunked_loss, linear_cross_entropy
 from lavis.models.late_fusion.mixing import Mixing, mix, mix_probs
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def fusion_loss(
     model: FusionBase,
     samples: Mapping[str, Any],
-    text: TextStates,
+    text: EncodedTexts,
     images: ImageStates | None,
     image_index: Tensor,
     labels: Tensor,
@@ -83,7 +83,7 @@ def _mixed_loss(
 
     Args:
         stacked: `(n, K + 1, H)`, of the images and the text alone.
-        pictures: their scores and which there are, `(B, K)`.
+        images: their scores and which there are, `(B, K)`.
         of_row: `(n,)`, the text of each row.
     """
     mixing = Mixing.of(model.config)
@@ -114,7 +114,7 @@ def _mean(total: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _targets(
-    model: FusionBase, text: TextStates, labels: Tensor, *, needs_text: bool
+    model: FusionBase, text: EncodedTexts, labels: Tensor, *, needs_text: bool
 ) -> tuple[Tensor, Tensor]:
     """Return which row predicts each token, -1 for the last patch, and which tokens count."""
     labelled = labels != -100
@@ -139,7 +139,7 @@ def _among(labels: Tensor, vocabulary: Tensor) -> tuple[Tensor, Tensor]:
 def predict_columns(
     model: FusionBase,
     samples: Mapping[str, Any],
-    text: TextStates,
+    text: EncodedTexts,
     images: ImageStates | None,
     image_index: Tensor,
     columns: Mapping[str, Mixing] | None,

@@ -16,7 +16,7 @@ def test_plans_hold_every_text_once_beside_its_image(image_index, max_texts):
     for plan in plans:
         assert 0 < len(plan.texts) <= max_texts
         counts = [texts for images, texts in plan.groups for _ in range(images)]
-        owners = [p for p, n in zip(plan.pictures, counts, strict=True) for _ in range(n)]
+        owners = [p for p, n in zip(plan.images, counts, strict=True) for _ in range(n)]
         assert [image_index[text] for text in plan.texts] == owners
 
 

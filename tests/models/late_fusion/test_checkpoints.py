@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from lavis.common.checkpoint import read_state_dict, save_safetensors
 from lavis.common.errors import ConfigError
+from lavis.models.late_fusion.checkpoints import export_vlmig_bin
 from lavis.models.late_fusion.config import FusionConfig, LateFusionConfig, VisionConfig
-from lavis.models.late_fusion.export import export_vlmig_bin
 from lavis.models.late_fusion.model import LateFusion
 
 SET = Path(__file__).parents[2] / "fixtures" / "vlmig"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lavis.common.errors import ConfigError
-from lavis.models.late_fusion.generation import Generation, next_log_probs, start
+from lavis.models.late_fusion.generation import DecodingOptions, next_log_probs, start
 from lavis.models.late_fusion.mixing import Mixing
 
 
@@ -16,7 +16,7 @@ def test_cached_steps_equal_uncached_ones(make_model, texts, images, causal, sid
     model, sample, seen = make_model(causal), texts(lengths, side=side, first=2), images()
     options = {**seen, "attention_mask": sample["attention_mask"]}
     states = [
-        start(model, sample["input_ids"], Generation(use_cache=cached, **options))
+        start(model, sample["input_ids"], DecodingOptions(use_cache=cached, **options))
         for cached in (True, False)
     ]
     for _ in range(5):
