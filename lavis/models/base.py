@@ -19,6 +19,8 @@ from lavis.common.sharded import is_sharded, like, repeated_layers
 # once spent 60 % of the time on that (EfficientNet-Lite0, 192 pixels), 16 spent 12 % (ViT-B, 224),
 # 4 none.
 CPU_IMAGES = 4
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+IGNORED = -100  # label of what takes no part in a cross entropy
 
 
 def in_parts(

@@ -244,6 +244,11 @@ def test_eva_tower_has_39_blocks_and_no_final_norm():
     assert isinstance(tower.norm, torch.nn.Identity)
 
 
+def test_the_inner_width_of_a_towers_mlp_is_a_ratio_of_its_width():
+    vit = VitConfig(embed_dim=64, depth=2, num_heads=4, mlp_ratio=2.5)
+    assert build_vision_tower("clip_L", 28, vit).blocks[0].mlp.fc1.out_features == 160
+
+
 def test_any_timm_vision_transformer_by_name():
     tower = build_vision_tower("vit_tiny_patch16_224", 32, VitConfig(depth=1))
     assert tower(torch.randn(2, 3, 32, 32)).shape == (2, 5, 192)

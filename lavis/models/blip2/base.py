@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lavis.common.checkpoint import read_state_dict, shorten
 from lavis.common.errors import ConfigError
 from lavis.common.sharded import as_bytes, named_weights
-from lavis.models.base import BaseModel, ZeroInit, freeze, group_parameters, in_parts
+from lavis.models.base import DTYPES, BaseModel, ZeroInit, freeze, group_parameters, in_parts
 from lavis.models.blip2 import keys
 from lavis.models.blip2.config import Blip2Config
 from lavis.models.blip2.qformer import QFormer, build_tokenizer
@@ -28,7 +28,6 @@ from lavis.models.vision import (
 )
 
 TOWER = "visual_encoder."
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Blip2Base(BaseModel):
@@ -154,8 +153,9 @@ class Blip2Base(BaseModel):
 
     def _compute_dtype(self) -> torch.dtype | None:
         """Half precision is for GPUs; on a CPU it is slow, and in part not there."""
-        on_gpu = self.device.type == "cuda"
-        return PRECISIONS.get(self.config.vit_precision) if on_gpu else None
+        if self.device.type != "cuda" or self.config.vit_precision == "fp32":
+            return None
+        return DTYPES[self.config.vit_precision]
 
     def _settle_precision(self) -> None:
         """Halve a frozen tower's matrices, as autocast would on every call; norms stay float32."""

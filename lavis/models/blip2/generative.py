@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from lavis.common.checkpoint import LoadReport
 from lavis.common.errors import ConfigError
 from lavis.common.registry import models
+from lavis.models.base import DTYPES, IGNORED
 from lavis.models.blip2.base import Blip2Base
 from lavis.models.blip2.config import GenerativeConfig
 from lavis.models.blip2.language import (
-    DTYPES,
-    IGNORED,
     add_adapters,
     input_ids,
     load_language_model,

@@ -20,11 +20,8 @@ from transformers import (
 from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError
 from lavis.common.pretrained import load_pretrained, load_tokenizer, load_whole_model
-from lavis.models.base import freeze
+from lavis.models.base import DTYPES, freeze
 from lavis.models.blip2.config import LoraOptions
-
-IGNORED = -100  # label of what takes no part in a cross entropy
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def load_language_model(name: str, precision: str, *, key: str) -> nn.Module:

@@ -18,11 +18,12 @@ from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 
 from lavis.common.errors import ConfigError
 from lavis.common.registry import models
+from lavis.models.base import IGNORED
 from lavis.models.blip2.config import Stage1Config
 from lavis.models.blip2.matching import Blip2Matcher, host_index
 
 SMOOTHING = 0.1
-IGNORED = -100  # label of what takes no part in a cross entropy
+TEMPERATURE = 0.07  # at the start; it is learnt
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Blip2Stage1(Blip2Matcher):
         width = config.qformer.hidden_size
         self.vision_proj = nn.Linear(width, config.embed_dim)
         self.text_proj = nn.Linear(width, config.embed_dim)
-        self.temp = nn.Parameter(torch.tensor(config.temperature_init))
+        self.temp = nn.Parameter(torch.tensor(TEMPERATURE))
         words = len(self.qformer.embeddings.word_embeddings.weight)
         self.lm_head = CaptionHead(self.qformer.model.config, words)
 

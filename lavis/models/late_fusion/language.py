@@ -25,7 +25,7 @@ from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError
 from lavis.common.pretrained import build_from_config, load_pretrained, load_whole_model
 from lavis.common.sharded import as_bytes, named_weights, whole
-from lavis.models.base import freeze, in_parts
+from lavis.models.base import DTYPES, freeze, in_parts
 from lavis.models.late_fusion.cache import cache_argument, new_cache, read_tokens, why_no_branches
 from lavis.models.late_fusion.config import LateFusionConfig
 from lavis.models.late_fusion.families import (
@@ -40,7 +40,6 @@ from lavis.models.late_fusion.losses import LinearHead
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SLICE_VALUES = 6_000_000  # logits at a time on a CPU: what the C library keeps, 32 MB, and no more
 SLICE_ROWS = 2048
 # Hidden values of a pass on a CPU: an MLP is four times as wide, and at 32 MB memory is always new.

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavis.common.errors import ConfigError
+from lavis.models.base import IGNORED
 from lavis.models.late_fusion.language import EncodedTexts, pick
 from lavis.models.late_fusion.losses import chunked_loss, linear_cross_entropy
 from lavis.models.late_fusion.mixing import Mixing, mix, mix_probs
@@ -117,7 +118,7 @@ def _targets(
     model: FusionBase, text: EncodedTexts, labels: Tensor, *, needs_text: bool
 ) -> tuple[Tensor, Tensor]:
     """Return which row predicts each token, -1 for the last patch, and which tokens count."""
-    labelled = labels != -100
+    labelled = labels != IGNORED
     if model.language.is_masked:
         rows = torch.arange(labels.shape[1], device=labels.device)
         return rows.expand(labels.shape), labelled

@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lavis.common.errors import ConfigError
 from lavis.models.blip2.keys import lavis_name
 
 
@@ -132,56 +131,6 @@ def test_lr_scale_of_tower_layers(make_critic):
     assert scale["query_tokens"] == 1
 
 
-@pytest.mark.parametrize("max_texts", [256, 3])
-@pytest.mark.parametrize("index", [[0, 0, 0, 1, 1, 1], [2, 0, 2, 2, 1, 0], [5, 4, 3, 3, 3, 3]])
-def test_texts_of_one_image_score_as_if_alone(make_critic, golden, index, max_texts):
-    critic = make_critic(max_texts_per_pass=max_texts)
-    image = golden.inputs["image"]
-    shared = critic.predict(
-        {"image": image, "text_input": golden.texts, "image_index": torch.tensor(index)}
-    )
-    for row, (text, place) in enumerate(zip(golden.texts, index, strict=True)):
-        alone = critic.predict({"image": image[place : place + 1], "text_input": [text]})
-        close(shared["logits"][row], alone["logits"][0], 1e-5)
-
-
-def test_gradients_do_not_depend_on_how_images_are_shared(make_critic, golden, samples):
-    index = [1, 0, 1, 1, 2, 0]
-    gradients = []
-    for shared in (True, False):
-        critic = make_critic()
-        image = samples["image"]
-        images = {"image": image, "image_index": index} if shared else {"image": image[index]}
-        critic({**samples, **images})["loss"].backward()
-        gradients.append({n: p.grad for n, p in critic.named_parameters() if p.requires_grad})
-    for name, expected in gradients[1].items():
-        close(gradients[0][name], expected, 1e-6)
-
-
-def test_each_image_is_encoded_once_and_features_can_stand_for_it(make_critic, golden):
-    critic = make_critic()
-    calls = []
-    critic.visual_encoder.register_forward_hook(lambda _, args, output: calls.append(len(output)))
-    batch = {"text_input": golden.texts, "image_index": [0, 1, 0, 1, 0, 1]}
-    image = golden.inputs["image"][:2]
-    direct = critic.predict({**batch, "image": image})
-    assert calls == [2]
-    features = critic.encode_frozen(image)
-    cached = critic.predict({**batch, "vision_features": features})
-    assert calls == [2, 2]
-    assert torch.equal(direct["logits"], cached["logits"])
-
-
-def test_padding_does_not_change_a_score(make_critic, golden):
-    critic = make_critic(max_txt_len=128)
-    image = golden.inputs["image"][:1]
-    texts = ["a man", "a man who has been waiting for a very long time at the door"]
-    together = critic.predict({"image": image, "text_input": texts, "image_index": [0, 0]})
-    for row, text in enumerate(texts):
-        alone = critic.predict({"image": image, "text_input": [text]})
-        close(together["logits"][row], alone["logits"][0], 1e-5)
-
-
 def test_frozen_tower_stays_in_evaluation_mode(make_critic):
     critic = make_critic(drop_path_rate=0.5).train()
     assert critic.training and critic.qformer.training
@@ -200,20 +149,6 @@ def test_fingerprint_follows_the_towers_weights_only(make_critic):
     state["visual_encoder.blocks.1.norm1.bias"] = state["visual_encoder.blocks.1.norm1.bias"] + 1
     other.load_state(state)
     assert critic.frozen_fingerprint() != other.frozen_fingerprint()
-
-
-def test_texts_without_their_images_are_refused(make_critic, golden):
-    critic = make_critic()
-    with pytest.raises(ConfigError, match="6 texts for 2 images: samples need 'image_index'"):
-        critic.predict({"image": golden.inputs["image"][:2], "text_input": golden.texts})
-    with pytest.raises(ConfigError, match="there are 2 texts and 1 images"):
-        critic.predict(
-            {
-                "image": golden.inputs["image"][:1],
-                "text_input": golden.texts[:2],
-                "image_index": [0, 1],
-            }
-        )
 
 
 def test_filter_scores_equal_the_released_codes(make_critic, golden):

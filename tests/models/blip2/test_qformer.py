@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lavis.common.errors import ConfigError
 from lavis.models.blip2.config import QFormerConfig
-from lavis.models.blip2.qformer import build_tokenizer, plan_texts
+from lavis.models.blip2.qformer import QFormer, build_tokenizer, plan_texts
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.integers(1, 12))
@@ -45,3 +45,12 @@ def test_own_small_vocabulary(tmp_path):
     path.write_text("[PAD]\n[UNK]\n[CLS]\nred\n")
     with pytest.raises(ConfigError, match=r"lacks the token \[SEP\]"):
         build_tokenizer(QFormerConfig(vocab=str(path)))
+
+
+def test_the_norms_epsilon_is_an_option(tiny_sizes):
+    def epsilon(**changes):
+        config = QFormerConfig(**{**tiny_sizes["qformer"], **changes})
+        sizes = {"num_query_token": 2, "cross_attention_freq": 2, "image_width": 8}
+        return QFormer(config, **sizes, vocab_size=5).model.layernorm.eps
+
+    assert epsilon() == 1e-12 and epsilon(layer_norm_eps=1e-6) == 1e-6
