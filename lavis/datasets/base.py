@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from lavis.common.errors import ConfigError, DataError, RecordError, record_errors
-from lavis.common.storage.inputs import Input
+from lavis.common.storage.inputs import Input, Watch
 from lavis.datasets.config import DatasetConfig, is_train_split
 from lavis.datasets.files.formats import open_records
 from lavis.datasets.files.images import ImageFile, ImageRoot, decode_image
 from lavis.datasets.files.records import RecordStore
+from lavis.datasets.lck.marks import RegionMark, row_marks
 from lavis.datasets.lck.record import check_inside
 from lavis.datasets.rows import Drawing, RejectedRow, Row, row_random
 from lavis.processors import load_processor
@@ -120,6 +121,14 @@ class RecordDataset(abc.ABC):
         width = outline_width(image.size, self.line_width, self._image_size())
         return draw_regions(image, drawing.drawn, palette=self.palette, width=width)
 
+    def region_marks(self, row: Row, size: tuple[int, int]) -> tuple[RegionMark, ...]:
+        """Return where a page sets the numbers of a row's regions.
+
+        Args:
+            size: width and height of `drawn_image(row)`.
+        """
+        return row_marks(self, row, size)
+
     def record(self, index: int) -> dict[str, Any]:
         """Return the record as stored; `image` names the image where it is stored with it."""
         record = self.store.read(index)
@@ -152,6 +161,10 @@ class RecordDataset(abc.ABC):
     def inputs(self, index: int) -> list[Input]:
         """Return the files, or parts of files, that one row is read from, its image apart."""
         return self.store.inputs(index)
+
+    def watch(self, *, with_digests: bool) -> Watch:
+        """Return notes, empty yet, on the files that the rows of one unit are read from."""
+        return Watch(self.places(), with_digests=with_digests)
 
     def names_only(self) -> RecordDataset:
         """Return a copy whose rows name images without a look at them, as a plan needs them.

@@ -7,28 +7,41 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lavis.common.errors import ConfigError
 from lavis.common.registry import tasks
-from lavis.tasks.base import RowReader, UnitBatch
+from lavis.tasks.base import NumberedRow, UnitBatch
 from lavis.tasks.config import AnsweringConfig, PretrainConfig
-from lavis.tasks.rows import Tally, scored_rows
-from lavis.tasks.scoring import ScoringTask
+from lavis.tasks.rows import Results, Tally
+from lavis.tasks.scoring import ScoringTask, counts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lavis.common.dist import World
     from lavis.datasets.base import RecordDataset
 
 _RATIONALE = re.compile(r"\brationale:", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 
 
+class Writer(Protocol):
+    """A model that writes text about images."""
+
+    def answer_losses(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return `loss_sum` and `tokens` of each wanted text, `(N,)`."""
+        ...
+
+    def generate(self, samples: Mapping[str, Any], **options: Any) -> list[str]:
+        """Return N written texts."""
+        ...
+
+
 @dataclass
-class Written(Tally):
+class AnswerTally(Tally):
     """Also sums over the rows: loss and tokens, and right answers."""
 
     loss: float = 0.0
@@ -37,85 +50,73 @@ class Written(Tally):
     right: int = 0
     answered: int = 0
 
+    def add(self, payload: dict[str, Any]) -> None:
+        """Add a row."""
+        self.loss += payload["loss"] * payload["tokens"]
+        self.tokens += payload["tokens"]
+        if "answer" in payload:
+            wanted, answer = payload["text_output"], payload["answer"]
+            self.answered += 1
+            self.exact += _plain(answer) == _plain(wanted)
+            self.right += answer_part(answer) == answer_part(wanted)
+
 
 @tasks.register("image_text_pretrain")
-class ImageTextPretrainTask(ScoringTask):
+class ImageTextPretrainTask(ScoringTask[Writer]):
     """Training on `text_input` -> `text_output`; the best weights have the least loss per token."""
 
     config_class: ClassVar[type] = PretrainConfig
 
-    def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:
-        """Refuse a model that writes nothing.
-
-        Raises:
-            ConfigError: it does not.
-        """
+    def prepare(self, model: Writer, dataset: RecordDataset, world: World) -> None:
+        """Raise `ConfigError` for a model that writes nothing."""
         if not hasattr(model, "answer_losses"):
             raise ConfigError(
                 f"run.task: {type(model).__name__} writes no text; use blip2_t5, blip2_opt or "
                 "blip2_llm, or task comparison"
             )
 
-    def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
+    def predict(self, model: Writer, batch: UnitBatch) -> dict[str, Tensor]:
         """Return `loss_sum` and `tokens` of each row, `(N,)`."""
-        return model.answer_losses(batch.samples) if batch.rows else {}
+        return model.answer_losses(batch.samples)
 
-    def rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[tuple[int, dict]]:
+    def scored_rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[NumberedRow]:
         """Return text, the data set's fields, `loss` (a token's mean) and `tokens` of each row."""
-        rows = list(batch.rejects)
-        if not batch.rows:
-            return rows
+        rows = []
         sums = outputs["loss_sum"].double().cpu().tolist()
-        counts = outputs["tokens"].cpu().tolist()
+        tokens = outputs["tokens"].cpu().tolist()
         written = batch.samples.get("written", [None] * len(sums))
-        for row, total, count, answer in zip(batch.rows, sums, counts, written, strict=True):
-            found: dict[str, Any] = {"loss": total / max(count, 1), "tokens": count}
+        for row, total, count, answer in zip(batch.rows, sums, tokens, written, strict=True):
+            results: dict[str, Any] = {"loss": total / max(count, 1), "tokens": count}
             if answer is not None:
-                found["answer"] = answer
-            rows.append(self.scored_row(row, {"text": row.text}, [total], found))
+                results["answer"] = answer
+            rows.append(self.scored_row(row, {"text": row.text}, [total], results))
         return rows
 
-    def collect(
-        self,
-        reader: RowReader,
-        dataset: RecordDataset,
-        output_dir: Path,
-        name: str,
-        *,
-        full: bool,
-    ) -> Written:
+    def collect(self, results: Results) -> AnswerTally:
         """Write `result/<name>.json` and `rejects.jsonl`."""
-        table = Written()
-        rows = scored_rows(reader, dataset, output_dir, name, endings=[".json"], tally=table)
-        for _, payload in rows:
-            _add(table, payload)
+        table = AnswerTally()
+        for _, payload in results.scored(table, [".json"]):
+            table.add(payload)
         return table
 
-    def summarize(
-        self, table: Written, dataset: RecordDataset, output_dir: Path, name: str
-    ) -> dict[str, Any]:
+    def summarize(self, table: AnswerTally, results: Results) -> dict[str, Any]:
         """Return counts, and under `metrics` the loss per token, perplexity and right answers."""
-        summary: dict[str, Any] = {"name": name, **table.describe()}
+        summary: dict[str, Any] = {"name": results.name, **table.describe()}
         if self.config.report_metric and table.tokens:
             loss = table.loss / table.tokens
-            found = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "tokens": table.tokens}
+            perplexity = math.exp(min(loss, 700))
+            metrics = {"loss": loss, "perplexity": perplexity, "tokens": table.tokens}
             if table.answered:
-                found["exact_match"] = table.exact / table.answered
-                found["answer_accuracy"] = table.right / table.answered
-            summary["metrics"] = found
+                metrics["exact_match"] = table.exact / table.answered
+                metrics["answer_accuracy"] = table.right / table.answered
+            summary["metrics"] = metrics
         return summary
 
-    def pages(
-        self, table: Written, summary: dict[str, Any], dataset: RecordDataset
-    ) -> dict[str, bytes | str]:
-        """Return none."""
-        return {}
-
-    def overall(self, summary: dict[str, Any]) -> dict[str, Any]:
+    @staticmethod
+    def overall(summary: dict[str, Any]) -> dict[str, Any]:
         """Return figures and counts; `agg_metrics` is minus the loss, so that more is better."""
-        found = summary.get("metrics", {})
-        counts = {name: summary[name] for name in ("rows", "scored", "rejected")}
-        return {"agg_metrics": -found["loss"] if found else 0.0, **found, **counts}
+        metrics = summary.get("metrics", {})
+        return {"agg_metrics": -metrics["loss"] if metrics else 0.0, **metrics, **counts(summary)}
 
 
 @tasks.register("visual_answering")
@@ -127,19 +128,10 @@ class VisualAnsweringTask(ImageTextPretrainTask):
     """
 
     config_class: ClassVar[type] = AnsweringConfig
+    config: AnsweringConfig
 
-    def __init__(self, config: AnsweringConfig) -> None:
-        super().__init__(config)
-        self.config: AnsweringConfig = config
-
-    def identity(self) -> dict[str, Any]:
-        """Return how answers are searched."""
-        return {key: getattr(self.config, key) for key in ("num_beams", "max_len", "min_len")}
-
-    def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
+    def predict(self, model: Writer, batch: UnitBatch) -> dict[str, Tensor]:
         """See the base class; the answers join the samples as `written`."""
-        if not batch.rows:
-            return {}
         batch.samples["written"] = model.generate(
             batch.samples,
             num_beams=self.config.num_beams,
@@ -148,10 +140,11 @@ class VisualAnsweringTask(ImageTextPretrainTask):
         )
         return super().predict(model, batch)
 
-    def overall(self, summary: dict[str, Any]) -> dict[str, Any]:
+    @staticmethod
+    def overall(summary: dict[str, Any]) -> dict[str, Any]:
         """Return figures and counts; `agg_metrics` is the share of right answers."""
-        found = super().overall(summary)
-        return {**found, "agg_metrics": found.get("answer_accuracy", 0.0)}
+        metrics = ImageTextPretrainTask.overall(summary)
+        return {**metrics, "agg_metrics": metrics.get("answer_accuracy", 0.0)}
 
 
 def answer_part(text: str) -> str:
@@ -163,13 +156,3 @@ def answer_part(text: str) -> str:
 
 def _plain(text: str) -> str:
     return " ".join(text.lower().split()).rstrip(". ")
-
-
-def _add(table: Written, payload: dict[str, Any]) -> None:
-    table.loss += payload["loss"] * payload["tokens"]
-    table.tokens += payload["tokens"]
-    if "answer" in payload:
-        wanted, answer = payload["text_output"], payload["answer"]
-        table.answered += 1
-        table.exact += _plain(answer) == _plain(wanted)
-        table.right += answer_part(answer) == answer_part(wanted)

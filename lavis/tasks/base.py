@@ -1,4 +1,4 @@
-"""What every task does: plan units, load them, predict, turn outputs into rows, finish.
+"""What every task does: plan units, load them, predict, turn outputs into rows, write results.
 
 N texts of one unit ask about P distinct images; text n is about image `image_index[n]`.
 """
@@ -7,30 +7,54 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from lavis.common.errors import RecordError
-from lavis.common.storage.inputs import Input, Watch
 from lavis.tasks.planning import Plan, load_or_make, make_plan
+from lavis.tasks.rows import Results, RowReader
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from lavis.common.config.run import RunConfig
+    from lavis.common.dist import World
     from lavis.datasets.base import RecordDataset
     from lavis.datasets.rows import Row
 
+Samples = dict[str, Any]  # what a data set collates, and what is added to it
+NumberedRow = tuple[int, dict[str, Any]]  # row number, JSON-able payload
+ModelT = TypeVar("ModelT")
 
-class RowReader(Protocol):
-    """Finished rows in data-set order, such as `lavis.common.journal.JournalReader`."""
 
-    def iterate_raw(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (row number, the payload's JSON text)."""
-        ...
+class LateFusionModel(Protocol):
+    """What tasks ask of `lavis.models.late_fusion.model.LateFusion`; shapes stand there."""
+
+    device: torch.device
+    fills_masks: bool
+    vocabulary: int
+    vision_width: int
+    training: bool
+
+    def __call__(self, samples: Mapping[str, Any]) -> dict[str, Tensor]: ...
+    def predict(self, samples: Mapping[str, Any], columns: Mapping[str, Any]) -> Any: ...
+    def generate(self, input_ids: Tensor, **options: Any) -> Tensor: ...
+    def mixing(self, num_images: int | None = None) -> Any: ...
+    def shared_starts(self, length: int, first: Tensor, of: Tensor) -> Any: ...
+    def encode_text(self, ids: Tensor, mask: Tensor | None = None, starts: Any = None) -> Any: ...
+    def encode_frozen(self, image: Tensor) -> Tensor: ...
+    def fuse(self, text: Any, features: Tensor, index: Tensor, positions: Tensor) -> Tensor: ...
+    def logits(self, hidden: Tensor, vocabulary: Tensor | None = None) -> Tensor: ...
+    def longest_text(self, image_size: int | None) -> int | None: ...
+    def frozen_fingerprint(self) -> str: ...
+    def text_fingerprint(self) -> str: ...
+    def check_exportable(self) -> None: ...
+    def export_vlmig_bin(self, path: Path) -> None: ...
+    def train(self, mode: bool = True) -> Any: ...
 
 
 @dataclass
@@ -48,8 +72,8 @@ class UnitBatch:
 
     unit: int
     rows: list[Row]
-    samples: dict[str, Any]
-    rejects: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    samples: Samples
+    rejects: list[NumberedRow] = field(default_factory=list)
     inputs: list[Any] = field(default_factory=list)
     again: bool = False
 
@@ -71,14 +95,12 @@ class UnitReading:
 
     def __init__(self, dataset: RecordDataset) -> None:
         self._dataset = dataset
-        places = dataset.places() if hasattr(dataset, "places") else []
-        self._watch = Watch(places, with_digests=getattr(dataset, "reads_images", True))
-        self._inputs: Callable[[int], list[Input]] = getattr(dataset, "inputs", lambda index: [])
+        self._watch = dataset.watch(with_digests=dataset.reads_images)
         self.again = False
 
     def row(self, index: int) -> Row:
         """Return a row; raises `RecordError` as the data set does."""
-        for one in self._inputs(index):
+        for one in self._dataset.inputs(index):
             self._watch.add(one)
         try:
             row = self._dataset.row(index)
@@ -108,19 +130,18 @@ class UnitReading:
             self._watch.add_refused(path)
 
 
-class BaseTask(ABC):
-    """One job over rows; knows neither devices nor processes."""
+class BaseTask(ABC, Generic[ModelT]):
+    """One job over rows; knows neither devices nor processes.
+
+    Attributes:
+        free_options: options that change no row: what is made of finished rows, where things are.
+    """
 
     config_class: ClassVar[type]
-    # Options that change no row: what is made of finished rows, and where things are kept.
     free_options: ClassVar[frozenset[str]] = frozenset({"report_metric", "report_examples"})
 
     def __init__(self, config: Any) -> None:
         self.config = config
-
-    def train_step(self, model: Any, samples: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the model's losses by name, among them `loss`, the one to minimise."""
-        return model(samples)
 
     def identity(self) -> dict[str, Any]:
         """Return the task's own options on which rows depend, JSON-able: all but `free_options`."""
@@ -129,58 +150,17 @@ class BaseTask(ABC):
         options = dataclasses.asdict(self.config)
         return {name: value for name, value in options.items() if name not in self.free_options}
 
-    def prepare_images(self, dataset: RecordDataset, world: Any) -> None:  # noqa: B027
+    # Before units are loaded
+
+    def prepare_images(self, dataset: RecordDataset, world: World) -> None:
         """Make the images of a data set that has none; before any is read or encoded."""
 
-    def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:  # noqa: B027
+    def prepare(self, model: ModelT, dataset: RecordDataset, world: World) -> None:
         """Make what the units of a data set need and no single unit can; all processes call this.
 
         Args:
             model: on its device, in evaluation mode.
             dataset: about to be planned and scored.
-            world: gives `rank`, `size`, `beat(where)` and `barrier(what)`.
-        """
-
-    def prepare_training(  # noqa: B027
-        self,
-        model: Any,
-        datasets: Sequence[RecordDataset],
-        *,
-        epoch: int,
-        run: Any,
-        world: Any,
-        folder: Path,
-        autocast: Callable[[], AbstractContextManager[Any]],
-    ) -> None:
-        """Make what a pass over the training data needs; all processes call this before it.
-
-        Args:
-            model: on its device, not wrapped.
-            epoch: number of the pass; with `run.seed` it fixes the rows' random numbers.
-            run: `RunConfig`.
-            folder: where what is made may be kept.
-            autocast: gives the context that training steps run in.
-        """
-
-    def prepare_batch(
-        self, samples: dict[str, Any], generator: torch.Generator | None = None
-    ) -> dict[str, Any]:
-        """Return a training batch as `train_step` takes it; called in loader processes.
-
-        Args:
-            samples: as the data set collates them; tensors that are added are pinned and moved.
-            generator: of all random draws; the same for a batch whenever it is loaded.
-        """
-        return samples
-
-    def finish_epoch(self, model: Any, *, epoch: int, world: Any) -> None:  # noqa: B027
-        """Write what the task writes at the end of an epoch; all processes call this.
-
-        A run that is killed here trains the epoch's last steps again, and comes here again.
-
-        Args:
-            model: as trained so far, not wrapped.
-            epoch: the (inner) epoch that ends.
         """
 
     def plan(
@@ -195,12 +175,59 @@ class BaseTask(ABC):
         Args:
             dataset: every row is read once.
             batch_size: texts to a unit.
-            path: where the plan is kept (`.npz`); a plan of the same data found there is used.
+            path: where the plan is kept (`.npz`); a plan of the same data there is used.
             data: the data set's fingerprint, where the caller has it.
         """
         if path is not None:
             return load_or_make(Path(path), dataset, batch_size, data)
         return make_plan(dataset, batch_size)
+
+    # Training
+
+    def train_step(self, model: ModelT, samples: Samples) -> dict[str, Tensor]:
+        """Return the model's losses by name, among them `loss`, the one to minimise."""
+        losses: dict[str, Tensor] = model(samples)  # type: ignore[operator]
+        return losses
+
+    def prepare_training(
+        self,
+        model: ModelT,
+        datasets: Sequence[RecordDataset],
+        *,
+        epoch: int,
+        run: RunConfig,
+        world: World,
+        folder: Path,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        """Make what a pass over the training data needs; all processes call this before it.
+
+        Args:
+            model: on its device, not wrapped.
+            epoch: number of the pass; with `run.seed` it fixes the rows' random numbers.
+            folder: where what is made may be kept.
+            autocast: gives the context that training steps run in.
+        """
+
+    def prepare_batch(self, samples: Samples, generator: torch.Generator | None = None) -> Samples:
+        """Return a training batch as `train_step` takes it; called in loader processes.
+
+        Args:
+            samples: as the data set collates them; tensors that are added are pinned and moved.
+            generator: of all random draws; the same for a batch whenever it is loaded.
+        """
+        return samples
+
+    def finish_epoch(self, model: ModelT, *, epoch: int, world: World) -> None:
+        """Write what the task writes at the end of an (inner) epoch; all processes call this.
+
+        A run that is killed here trains the epoch's last steps again, and comes here again.
+
+        Args:
+            model: as trained so far, not wrapped.
+        """
+
+    # Units to rows
 
     def load_unit(self, dataset: RecordDataset, plan: Plan, unit: int) -> UnitBatch:
         """Read, draw and collate one unit, each distinct image once.
@@ -219,42 +246,47 @@ class BaseTask(ABC):
                 batch.rejects.append(self.reject(dataset, index, error.reason))
             else:
                 groups.setdefault(row.image_key, []).append(row)
-        rows = batch.rows
         images: list[Tensor] = []
         image_index: list[int] = []
         for group in groups.values():
-            if not getattr(dataset, "has_images", True):
-                image_index += [-1] * len(group)
-                rows += group
-                continue
-            try:
-                image = reading.image(group[0])
-            except RecordError as error:
-                batch.rejects += [self.reject(dataset, row.index, error.reason) for row in group]
-            else:
-                image_index += [len(images)] * len(group)
-                images.append(image)
-                rows += group
-        stacked = torch.stack(images) if images else None
-        if rows:
-            batch.samples = dataset.collate(rows, stacked, image_index)
+            place = -1
+            if dataset.has_images:
+                try:
+                    images.append(reading.image(group[0]))
+                except RecordError as error:
+                    batch.rejects += [
+                        self.reject(dataset, row.index, error.reason) for row in group
+                    ]
+                    continue
+                place = len(images) - 1
+            image_index += [place] * len(group)
+            batch.rows += group
+        if batch.rows:
+            stacked = torch.stack(images) if images else None
+            batch.samples = dataset.collate(batch.rows, stacked, image_index)
         batch.inputs, batch.again = reading.notes(), reading.again
         return batch
 
     @staticmethod
-    def reject(dataset: RecordDataset, index: int, reason: str) -> tuple[int, dict[str, Any]]:
+    def reject(dataset: RecordDataset, index: int, reason: str) -> NumberedRow:
         """Return the journal's row for a record that is set aside."""
         return index, {"reject": reason, **dataset.source(index)}
 
     @abstractmethod
-    def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
-        """Return the outputs of one unit on the model's device, without waiting for it."""
+    def predict(self, model: ModelT, batch: UnitBatch) -> dict[str, Tensor]:
+        """Return the outputs of a unit with rows on the model's device, without waiting for it."""
 
     @abstractmethod
-    def rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[tuple[int, dict]]:
-        """Return (row number, JSON-able payload) of every row of the unit, rejects included."""
+    def scored_rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[NumberedRow]:
+        """Return number and payload of every row in `batch.rows`, one or more."""
 
-    @abstractmethod
+    def rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[NumberedRow]:
+        """Return number and payload of every row of a unit, rejects first."""
+        scored = self.scored_rows(batch, outputs) if batch.rows else []
+        return [*batch.rejects, *scored]
+
+    # Rows to results
+
     def finish(
         self,
         reader: RowReader,
@@ -273,3 +305,8 @@ class BaseTask(ABC):
             name: `<split>_epoch<epoch>`, as LAVIS names results.
             report: also write what a reader looks at; off while training.
         """
+        return self.write_results(Results(reader, dataset, Path(output_dir), name, report))
+
+    @abstractmethod
+    def write_results(self, results: Results) -> dict[str, Any]:
+        """Write result files and return metrics; see `finish`."""

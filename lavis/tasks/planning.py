@@ -100,7 +100,7 @@ def load_or_make(
 
 def _scan(dataset: RecordDataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return of each row an image hash (uint64), the longest text (characters), the text count."""
-    dataset = dataset.names_only() if hasattr(dataset, "names_only") else dataset
+    dataset = dataset.names_only()
     count = len(dataset)
     images = np.zeros(count, dtype=np.uint64)
     lengths = np.zeros(count, dtype=np.int32)

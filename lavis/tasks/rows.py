@@ -9,14 +9,27 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from lavis.common.errors import DataError
 from lavis.common.storage.atomic import AtomicFile
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset
-    from lavis.tasks.base import RowReader
+
+logger = logging.getLogger(__name__)
+
+PARQUET_ROWS = 32768  # of one row group
+INTEGER_COLUMNS = ("index", "label", "prediction")
+_ARROW = {"int": "int64", "float": "float64", "bool": "bool_", "text": "string"}
+
+
+class RowReader(Protocol):
+    """Finished rows in data-set order, such as `lavis.common.journal.JournalReader`."""
+
+    def iterate_raw(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (row number, the payload's JSON text)."""
+        ...
 
 
 @dataclass
@@ -36,78 +49,83 @@ class Tally:
         return {**self.counts, "rejected_by_reason": dict(sorted(self.reasons.items()))}
 
 
-def scored_rows(
-    reader: RowReader,
-    dataset: RecordDataset,
-    output_dir: Path,
-    name: str,
-    *,
-    endings: Collection[str],
-    tally: Tally,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Write rows as they pass, count them, and yield number and content of those with a score.
+@dataclass(frozen=True)
+class Results:
+    """Finished rows of a data set, and where its result files go.
 
-    The files, there once the last row has passed: `result/<name>` and `rejects.jsonl`.
-
-    Args:
-        endings: forms of the result: `.json`, an array, and `.jsonl`.
-
-    Raises:
-        DataError: a row of the data set is missing.
+    Attributes:
+        name: `<split>_epoch<epoch>`.
+        full: also write what a reader looks at; off while training.
     """
-    with ExitStack() as stack:
 
-        def opened(path: str) -> BinaryIO:
-            return stack.enter_context(AtomicFile(output_dir / path))
+    reader: RowReader
+    dataset: RecordDataset
+    folder: Path
+    name: str
+    full: bool = True
 
-        array = JsonArray(opened(f"result/{name}.json")) if ".json" in endings else None
-        lines = opened(f"result/{name}.jsonl") if ".jsonl" in endings else None
-        rejects = opened(f"{split_prefix(name)}rejects.jsonl")
-        for row, raw in reader.iterate_raw():
-            payload = json.loads(raw)
-            tally.counts["rows"] += 1
-            if "reject" in payload:
-                tally.counts["rejected"] += 1
-                tally.reasons[payload["reject"].split(":")[0]] += 1
-                rejects.write(reject_line(row, payload, dataset))
-                continue
-            tally.counts["scored"] += 1
+    @property
+    def prefix(self) -> str:
+        """What precedes fixed file names: nothing for the split `test`, else `<split>_`."""
+        split = self.name.split("_epoch")[0]
+        return "" if split == "test" else f"{split}_"
+
+    def path(self, file: str) -> Path:
+        """Return the path of a file with a fixed name, such as `summary.json`."""
+        return self.folder / f"{self.prefix}{file}"
+
+    def score_path(self, ending: str) -> Path:
+        """Return the path of a file with a row or a line for every scored row."""
+        return self.folder / "result" / f"{self.name}{ending}"
+
+    def scored(self, tally: Tally, endings: Collection[str]) -> Iterator[tuple[int, Any]]:
+        """Write rows as they pass, count them, and yield number and content of the scored ones.
+
+        The files, there once the last row has passed: `result/<name>` and `rejects.jsonl`.
+
+        Args:
+            endings: forms of the result: `.json`, an array, and `.jsonl`.
+
+        Raises:
+            DataError: a row of the data set is missing.
+        """
+        with ExitStack() as stack:
+            files = {e: stack.enter_context(AtomicFile(self.score_path(e))) for e in endings}
+            rejects = stack.enter_context(AtomicFile(self.path("rejects.jsonl")))
+            array = JsonArray(files[".json"]) if ".json" in files else None
+            lines = files.get(".jsonl")
+            for row, raw in self.reader.iterate_raw():
+                payload = json.loads(raw)
+                tally.counts["rows"] += 1
+                if "reject" in payload:
+                    tally.counts["rejected"] += 1
+                    tally.reasons[payload["reject"].split(":")[0]] += 1
+                    rejects.write(self.reject_line(row, payload))
+                    continue
+                tally.counts["scored"] += 1
+                if array is not None:
+                    array.write([raw])
+                if lines is not None:
+                    lines.write(raw + b"\n")
+                yield row, payload
+            self.check_complete(tally.counts["rows"])
             if array is not None:
-                array.write([raw])
-            if lines is not None:
-                lines.write(raw + b"\n")
-            yield row, payload
-        check_complete(name, tally.counts["rows"], dataset)
-        if array is not None:
-            array.close()
+                array.close()
 
+    def reject_line(self, row: int, payload: Mapping[str, Any]) -> bytes:
+        """Return a line of `rejects.jsonl`; Parquet and tar files give the row as its line."""
+        place = payload if "file" in payload else self.dataset.source(row)
+        line = {"row": row, "file": place.get("file"), "line": place.get("line", place.get("row"))}
+        return json.dumps({**line, "reason": payload["reject"]}).encode() + b"\n"
 
-def reject_line(row: int, payload: Mapping[str, Any], dataset: RecordDataset) -> bytes:
-    """Return a line of `rejects.jsonl`; files without lines (Parquet, tar) give the row there."""
-    place = payload if "file" in payload else dataset.source(row)
-    line = {"row": row, "file": place.get("file"), "line": place.get("line", place.get("row"))}
-    return json.dumps({**line, "reason": payload["reject"]}).encode() + b"\n"
-
-
-def check_complete(name: str, found: int, dataset: RecordDataset) -> None:
-    """Raise `DataError` unless every row of the data set was found."""
-    if found != len(dataset):
-        raise DataError(
-            f"{name}: {len(dataset) - found} of {len(dataset)} rows were never scored; run "
-            f"the same command again with the same run.output_dir to score them"
-        )
-
-
-def split_prefix(name: str) -> str:
-    """Return what precedes the fixed file names: nothing for the split `test`, else `<split>_`."""
-    split = name.split("_epoch")[0]
-    return "" if split == "test" else f"{split}_"
-
-
-logger = logging.getLogger(__name__)
-
-PARQUET_ROWS = 32768  # of one row group
-INTEGER_COLUMNS = ("index", "label", "prediction")
+    def check_complete(self, count: int) -> None:
+        """Raise `DataError` unless that many rows are all of the data set."""
+        total = len(self.dataset)
+        if count != total:
+            raise DataError(
+                f"{self.name}: {total - count} of {total} rows were never scored; run "
+                f"the same command again with the same run.output_dir to score them"
+            )
 
 
 class JsonArray:
@@ -133,7 +151,7 @@ class ParquetTable:
 
     A column's type is settled by the first row group and its name: `index`, `label` and
     `prediction` are integers, other numbers float64. A later value that does not fit becomes
-    null, a later new key is left out, and either is said once; the JSON lines hold everything.
+    null, a later new key is left out, with one warning of either kind; the JSON lines hold all.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -189,38 +207,33 @@ class ParquetTable:
             logger.warning("parquet: %s", text)
 
 
-_ARROW = {"int": "int64", "float": "float64", "bool": "bool_", "text": "string"}
-
-
 def _column_kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return column name -> `int`, `float`, `bool` or `text`, in the order of first appearance."""
     types: dict[str, set[type]] = {}
     for row in rows:
         for name, value in row.items():
             types.setdefault(name, set()).add(type(value))
-    kinds = {}
-    for name, found in types.items():
-        found -= {type(None)}
-        if found == {bool}:
-            kinds[name] = "bool"
-        elif found <= {int} and name in INTEGER_COLUMNS:
-            kinds[name] = "int"
-        elif found and found <= {int, float}:
-            kinds[name] = "float"
-        else:
-            kinds[name] = "text"
-    return kinds
+    return {name: _kind(name, seen - {type(None)}) for name, seen in types.items()}
+
+
+def _kind(name: str, types: set[type]) -> str:
+    if types == {bool}:
+        return "bool"
+    if types <= {int} and name in INTEGER_COLUMNS:
+        return "int"
+    return "float" if types and types <= {int, float} else "text"
 
 
 def _fit(value: Any, kind: str) -> Any:
+    """Return a value as a column of this kind holds it, or None."""
     if value is None:
         return None
     if kind == "text":
         text = value if isinstance(value, str) else json.dumps(value)
         return text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be stored
-    if kind == "bool":
-        return value if isinstance(value, bool) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if kind == "bool" or isinstance(value, bool):
+        return value if kind == "bool" and isinstance(value, bool) else None
+    if not isinstance(value, (int, float)):
         return None
     if kind == "float":
         try:

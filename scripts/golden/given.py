@@ -112,7 +112,7 @@ def answer(task: VisualQuestionsTask, model: Any, dataset: Any, batch_size: int 
     for unit in range(len(plan)):
         batch = task.load_unit(dataset, plan, unit)
         with torch.no_grad():
-            outputs = task.predict(model, batch)
+            outputs = task.predict(model, batch) if batch.rows else {}
         rows.update(task.rows(batch, outputs))
         for name, values in outputs.items():
             if name.startswith("log_probs."):

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from plain_data import PlainData
 from torch import nn
 
 from lavis.common import dist
@@ -75,10 +76,8 @@ class TinyModel(nn.Module):
         self.load_state_dict(state, strict=False)
 
 
-class TinyData:
+class TinyData(PlainData):
     """`length` rows over half as many images; the label says on which side the image is."""
-
-    has_images = True
 
     def __init__(self, length=24, bad=(), qa=False, name="tiny", split="train", offset=0):
         self.length, self.bad, self.qa, self.offset = length, set(bad), qa, offset
@@ -141,17 +140,17 @@ class TinyTask(BaseTask):
         self.scored += len(batch.rows)
         return model.predict(batch.samples)
 
-    def rows(self, batch, outputs):
-        scores = outputs["prediction"][:, 1].tolist() if batch.rows else []
-        rows = list(zip(batch.rows, scores, strict=True))
-        return batch.rejects + [(row.index, {**row.fields, "score": s}) for row, s in rows]
+    def scored_rows(self, batch, outputs):
+        rows = zip(batch.rows, outputs["prediction"][:, 1].tolist(), strict=True)
+        return [(row.index, {**row.fields, "score": score}) for row, score in rows]
 
-    def finish(self, reader, dataset, output_dir, name, *, report=True):
-        rows = [json.loads(raw) for _, raw in reader.iterate_raw()]
-        (output_dir / "result").mkdir(exist_ok=True)
-        (output_dir / "result" / f"{name}.json").write_text(json.dumps(rows))
+    def write_results(self, results):
+        rows = [json.loads(raw) for _, raw in results.reader.iterate_raw()]
+        path = results.score_path(".json")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(rows))
         agg = self.metrics.pop(0) if self.metrics else 0.0
-        return {"agg_metrics": agg, "rows": len(rows), "report": report}
+        return {"agg_metrics": agg, "rows": len(rows), "report": results.full}
 
 
 def make_runner(folder, task=None, model=None, datasets=None, world=None, tree=None, **run):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from plain_data import PlainData
 
 from lavis.common.errors import RecordError
 from lavis.common.journal import Journal, JournalReader
@@ -16,7 +17,7 @@ from lavis.datasets.rows import Row
 
 
 @dataclass
-class ListDataset:
+class ListDataset(PlainData):
     """Rows from (image, text) pairs; `None` for a malformed row, image `broken` cannot be read.
 
     `records` holds what `record` returns, `labels` the label of each row.
@@ -83,7 +84,8 @@ def run_task(task: Any, dataset: Any, model: Any, folder: Path, **options: Any) 
     with Journal(journal_folder, {}) as journal:
         for unit in range(len(plan)):
             batch = task.load_unit(dataset, plan, unit)
-            journal.append(unit, task.rows(batch, task.predict(model, batch)))
+            outputs = task.predict(model, batch) if batch.rows else {}
+            journal.append(unit, task.rows(batch, outputs))
     with JournalReader(journal_folder, {}) as reader:
         return task.finish(reader, dataset, folder, name, **options)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw
 from lavis.common.cli import build_runner
 from lavis.common.config.loading import load_config
 from lavis.common.registry import tasks
-from lavis.tasks.answering import answer_part
+from lavis.tasks.answering import AnswerTally, answer_part
 
 RUN_FILE = """
 model:
@@ -73,21 +74,19 @@ def test_the_answer_is_what_stands_before_the_rationale(text, answer):
 
 def test_sums_are_over_tokens():
     task = tasks.get("visual_answering")(tasks.config_class("visual_answering")())
-    from lavis.tasks.answering import Written, _add
-
-    table = Written()
+    table = AnswerTally()
     wanted = "Red. Rationale: seen."
-    _add(table, {"loss": 1.0, "tokens": 3, "text_output": wanted, "answer": "red rationale: no"})
-    _add(table, {"loss": 2.0, "tokens": 1, "text_output": wanted, "answer": "Red. Rationale: seen"})
-    _add(table, {"loss": 0.0, "tokens": 4, "text_output": wanted, "answer": "blue"})
+    table.add({"loss": 1.0, "tokens": 3, "text_output": wanted, "answer": "red rationale: no"})
+    table.add({"loss": 2.0, "tokens": 1, "text_output": wanted, "answer": "Red. Rationale: seen"})
+    table.add({"loss": 0.0, "tokens": 4, "text_output": wanted, "answer": "blue"})
     table.counts.update(rows=3, scored=3)
-    metrics = task.overall(task.summarize(table, None, None, "val_epoch0"))
+    metrics = task.overall(task.summarize(table, SimpleNamespace(name="val_epoch0")))
     assert metrics["loss"] == pytest.approx(5 / 8)
     assert metrics["perplexity"] == pytest.approx(math.exp(5 / 8))
     assert metrics["exact_match"] == pytest.approx(1 / 3)
     assert metrics["answer_accuracy"] == metrics["agg_metrics"] == pytest.approx(2 / 3)
     plain = tasks.get("image_text_pretrain")(tasks.config_class("image_text_pretrain")())
-    summary = plain.summarize(table, None, None, "val_epoch0")
+    summary = plain.summarize(table, SimpleNamespace(name="val_epoch0"))
     assert plain.overall(summary)["agg_metrics"] == pytest.approx(-5 / 8)
 
 

@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_data import PlainData
 
 from lavis.datasets.rows import Row
 from lavis.tasks.planning import load_or_make, make_plan
@@ -39,7 +40,7 @@ def test_units_go_from_long_texts_to_short_ones(list_dataset):
 
 
 def test_candidates_of_a_row_count_as_texts():
-    class Candidates:
+    class Candidates(PlainData):
         def __len__(self) -> int:
             return 4
 
@@ -72,7 +73,7 @@ def test_a_saved_plan_is_used_for_the_same_data_and_size_only(list_dataset, tmp_
 
 
 def test_planning_keeps_few_bytes_a_row():
-    class Many:
+    class Many(PlainData):
         def __len__(self) -> int:
             return 20_000
 

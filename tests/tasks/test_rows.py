@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lavis.common.errors import DataError
-from lavis.tasks.rows import Tally, scored_rows
+from lavis.tasks.rows import Results, Tally
 
 ROWS = [{"score": 1}, {"reject": "broken: a.png"}, {"score": 2}]
 
@@ -18,8 +18,7 @@ class Reader:
 
 
 def pass_rows(dataset, folder, tally):
-    options = {"endings": (".json", ".jsonl"), "tally": tally}
-    return scored_rows(Reader(), dataset, folder, "val_epochbest", **options)
+    return Results(Reader(), dataset, folder, "val_epochbest").scored(tally, [".json", ".jsonl"])
 
 
 def test_files_and_counts(list_dataset, tmp_path):

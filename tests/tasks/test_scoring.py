@@ -39,20 +39,22 @@ class CountingTask(ScoringTask):
     def predict(self, *_):
         raise NotImplementedError
 
-    rows = predict
+    scored_rows = predict
 
-    def collect(self, reader, dataset, output_dir, name, *, full):
-        return {"reader": reader, "dataset": dataset, "name": name, "full": full}
+    def collect(self, results):
+        return {"name": results.name, "full": results.full}
 
-    def summarize(self, table, dataset, output_dir, name):
-        summary = {"name": name, "dataset": dataset.split, "rows": 3, "scored": 2, "rejected": 1}
+    def summarize(self, table, results):
+        counts = {"rows": 3, "scored": 2, "rejected": 1}
+        summary = {"name": results.name, "dataset": results.dataset.split, **counts}
         summary |= {"rejected_by_reason": {"broken": 1}, "full": table["full"]}
         return summary | ({"metrics": {"accuracy": 0.5}} if self.labelled else {})
 
-    def pages(self, table, summary, dataset):
-        return {"report.html": f"{table['name']} of {dataset.split}: {summary['rows']}"}
+    def pages(self, table, summary, results):
+        return {"report.html": f"{table['name']} of {results.dataset.split}: {summary['rows']}"}
 
-    def overall(self, summary):
+    @staticmethod
+    def overall(summary):
         return {"agg_metrics": 0.25, "rows": summary["rows"]}
 
 

@@ -26,11 +26,11 @@ def result_file(path: Path) -> Path:
     of_test = path / "result" / "test_epochbest.jsonl"
     if of_test.is_file():
         return of_test
-    found = sorted((path / "result").glob("*_epochbest.jsonl"))
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
+    files = sorted((path / "result").glob("*_epochbest.jsonl"))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
         raise DataError(f"{path}: one result/*_epochbest.jsonl was expected, found {names}")
-    return found[0]
+    return files[0]
 
 
 def read_marks(path: Path) -> dict[str, tuple[bool, float]]:
@@ -78,14 +78,12 @@ def joint_accuracy(
         "second": np.array([second[name] for name in names], dtype=np.float64),
     }
     table["both"] = table["first"] * table["second"]  # right in both, product of chances
-    found: dict[str, Any] = {
-        "items": len(names),
-        "left_out": len(first.keys() ^ second.keys()),
-    }
-    for name, values in table.items():
-        found[name] = {
+    figures = {
+        name: {
             "value": float(100 * values[:, 0].mean()),
             "interval": interval(values[:, 0], resamples, seed),
             "chance": float(100 * values[:, 1].mean()),
         }
-    return found
+        for name, values in table.items()
+    }
+    return {"items": len(names), "left_out": len(first.keys() ^ second.keys()), **figures}

@@ -61,8 +61,8 @@ def recall_of_truths(places: np.ndarray, truths: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Gold:
-    """What a record knows of its candidates.
+class Reference:
+    """What people say of a record's candidates.
 
     Attributes:
         metric: a key of `NEEDS`.
@@ -85,55 +85,55 @@ class Gold:
         return 0.0 if self.metric == "pairwise" else float(self.values[0].mean())
 
 
-def golds(row: Mapping[str, Any], count: int) -> list[Gold]:
+def references(row: Mapping[str, Any], count: int) -> list[Reference]:
     """Return what a row can be judged by; nothing where there is nothing to choose from.
 
     Args:
         row: `label`, `scores` (of one rater, or of several, a list each), `truths` (flags).
         count: C.
     """
-    if count < 2:
-        return []
-    found = []
-    if row.get("label") is not None:
-        found.append(Gold("accuracy", np.eye(count)[[row["label"]]]))
-    if row.get("scores") is not None:
-        found.append(Gold("pairwise", np.atleast_2d(np.array(row["scores"], dtype=np.float64))))
-    if row.get("truths") is not None and any(row["truths"]):
-        found.append(Gold("recall", np.array([row["truths"]], dtype=np.float64)))
-    return found
+    values: dict[str, Any] = {}
+    if count >= 2 and row.get("label") is not None:
+        values["accuracy"] = np.eye(count)[[row["label"]]]
+    if count >= 2 and row.get("scores") is not None:
+        values["pairwise"] = np.atleast_2d(np.array(row["scores"], dtype=np.float64))
+    if count >= 2 and any(row.get("truths") or ()):
+        values["recall"] = np.array([row["truths"]], dtype=np.float64)
+    return [Reference(metric, array) for metric, array in values.items()]
 
 
 @dataclass
 class Judgements:
-    """The figures of one metric over the records seen so far.
+    """The figures of one metric, a number for each record.
 
     Attributes:
         values: of the model. baselines: of rankings that need no model, by name.
-        given: each record's key and `Gold`, for the ranking by position.
+        references: each record's key and `Reference`, for the ranking by position.
     """
 
     values: list[float] = field(default_factory=list)
     chance: list[float] = field(default_factory=list)
     baselines: dict[str, list[float]] = field(default_factory=dict)
-    given: list[tuple[Any, Gold]] = field(default_factory=list)
+    references: list[tuple[Any, Reference]] = field(default_factory=list)
 
     def add(
-        self, gold: Gold, texts: Sequence[str], places: np.ndarray, *, seed: int, key: Any
+        self, reference: Reference, texts: Sequence[str], places: np.ndarray, *, seed: int, key: Any
     ) -> None:
-        """Judge a record, and what its texts' lengths alone, or other people, make of it."""
-        self.values.append(gold.judge(places))
-        self.chance.append(gold.chance())
+        """Add the figures of the model, of the texts' lengths alone, and of other people."""
+        self.values.append(reference.judge(places))
+        self.chance.append(reference.chance())
         lengths = [float(len(text)) for text in texts]
-        self._add("longest", gold.judge(ranks(lengths, seed, key)))
-        self._add("shortest", gold.judge(ranks([-length for length in lengths], seed, key)))
-        if gold.metric == "pairwise" and len(gold.values) > 1:
-            self._add("human", _human(gold.values, seed, key))
-            self._add("oracle", gold.judge(ranks(gold.values.mean(axis=0).tolist(), seed, key)))
-        self.given.append((key, gold))
-
-    def _add(self, name: str, value: float) -> None:
-        self.baselines.setdefault(name, []).append(value)
+        values = {
+            "longest": reference.judge(ranks(lengths, seed, key)),
+            "shortest": reference.judge(ranks([-length for length in lengths], seed, key)),
+        }
+        ratings = reference.values
+        if reference.metric == "pairwise" and len(ratings) > 1:
+            values["human"] = _human(ratings, seed, key)
+            values["oracle"] = reference.judge(ranks(ratings.mean(axis=0).tolist(), seed, key))
+        for name, value in values.items():
+            self.baselines.setdefault(name, []).append(value)
+        self.references.append((key, reference))
 
     def describe(self, *, resamples: int, seed: int) -> dict[str, Any]:
         """Return the figures in percent.
@@ -155,22 +155,23 @@ class Judgements:
         }
 
     def _by_position(self, seed: int) -> list[float]:
-        sums = np.zeros(max(gold.values.shape[1] for _, gold in self.given))
+        sums = np.zeros(max(reference.values.shape[1] for _, reference in self.references))
         counts = np.zeros(len(sums))
-        for _, gold in self.given:
-            width = gold.values.shape[1]
-            sums[:width] += gold.values.mean(axis=0)
+        for _, reference in self.references:
+            width = reference.values.shape[1]
+            sums[:width] += reference.values.mean(axis=0)
             counts[:width] += 1
         worth = (sums / counts).tolist()
         return [
-            gold.judge(ranks(worth[: gold.values.shape[1]], seed, key)) for key, gold in self.given
+            reference.judge(ranks(worth[: reference.values.shape[1]], seed, key))
+            for key, reference in self.references
         ]
 
 
 def _human(ratings: np.ndarray, seed: int, key: Any) -> float:
     """Return the mean agreement of each rater with the mean of the others."""
-    found = []
+    agreements = []
     for rater in range(len(ratings)):
         others = np.delete(ratings, rater, axis=0).mean(axis=0)
-        found.append(pairwise_agreement(ranks(others.tolist(), seed, key), ratings[rater]))
-    return float(np.mean(found))
+        agreements.append(pairwise_agreement(ranks(others.tolist(), seed, key), ratings[rater]))
+    return float(np.mean(agreements))

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lavis.tasks.report import report_environment, report_image, scored_row
+from lavis.tasks.report import render, report_image, scored_row
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset
@@ -45,24 +45,21 @@ def render_page(
     dataset: RecordDataset,
 ) -> str:
     """Return the page; an image that cannot be read any more is left out."""
-    shown = {title: [_example(row, dataset) for row in rows] for title, rows in examples.items()}
     parts = {"all": summary.get("metrics", {}), **summary.get("by_group", {})}
     used = {name for part in parts.values() for m in part.values() for name in m["baselines"]}
-    return (
-        report_environment()
-        .get_template(TEMPLATE)
-        .render(
-            summary=summary,
-            parts=parts,
-            examples=shown,
-            metric_titles=METRIC_TITLES,
-            baselines={name: title for name, title in BASELINE_TITLES.items() if name in used},
-        )
+    return render(
+        TEMPLATE,
+        summary=summary,
+        parts=parts,
+        examples={
+            title: [_example(row, dataset) for row in rows] for title, rows in examples.items()
+        },
+        metric_titles=METRIC_TITLES,
+        baselines={name: title for name, title in BASELINE_TITLES.items() if name in used},
     )
 
 
 def _example(payload: Mapping[str, Any], dataset: RecordDataset) -> dict[str, Any]:
-    row = scored_row(dataset, payload["row"])
     question, candidates = split_question(payload["texts"])
     scores = payload["match_scores"]
     low, high = min(scores), max(scores)
@@ -71,7 +68,7 @@ def _example(payload: Mapping[str, Any], dataset: RecordDataset) -> dict[str, An
         "row": payload["row"],
         "instance": payload.get("instance"),
         "group": payload.get("group"),
-        "image": report_image(dataset, row),
+        "image": report_image(dataset, scored_row(dataset, payload["row"])),
         "question": question,
         "candidates": [
             {
@@ -93,14 +90,14 @@ def split_question(texts: Sequence[str]) -> tuple[str, list[str]]:
         return "", list(texts)
     alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False))
     shared = "".join(column[0] for column in alike)
-    mark = shared.rfind(": ")
-    cut = mark + 2 if mark >= 0 else shared.rfind(" ") + 1
+    label = shared.rfind(": ")
+    cut = label + 2 if label >= 0 else shared.rfind(" ") + 1
     return texts[0][:cut].strip(), [text[cut:].strip() for text in texts]
 
 
 def _is_right(payload: Mapping[str, Any], place: int) -> bool | None:
     if payload.get("label") is not None:
-        return payload["label"] == place
+        return bool(payload["label"] == place)
     if payload.get("truths") is not None:
         return bool(payload["truths"][place])
     return None

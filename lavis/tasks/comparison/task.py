@@ -9,22 +9,22 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common.errors import ConfigError
 from lavis.common.registry import tasks
-from lavis.tasks.base import RowReader, UnitBatch
-from lavis.tasks.comparison.ranking import NEEDS, Judgements, golds, ranks
+from lavis.tasks.base import NumberedRow, UnitBatch
+from lavis.tasks.comparison.ranking import NEEDS, Judgements, ranks, references
 from lavis.tasks.comparison.report import TITLES, kind_of, render_page
 from lavis.tasks.config import ComparisonConfig
-from lavis.tasks.gallery import Gallery
-from lavis.tasks.rows import Tally, scored_rows
-from lavis.tasks.scoring import ScoringTask
+from lavis.tasks.report import ExampleRows
+from lavis.tasks.rows import Results, Tally
+from lavis.tasks.scoring import ScoringTask, counts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lavis.common.dist import World
     from lavis.datasets.base import RecordDataset
     from lavis.datasets.rows import Row
 
@@ -37,50 +37,44 @@ class Comparisons(Tally):
     """What the rows of a data set say about the model.
 
     Attributes:
+        examples: rows for the page.
         metrics: metric -> its figures. groups: group -> the same of its records.
-        gallery: rows for the page.
     """
 
-    gallery: Gallery
+    examples: ExampleRows
     metrics: dict[str, Judgements] = field(default_factory=dict)
     groups: dict[str, dict[str, Judgements]] = field(default_factory=dict)
 
     def judge(self, payload: dict[str, Any], seed: int) -> dict[str, float]:
-        """Note what a row says about the model; return the row's own figures."""
+        """Add a row to the figures; return its own, less those of chance."""
         texts, key = payload["texts"], payload.get("instance")
         places = ranks(payload["match_scores"], seed, key)
-        found = {}
-        for gold in golds(payload, len(texts)):
+        margins = {}
+        for reference in references(payload, len(texts)):
             parts = [self.metrics]
             if payload.get("group") is not None:
                 parts.append(self.groups.setdefault(str(payload["group"]), {}))
             for part in parts:
-                judged = part.setdefault(gold.metric, Judgements())
-                judged.add(gold, texts, places, seed=seed, key=key)
-            found[gold.metric] = judged.values[-1] - judged.chance[-1]
-        return found
+                judged = part.setdefault(reference.metric, Judgements())
+                judged.add(reference, texts, places, seed=seed, key=key)
+            margins[reference.metric] = judged.values[-1] - judged.chance[-1]
+        return margins
 
 
 @tasks.register("comparison")
-class ComparisonTask(ScoringTask):
+class ComparisonTask(ScoringTask[Any]):
     """Multiple choice (`label`), agreement with ratings (`scores`), recall of truths (`truths`).
 
-    The released scripts name this task and lack it; `ComparisonConfig.score` says what ranks.
+    The released scripts name this task and lack it; `ComparisonConfig.score` says what ranks, and
+    `METHODS` which method the model needs for it.
     """
 
     config_class: ClassVar[type] = ComparisonConfig
     free_options = ScoringTask.free_options | {"resamples"}
+    config: ComparisonConfig
 
-    def __init__(self, config: ComparisonConfig) -> None:
-        super().__init__(config)
-        self.config: ComparisonConfig = config
-
-    def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:
-        """Refuse a model that lacks what `run.score` asks for, before anything is scored.
-
-        Raises:
-            ConfigError: it does.
-        """
+    def prepare(self, model: Any, dataset: RecordDataset, world: World) -> None:
+        """Raise `ConfigError` for a model that lacks what `run.score` asks for."""
         has = [name for name, method in METHODS.items() if hasattr(model, method)]
         if self.config.score not in has:
             raise ConfigError(
@@ -90,8 +84,6 @@ class ComparisonTask(ScoringTask):
 
     def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
         """Return `match` `(N,)`, one number per candidate, rows after each other."""
-        if not batch.rows:
-            return {}
         if self.config.score == "itm":
             return {"match": model.predict(batch.samples)["logits"][:, 1]}
         if self.config.score == "likelihood":
@@ -102,82 +94,70 @@ class ComparisonTask(ScoringTask):
             return {"match": scores["itc"]}
         return {"match": scores["itm"] + scores["itc"]}
 
-    def rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[tuple[int, dict]]:
+    def scored_rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[NumberedRow]:
         """Return candidates, the data set's fields, `match_scores` and `prediction` of each row."""
-        rows = list(batch.rejects)
-        values = iter(outputs["match"].float().cpu().tolist() if batch.rows else [])
+        rows = []
+        values = iter(outputs["match"].float().cpu().tolist())
         for row in batch.rows:
             texts = list(row.all_texts)
             scores = list(itertools.islice(values, len(texts)))
-            found: dict[str, Any] = {"match_scores": scores}
+            results: dict[str, Any] = {"match_scores": scores}
             if all(map(math.isfinite, scores)):
                 places = ranks(scores, self.config.tie_seed, row.fields.get("instance"))
-                found["prediction"] = int(places.argmax())
-            rows.append(self.scored_row(row, {"texts": texts}, scores, found))
+                results["prediction"] = int(places.argmax())
+            rows.append(self.scored_row(row, {"texts": texts}, scores, results))
         return rows
 
-    def collect(
-        self,
-        reader: RowReader,
-        dataset: RecordDataset,
-        output_dir: Path,
-        name: str,
-        *,
-        full: bool,
-    ) -> Comparisons:
+    def collect(self, results: Results) -> Comparisons:
         """Write `result/<name>.json` and `.jsonl`, and `rejects.jsonl`."""
         config = self.config
-        shown = Gallery(config.report_examples if full else 0, TITLES, kind_of)
-        table = Comparisons(gallery=shown)
-        endings = (".json", ".jsonl")
-        rows = scored_rows(reader, dataset, output_dir, name, endings=endings, tally=table)
-        for row, payload in rows:
+        examples = ExampleRows(config.report_examples if results.full else 0, TITLES, kind_of)
+        table = Comparisons(examples=examples)
+        for row, payload in results.scored(table, [".json", ".jsonl"]):
             margins = table.judge(payload, config.tie_seed) if config.report_metric else {}
-            table.gallery.offer(row, {**payload, "margins": margins})
+            examples.offer(row, {**payload, "margins": margins})
         return table
 
-    def summarize(
-        self, table: Comparisons, dataset: RecordDataset, output_dir: Path, name: str
-    ) -> dict[str, Any]:
+    def summarize(self, table: Comparisons, results: Results) -> dict[str, Any]:
         """Return counts, and `metrics` in percent with intervals and baselines, also by group."""
-        summary: dict[str, Any] = {
-            "name": name,
-            "score": self.config.score,
-            **table.describe(),
-        }
-        options = {"resamples": self.config.resamples, "seed": self.config.tie_seed}
-        if table.metrics:
-            summary["metrics"] = {
-                metric: table.metrics[metric].describe(**options)
-                for metric in NEEDS
-                if metric in table.metrics
+        config = self.config
+
+        def described(parts: dict[str, Judgements]) -> dict[str, Any]:
+            return {
+                metric: parts[metric].describe(resamples=config.resamples, seed=config.tie_seed)
+                for metric in parts
             }
+
+        summary = {"name": results.name, "score": config.score, **table.describe()}
+        if table.metrics:
+            summary["metrics"] = described(
+                {m: table.metrics[m] for m in NEEDS if m in table.metrics}
+            )
         if len(table.groups) > 1:
             summary["by_group"] = {
-                group: {metric: part.describe(**options) for metric, part in parts.items()}
-                for group, parts in sorted(table.groups.items())
+                group: described(parts) for group, parts in sorted(table.groups.items())
             }
         return summary
 
     def pages(
-        self, table: Comparisons, summary: dict[str, Any], dataset: RecordDataset
+        self, table: Comparisons, summary: dict[str, Any], results: Results
     ) -> dict[str, bytes | str]:
         """Return `report.html`."""
-        return {"report.html": render_page(summary, table.gallery.chosen(), dataset)}
+        return {"report.html": render_page(summary, table.examples.by_title(), results.dataset)}
 
-    def overall(self, summary: dict[str, Any]) -> dict[str, Any]:
+    @staticmethod
+    def overall(summary: dict[str, Any]) -> dict[str, Any]:
         """Return figures and counts.
 
         Returns:
             `accuracy` and `recall` from 0 to 1 and `pairwise` from -100 to 100, as published;
             `agg_metrics` is the first of accuracy, pairwise and recall that there is, else 0.0.
         """
-        found = {
+        figures = {
             metric: part["value"] / (1 if metric == "pairwise" else 100)
             for metric, part in summary.get("metrics", {}).items()
         }
-        counts = {name: summary[name] for name in ("rows", "scored", "rejected")}
-        return {"agg_metrics": next(iter(found.values()), 0.0), **found, **counts}
+        return {"agg_metrics": next(iter(figures.values()), 0.0), **figures, **counts(summary)}
 
 
 def questions_and_answers(rows: Sequence[Row]) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,7 @@ from lavis.common.storage.atomic import AtomicFile
 from lavis.datasets.files.json_values import json_line
 from lavis.datasets.lck.text import has_empty_rationale
 from lavis.tasks.metrics import Calibrator
-from lavis.tasks.rows import JsonArray, ParquetTable, check_complete, reject_line, split_prefix
-
-if TYPE_CHECKING:
-    from lavis.datasets.base import RecordDataset
-    from lavis.tasks.base import RowReader
+from lavis.tasks.rows import JsonArray, ParquetTable, Results
 
 CHUNK = 256  # rows
 _decode = json.JSONDecoder().raw_decode  # half the time of json.loads on short lines
@@ -90,44 +86,38 @@ class RowTable:
 
 
 def write_rows(
-    reader: RowReader,
-    dataset: RecordDataset,
-    output_dir: Path,
-    name: str,
-    *,
-    thresholds: Sequence[float],
-    calibrator: Calibrator | None = None,
-    full: bool = True,
+    results: Results, thresholds: Sequence[float], calibrator: Calibrator | None = None
 ) -> RowTable:
-    """Write the score file and, where `full`, everything else that holds a line per row.
+    """Write the score file and, where `results.full`, everything else that holds a line per row.
 
     Files: `result/<name>.json` (spec: text, the data set's fields, prediction, score) and
-    `.jsonl`; where `full` also `.parquet`, `kept/<name>_filtered_threshold_<t>.jsonl` (the
+    `.jsonl`; where full also `.parquet`, `kept/<name>_filtered_threshold_<t>.jsonl` (the
     records as they were read, `prediction` set to the score) and `rejects.jsonl`.
 
     Raises:
         DataError: a row of the data set is missing.
     """
-    table = RowTable(len(dataset))
+    table = RowTable(len(results.dataset))
     if calibrator is not None:
         table.final = table.scores.copy()
-    found = 0
+    count = 0
     with ExitStack() as stack:
         stack.enter_context(_collector_paused())
-        scores = _ScoreFiles(stack, output_dir / "result" / name, full)
-        corpora = _Corpora(stack, dataset, output_dir, name, thresholds) if full else None
-        table.kept = dict.fromkeys(thresholds, 0) if full else {}
-        for chunk in _chunks(reader.iterate_raw()):
-            found += len(chunk)
+        scores = _ScoreFiles(stack, results)
+        corpora = _Corpora(stack, results, thresholds) if results.full else None
+        table.kept = dict.fromkeys(thresholds, 0) if results.full else {}
+        stored = results.reader.iterate_raw()
+        while chunk := list(itertools.islice(stored, CHUNK)):
+            count += len(chunk)
             rows, raws, payloads = _split(chunk, table, corpora)
             if rows:
-                table.final[rows] = _note(rows, payloads, table, calibrator)
+                table.final[rows] = _add(rows, payloads, table, calibrator)
                 if calibrator is not None:
                     raws, payloads = _with_calibrated(raws, payloads, table.final[rows])
                 scores.write(raws, payloads)
                 if corpora is not None:
                     corpora.write(rows, table)
-        check_complete(name, found, dataset)
+        results.check_complete(count)
         scores.close()
     return table
 
@@ -135,13 +125,13 @@ def write_rows(
 class _ScoreFiles:
     """The per-row files, written from the rows' JSON text as the journal holds it."""
 
-    def __init__(self, stack: ExitStack, base: Path, full: bool) -> None:
+    def __init__(self, stack: ExitStack, results: Results) -> None:
         def opened(ending: str) -> Any:
-            return stack.enter_context(AtomicFile(base.with_name(base.name + ending)))
+            return stack.enter_context(AtomicFile(results.score_path(ending)))
 
         self._array = JsonArray(opened(".json"))
         self._lines = opened(".jsonl")
-        self._table = ParquetTable(opened(".parquet")) if full else None
+        self._table = ParquetTable(opened(".parquet")) if results.full else None
 
     def write(self, raws: Sequence[bytes], payloads: Sequence[Mapping[str, Any]]) -> None:
         self._array.write(raws)
@@ -158,26 +148,19 @@ class _ScoreFiles:
 class _Corpora:
     """Kept records per threshold, and the rejects."""
 
-    def __init__(
-        self,
-        stack: ExitStack,
-        dataset: RecordDataset,
-        output_dir: Path,
-        name: str,
-        thresholds: Sequence[float],
-    ) -> None:
-        self._dataset = dataset
-        self._kept = {
-            t: stack.enter_context(AtomicFile(kept_path(output_dir, name, t))) for t in thresholds
-        }
-        rejects = output_dir / f"{split_prefix(name)}rejects.jsonl"
-        self._rejects = stack.enter_context(AtomicFile(rejects))
+    def __init__(self, stack: ExitStack, results: Results, thresholds: Sequence[float]) -> None:
+        def opened(path: Path) -> Any:
+            return stack.enter_context(AtomicFile(path))
+
+        self._results = results
+        self._kept = {t: opened(kept_path(results.folder, results.name, t)) for t in thresholds}
+        self._rejects = opened(results.path("rejects.jsonl"))
 
     def reject(self, row: int, payload: Mapping[str, Any]) -> None:
-        self._rejects.write(reject_line(row, payload, self._dataset))
+        self._rejects.write(self._results.reject_line(row, payload))
 
     def write(self, rows: Sequence[int], table: RowTable) -> None:
-        records = [self._dataset.record(row) for row in rows]
+        records = [self._results.dataset.record(row) for row in rows]
         groups = table.groups
         groups["source"].set(rows, [_text(record.get("source")) for record in records])
         groups["regions"].set(rows, [_length(record.get("region")) for record in records])
@@ -195,16 +178,16 @@ class _Corpora:
             table.kept[threshold] += len(kept)
 
 
+def kept_path(folder: Path, name: str, threshold: float) -> Path:
+    """Return where the records kept at a threshold are written."""
+    return folder / "kept" / f"{name}_filtered_threshold_{threshold}.jsonl"
+
+
 def _line(record: Mapping[str, Any]) -> bytes:
     try:
         return _encode(record).encode() + b"\n"
     except ValueError:  # NaN or infinity, which JSON has no numbers for
         return json_line(record, ascii_only=True) + b"\n"
-
-
-def kept_path(output_dir: Path, name: str, threshold: float) -> Path:
-    """Return where the records kept at a threshold are written."""
-    return output_dir / "kept" / f"{name}_filtered_threshold_{threshold}.jsonl"
 
 
 def _split(
@@ -225,7 +208,7 @@ def _split(
     return rows, raws, payloads
 
 
-def _note(
+def _add(
     rows: list[int],
     payloads: Sequence[Mapping[str, Any]],
     table: RowTable,
@@ -244,15 +227,10 @@ def _with_calibrated(
     raws: Sequence[bytes], payloads: Sequence[dict[str, Any]], values: np.ndarray
 ) -> tuple[list[bytes], list[dict[str, Any]]]:
     """Put `calibrated_score` at the end of every row."""
-    numbers = values.tolist()
-    texts = [
-        raw[:-1] + b', "calibrated_score": ' + repr(number).encode() + b"}"
-        for raw, number in zip(raws, numbers, strict=True)
-    ]
-    changed = [
-        {**payload, "calibrated_score": number}
-        for payload, number in zip(payloads, numbers, strict=True)
-    ]
+    texts, changed = [], []
+    for raw, payload, number in zip(raws, payloads, values.tolist(), strict=True):
+        texts.append(raw[:-1] + b', "calibrated_score": ' + repr(number).encode() + b"}")
+        changed.append({**payload, "calibrated_score": number})
     return texts, changed
 
 
@@ -266,11 +244,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if running:
             gc.enable()
-
-
-def _chunks(rows: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
-    while chunk := list(itertools.islice(rows, CHUNK)):
-        yield chunk
 
 
 def _text(value: Any) -> str | None:

@@ -20,12 +20,7 @@ MOST_SLICES = 200  # values of one property that get a line of their own, the la
 
 
 def summarize(
-    table: RowTable,
-    *,
-    name: str,
-    output_dir: Path,
-    thresholds: Sequence[float],
-    with_metrics: bool = True,
+    table: RowTable, name: str, thresholds: Sequence[float], *, with_metrics: bool = True
 ) -> dict[str, Any]:
     """Return the content of `summary.json`.
 
@@ -49,15 +44,14 @@ def summarize(
             str(t): {
                 "rows": table.kept[t],
                 "share": table.kept[t] / len(scored) if len(scored) else None,
-                "file": str(kept_path(output_dir, name, t).relative_to(output_dir)),
+                "file": str(kept_path(Path(), name, t)),
             }
             for t in thresholds
             if t in table.kept
         },
     }
     for group, codes in table.groups.items():
-        slices = _slices(table, list(codes.items()), thresholds, with_metrics)
-        if slices:
+        if slices := _slices(table, list(codes.items()), thresholds, with_metrics):
             summary[f"by_{group}"] = slices
     if len(labelled):
         summary["metrics"] = classification_metrics(
@@ -67,12 +61,7 @@ def summarize(
 
 
 def calibration_report(table: RowTable, calibrated: np.ndarray) -> dict[str, Any]:
-    """Return the calibration error of raw and calibrated scores on the labelled rows.
-
-    Args:
-        table: the rows.
-        calibrated: scores by row number.
-    """
+    """Return the calibration error of raw and calibrated scores (by row) on labelled rows."""
     rows = table.labelled()
     labels = table.labels[rows]
     return {

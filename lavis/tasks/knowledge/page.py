@@ -17,7 +17,7 @@ from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.lck.marked_images import PageRegion, marked_image, marks_without_image
 from lavis.datasets.lck.marks import RegionMark
 from lavis.tasks.knowledge.reasons import reason_phrase
-from lavis.tasks.report import ReportImage, image_uri, report_environment
+from lavis.tasks.report import ReportImage, image_uri, render
 
 TEMPLATE = "words.html.jinja"
 Verdict = Literal["kept", "rejected", "left"]
@@ -129,17 +129,14 @@ def write_page(
         galleries: title -> cards.
         note: above the cards.
     """
-    page = (
-        report_environment()
-        .get_template(TEMPLATE)
-        .render(
-            title=title,
-            status=status,
-            tiles=tiles,
-            tables=[table for table in tables if table.rows],
-            galleries={name: cards for name, cards in galleries.items() if cards},
-            note=note,
-        )
+    page = render(
+        TEMPLATE,
+        title=title,
+        status=status,
+        tiles=tiles,
+        tables=[table for table in tables if table.rows],
+        galleries={name: cards for name, cards in galleries.items() if cards},
+        note=note,
     )
     write_text(path, page)
 

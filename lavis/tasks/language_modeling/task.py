@@ -20,10 +20,10 @@ from lavis.common.errors import NothingDoneError, RecordError
 from lavis.common.registry import tasks
 from lavis.common.storage.atomic import AtomicFile
 from lavis.datasets.rows import DrawsImages, row_random
-from lavis.tasks.base import BaseTask, RowReader, UnitBatch
+from lavis.tasks.base import BaseTask, LateFusionModel, NumberedRow, UnitBatch
 from lavis.tasks.language_modeling.config import LanguageModelingConfig
 from lavis.tasks.language_modeling.tokens import IGNORED, CaptionTokenizer, Tokens
-from lavis.tasks.rows import JsonArray
+from lavis.tasks.rows import JsonArray, Results
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ _TEXTS = 1024  # texts that are tokenized at a time
 
 
 @tasks.register("visual_language_modeling")
-class VisualLanguageModelingTask(BaseTask):
+class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
     """Next tokens of captions (bert: hidden ones), from the text and one image of it."""
 
     config_class: ClassVar[type] = LanguageModelingConfig
@@ -324,11 +324,9 @@ class VisualLanguageModelingTask(BaseTask):
                 batch[name][row, : len(own)] = hidden[name][0]
         return batch
 
-    def rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[tuple[int, dict]]:
+    def scored_rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[NumberedRow]:
         """Return each text's losses (null where no token was predicted) and number of tokens."""
-        rows = list(batch.rejects)
-        if not batch.rows:
-            return rows
+        rows = []
         columns = [outputs[name].tolist() for name in ("tokens", "loss", "text_loss")]
         for row, count, loss, text_loss in zip(batch.rows, *columns, strict=True):
             losses = {"loss": loss, "text_loss": text_loss} if count else {}
@@ -336,15 +334,7 @@ class VisualLanguageModelingTask(BaseTask):
             rows.append((row.index, {**payload, "loss": None, "text_loss": None, **losses}))
         return rows
 
-    def finish(
-        self,
-        reader: RowReader,
-        dataset: RecordDataset,
-        output_dir: Path,
-        name: str,
-        *,
-        report: bool = True,
-    ) -> dict[str, Any]:
+    def write_results(self, results: Results) -> dict[str, Any]:
         """Write `result/<name>.json`, every row with its losses.
 
         Returns:
@@ -356,9 +346,9 @@ class VisualLanguageModelingTask(BaseTask):
         """
         rows = rejected = tokens = 0
         total = {"loss": 0.0, "text_loss": 0.0}
-        with AtomicFile(Path(output_dir) / "result" / f"{name}.json") as file:
+        with AtomicFile(results.score_path(".json")) as file:
             array = JsonArray(file)
-            for _, raw in reader.iterate_raw():
+            for _, raw in results.reader.iterate_raw():
                 array.write([raw])
                 row = json.loads(raw)
                 rows += 1
@@ -370,8 +360,8 @@ class VisualLanguageModelingTask(BaseTask):
             array.close()
         if not tokens:
             raise NothingDoneError(
-                f"datasets.{dataset.name}: {rows} rows, {rejected} of them rejected, and no token "
-                "to predict; see the rejects in the result file"
+                f"datasets.{results.dataset.name}: {rows} rows, {rejected} of them rejected, and "
+                "no token to predict; see the rejects in the result file"
             )
         means = {key: value / tokens for key, value in total.items()}
         return {

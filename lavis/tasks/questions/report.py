@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import DataError
 from lavis.common.storage.atomic import write_text
-from lavis.tasks.gallery import Gallery
-from lavis.tasks.report import image_uri, report_environment
+from lavis.tasks.report import ExampleRows, image_uri, render
 
 if TYPE_CHECKING:
     from lavis.generators.store import ImageStore
@@ -36,7 +35,7 @@ def effect(payload: Mapping[str, Any]) -> str:
 def write_page(
     path: Path,
     results: dict[str, Any],
-    gallery: Gallery,
+    rows: ExampleRows,
     store: ImageStore | None,
     *,
     parts: Sequence[str],
@@ -46,7 +45,7 @@ def write_page(
     Args:
         parts: of the results that stand below its groups.
     """
-    examples = gallery.chosen()
+    examples = rows.by_title()
     for questions in examples.values():
         for question in questions:
             for images in question.get("pictures", []):
@@ -54,16 +53,8 @@ def write_page(
                     image["uri"] = _uri(image, store)
     listed = {name: results[name] for name in parts if name in results}
     credit = store.generator.credit if store is not None else None
-    page = (
-        report_environment()
-        .get_template(TEMPLATE)
-        .render(
-            results=results,
-            parts={**results["groups"], **listed},
-            examples=examples,
-            credit=credit,
-        )
-    )
+    parts_of_page = {**results["groups"], **listed}
+    page = render(TEMPLATE, results=results, parts=parts_of_page, examples=examples, credit=credit)
     write_text(path, page)
 
 

@@ -6,18 +6,16 @@ import json
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lavis.common.storage.atomic import write_text
-from lavis.tasks.base import RowReader
-from lavis.tasks.gallery import Gallery
 from lavis.tasks.questions.config import VisualQuestionsConfig
 from lavis.tasks.questions.released import ReleasedFiles
 from lavis.tasks.questions.report import TITLES, effect, write_page
-from lavis.tasks.rows import Tally, scored_rows, split_prefix
+from lavis.tasks.report import ExampleRows
+from lavis.tasks.rows import Results, Tally
 from lavis.tasks.statistics import compare, describe, majority
 
 if TYPE_CHECKING:
@@ -77,41 +75,33 @@ class Group:
 
 
 def write_results(
-    reader: RowReader,
-    dataset: BenchmarkDataset,
-    output_dir: Path,
-    name: str,
-    *,
-    config: VisualQuestionsConfig,
-    store: ImageStore | None,
-    report: bool,
+    output: Results, config: VisualQuestionsConfig, store: ImageStore | None
 ) -> dict[str, Any]:
-    """Write all files of a split; see `VisualQuestionsTask.finish`."""
-    prefix = split_prefix(name)
+    """Write all files of a split; see `VisualQuestionsTask.write_results`."""
     groups: dict[str, Group] = {}
     tally = Tally()
     counts = tally.counts
     if config.pictures.num_images and config.pictures.skip_when_certain is not None:
         counts["without_pictures"] = 0
-    gallery = Gallery(config.report_examples, TITLES, effect)
+    examples = ExampleRows(config.report_examples, TITLES, effect)
+    dataset: Any = output.dataset
     released = ReleasedFiles(dataset.config.benchmark, config.tokenizer, config.pictures.num_images)
-    rows = scored_rows(reader, dataset, output_dir, name, endings=[".jsonl"], tally=tally)
-    for row, payload in rows:
+    for row, payload in output.scored(tally, [".jsonl"]):
         if payload.get("pictures") == []:
             counts["without_pictures"] += 1
         if payload.get("withheld"):
             counts["withheld_pictures"] += payload["withheld"]
             counts["with_withheld_pictures"] += 1
         groups.setdefault(payload["group"], Group()).add(payload)
-        gallery.offer(row, payload)
+        examples.offer(row, payload)
         released.add(payload)
     results = summarize(groups, dataset, config, counts)
-    text = json.dumps({"name": name, **results}, indent=1)
-    write_text(output_dir / f"{prefix}results.json", text + "\n")
-    released.write(output_dir / prefix.rstrip("_"), results)
-    if report:
-        path = output_dir / f"{prefix}report.html"
-        write_page(path, {"name": name, **results}, gallery, store, parts=PARTS)
+    text = json.dumps({"name": output.name, **results}, indent=1)
+    write_text(output.path("results.json"), text + "\n")
+    released.write(output.folder / output.prefix.rstrip("_"), results)
+    if output.full:
+        page = {"name": output.name, **results}
+        write_page(output.path("report.html"), page, examples, store, parts=PARTS)
     for line in table(results):
         logger.info("%s", line)
     return _metrics(results, counts)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.registry import tasks
-from lavis.tasks.base import BaseTask, RowReader, UnitBatch
+from lavis.tasks.base import BaseTask, LateFusionModel, NumberedRow, UnitBatch
 from lavis.tasks.questions.answers import AnswerRows
 from lavis.tasks.questions.config import VisualQuestionsConfig
 from lavis.tasks.questions.gate import certain_questions
@@ -21,6 +20,7 @@ from lavis.tasks.questions.images import ImageSet, QuestionImages, others
 from lavis.tasks.questions.reading_metrics import is_finished
 from lavis.tasks.questions.requests import Ask, QuestionTokenizer, split_reads, text_rows
 from lavis.tasks.questions.results import write_results
+from lavis.tasks.rows import Results
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,7 @@ class QuestionBatch(UnitBatch):
 
 
 @tasks.register("visual_questions")
-class VisualQuestionsTask(BaseTask):
+class VisualQuestionsTask(BaseTask[LateFusionModel]):
     """Benchmarks of late fusion: next words, multiple choice, written answers."""
 
     config_class: ClassVar[type] = VisualQuestionsConfig
@@ -276,20 +276,19 @@ class VisualQuestionsTask(BaseTask):
 
         return stop
 
-    def rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[tuple[int, dict]]:
+    def scored_rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[NumberedRow]:
         """Return each question's answers and marks by column and rule, and its images."""
         assert isinstance(batch, QuestionBatch)
-        rows = list(batch.rejects)
-        if batch.rows:
-            made = self._answers.payloads(batch.questions, batch.asks, outputs)
-            for place, (question, payload) in enumerate(zip(batch.questions, made, strict=True)):
-                if self.pictures is not None and "reject" not in payload:
-                    payload["pictures"] = self._described(batch, place, outputs)
-                    withheld = self.pictures.withheld_of(question)
-                    payload |= {"withheld": withheld} if withheld else {}
-                    shown = self.pictures.shown(batch.sets[place])
-                    payload |= {} if shown is None else {"shown": shown}
-                rows.append((question.index, payload))
+        rows = []
+        made = self._answers.payloads(batch.questions, batch.asks, outputs)
+        for place, (question, payload) in enumerate(zip(batch.questions, made, strict=True)):
+            if self.pictures is not None and "reject" not in payload:
+                payload["pictures"] = self._described(batch, place, outputs)
+                withheld = self.pictures.withheld_of(question)
+                payload |= {"withheld": withheld} if withheld else {}
+                shown = self.pictures.shown(batch.sets[place])
+                payload |= {} if shown is None else {"shown": shown}
+            rows.append((question.index, payload))
         return rows
 
     def _described(
@@ -323,33 +322,17 @@ class VisualQuestionsTask(BaseTask):
             )
         return found
 
-    def finish(
-        self,
-        reader: RowReader,
-        dataset: RecordDataset,
-        output_dir: Path,
-        name: str,
-        *,
-        report: bool = True,
-    ) -> dict[str, Any]:
+    def write_results(self, results: Results) -> dict[str, Any]:
         """Write `result/<name>.jsonl`, `results.json`, `rejects.jsonl` and `report.html`.
 
         Names start with `<split>_` for splits other than `test`.
 
         Returns:
             `agg_metrics`: accuracy (written answers: exact match), 0 to 1, of the main rule in the
-            column `images`, or `text` where no images are; counts; and each column's figure.
+            column `pictures`, or `text` where no images are; counts; and each column's figure.
         """
-        store = self.pictures.store if self.pictures is not None else None
-        return write_results(
-            reader,
-            dataset,  # type: ignore[arg-type]
-            Path(output_dir),
-            name,
-            config=self.config,
-            store=store if report else None,
-            report=report,
-        )
+        store = self.pictures.store if self.pictures is not None and results.full else None
+        return write_results(results, self.config, store)
 
 
 def _starts(model: Any, samples: dict[str, Any]) -> Any:

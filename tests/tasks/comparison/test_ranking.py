@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from lavis.tasks.comparison.ranking import (
-    Gold,
     Judgements,
-    golds,
+    Reference,
     pairwise_agreement,
     ranks,
     recall_of_truths,
+    references,
 )
 
 
@@ -29,9 +29,9 @@ def test_pairwise_agreement_by_hand():
 
 
 def test_both_raters_count():
-    gold = Gold("pairwise", np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]))
+    gold = Reference("pairwise", np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]))
     assert gold.judge(ranks([1.0, 2.0, 3.0], 0, "a")) == 0.0
-    gold = Gold("pairwise", np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]]))
+    gold = Reference("pairwise", np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]]))
     assert gold.judge(ranks([1.0, 2.0, 3.0], 0, "a")) == 0.5
 
 
@@ -60,20 +60,20 @@ def test_recall_counts_truths_among_as_many_best():
     assert recall_of_truths(ranks([0.2, 0.7, 0.1, 0.8, 0.3], 0, "a"), truths) == pytest.approx(
         1 / 3
     )
-    assert Gold("recall", truths[None].astype(float)).chance() == pytest.approx(3 / 5)
+    assert Reference("recall", truths[None].astype(float)).chance() == pytest.approx(3 / 5)
 
 
 def test_what_a_row_is_judged_by():
-    assert golds({"label": 0}, 1) == []  # nothing to choose from
+    assert references({"label": 0}, 1) == []  # nothing to choose from
     row = {"label": 1, "scores": [[1, 2], [2, 1]], "truths": [0, 0]}
-    assert [gold.metric for gold in golds(row, 2)] == ["accuracy", "pairwise"]
-    assert golds({"scores": [0.5, 1]}, 2)[0].values.tolist() == [[0.5, 1.0]]
+    assert [gold.metric for gold in references(row, 2)] == ["accuracy", "pairwise"]
+    assert references({"scores": [0.5, 1]}, 2)[0].values.tolist() == [[0.5, 1.0]]
 
 
 def judged(rows, texts=("a", "bbb", "cc")):
     found = Judgements()
     for number, (row, scores) in enumerate(rows):
-        (gold,) = golds(row, len(scores))
+        (gold,) = references(row, len(scores))
         found.add(gold, texts[: len(scores)], ranks(scores, 0, number), seed=0, key=number)
     return found.describe(resamples=1000, seed=0)
 
@@ -94,7 +94,7 @@ def test_accuracy_with_chance_position_and_lengths():
 def test_intervals_are_of_95_percent_and_of_the_seed():
     found = Judgements()
     for number in range(16):
-        (gold,) = golds({"label": number % 2}, 2)
+        (gold,) = references({"label": number % 2}, 2)
         found.add(gold, ("a", "b"), ranks([1.0, 0.0], 0, number), seed=0, key=number)
     figures = found.describe(resamples=20_000, seed=0)
     assert figures["value"] == 50.0
@@ -125,7 +125,7 @@ def test_ties_of_every_baseline_are_ordered_by_the_seed_and_the_record(raters):
         found = Judgements()
         for key in keys:
             row = {"scores": ratings.tolist()} if raters == 2 else {"label": key % 4}
-            (gold,) = golds(row, 4)
+            (gold,) = references(row, 4)
             found.add(gold, ["aa"] * 4, ranks([1.0] * 4, seed, key), seed=seed, key=key)
         return found
 
@@ -157,13 +157,13 @@ def test_what_people_agree_on_when_their_ratings_tie():
     found = Judgements()
     ratings = [[1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 3.0, 4.0]]
     for key in range(30):
-        (gold,) = golds({"scores": ratings}, 4)
+        (gold,) = references({"scores": ratings}, 4)
         found.add(gold, ["a"] * 4, ranks([1.0] * 4, 0, key), seed=9, key=key)
     # the first rater's order is random; the second one cannot be disagreed with by it: 0
     orders = [ranks(ratings[0], 9, key) for key in range(30)]
     wanted = [pairwise_agreement(order, np.array(ratings[1])) / 2 for order in orders]
     assert found.baselines["human"] == pytest.approx(wanted)
-    (gold,) = golds({"scores": [1.0, 2.0, 3.0, 4.0]}, 4)
+    (gold,) = references({"scores": [1.0, 2.0, 3.0, 4.0]}, 4)
     alone = Judgements()
     alone.add(gold, ["a"] * 4, np.arange(4), seed=0, key=0)
     assert set(alone.baselines) == {"longest", "shortest"}  # one rater: nobody to agree with
@@ -174,7 +174,7 @@ def test_ties_of_the_raters_mean_are_ordered_by_the_seed_and_the_record():
     for seed in (1, 2):
         found = Judgements()
         for key in range(30):
-            gold = Gold("pairwise", ratings)
+            gold = Reference("pairwise", ratings)
             found.add(gold, ["a", "a"], np.arange(2), seed=seed, key=key)
         firsts = [ranks([0.0, 0.0], seed, key)[0] == 1 for key in range(30)]
         assert found.baselines["oracle"] == pytest.approx([1 / 3 if f else -1 / 3 for f in firsts])

@@ -31,7 +31,7 @@ def test_rows_are_counted_and_shares_are_of_the_scored_ones(tmp_path):
     table = table_of(SCORES)
     table.reasons.update({"text": 1, "picture": 2})
     table.kept = {0.5: 3}
-    found = summarize(table, name="val_epoch1", output_dir=tmp_path, thresholds=[0.9, 0.5])
+    found = summarize(table, "val_epoch1", [0.9, 0.5])
     assert (found["name"], found["rows"], found["scored"], found["rejected"]) == (
         "val_epoch1", 5, 4, 1,
     )  # fmt: skip
@@ -54,7 +54,7 @@ def test_rows_are_counted_and_shares_are_of_the_scored_ones(tmp_path):
 def test_nothing_scored_has_no_statistics(tmp_path):
     table = table_of([np.nan], labels=[1])
     table.kept = {0.5: 0}
-    found = summarize(table, name="test_epochbest", output_dir=tmp_path, thresholds=[0.5])
+    found = summarize(table, "test_epochbest", [0.5])
     assert (found["rows"], found["scored"], found["rejected"]) == (1, 0, 1)
     assert found["score"] is None and found["kept"]["0.5"]["share"] is None
     assert "metrics" not in found
@@ -67,7 +67,7 @@ def test_statistics_are_summed_in_double_precision():
 
 def test_slices_hold_counts_and_the_metrics_of_their_labelled_rows(tmp_path):
     table = table_of(SCORES, LABELS, [1, 1, 0, 0, 1], ["a", "a", "b", None, "b"])
-    found = summarize(table, name="t", output_dir=tmp_path, thresholds=[0.5, 0.8])
+    found = summarize(table, "t", [0.5, 0.8])
     assert found["by_source"] == {
         "a": {
             "rows": 2,
@@ -91,14 +91,14 @@ def test_slices_hold_counts_and_the_metrics_of_their_labelled_rows(tmp_path):
     assert metrics["accept_share"] == pytest.approx(1 / 3)
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["auc"] == 1.0
-    without = summarize(table, name="t", output_dir=tmp_path, thresholds=[0.5], with_metrics=False)
+    without = summarize(table, "t", [0.5], with_metrics=False)
     assert "metrics" not in without
     assert without["by_source"]["a"] == {"rows": 2, "mean_score": 0.625, "kept": {"0.5": 2}}
 
 
 def test_a_kept_score_is_compared_as_it_is_written(tmp_path):
     table = table_of([0.7], [1], [1], ["a"])  # 0.699999988 in single precision
-    found = summarize(table, name="t", output_dir=tmp_path, thresholds=[0.7])
+    found = summarize(table, "t", [0.7])
     assert found["by_source"]["a"]["kept"] == {"0.7": 0}
     assert found["metrics"]["at_threshold"]["0.7"]["kept"] == 0
     assert found["by_source"]["a"]["mean_score"] == float(np.float32(0.7))
@@ -109,7 +109,7 @@ def test_the_smallest_slices_share_a_line(tmp_path, monkeypatch):
     sources = ["a", "b", "b", "c", "c", "c", "d"]
     scores = [0.5, 0.1, 0.1, 0.2, 0.2, 0.2, 1.0]
     table = table_of(scores, [1, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 1], sources)
-    found = summarize(table, name="t", output_dir=tmp_path, thresholds=[0.6])["by_source"]
+    found = summarize(table, "t", [0.6])["by_source"]
     assert [(value, part["rows"]) for value, part in found.items()] == [
         ("b", 2), ("c", 3), ("2 others", 2),
     ]  # fmt: skip
@@ -121,7 +121,7 @@ def test_the_smallest_slices_share_a_line(tmp_path, monkeypatch):
         "accuracy": 0.5,
         "auc": 0.0,
     }
-    without = summarize(table, name="t", output_dir=tmp_path, thresholds=[0.6], with_metrics=False)
+    without = summarize(table, "t", [0.6], with_metrics=False)
     assert "auc" not in without["by_source"]["2 others"]
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_data import PlainData
 
 from lavis.common.errors import ConfigError, NothingDoneError
 from lavis.datasets.rows import Row
@@ -40,7 +41,7 @@ class World:
         return [value]
 
 
-class Captions:
+class Captions(PlainData):
     """Captions with an image of random pixels each; `blocks` gives token ids, as wiki does."""
 
     name, split = "captions", "train"
