@@ -11,7 +11,6 @@ from lavis.datasets.lck.marked_images import PageRegion
 from lavis.llm.replies.items import FIELDS
 from lavis.llm.replies.region_text import render
 from lavis.llm.replies.scene import RegionNotes
-from lavis.tasks.gallery import Gallery
 from lavis.tasks.knowledge.generation import Generation
 from lavis.tasks.knowledge.page import (
     Card,
@@ -24,6 +23,7 @@ from lavis.tasks.knowledge.page import (
     write_page,
 )
 from lavis.tasks.knowledge.reasons import plural
+from lavis.tasks.report import ExampleRows
 
 TITLES = {
     "kept": "Images with records",
@@ -44,7 +44,7 @@ class GenerationReport:
 
     def __init__(self, generation: Generation, image_root: str | None, count: int) -> None:
         self._generation, self._image_root = generation, image_root
-        self._gallery = Gallery(count, TITLES, _kind)
+        self._gallery = ExampleRows(count, TITLES, _kind)
         self._examples = ReasonExamples()
         self._row, self._image = -1, _empty()
 
@@ -65,7 +65,7 @@ class GenerationReport:
         maker = CardMaker(self._image_root)
         galleries = {
             title: [self._card(maker, image) for image in images]
-            for title, images in self._gallery.chosen().items()
+            for title, images in self._gallery.by_title().items()
         }
         note = "Set run.image_root to show the images." if self._image_root is None else ""
         write_page(

@@ -9,7 +9,6 @@ from typing import Any
 from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.lck.marked_images import PageRegion
 from lavis.datasets.lck.scenes import region_entries
-from lavis.tasks.gallery import Gallery
 from lavis.tasks.knowledge.page import (
     Card,
     CardMaker,
@@ -21,6 +20,7 @@ from lavis.tasks.knowledge.page import (
     write_page,
 )
 from lavis.tasks.knowledge.reasons import plural
+from lavis.tasks.report import ExampleRows
 
 TITLES = {
     "whole": "Images with all that was asked",
@@ -41,7 +41,7 @@ class VerbalizationReport:
 
     def __init__(self, root: ImageRoot, count: int) -> None:
         self._root = root
-        self._gallery = Gallery(count, TITLES, _kind)
+        self._gallery = ExampleRows(count, TITLES, _kind)
         self._examples = ReasonExamples()
 
     def note(
@@ -63,7 +63,7 @@ class VerbalizationReport:
         maker = CardMaker(self._root.root, follow_symlinks=self._root.follow_symlinks)
         galleries = {
             title: [_card(maker, image) for image in images]
-            for title, images in self._gallery.chosen().items()
+            for title, images in self._gallery.by_title().items()
         }
         write_page(
             path,
