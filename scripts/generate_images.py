@@ -1,9 +1,10 @@
 """Fill the image store ahead of a run: every image of a list of texts, once.
 
-    python scripts/generate_images.py prompts.txt --generator openmoji --num-images 4
+    python scripts/generate_images.py prompts.txt --generator openmoji --num-images 4 \
+        --import-modules projects.quickstart
     torchrun --nproc_per_node=4 scripts/generate_images.py questions.jsonl \
         --options model=stabilityai/sdxl-turbo batch_size=16 --scorer clip
-    python scripts/generate_images.py prompts.txt --generator openmoji --dry-run
+    python scripts/generate_images.py prompts.txt --scorer clip --dry-run
     torchrun --nproc_per_node=4 scripts/generate_images.py \
         --cfg-path lavis/projects/vlmig/eval/piqa.yaml \
         --options datasets.benchmark.data_dir=data/piqa
@@ -51,6 +52,8 @@ SCORED_AT_A_TIME = 1024
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = parse_arguments(arguments)
+    for module in args.import_modules:
+        registry.import_module(module, "--import-modules")
     from lavis.common import dist
     from lavis.common.logger import setup_logging
     from lavis.generators.build import build_store
@@ -110,6 +113,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         default=[],
         metavar="KEY=VALUE",
         help="of the generator, or run file",
+    )
+    parser.add_argument(
+        "--import-modules", nargs="+", default=[], metavar="MODULE", help="register generators"
     )
     parser.add_argument("--num-images", type=int, default=default.num_images)
     parser.add_argument("--prompt-rule", default=default.prompt_rule)

@@ -2,15 +2,18 @@
 
 Each kind of thing has one `Registry` and, in it, one table of lazy targets, so that checking a
 configuration or printing `--help` imports no torch. A class outside this table joins with
-`@models.register("name")` in a module listed under `run.import_modules`; a subclass that reads more
-keys of a known name's section takes its place with `models.extend("name", Target(...))`.
+`@models.register("name")`, or with `models.extend("name", Target(...))`, which imports it when it is
+used, in a module listed under `run.import_modules`.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from lavis.common.errors import ConfigError, nearest
@@ -34,13 +37,25 @@ class Target:
 
 
 class Registry:
-    """Names of one kind of thing. Never returns None: an unknown name raises `ConfigError`."""
+    """Names of one kind of thing. Never returns None: an unknown name raises `ConfigError`.
 
-    def __init__(self, kind: str, targets: Mapping[str, Target]) -> None:
+    Args:
+        kind: what the names stand for, as messages call it.
+        targets: name -> class of this package.
+        plugins: name -> module outside this package that registers it, for an error that names it.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        targets: Mapping[str, Target],
+        plugins: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind = kind
         self._targets = dict(targets)
         self._classes: dict[str, type] = {}
         self._extensions: dict[str, Target] = {}
+        self._plugins = dict(plugins or {})
 
     def register(self, name: str) -> Callable[[T], T]:
         """Class decorator: `name` stands for the class from now on.
@@ -62,15 +77,14 @@ class Registry:
         return decorate
 
     def extend(self, name: str, target: Target) -> None:
-        """Let a subclass stand for `name` in this process, and add its default YAMLs.
+        """Let a class of a plug-in stand for `name` in this process, and add its default YAMLs.
 
-        Sections that the registered class accepts must mean the same to the subclass.
+        The name is new, or that of a class here; then sections that this class accepts must mean
+        the same to the plug-in's.
 
         Raises:
-            ConfigError: the name is not in the table of lazy targets, or extended by another class.
+            ConfigError: the name is extended by another class.
         """
-        if name not in self._targets:
-            raise ConfigError(f"unknown {self.kind} '{name}'{nearest(name, self._targets)}")
         if self._extensions.setdefault(name, target) != target:
             owner = self._extensions[name].cls
             raise ConfigError(f"{self.kind} '{name}' is extended already, by {owner}")
@@ -95,21 +109,54 @@ class Registry:
     def defaults(self, name: str) -> Mapping[str, str]:
         """Return type name -> default YAML (relative to `lavis/configs`, or absolute)."""
         self.check(name)
-        target = self._targets.get(name)
-        if target is not None:
-            extension = self._extensions.get(name)
-            return {**target.defaults, **(extension.defaults if extension else {})}
-        return getattr(self._classes[name], "default_configs", {})
+        targets = [self._targets.get(name), self._extensions.get(name)]
+        if not any(targets):
+            return getattr(self._classes[name], "default_configs", {})
+        return {k: v for target in targets if target for k, v in target.defaults.items()}
 
     def check(self, name: str, key: str = "") -> None:
         """Raise `ConfigError` with near matches unless `name` is known."""
-        if name not in self._targets and name not in self._classes:
-            where = f"{key}: " if key else ""
-            raise ConfigError(f"{where}unknown {self.kind} '{name}'{nearest(name, self.list())}")
+        if name in self.list():
+            return
+        where = f"{key}: " if key else ""
+        self.check_plugin(name, f"{where}{self.kind} '{name}'")
+        known = [*self.list(), *self._plugins]
+        raise ConfigError(f"{where}unknown {self.kind} '{name}'{nearest(name, known)}")
+
+    def check_plugin(self, name: str, what: str) -> None:
+        """Raise `ConfigError` naming the module to import where a plug-in registers `name`."""
+        if name in self._plugins:
+            module = self._plugins[name]
+            raise ConfigError(
+                f"{what} is registered by {module}; add run.import_modules: [{module}] (needs a "
+                "checkout, no wheel holds it)"
+            )
 
     def list(self) -> list[str]:
         """Return every known name, sorted."""
-        return sorted({*self._targets, *self._classes})
+        return sorted({*self._targets, *self._extensions, *self._classes})
+
+
+def import_module(name: str, where: str) -> ModuleType:
+    """Import a module that a user names.
+
+    What lies beside the package `lavis`, such as a checkout's `projects`, is found from any working
+    directory, after all that is on the path already.
+
+    Args:
+        name: dotted name of the module.
+        where: of the name, for the message.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    beside = str(Path(__file__).resolve().parents[2])
+    if beside not in sys.path:
+        sys.path.append(beside)
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"{where}: cannot import {name}: {error}") from None
 
 
 def load(path: str) -> Any:
@@ -271,10 +318,6 @@ generators = Registry(
             "lavis.generators.retrieval:RetrievalGenerator",
             "lavis.generators.config:RetrievalConfig",
         ),
-        "openmoji": Target(
-            "lavis.generators.openmoji_pictures:OpenmojiGenerator",
-            "lavis.generators.config:OpenmojiConfig",
-        ),
         "folder": Target(
             "lavis.generators.folder:FolderGenerator", "lavis.generators.config:FolderConfig"
         ),
@@ -283,6 +326,13 @@ generators = Registry(
             "lavis.generators.config:TextEmbedConfig",
         ),
     },
+    {"openmoji": "projects.quickstart"},
+)
+
+scorers = Registry(
+    "scorer",
+    {"clip": Target("lavis.generators.scoring:ClipScorer")},
+    {"named": "projects.quickstart"},
 )
 
 llms = Registry(

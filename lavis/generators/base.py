@@ -67,11 +67,13 @@ class Generator(ABC):
         uses_seed: False where the seed changes nothing, so that runs share what is stored.
         batch_size: requests handed over at a time.
         credit: what must stand beside its images, or None.
+        suited_scorer: registered name of the scorer for its images where none is chosen.
     """
 
     name: ClassVar[str]
     uses_seed: ClassVar[bool] = True
     credit: ClassVar[str | None] = None
+    suited_scorer: ClassVar[str] = "clip"
     batch_size: int = 1
 
     @classmethod
@@ -118,3 +120,28 @@ class FeaturesGenerator(Generator):
     @abstractmethod
     def generate(self, requests: Sequence[ImageRequest]) -> list[np.ndarray]:
         """Return `(P, D)` float32 for each request."""
+
+
+class ImageScorer(ABC):
+    """Texts and images to similarities.
+
+    Attributes:
+        reads_images: False where the text alone says what the image shows.
+        batch_size: pairs handed over at a time.
+    """
+
+    reads_images: ClassVar[bool] = True
+    batch_size: int = 64
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Any, generator: Generator) -> ImageScorer:
+        """Build from the section of a run's images (`ImagesConfig`) and what makes them."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Return everything that scores depend on besides text and image; JSON-able."""
+
+    @abstractmethod
+    def score(self, texts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
+        """Return `(N,)` float32 in [0, 1] for pairs of text and image."""

@@ -14,9 +14,8 @@ from lavis.common.config.errors import explain
 from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError
 from lavis.common.storage.cache import Cache
-from lavis.generators.base import Generator
+from lavis.generators.base import Generator, ImageScorer
 from lavis.generators.config import ImagesConfig
-from lavis.generators.scoring import ClipScorer, ImageScorer, NamedScorer
 from lavis.generators.store import ImageStore
 
 
@@ -77,12 +76,8 @@ def build_scorer(config: ImagesConfig, generator: Generator) -> ImageScorer | No
     """Return what weighs a run's images, or None.
 
     Raises:
-        ConfigError: the CLIP model cannot be loaded.
+        ConfigError: its model cannot be loaded, or it does not know what the generator makes.
     """
-    if config.scorer == "named":
-        return NamedScorer(generator)  # type: ignore[arg-type]  # checked by ImagesConfig
     if config.scorer is None:
         return None
-    return ClipScorer.from_pretrained(
-        config.clip_model, device=config.device, compat=config.clip_compat
-    )
+    return registry.scorers.get(config.scorer).from_config(config, generator)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from lavis.common import registry
-from lavis.common.config.fields import STRICT, Device, Fraction, PositiveFraction
+from lavis.common.config.fields import STRICT, Device, Fraction
 from lavis.common.errors import ConfigError
 
 ClipRule = Literal["released"]
@@ -66,33 +66,6 @@ class RetrievalConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class OpenmojiConfig:
-    """Options of `openmoji`.
-
-    Attributes:
-        image_size: edge of the square images, pixels.
-        max_pictograms: at most so many things are drawn, the first ones that the prompt names.
-        min_scale, max_scale: edge of a pictogram as a share of its place.
-        max_rotation: degrees to either side.
-        backgrounds: `varied` draws one of a few light colours; `white` is always white.
-    """
-
-    image_size: PositiveInt = 128
-    max_pictograms: PositiveInt = 4
-    min_scale: PositiveFraction = 0.6
-    max_scale: PositiveFraction = 0.95
-    max_rotation: Annotated[float, Field(ge=0, le=180)] = 20.0
-    backgrounds: Literal["varied", "white"] = "varied"
-    batch_size: PositiveInt = 64
-
-    def __post_init__(self) -> None:
-        if self.min_scale > self.max_scale:
-            raise ConfigError(
-                f"min_scale: {self.min_scale} is above max_scale, {self.max_scale}; swap them"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class FolderConfig:
     """Options of `folder`.
 
@@ -144,7 +117,7 @@ class ImagesConfig:
             `verbatim` draws the whole text K times, as the published ImageNetVC run does.
         anchor_words: words of the anchor, the last ones of the text (BoolQ was published with 60).
         seed: with prompt and index it fixes an image.
-        scorer: `clip`, `named` (which named things are drawn; for `openmoji`), or null.
+        scorer: registered name, or null.
         clip_model: of the scorer `clip`.
         clip_compat: `released` scores as the published code does, with its faults.
         cache_dir: images, features and scores; many processes and runs may share it.
@@ -159,7 +132,7 @@ class ImagesConfig:
     prompt_rule: Literal["sentences", "verbatim"] = "sentences"
     anchor_words: PositiveInt = 70
     seed: int = 0
-    scorer: Literal["clip", "named"] | None = "clip"
+    scorer: str | None = "clip"
     clip_model: str = "openai/clip-vit-base-patch32"
     clip_compat: ClipRule | None = None
     cache_dir: str = "~/.cache/lavis/pictures"
@@ -170,7 +143,5 @@ class ImagesConfig:
 
     def __post_init__(self) -> None:
         registry.generators.check(self.generator, "generator")
-        if self.scorer == "named" and self.generator != "openmoji":
-            raise ConfigError(
-                f"scorer: 'named' knows what 'openmoji' draws, not '{self.generator}'; write clip"
-            )
+        if self.scorer is not None:
+            registry.scorers.check(self.scorer, "scorer")

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from lavis.common.registry import scorers
+from lavis.generators.base import Generator, ImageScorer
 from lavis.generators.clip import ClipEncoder
-from lavis.generators.openmoji_pictures import OpenmojiGenerator
-from lavis.generators.words import content_words
+from lavis.generators.config import ImagesConfig
 
 
-class ImageScorer(ABC):
-    """Texts and images to similarities.
-
-    Attributes:
-        reads_images: False where the text alone says what the image shows.
-        batch_size: pairs handed over at a time.
-    """
-
-    reads_images: ClassVar[bool] = True
-    batch_size: int = 64
-
-    @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
-        """Return everything that scores depend on besides text and image; JSON-able."""
-
-    @abstractmethod
-    def score(self, texts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
-        """Return `(N,)` float32 in [0, 1] for pairs of text and image."""
-
-
+@scorers.register("clip")
 class ClipScorer(ImageScorer):
     """`max(cosine, 0)` of CLIP's image and text vectors.
 
@@ -47,6 +28,16 @@ class ClipScorer(ImageScorer):
     def __init__(self, encoder: ClipEncoder, *, batch_size: int = 64) -> None:
         self.encoder = encoder
         self.batch_size = batch_size
+
+    @classmethod
+    def from_config(cls, config: ImagesConfig, generator: Generator) -> ClipScorer:
+        """Load `config.clip_model`; any generator's images will do.
+
+        Raises:
+            ConfigError: it is not there, or not a CLIP model.
+        """
+        compat = config.clip_compat
+        return cls.from_pretrained(config.clip_model, device=config.device, compat=compat)
 
     @classmethod
     def from_pretrained(
@@ -81,28 +72,3 @@ class ClipScorer(ImageScorer):
 def similarity(text_vectors: Tensor, image_vectors: Tensor) -> Tensor:
     """Return `max(cosine, 0)` `(N,)` of pairs of unit vectors `(N, E)`."""
     return torch.clamp((text_vectors * image_vectors).sum(dim=-1), 0, 1)
-
-
-class NamedScorer(ImageScorer):
-    """Share of a text's content words that its pictograms show; needs no weights, no pixels.
-
-    A text that names no pictogram scores 0, so that its neutral image has no say.
-    """
-
-    reads_images: ClassVar[bool] = False
-
-    def __init__(self, generator: OpenmojiGenerator) -> None:
-        self.generator = generator
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the name and what is drawn by what."""
-        return {"name": "named", "generator": self.generator.fingerprint()}
-
-    def score(self, texts: Sequence[str], images: Sequence[Image.Image] = ()) -> np.ndarray:
-        """Return `(N,)` float32; images are not looked at."""
-        return np.array([self._score(text) for text in texts], dtype=np.float32)
-
-    def _score(self, text: str) -> float:
-        shown = sum(len(words) for _, words in self.generator.named(text))
-        # A name may hold function words ("ear of corn"), so it can have more words than counted.
-        return min(1.0, shown / max(len(content_words(text)), 1))

@@ -20,8 +20,13 @@ from lavis.common.errors import ConfigError, DataError
 from lavis.common.logger import Progress
 from lavis.common.pixels import to_rgb
 from lavis.common.storage.cache import Cache, make_key
-from lavis.generators.base import FeaturesGenerator, Generator, ImageRequest, Withheld
-from lavis.generators.scoring import ImageScorer
+from lavis.generators.base import (
+    FeaturesGenerator,
+    Generator,
+    ImageRequest,
+    ImageScorer,
+    Withheld,
+)
 
 VERSION = 1  # of the stored form
 

@@ -18,20 +18,6 @@ _PASSED_OVER = frozenset(
     "question answer answers context following choose select possible best correct true false yes "
     "picture image photo photograph".split()
 )
-_IRREGULAR = {
-    "men": "man",
-    "women": "woman",
-    "children": "child",
-    "people": "person",
-    "teeth": "tooth",
-    "feet": "foot",
-    "geese": "goose",
-    "mice": "mouse",
-    "oxen": "ox",
-    "wolves": "wolf",
-    "leaves": "leaf",
-    "knives": "knife",
-}
 
 
 def tokens(text: str) -> list[str]:
@@ -42,18 +28,3 @@ def tokens(text: str) -> list[str]:
 def content_words(text: str) -> list[str]:
     """Return the words left when function words and numbers are passed over, in order."""
     return [word for word in tokens(text) if word not in _PASSED_OVER and not word.isdigit()]
-
-
-def base_forms(word: str) -> list[str]:
-    """Return a word and what it may be the plural or possessive of, the likeliest first."""
-    word = word.removesuffix("'s")
-    forms = [word]
-    if word in _IRREGULAR:
-        forms.append(_IRREGULAR[word])
-    if word.endswith("ies") and len(word) > 4:
-        forms.append(word[:-3] + "y")
-    if word.endswith(("ses", "xes", "ches", "shes", "oes")):
-        forms.append(word[:-2])
-    if word.endswith("s") and not word.endswith(("ss", "us")) and len(word) > 3:
-        forms.append(word[:-1])
-    return forms

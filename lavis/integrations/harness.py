@@ -1,7 +1,7 @@
 """Late fusion as a model of lm-evaluation-harness: `lavis-lm-eval --model late_fusion ...`.
 
     lavis-lm-eval --model late_fusion --tasks piqa,hellaswag --batch_size 8 \\
-        --model_args llm=gpt2,pretrained=trained.safetensors,generator=openmoji,k=10
+        --model_args llm=gpt2,pretrained=trained.safetensors,generator=diffusion,k=10
 
 Every request's images are drawn from its context, so the options of a question share them. Needs
 the extra `eval`. Shapes: B rows, L tokens, R read positions, M requests that read one row, V
@@ -26,6 +26,7 @@ from lavis.common import dist
 from lavis.common.errors import ConfigError
 from lavis.common.logger import Progress
 from lavis.common.pretrained import Specials, check_vocabulary, load_tokenizer, padding_token
+from lavis.common.registry import import_module
 from lavis.integrations.harness_images import TextImages
 from lavis.integrations.harness_options import GenerationOptions, Options, whole_number
 from lavis.integrations.lm_eval_command import register
@@ -84,6 +85,7 @@ class LateFusionLM(TemplateLM):
         add_bos_token: start texts with the tokenizer's start token, or with none of its special
             tokens (default: the tokenizer's way).
         max_length: longest text in tokens (default: what fits behind the images).
+        import_modules: modules that register generators or scorers, joined by `+`.
         options: any other key of `model`, such as `mix`, `weights` or `vision.name`, or of
             `run.pictures`, such as `scorer`, `cache_dir` or `options.root`.
 
@@ -107,9 +109,12 @@ class LateFusionLM(TemplateLM):
         device: str | None = None,
         max_length: int | None = None,
         max_gen_toks: int = 256,
+        import_modules: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
+        for module in filter(None, (import_modules or "").split("+")):
+            import_module(module.strip(), "import_modules")
         if pictures_of not in ("context", "all"):
             raise ConfigError(f"pictures_of is '{pictures_of}'; use context or all")
         if not (add_bos_token is None or isinstance(add_bos_token, bool)):

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from lavis.common.config.errors import explain
 from lavis.common.config.loading import load_model_config
 from lavis.common.errors import ConfigError, nearest
-from lavis.common.registry import models
+from lavis.common.registry import generators, models
 from lavis.generators.config import ImagesConfig
 from lavis.models.late_fusion.config import LateFusionConfig
 from lavis.processors import load_processor
@@ -61,7 +61,7 @@ class Options:
         if k is not None and (not isinstance(k, int) or k < 0):
             raise ConfigError(f"k is {k!r}; use 0 for text only, or 1 or more with a generator")
         if k and generator is None:
-            raise ConfigError(f"k is {k}, but no generator is given; add generator=openmoji")
+            raise ConfigError(f"k is {k}, but no generator is given; add generator=diffusion")
         count = 0 if generator is None else k
         of_model, of_images = _sorted(options)
         if count is not None:
@@ -80,8 +80,8 @@ class Options:
         images = None
         if generator is not None and model.num_images:
             of_images |= {"generator": generator, "num_images": model.num_images}
-            if generator == "openmoji":
-                of_images.setdefault("scorer", "named")
+            if generator in generators.list():
+                of_images.setdefault("scorer", generators.get(generator).suited_scorer)
             images = _checked(ImagesConfig, of_images)
         return cls(model, folder, images, load_processor(node["name"], node))
 

@@ -1,6 +1,6 @@
 """`lavis-lm-eval`: the command line of lm-evaluation-harness, with `--model late_fusion` in it.
 
-    lavis-lm-eval --model late_fusion --model_args llm=gpt2,generator=openmoji,k=10 --tasks piqa
+    lavis-lm-eval --model late_fusion --model_args llm=gpt2,generator=diffusion,k=10 --tasks piqa
 
 The harness looks for no models of other packages (0.4.13: neither an entry point nor an option; and
 `--include_path` adds tasks only), so its own command `lm_eval` cannot know the name. Under a

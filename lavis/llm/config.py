@@ -26,6 +26,11 @@ from lavis.llm.money.image_tokens import ImageTokensConfig
 
 MOST_SECONDS = 1e6
 DEFAULT_CACHE = "~/.cache/lavis/llm"
+# Functions that moved: the path in older run files and in journals -> the present one.
+MOVED_SCRIPTS = {
+    "lavis.llm.teachers:describe_scene": "projects.quickstart.teachers:describe_scene",
+    "scripts/quickstart_teacher.py:write_items": "projects.quickstart.loop_teacher:write_items",
+}
 # Of a request's body, set from a request or from options of their own.
 OWN_FIELDS = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed"}
@@ -316,7 +321,7 @@ class ScriptedConfig(LlmConfig):
     """
 
     backend: Literal["scripted"] = "scripted"
-    script: str = "lavis.llm.teachers:describe_scene"
+    script: str = "projects.quickstart.teachers:describe_scene"
     options: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -331,8 +336,9 @@ class ScriptedConfig(LlmConfig):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return the function's name and options."""
-        return {"backend": "scripted", "script": self.script, "options": dict(self.options or {})}
+        """Return the function's name, the first one that it had, and options."""
+        first = {new: old for old, new in MOVED_SCRIPTS.items()}.get(self.script, self.script)
+        return {"backend": "scripted", "script": first, "options": dict(self.options or {})}
 
 
 def read_llm(node: Any) -> LlmConfig:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 from lavis.common.errors import ConfigError
-from lavis.common.registry import llms
+from lavis.common.registry import import_module, llms
 from lavis.llm.base import ChatReply, PendingRequest
-from lavis.llm.config import ScriptedConfig
+from lavis.llm.config import MOVED_SCRIPTS, ScriptedConfig
 from lavis.llm.replies.completion import no_answer
 from lavis.llm.replies.reasoning import answer_text
 from lavis.llm.store import BackendContext
+
+logger = logging.getLogger(__name__)
 
 
 @llms.register("scripted")
@@ -65,6 +67,9 @@ def load_function(path: str) -> Callable[..., str]:
     Raises:
         ConfigError: there is no such module, file or function.
     """
+    if path in MOVED_SCRIPTS:
+        logger.warning("llm.script: %s is now %s; write that", path, MOVED_SCRIPTS[path])
+        path = MOVED_SCRIPTS[path]
     place, _, name = path.rpartition(":")
     try:
         if place.endswith(".py"):
@@ -74,7 +79,7 @@ def load_function(path: str) -> Callable[..., str]:
             sys.modules.setdefault(spec.name, module)  # dataclasses look their module up there
             spec.loader.exec_module(module)
         else:
-            module = importlib.import_module(place)
+            module = import_module(place, "llm.script")
     except (ImportError, OSError) as error:
         raise ConfigError(f"llm.script: cannot load {place}: {error}") from None
     function = getattr(module, name, None)

@@ -50,7 +50,8 @@ def no_launcher_and_no_handlers(monkeypatch):
 def flags(tmp_path):
     options = ["--options", "image_size=32"]
     cache = ["--cache-dir", str(tmp_path / "cache"), "--num-images", "3"]
-    return ["--generator", "openmoji", *cache, *options]
+    toy = ["--import-modules", "projects.quickstart"]
+    return ["--generator", "openmoji", *toy, *cache, *options]
 
 
 def test_a_second_start_draws_only_what_is_missing(script, flags, tmp_path, capsys):
@@ -127,7 +128,8 @@ def test_a_run_file_asks_for_what_its_evaluation_needs(script, tmp_path, capsys,
         f"model.llm={SET}", "model.llm_weights=config", f"model.vision.name={tmp_path}",
         "model.vision.weights=config", f"model.pretrained={SET / 'model.safetensors'}",
         "datasets.benchmark.vis_processor.eval.image_size=32", "model.num_images=3",
-        f"datasets.benchmark.data_dir={data}", "run.pictures.generator=openmoji",
+        f"datasets.benchmark.data_dir={data}", "run.import_modules=[projects.quickstart]",
+        "run.pictures.generator=openmoji",
         "run.pictures.options={image_size: 32}", "run.pictures.scorer=named", "run.device=cpu",
         f"run.pictures.cache_dir={tmp_path / 'cache'}", f"run.output_dir={tmp_path / 'out'}",
         "run.resamples=20",
@@ -153,7 +155,8 @@ def test_a_training_run_file_asks_for_the_images_of_its_texts(script, tmp_path, 
     options = [
         f"model.llm={SET}", "model.llm_weights=config", "datasets.wiki.block_size=8",
         f"datasets.wiki.data_dir={tmp_path}", f"datasets.wiki.cache_dir={tmp_path / 'blocks'}",
-        "datasets.wiki.max_elements=5", "run.pictures.generator=openmoji",
+        "datasets.wiki.max_elements=5", "run.import_modules=[projects.quickstart]",
+        "run.pictures.generator=openmoji",
         f"run.pictures.cache_dir={tmp_path / 'cache'}", "run.pictures.options={image_size: 32}",
     ]  # fmt: skip
     arguments = ["--cfg-path", run, "--train-epochs", "2", "--options", *options]

@@ -45,6 +45,7 @@ def tiny(tower, tmp_path):
         "model.vision.weights=config",
         "datasets.benchmark.vis_processor.eval.image_size=32",
         f"run.pictures.cache_dir={tmp_path / 'cache'}",
+        "run.import_modules=[projects.quickstart]",
         "run.pictures.generator=openmoji",
         "run.pictures.options={image_size: 32}",
         "run.pictures.scorer=named",

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_files import write_benchmark
 from visual_run import World, answer, make_config, make_dataset, make_model
 
+import projects.quickstart  # noqa: F401  # registers `openmoji` and `named`
 from lavis.common.errors import ConfigError
 from lavis.tasks.questions.images import QuestionImages
 from lavis.tasks.questions.task import VisualQuestionsTask

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SET = Path(__file__).parents[1] / "fixtures" / "vlmig" / "eval"
 THINGS = ("banana", "apple", "dog", "cat", "horse", "fish", "car", "tree", "hammer", "moon", "idea")
 IMPORTS = (
-    "lavis.generators.openmoji_pictures",
+    "projects.quickstart.generator",
     "lavis.models.late_fusion.model",
     "lavis.runners.runner",
     "lavis.tasks.questions.task",
@@ -38,6 +38,7 @@ def arguments(tmp_path):
         "datasets.benchmark.subsets=[color]", "run.batch_size_eval=10", "run.resamples=20",
         "datasets.benchmark.vis_processor.eval.image_size=32", "run.pictures.generator=openmoji",
         "run.pictures.options={image_size: 32}", "run.pictures.scorer=named",
+        "run.import_modules=[projects.quickstart]",
         "run.columns=[text,single,pictures,best_of_n,shuffled]",
     ]  # fmt: skip
 

@@ -7,7 +7,6 @@ against the dataclass of the thing it configures (see `lavis.common.registry`).
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
@@ -144,8 +143,10 @@ class _Loader:
     def load(self, mode: Mode, to_train: bool) -> Config:
         self._check_roots()
         run = self.user.run
-        for module in run.get("import_modules") or []:
-            self.faults.attempt(_import, str(module), f"{self._at('run.import_modules')}")
+        modules = run.get("import_modules")
+        for module in modules if isinstance(modules, ListConfig) else []:  # else its type is told
+            where = self._at("run.import_modules")
+            self.faults.attempt(registry.import_module, str(module), where)
         model, datasets = self._model(), self._datasets()
         tree = OmegaConf.create({"model": model or self.user.model, "datasets": datasets})
         tree["run"] = run
@@ -352,13 +353,6 @@ def _default_yaml(
         hint = nearest(str(chosen), defaults)
         raise ConfigError(f"{where}: '{chosen}' is not a {what} of {kind.kind} '{name}'{hint}")
     return read_yaml(CONFIG_ROOT / defaults[str(chosen)])
-
-
-def _import(module: str, where: str) -> None:
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"{where}: cannot import {module}: {error}") from None
 
 
 def _drop_retired(tree: dict[str, Any]) -> None:

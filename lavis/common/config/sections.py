@@ -24,6 +24,7 @@ from lavis.common.config.files import (
     run_file,
 )
 from lavis.common.errors import nearest
+from lavis.common.registry import import_module
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ def load_sections(
     resolved, unread = resolve(merged, source)
     faults.add(unread)
     tree = {name: node or {} for name, node in resolved.items()}
+    run = tree.get("run")
+    modules = run.get("import_modules") if isinstance(run, dict) else None
+    for module in modules if isinstance(modules, list) else []:  # else its type is told below
+        where = f"{source('run.import_modules')}, run.import_modules"
+        faults.attempt(import_module, str(module), where)
     checked: dict[str, Any] = {}
     for name, cls in classes.items():
         checked[name], found = check_section(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT, ExistingPath, OutputFolder, PositiveFraction
@@ -97,9 +97,11 @@ class GenerationRunConfig:
         compress: write `corpus.jsonl.zst`.
         image_root: folder that image names are relative to, for `report.html`; None shows none.
         report_examples: images on that page.
+        import_modules: modules of yours that register language-model backends.
     """
 
     output_dir: OutputFolder
     compress: bool = False
     image_root: ExistingPath | None = None
     report_examples: NonNegativeInt = 24
+    import_modules: list[str] = Field(default_factory=list)

@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any
 
 from pydantic import (
+    Field,
     NonNegativeInt,
     PlainValidator,
     PositiveFloat,
@@ -36,6 +37,7 @@ class VerbalizeRunConfig:
     num_workers: PositiveInt = 2  # threads that decode images ahead
     timeout_minutes: PositiveFloat = 30.0
     report_examples: NonNegativeInt = 24  # images shown in `report.html`
+    import_modules: list[str] = Field(default_factory=list)  # modules that register verbalizers
 
 
 def read_stages(node: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import re
 from functools import cache
 
 from lavis.common.errors import ConfigError
-from lavis.generators import openmoji
-from lavis.generators.words import base_forms, tokens
+from lavis.generators.words import tokens
+from projects.quickstart import openmoji
 
 # Names that are marks, verbs or colours in running text.
 _NOT_OBJECTS = frozenset(
@@ -71,6 +71,20 @@ _OTHER_WORDS = {
     "truck": "delivery truck",
     "tv": "television",
     "wine": "wine glass",
+}
+_IRREGULAR = {
+    "men": "man",
+    "women": "woman",
+    "children": "child",
+    "people": "person",
+    "teeth": "tooth",
+    "feet": "foot",
+    "geese": "goose",
+    "mice": "mouse",
+    "oxen": "ox",
+    "wolves": "wolf",
+    "leaves": "leaf",
+    "knives": "knife",
 }
 _LONGEST = 5  # words of a name
 
@@ -155,3 +169,18 @@ def _longest_name(words: list[str], vocabulary: dict[tuple[str, ...], str]) -> t
             if name is not None:
                 return size, name
     return 1, ""
+
+
+def base_forms(word: str) -> list[str]:
+    """Return a word and what it may be the plural or possessive of, the likeliest first."""
+    word = word.removesuffix("'s")
+    forms = [word]
+    if word in _IRREGULAR:
+        forms.append(_IRREGULAR[word])
+    if word.endswith("ies") and len(word) > 4:
+        forms.append(word[:-3] + "y")
+    if word.endswith(("ses", "xes", "ches", "shes", "oes")):
+        forms.append(word[:-2])
+    if word.endswith("s") and not word.endswith(("ss", "us")) and len(word) > 3:
+        forms.append(word[:-1])
+    return forms

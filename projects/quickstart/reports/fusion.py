@@ -1,6 +1,6 @@
 """Print what images do for a language model that is asked for colours of new objects.
 
-    python scripts/quickstart_fusion_report.py output/quickstart
+    python -m projects.quickstart.reports.fusion output/quickstart
 
 Reads what evaluate.py wrote to `colours` (images) and `colours_blank` (the control that was
 trained and asked without); writes `fusion.json` beside them and adds a section with table, images
@@ -20,15 +20,14 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.errors import DataError
 from lavis.common.storage.atomic import write_text
-from lavis.generators import openmoji
 from lavis.generators.base import ImageRequest
-from lavis.generators.config import OpenmojiConfig
-from lavis.generators.openmoji_pictures import OpenmojiGenerator
 from lavis.tasks.statistics import compare, describe, majority
+from projects.quickstart import openmoji
+from projects.quickstart.config import OpenmojiConfig
+from projects.quickstart.generator import OpenmojiGenerator
 
 RULE = "first_token"
 RESAMPLES = 2000
@@ -89,7 +88,9 @@ def summarize(rows: Rows, blank: Rows, seed: int) -> dict[str, Any]:
     golds = [row["gold"] for row in rows.values()]
     most = max(sorted(set(golds)), key=golds.count)
     constant = np.array([[float(gold == most)] for gold in golds])
-    table = {"majority": {"name": f"always '{most}'", "mean": majority(golds)}}
+    table: dict[str, dict[str, Any]] = {
+        "majority": {"name": f"always '{most}'", "mean": majority(golds)}
+    }
     for name, said in COLUMNS.items():
         table[name] = {"name": said, **describe(marks[name], RESAMPLES, seed)}
     images = marks["pictures"].mean(axis=1, keepdims=True)

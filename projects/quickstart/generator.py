@@ -12,13 +12,16 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
+import numpy as np
 from PIL import Image
 
-from lavis.common.registry import generators
-from lavis.generators import openmoji
-from lavis.generators.base import ImageGenerator, ImageRequest
-from lavis.generators.config import OpenmojiConfig
-from lavis.generators.pictograms import named_pictograms, vocabulary_digest
+from lavis.common.errors import ConfigError
+from lavis.generators.base import Generator, ImageGenerator, ImageRequest, ImageScorer
+from lavis.generators.config import ImagesConfig
+from lavis.generators.words import content_words
+from projects.quickstart import openmoji
+from projects.quickstart.config import OpenmojiConfig
+from projects.quickstart.pictograms import named_pictograms, vocabulary_digest
 
 NEUTRAL = (200, 200, 200)  # the image of a prompt that names nothing: one grey, no content
 WHITE = (255, 255, 255)
@@ -29,12 +32,12 @@ LIGHT = (
 _VERSION = 1  # of the drawing; raise it when the same request gives other pixels
 
 
-@generators.register("openmoji")
 class OpenmojiGenerator(ImageGenerator):
     """Draws the first few pictograms a prompt names, side by side in jittered places."""
 
     name: ClassVar[str] = "openmoji"
     credit: ClassVar[str | None] = openmoji.ATTRIBUTION
+    suited_scorer: ClassVar[str] = "named"
 
     def __init__(self, config: OpenmojiConfig) -> None:
         self.config = config
@@ -106,6 +109,44 @@ class OpenmojiGenerator(ImageGenerator):
             drawn = drawn.rotate(angle, Image.Resampling.BICUBIC)
             image.paste(drawn, (round(left), round(top)), drawn)
         return image
+
+
+class NamedScorer(ImageScorer):
+    """Share of a text's content words that its pictograms show; needs no weights, no pixels.
+
+    A text that names no pictogram scores 0, so that its neutral image has no say.
+    """
+
+    reads_images: ClassVar[bool] = False
+
+    def __init__(self, generator: OpenmojiGenerator) -> None:
+        self.generator = generator
+
+    @classmethod
+    def from_config(cls, config: ImagesConfig, generator: Generator) -> NamedScorer:
+        """Build.
+
+        Raises:
+            ConfigError: another generator makes the images.
+        """
+        if not isinstance(generator, OpenmojiGenerator):
+            raise ConfigError(
+                f"scorer: 'named' knows what 'openmoji' draws, not '{config.generator}'; write clip"
+            )
+        return cls(generator)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the name and what is drawn by what."""
+        return {"name": "named", "generator": self.generator.fingerprint()}
+
+    def score(self, texts: Sequence[str], images: Sequence[Image.Image] = ()) -> np.ndarray:
+        """Return `(N,)` float32; images are not looked at."""
+        return np.array([self._score(text) for text in texts], dtype=np.float32)
+
+    def _score(self, text: str) -> float:
+        shown = sum(len(words) for _, words in self.generator.named(text))
+        # A name may hold function words ("ear of corn"), so it can have more words than counted.
+        return min(1.0, shown / max(len(content_words(text)), 1))
 
 
 def _version(package: str) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def write(path, entries):
@@ -36,9 +36,9 @@ def output(tmp_path):
 
 
 def run(output, *extra):
-    script = str(ROOT / "scripts" / "quickstart_report.py")
-    command = [sys.executable, script, str(output), "--world", str(output / "world"), *extra]
-    return subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "projects.quickstart.reports.critic", str(output)]
+    command += ["--world", str(output / "world"), *extra]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
 def test_shares_and_areas_are_those_counted_by_hand(output):

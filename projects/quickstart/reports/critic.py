@@ -1,6 +1,6 @@
 """Print what the quickstart's filter did: shares of correct records, AUC by kind, the control.
 
-    python scripts/quickstart_report.py output/quickstart --world output/quickstart/world
+    python -m projects.quickstart.reports.critic output/quickstart --world output/quickstart/world
 
 Reads the score files that evaluate.py wrote; writes `quickstart.json` beside them and credits the
 images in `report.html`.
@@ -11,18 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.errors import DataError
 from lavis.common.storage.atomic import write_text
-from lavis.generators import openmoji
 from lavis.tasks.metrics import area_under_curve
+from projects.quickstart import openmoji
 
 KINDS = ("object", "kind", "colour", "relation")
 Rows = list[dict[str, Any]]
@@ -42,23 +40,22 @@ def scored_records(output: Path, world: Path, split: str) -> Rows:
     return [{**records[row["instance"]], "score": row["score"]} for row in scores]
 
 
-def auc(rows: Rows, keep: Callable[[dict[str, Any]], bool] = lambda row: True) -> float | None:
-    """Area under the ROC curve of accept (1) against reject (0) over the rows that are kept.
+def auc(rows: Rows) -> float | None:
+    """Area under the ROC curve of accept (1) against reject (0).
 
     None where they are all accepted, all rejected, or none.
     """
-    chosen = [row for row in rows if keep(row)]
-    correct = np.array([1 - row["reject_label"] for row in chosen])
-    return area_under_curve(np.array([row["score"] for row in chosen]), correct)
+    correct = np.array([1 - row["reject_label"] for row in rows])
+    return area_under_curve(np.array([row["score"] for row in rows]), correct)
 
 
 def auc_table(rows: Rows) -> dict[str, float | None]:
     """AUC of all rows, of each kind, and of colours of objects training never asks for theirs."""
     table = {"all": auc(rows)}
     for kind in KINDS:
-        table[kind] = auc(rows, lambda row, kind=kind: row["kind"] == kind)
+        table[kind] = auc([row for row in rows if row["kind"] == kind])
     table["colour, object never asked in training"] = auc(
-        rows, lambda row: row["kind"] == "colour" and not row["seen_colour"]
+        [row for row in rows if row["kind"] == "colour" and not row["seen_colour"]]
     )
     return table
 

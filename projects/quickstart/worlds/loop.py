@@ -1,9 +1,10 @@
 """The quickstart's loop, the data between its steps: facts, choices, corpora of equal size.
 
-    python scripts/make_loop_data.py facts world/test.jsonl OUT --scenes 100
-    python scripts/make_loop_data.py show corpus.jsonl OUT/corpus.jsonl
-    python scripts/make_loop_data.py choices world/val.jsonl OUT/val.jsonl --seed 0
-    python scripts/make_loop_data.py corpora corpus.jsonl kept.jsonl OUT --world world/test.jsonl
+    python -m projects.quickstart.worlds.loop facts world/test.jsonl OUT --scenes 100
+    python -m projects.quickstart.worlds.loop show corpus.jsonl OUT/corpus.jsonl
+    python -m projects.quickstart.worlds.loop choices world/val.jsonl OUT/val.jsonl --seed 0
+    python -m projects.quickstart.worlds.loop corpora corpus.jsonl kept.jsonl OUT \
+        --world world/test.jsonl
 
 `facts` writes what a world's scenes show as regions and sidecar descriptors for
 `scripts/verbalize.py`. `show` lets every record draw all regions of its image, so that an image
@@ -23,12 +24,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from quickstart_teacher import COLOURS, usual
-
 from lavis.common.command import command
 from lavis.common.storage.atomic import write_text
-from lavis.generators import openmoji
+from projects.quickstart import openmoji
+from projects.quickstart.loop_teacher import usual
+from projects.quickstart.worlds.scenes import COLOURS
 
 Record = dict[str, Any]
 CHOICES = 4

@@ -5,22 +5,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-import make_screenshots
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
+from projects.quickstart.reports import screenshots
+
+ROOT = Path(__file__).resolve().parents[4]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"assets/(\w+)\.png", README)
 
 
 def test_readme_shows_images_that_the_script_makes():
-    names = {shot.name: shot for shot in make_screenshots.SHOTS}
+    names = {shot.name: shot for shot in screenshots.SHOTS}
     assert SHOWN and set(SHOWN) <= set(names)
     for name in SHOWN:
         shot = names[name]
         path = ROOT / "assets" / f"{name}.png"
-        assert path.stat().st_size < make_screenshots.MOST, name
+        assert path.stat().st_size < screenshots.MOST, name
         assert Image.open(path).size == shot.size, name
 
 
@@ -31,19 +32,20 @@ def test_every_image_of_readme_has_a_text():
 
 def test_a_page_that_does_not_start_is_told():
     flags = ["no corpus.jsonl", "--image-root", "nowhere"]
-    page = make_screenshots.served("browse.py", *flags)
-    with pytest.raises(make_screenshots.DataError, match=r"served no page: error: "), page:
+    page = screenshots.served("browse.py", *flags)
+    with pytest.raises(screenshots.DataError, match=r"served no page: error: "), page:
         pass
 
 
 def test_without_the_quickstart_it_says_what_to_run(tmp_path):
     pytest.importorskip("playwright")
-    command = [sys.executable, str(ROOT / "scripts" / "make_screenshots.py"), str(tmp_path)]
+    command = [sys.executable, "-m", "projects.quickstart.reports.screenshots", str(tmp_path)]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "out"), "--only", "report"],
         capture_output=True,
         text=True,
         timeout=120,
+        cwd=ROOT,
     )
     assert done.returncode == 2 and "run scripts/quickstart first" in done.stderr
     assert not (tmp_path / "out").exists()

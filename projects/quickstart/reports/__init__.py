@@ -1,0 +1,1 @@
+"""What the quickstart found: tables, pages, and the images that README shows."""
