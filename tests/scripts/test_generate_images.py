@@ -89,7 +89,7 @@ def test_wrong_flags_are_named(script, flags, tmp_path, capsys):
         (["--options", "sizes=3"], "options.sizes: unknown key"),
         (["--options", "size"], "'size' has no value; write key=value"),
         (["--num-images", "-1"], "pictures.num_images: -1 found"),
-        (["--scorer", "klip"], "pictures.scorer: 'klip' found; did you mean 'clip'"),
+        (["--scorer", "klip"], "pictures.scorer: unknown scorer 'klip'; did you mean 'clip'"),
     ]
     for change, message in wrong:
         assert script.main([str(texts), *flags, *change]) == 2
