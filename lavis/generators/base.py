@@ -134,9 +134,12 @@ class ImageScorer(ABC):
     batch_size: int = 64
 
     @classmethod
-    @abstractmethod
     def from_config(cls, config: Any, generator: Generator) -> ImageScorer:
-        """Build from the section of a run's images (`ImagesConfig`) and what makes them."""
+        """Build from the section of a run's images (`ImagesConfig`) and what makes them.
+
+        What is registered by a name has this.
+        """
+        raise NotImplementedError(f"{cls.__name__} is built by hand")
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:

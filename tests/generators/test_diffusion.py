@@ -13,9 +13,8 @@ from PIL import Image
 
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.storage.cache import Cache
-from lavis.generators.base import ImageRequest, image_requests
+from lavis.generators.base import ImageRequest, ImageScorer, image_requests
 from lavis.generators.build import build_generator
-from lavis.generators.scoring import ImageScorer
 from lavis.generators.store import FillReport, ImageStore
 
 

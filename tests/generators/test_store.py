@@ -10,13 +10,12 @@ from PIL import Image
 
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.storage.cache import Cache
-from lavis.generators.base import (
+from lavis.generators.base import (, ImageScorer
     FeaturesGenerator,
     ImageGenerator,
     ImageRequest,
     image_requests,
 )
-from lavis.generators.scoring import ImageScorer
 from lavis.generators.store import FillReport, ImageStore
 
 
