@@ -10,10 +10,11 @@ from PIL import Image
 
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.storage.cache import Cache
-from lavis.generators.base import (, ImageScorer
+from lavis.generators.base import (
     FeaturesGenerator,
     ImageGenerator,
     ImageRequest,
+    ImageScorer,
     image_requests,
 )
 from lavis.generators.store import FillReport, ImageStore
