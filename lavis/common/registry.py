@@ -1,9 +1,9 @@
 """Names users write in a config, and the classes they stand for, imported when first used.
 
 Each kind of thing has one `Registry` and, in it, one table of lazy targets, so that checking a
-configuration or printing `--help` imports no torch. A class outside this table joins with
-`@models.register("name")`, or with `models.extend("name", Target(...))`, which imports it when it is
-used, in a module listed under `run.import_modules`.
+configuration or printing `--help` imports no torch. A class outside this table joins in a module
+listed under `run.import_modules`: with `@models.register("name")`, or with
+`models.extend("name", Target(...))`, which imports it when first used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Registry:
     Args:
         kind: what the names stand for, as messages call it.
         targets: name -> class of this package.
-        plugins: name -> module outside this package that registers it, for an error that names it.
+        plugins: name, or type, -> module outside this package that registers it, for an error.
     """
 
     def __init__(
@@ -208,6 +208,7 @@ models = Registry(
             },
         ),
     },
+    {"quickstart": "projects.quickstart"},
 )
 
 datasets = Registry(

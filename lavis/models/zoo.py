@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from omegaconf import OmegaConf
 
 from lavis.common.config.loading import load_model_config
 from lavis.common.errors import ConfigError
-from lavis.common.registry import models, processors
+from lavis.common.registry import import_module, models, processors
 
 Processors = dict[str, Any]  # "train" and "eval" -> processor
 
@@ -89,7 +88,7 @@ def load_run(folder: str | Path, checkpoint: str = "checkpoint_best") -> tuple[A
         raise ConfigError(f"{checkpoint}: neither a checkpoint in {folder} nor a file")
     tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     for module in tree.get("run", {}).get("import_modules") or []:
-        importlib.import_module(module)
+        import_module(module, f"{path}, run.import_modules")
     section = tree["model"]
     config, _ = load_model_config(section["arch"], section["model_type"], section)
     model = models.get(section["arch"]).from_config(config)

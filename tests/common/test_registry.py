@@ -1,11 +1,13 @@
 """Names are found, refused with a near match, and never silently replaced."""
 
 import pathlib
+import sys
 
 import pytest
 
+from lavis.common import registry as registry_module
 from lavis.common.errors import ConfigError
-from lavis.common.registry import Registry, Target
+from lavis.common.registry import Registry, Target, import_module
 
 
 def test_get_imports_the_target_when_it_is_used():
@@ -48,5 +50,28 @@ def test_an_extension_stands_for_the_name_and_adds_types():
     assert registry.defaults("path") == {"default": "a", "other": "b"}
     with pytest.raises(ConfigError, match="thing 'path' is extended already, by pathlib:Path"):
         registry.extend("path", Target("pathlib:WindowsPath"))
-    with pytest.raises(ConfigError, match="unknown thing 'paths'; did you mean 'path'"):
-        registry.extend("paths", target)
+    registry.extend("paths", target)  # a name that was not there
+    assert registry.list() == ["path", "paths"] and registry.get("paths") is pathlib.Path
+    assert registry.defaults("paths") == {"other": "b"}
+
+
+def test_a_plugins_name_is_asked_for_with_the_line_to_add():
+    registry = Registry("thing", {}, {"toy": "things.toys"})
+    sentence = r"^run\.yaml, x: thing 'toy' is registered by things\.toys; add run\.import_modules:"
+    with pytest.raises(ConfigError, match=sentence + r" \[things\.toys\]"):
+        registry.check("toy", "run.yaml, x")
+    with pytest.raises(ConfigError, match="unknown thing 'toi'; did you mean 'toy'"):
+        registry.get("toi")
+    registry.extend("toy", Target("pathlib:Path"))
+    assert registry.get("toy") is pathlib.Path
+
+
+def test_a_module_beside_the_package_is_found_wherever_one_works(tmp_path, monkeypatch):
+    root = str(pathlib.Path(registry_module.__file__).parents[2])
+    monkeypatch.chdir(tmp_path)
+    others = [p for p in sys.path if pathlib.Path(p or ".").resolve() != pathlib.Path(root)]
+    monkeypatch.setattr(sys, "path", list(others))
+    assert import_module("projects.quickstart", "x").__name__ == "projects.quickstart"
+    assert sys.path == [*others, root]
+    with pytest.raises(ConfigError, match=r"^where: cannot import no_such_module: No module named"):
+        import_module("no_such_module", "where")

@@ -350,6 +350,7 @@ def _default_yaml(
 ) -> DictConfig:
     defaults = kind.defaults(name)
     if str(chosen) not in defaults:
+        kind.check_plugin(str(chosen), f"{where}: {what} '{chosen}'")
         hint = nearest(str(chosen), defaults)
         raise ConfigError(f"{where}: '{chosen}' is not a {what} of {kind.kind} '{name}'{hint}")
     return read_yaml(CONFIG_ROOT / defaults[str(chosen)])

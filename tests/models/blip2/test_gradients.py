@@ -7,7 +7,7 @@ import torch
 
 from lavis.common.registry import models
 from lavis.models.blip2.config import QFormerConfig, VitConfig
-from lavis.models.blip2.grounding_config import GroundingConfig
+from projects.quickstart.config import GroundingConfig
 
 BOXES = [{"dog": [[0.0, 0.0, 0.5, 0.5]]}, {"near": []}]
 CONFIGS = {

@@ -10,9 +10,9 @@ from lavis.common.errors import ConfigError
 from lavis.common.registry import models
 from lavis.models.blip2.config import QFormerConfig, VitConfig
 from lavis.models.blip2.critic import Blip2Critic
-from lavis.models.blip2.grounded import GroundedCritic
-from lavis.models.blip2.grounding import Grounding, box_coverage
-from lavis.models.blip2.grounding_config import GroundedCriticConfig, GroundingConfig
+from projects.quickstart.config import GroundedCriticConfig, GroundingConfig
+from projects.quickstart.grounded import GroundedCritic
+from projects.quickstart.grounding import Grounding, box_coverage
 
 TEXTS = ["[0] is left of [1].", "what is [1]?", "a banana."]
 
@@ -74,35 +74,35 @@ def test_masks_of_boxes_of_absent_words_and_of_unknown_words(grounding):
 
 def test_alignment_is_a_scaled_cosine(grounding):
     words = torch.tensor([[2.0, 0, 0, 0]])
-    looks = torch.tensor([[[3.0, 0, 0, 0], [0, 5.0, 0, 0], [-1.0, 0, 0, 0], [1.0, 1.0, 0, 0]]])
+    tokens = torch.tensor([[[3.0, 0, 0, 0], [0, 5.0, 0, 0], [-1.0, 0, 0, 0], [1.0, 1.0, 0, 0]]])
     expected = torch.tensor([16.0 - 6, -6.0, -16.0 - 6, 16 / math.sqrt(2) - 6])
-    torch.testing.assert_close(grounding.align(words, looks)[0, 0], expected)
+    torch.testing.assert_close(grounding.align(words, tokens)[0, 0], expected)
 
 
 def test_loss_of_a_hand_made_case(grounding):
     words = torch.eye(4)[:2]
-    looks = torch.eye(4)[None]  # token i looks like word i
+    tokens = torch.eye(4)[None]  # token i tokens like word i
     masks = torch.zeros(1, 2, 4)
     masks[0, 0, 0] = 1
     hit, miss = math.log1p(math.exp(-10)), math.log1p(math.exp(-6))
     known = torch.tensor([[1.0, 0.0]])  # word 1, which would be wrong, is not spoken of
-    loss = grounding.loss(words, looks, masks, known)
+    loss = grounding.loss(words, tokens, masks, known)
     assert loss.item() == pytest.approx(hit + 3 * miss, rel=1e-4)
 
 
 def test_words_are_told_regions_and_places_seen_from_the_first_region(grounding):
     grounding.region.weight.data.copy_(torch.eye(4)[:, :3])  # in 0, in 1, in a mentioned one
     grounding.place.weight.data.zero_()
-    numbers = torch.eye(4)[:2]  # 0 looks like token 0 (upper left), 1 like token 1 (upper right)
-    looks = torch.eye(4)[None]
+    numbers = torch.eye(4)[:2]  # 0 tokens like token 0 (upper left), 1 like token 1 (upper right)
+    tokens = torch.eye(4)[None]
     words = torch.stack([numbers[0], numbers[1], torch.eye(4)[3]])[None]
     mentions = torch.tensor([[[0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])  # the text holds only "1"
-    added = grounding(words, looks, numbers, mentions)[0]
+    added = grounding(words, tokens, numbers, mentions)[0]
     torch.testing.assert_close(added[0, :3], torch.tensor([1.0, 0.0, 0.0]), atol=3e-3, rtol=0)
     torch.testing.assert_close(added[1, :3], torch.tensor([0.0, 1.0, 1.0]), atol=3e-3, rtol=0)
     grounding.region.weight.data.zero_()
     grounding.place.weight.data.copy_(torch.eye(4))
-    places = grounding(words, looks, numbers, mentions)[0]
+    places = grounding(words, tokens, numbers, mentions)[0]
     left, right = [-0.5, -0.5, -1.0, 0.0], [0.5, -0.5, 0.0, 0.0]  # from "1", "0" is 1.0 to the left
     torch.testing.assert_close(places[0], torch.tensor(left), atol=3e-3, rtol=0)
     torch.testing.assert_close(places[1], torch.tensor(right), atol=3e-3, rtol=0)

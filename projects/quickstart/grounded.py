@@ -14,11 +14,11 @@ from torch import Tensor
 from lavis.common.errors import ConfigError
 from lavis.models.base import freeze
 from lavis.models.blip2.critic import Blip2Critic
-from lavis.models.blip2.grounding import Grounding
-from lavis.models.blip2.grounding_config import GroundedCriticConfig, GroundedStage1Config
 from lavis.models.blip2.matching import Blip2Matcher
 from lavis.models.blip2.qformer import TextPlan
 from lavis.models.blip2.stage1 import Blip2Stage1
+from projects.quickstart.config import GroundedCriticConfig, GroundedStage1Config
+from projects.quickstart.grounding import Grounding
 
 
 class GroundedMatcher(Blip2Matcher):
@@ -50,9 +50,9 @@ class GroundedMatcher(Blip2Matcher):
         table = self.qformer.embeddings.word_embeddings
         counts = [texts for images, texts in plan.groups for _ in range(images)]
         images = self.to_device(torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)))
-        looks = self.grounding.looks(image_embeds)[images]  # (N, T, d)
+        tokens = self.grounding.embed_tokens(image_embeds)[images]  # (N, T, d)
         mentions = (input_ids[:, :, None] == self.region_ids).float()  # (N, L, R)
-        added = self.grounding(table(input_ids), looks, table(self.region_ids), mentions)
+        added = self.grounding(table(input_ids), tokens, table(self.region_ids), mentions)
         num_queries = self.config.num_query_token
         return torch.cat([embeds[:, :num_queries], embeds[:, num_queries:] + added], dim=1)
 
@@ -62,9 +62,9 @@ class GroundedMatcher(Blip2Matcher):
         word_boxes = samples["word_boxes"]
         words = sorted({word for boxes in word_boxes for word in boxes})
         masks, known = self.grounding.masks(word_boxes, words)
-        looks = self.grounding.looks(self.image_embeds(self.vision_features(samples)))
+        tokens = self.grounding.embed_tokens(self.image_embeds(self.vision_features(samples)))
         embeds = self.qformer.embeddings.word_embeddings(self.to_device(self.word_ids(words)))
-        return self.grounding.loss(embeds, looks, self.to_device(masks), self.to_device(known))
+        return self.grounding.loss(embeds, tokens, self.to_device(masks), self.to_device(known))
 
     def word_ids(self, words: list[str]) -> Tensor:
         """Return the ids of words that are tokens of the vocabulary.

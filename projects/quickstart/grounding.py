@@ -59,16 +59,16 @@ class Grounding(nn.Module):
         grid = torch.stack([columns, rows], dim=-1).reshape(-1, 2)  # (T, 2), -1 left or top
         self.register_buffer("centres", grid, persistent=False)
 
-    def looks(self, features: Tensor) -> Tensor:
+    def embed_tokens(self, features: Tensor) -> Tensor:
         """Return tokens in the words' space, `(P, T, D)` -> `(P, T, d)`."""
         return self.norm(self.project(features))
 
-    def align(self, words: Tensor, looks: Tensor) -> Tensor:
+    def align(self, words: Tensor, tokens: Tensor) -> Tensor:
         """Return logits `(..., W, T)` that words `(..., W, d)` name tokens `(..., T, d)`."""
-        cosine = F.normalize(words, dim=-1) @ F.normalize(looks, dim=-1).transpose(-1, -2)
+        cosine = F.normalize(words, dim=-1) @ F.normalize(tokens, dim=-1).transpose(-1, -2)
         return cosine * self.log_scale.exp() + self.bias
 
-    def forward(self, words: Tensor, looks: Tensor, numbers: Tensor, mentions: Tensor) -> Tensor:
+    def forward(self, words: Tensor, tokens: Tensor, numbers: Tensor, mentions: Tensor) -> Tensor:
         """Return what is added to the words' embeddings, `(N, L, d)`.
 
         That is which regions a word describes, whether one of those is mentioned in the text, and
@@ -76,33 +76,34 @@ class Grounding(nn.Module):
 
         Args:
             words: `(N, L, d)`, word embeddings.
-            looks: `(N, T, d)`, of every text's image.
+            tokens: `(N, T, d)`, of every text's image.
             numbers: `(R, d)`, word embeddings of the region numbers `0`, `1`, ...
             mentions: `(N, L, R)` of 0 and 1, which word is which region's number.
         """
-        named = self.align(words, looks)  # (N, L, T)
-        regions = self.align(numbers, looks).softmax(dim=-1)  # (N, R, T)
+        named = self.align(words, tokens)  # (N, L, T)
+        regions = self.align(numbers, tokens).softmax(dim=-1)  # (N, R, T)
         in_region = (named @ regions.transpose(1, 2)).sigmoid()  # (N, L, R)
         mentioned = mentions.amax(dim=1, keepdim=True)  # (N, 1, R)
         in_mentioned = (in_region * mentioned).amax(dim=-1, keepdim=True)  # (N, L, 1)
-        found = named.amax(dim=-1, keepdim=True).sigmoid()  # (N, L, 1); near 0 for "what" or "is"
+        # near 0 for "what" or "is"
+        presence = named.amax(dim=-1, keepdim=True).sigmoid()  # (N, L, 1)
         place = named.softmax(dim=-1) @ self.centres  # (N, L, 2)
         first = mentions.amax(dim=-1).argmax(dim=1)  # (N,), the first number's position
         anchor = mentions[torch.arange(len(mentions)), first][:, None]  # (N, 1, R), 0 if none
         seen_from = anchor @ (regions @ self.centres)  # (N, 1, 2)
-        places = found * torch.cat([place, place - seen_from], dim=-1)  # (N, L, 4)
+        places = presence * torch.cat([place, place - seen_from], dim=-1)  # (N, L, 4)
         return self.region(torch.cat([in_region, in_mentioned], dim=-1)) + self.place(places)
 
-    def loss(self, words: Tensor, looks: Tensor, masks: Tensor, known: Tensor) -> Tensor:
+    def loss(self, words: Tensor, tokens: Tensor, masks: Tensor, known: Tensor) -> Tensor:
         """Sum over tokens of the binary cross-entropy of "this word names this token", a mean word.
 
         Args:
             words: `(W, d)`.
-            looks: `(P, T, d)`.
+            tokens: `(P, T, d)`.
             masks: `(P, W, T)`, the tokens a word names.
             known: `(P, W)`, whether the image's record speaks of the word.
         """
-        logits = self.align(words, looks)
+        logits = self.align(words, tokens)
         wrong = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").sum(dim=-1)
         return (wrong * known).sum() / known.sum().clamp(min=1)
 
