@@ -36,7 +36,7 @@ KINDS = {
     for each in (
         *(registry.models, registry.datasets, registry.tasks, registry.generators),
         *(registry.llms, registry.verbalizers, registry.processors, registry.runners),
-        registry.lr_schedulers,
+        *(registry.lr_schedulers, registry.scorers),
     )
 }
 # Sections of the run files of scripts, and the types that check them.
@@ -60,6 +60,7 @@ _NAMES = {
     "runner": registry.runners,
     "lr_sched": registry.lr_schedulers,
     "generator": registry.generators,
+    "scorer": registry.scorers,
     "backend": registry.llms,
 }
 # Fields that mean the same wherever they stand.
