@@ -34,6 +34,13 @@ def load_model(
         checkpoint: file, URL or folder loaded over the YAML's weights; it may hold trainable
             weights only.
         overrides: values of the `model` section that win over the YAML's.
+
+    Example:
+        >>> critic = load_model(
+        ...     "blip2_critic", "pretrain", is_eval=True, checkpoint="critic.safetensors"
+        ... )
+        >>> critic.predict({"image": image, "text_input": ["a dog on grass"]})["prediction"]
+        tensor([[0.03, 0.97]])
     """
     return _load(name, model_type, is_eval, device, checkpoint=checkpoint, overrides=overrides)[0]
 
@@ -46,7 +53,14 @@ def load_model_and_preprocess(
     *,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Processors, Processors]:
-    """Return the model, its image processors and its text processors."""
+    """Return the model, its image processors and its text processors.
+
+    Example:
+        >>> model, images, texts = load_model_and_preprocess("blip2", "coco", is_eval=True)
+        >>> image = images["eval"](Image.open("dog.jpg").convert("RGB"))[None]
+        >>> model.score({"image": image, "text_input": [texts["eval"]("a dog on grass")]})["itm"]
+        tensor([2.4])
+    """
     model, preprocess = _load(name, model_type, is_eval, device, overrides=overrides)
     return model, *load_preprocess(preprocess)
 

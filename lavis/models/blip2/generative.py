@@ -213,6 +213,10 @@ class Blip2Generative(Blip2Base):
             samples: as in `forward`, without outputs. `prompt` (a text, or one for each) is read
                 instead of `text_input`; without either, the config's `prompt`.
             max_length, min_length: of what is written, in tokens.
+
+        Example:
+            >>> student.generate({"image": image, "prompt": "Question: what is [0]? Answer:"})
+            ['a red cup']
         """
         inputs = self._prompts(samples)
         prompts = self.soft_prompts(samples, len(inputs))

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import (
     Blip2Config,
@@ -23,56 +22,12 @@ from transformers import (
 
 from lavis.common.errors import ConfigError
 from lavis.common.pixels import CLIP_MEAN, CLIP_STD
+from lavis.models.blip2 import keys
 from lavis.models.blip2.base import Blip2Base
 from lavis.models.blip2.generative import Blip2Generative
 from lavis.models.blip2.stage1 import Blip2Stage1
 
-_NAMES = (  # (ours, transformers'), the first that starts a name
-    ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
-    ("visual_encoder.pos_embed", "vision_model.embeddings.position_embedding"),
-    ("visual_encoder.patch_embed.proj.", "vision_model.embeddings.patch_embedding."),
-    ("visual_encoder.blocks.", "vision_model.encoder.layers."),
-    ("ln_vision.", "vision_model.post_layernorm."),
-    ("qformer.embeddings.", "embeddings."),
-    ("qformer.model.", "qformer."),
-    ("vision_proj.", "vision_projection."),
-    ("text_proj.", "text_projection."),
-    ("llm_proj.", "language_projection."),
-)
-_BLOCK = (
-    (".attn.proj.", ".self_attn.projection."),
-    (".attn.", ".self_attn."),
-    (".norm1.", ".layer_norm1."),
-    (".norm2.", ".layer_norm2."),
-)
 _DROPPED = ("lm_head.", "temp")  # transformers' retrieval class has no caption head
-
-
-def to_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of `state_dict()` under transformers' names; q, k and v share a bias."""
-    named: dict[str, Tensor] = {}
-    for name, value in state.items():
-        if name.startswith(_DROPPED) or name.endswith((".v_bias", ".k_bias")):
-            continue
-        if name.endswith(".q_bias"):
-            stem = name.removesuffix("q_bias")
-            other = state[f"{stem}v_bias"]
-            name = f"{stem}qkv.bias"
-            value = torch.cat([value, torch.zeros_like(value), other])
-        named[_renamed(name)] = value.float()
-    return named
-
-
-def _renamed(name: str) -> str:
-    for ours, theirs in _NAMES:
-        if name.startswith(ours):
-            name = theirs + name.removeprefix(ours)
-            break
-    if name.startswith("vision_model.encoder."):
-        for ours, theirs in _BLOCK:
-            if ours in name:
-                return name.replace(ours, theirs)
-    return name
 
 
 def export_student(model: Blip2Base, folder: str | Path) -> nn.Module:
@@ -112,7 +67,8 @@ def _retrieval(model: Blip2Stage1) -> tuple[Any, Blip2Processor]:
         image_token_index=_image_token(processor),  # cut off again before words are looked up
     )
     exported = Blip2ForImageTextRetrieval(config)
-    _fill(exported, to_hugging_face(model.state_dict()))
+    kept = {k: v for k, v in model.state_dict().items() if not k.startswith(_DROPPED)}
+    _fill(exported, keys.to_hugging_face(kept))
     return exported, processor
 
 
@@ -132,7 +88,7 @@ def _generation(model: Blip2Generative) -> tuple[Any, Blip2Processor]:
     # what a T5 config says of its activation is not read back from a plain dict
     own = {k: v for k, v in model.state_dict().items() if not k.startswith("language_model.")}
     text = {f"language_model.{k}": v.float() for k, v in language_model.state_dict().items()}
-    _fill(exported, {**to_hugging_face(own), **text})
+    _fill(exported, {**keys.to_hugging_face(own), **text})
     rows = exported.get_input_embeddings().num_embeddings
     if config.image_token_index >= rows:  # no spare row: the new one is never written
         exported.language_model.resize_token_embeddings(config.image_token_index + 1)

@@ -7,8 +7,7 @@ under OpenAI's names; Hugging Face has its own names for everything and one bias
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -50,23 +49,24 @@ _CLIP_SHAPES = {
     "visual_encoder.positional_embedding": 1,
 }
 
-_HF = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^vision_model\.embeddings\.class_embedding$", "visual_encoder.cls_token"),
-        (r"^vision_model\.embeddings\.position_embedding$", "visual_encoder.pos_embed"),
-        (r"^vision_model\.embeddings\.patch_embedding\.", "visual_encoder.patch_embed.proj."),
-        (r"^vision_model\.post_layernorm\.", "ln_vision."),
-        (r"^vision_model\.encoder\.layers\.(\d+)\.", r"visual_encoder.blocks.\1."),
-        (r"^(visual_encoder\.blocks\.\d+)\.self_attn\.projection\.", r"\1.attn.proj."),
-        (r"^(visual_encoder\.blocks\.\d+)\.self_attn\.", r"\1.attn."),
-        (r"^(visual_encoder\.blocks\.\d+)\.layer_norm([12])\.", r"\1.norm\2."),
-        (r"^embeddings\.", "qformer.embeddings."),
-        (r"^qformer\.(layernorm|encoder)\.", r"qformer.model.\1."),
-        (r"^vision_projection\.", "vision_proj."),
-        (r"^text_projection\.", "text_proj."),
-        (r"^language_projection\.", "llm_proj."),
-    )
+# (ours, Hugging Face's); the first pair whose left or right side starts a name is used
+_HF_PREFIXES = (
+    ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
+    ("visual_encoder.pos_embed", "vision_model.embeddings.position_embedding"),
+    ("visual_encoder.patch_embed.proj.", "vision_model.embeddings.patch_embedding."),
+    ("visual_encoder.blocks.", "vision_model.encoder.layers."),
+    ("ln_vision.", "vision_model.post_layernorm."),
+    ("qformer.embeddings.", "embeddings."),
+    ("qformer.model.", "qformer."),
+    ("vision_proj.", "vision_projection."),
+    ("text_proj.", "text_projection."),
+    ("llm_proj.", "language_projection."),
+)
+_HF_BLOCK = (  # inside a block of the tower
+    (".attn.proj.", ".self_attn.projection."),
+    (".attn.", ".self_attn."),
+    (".norm1.", ".layer_norm1."),
+    (".norm2.", ".layer_norm2."),
 )
 
 
@@ -182,11 +182,28 @@ def _native_name(name: str) -> str:
     return name
 
 
+def to_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return our weights under Hugging Face's names; q, k and v share a bias there."""
+    named: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if name.endswith((".v_bias", ".k_bias")):
+            continue
+        if name.endswith(".q_bias"):
+            stem = name.removesuffix("q_bias")
+            other = state[f"{stem}v_bias"]
+            name = f"{stem}qkv.bias"
+            value = torch.cat([value, torch.zeros_like(value), other])
+        named[_renamed(name, _HF_PREFIXES, _HF_BLOCK)] = value.float()
+    return named
+
+
 def _from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefixes, block = (
+        tuple((theirs, ours) for ours, theirs in table) for table in (_HF_PREFIXES, _HF_BLOCK)
+    )
     native: dict[str, Tensor] = {}
     for name, value in state.items():
-        for pattern, replacement in _HF:
-            name = pattern.sub(replacement, name)
+        name = _renamed(name, prefixes, block)
         if name.endswith(".attn.qkv.bias"):
             query, _, other = value.chunk(3)  # the key part is zero: the layer has no key bias
             native[name.replace("qkv.bias", "q_bias")] = query
@@ -194,3 +211,17 @@ def _from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             native[name] = value
     return native
+
+
+def _renamed(
+    name: str, prefixes: Iterable[tuple[str, str]], block: Iterable[tuple[str, str]]
+) -> str:
+    for old, new in prefixes:
+        if name.startswith(old):
+            name = new + name.removeprefix(old)
+            break
+    if name.startswith(("vision_model.encoder.", "visual_encoder.blocks.")):
+        for old, new in block:
+            if old in name:
+                return name.replace(old, new)
+    return name

@@ -39,6 +39,12 @@ class Blip2Matcher(Blip2Base):
         Args:
             samples: `image` `(P, 3, S, S)` or `vision_features` `(P, T, D)`, `text_input` (N
                 texts), `image_index` (a list or CPU tensor `(N,)`; one on a GPU is waited for).
+
+        Example:
+            >>> texts = ["what is [0]? a cup", "what is [0]? a hat", "is it night? no"]
+            >>> samples = {"image": images, "text_input": texts, "image_index": [0, 0, 1]}
+            >>> critic.predict(samples)["prediction"][:, 1]
+            tensor([0.94, 0.05, 0.71])
         """
         logits = self.match_logits(self.fused_queries(samples))
         return {"prediction": logits.softmax(dim=1), "logits": logits}

@@ -256,6 +256,11 @@ class Blip2Stage1(Blip2Matcher):
 
         Args:
             samples: as in `predict`: P images, N texts, `image_index`.
+
+        Example:
+            >>> samples = {"image": image, "text_input": ["a dog", "a cat"], "image_index": [0, 0]}
+            >>> student.score(samples)["itc"]
+            tensor([0.41, 0.18])
         """
         image_embeds = self.image_embeds(self.vision_features(samples))
         texts = list(samples["text_input"])

@@ -302,6 +302,12 @@ class FusionBase(BaseModel):
         Returns:
             `(B, K, R, H)` after the block's last norm. A row of a merged start token is the last
             patch's; a row of padding has no meaning.
+
+        Example:
+            >>> text = model.encode_text(input_ids)  # (2, 12)
+            >>> index = torch.tensor([[0, 1], [2, -1]])  # the second text has one image
+            >>> model.fuse(text, vision_features, index, text.last()[:, None]).shape
+            torch.Size([2, 2, 1, 768])
         """
         states = self.image_states(images) if isinstance(images, Tensor) else images
         self.check_length(states.rows.shape[1] + text.mask.shape[1])

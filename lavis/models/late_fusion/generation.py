@@ -170,6 +170,13 @@ def generate(model: FusionBase, input_ids: Tensor, options: DecodingOptions) -> 
 
     Returns:
         New tokens `(B, n)`, n at most `max_new_tokens`; without the prompts.
+
+    Example:
+        >>> tokens = model.generate(
+        ...     input_ids, pixel_values=images, image_index=index, scores=scores, max_new_tokens=8
+        ... )
+        >>> tokenizer.batch_decode(tokens)
+        [' yellow, and sometimes green.']
     """
     state = start(model, input_ids, options)
     if options.max_new_tokens < 1:

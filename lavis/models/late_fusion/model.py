@@ -126,6 +126,12 @@ class LateFusion(FusionBase):
         Returns:
             `log_probs` `(B, R, V or C)`; with columns `log_probs.<name>` instead; with details
             `text_log_probs` and `image_log_probs` `(B, K, R, V or C)`.
+
+        Example:
+            >>> columns = {"text": Mixing(num_images=0), "mean": Mixing(weights="mean")}
+            >>> result = model.predict({**samples, "token_ids": yes_and_no}, columns)
+            >>> result["log_probs.mean"].shape  # (B, R, C)
+            torch.Size([4, 1, 2])
         """
         text = self.texts_of(samples)
         of = samples.get("text_index")
