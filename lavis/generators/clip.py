@@ -221,33 +221,33 @@ def _processing_of(name: str, size: int) -> Preprocessing:
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(name)
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:
         logger.info("%s brings no image settings: CLIP's own at %d pixels", name, size)
         return Preprocessing(size, size)
-    crop = found.get("crop_size", size)
-    edge = found.get("size", size)
+    crop = settings.get("crop_size", size)
+    edge = settings.get("size", size)
     return Preprocessing(
         shortest_edge=edge.get("shortest_edge", size) if isinstance(edge, dict) else int(edge),
         crop=crop.get("height", size) if isinstance(crop, dict) else int(crop),
-        mean=tuple(found.get("image_mean", Preprocessing.mean)),
-        std=tuple(found.get("image_std", Preprocessing.std)),
+        mean=tuple(settings.get("image_mean", Preprocessing.mean)),
+        std=tuple(settings.get("image_std", Preprocessing.std)),
     )
 
 
 def _config_hash(config: Any) -> str:
     """Return a hash of a model's settings, without what only says where it is from."""
-    said = {k: v for k, v in config.to_dict().items() if k not in _SAYS_NO_NUMBER}
+    settings = {k: v for k, v in config.to_dict().items() if k not in _SAYS_NO_NUMBER}
     return hashlib.blake2b(
-        json.dumps(said, sort_keys=True, default=str).encode(), digest_size=16
+        json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16
     ).hexdigest()
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:
     """Return a hash of all that turns texts into tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    said = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab())
-    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+    content = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab())
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
 def _weights_hash(model: nn.Module) -> str:

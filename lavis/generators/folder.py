@@ -119,22 +119,24 @@ class FolderGenerator(ImageGenerator):
 
 def _files_by_name(root: Path) -> dict[str, list[str]]:
     """Return NAME -> files, from `NAME.png`, `NAME-3.png` and `NAME/any.png`."""
-    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    by_name: dict[str, list[tuple[int, str]]] = defaultdict(list)
     skipped: list[str] = []
     for path in root.iterdir():
         if path.is_dir() and not path.name.startswith("."):
             inner = sorted(p.name for p in path.iterdir() if is_image(p.name))
-            found[path.name] += [(place, f"{path.name}/{name}") for place, name in enumerate(inner)]
+            by_name[path.name] += [
+                (place, f"{path.name}/{name}") for place, name in enumerate(inner)
+            ]
         elif is_image(path.name):
             numbered = re.fullmatch(r"(.+)-(\d+)", path.stem)
             name, place = (numbered[1], int(numbered[2])) if numbered else (path.stem, -1)
-            found[name].append((place, path.name))
+            by_name[name].append((place, path.name))
         else:
             skipped.append(path.name)
     if skipped:
         shown = printable(", ".join(sorted(skipped)[:3]))
         logger.info("%s: %d files are no images, passed over (%s)", root, len(skipped), shown)
-    return {name: [file for _, file in sorted(files)] for name, files in found.items()}
+    return {name: [file for _, file in sorted(files)] for name, files in by_name.items()}
 
 
 def _files_of_manifest(manifest: Path) -> dict[str, list[str]]:

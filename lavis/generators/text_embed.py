@@ -71,10 +71,10 @@ class TextEmbedGenerator(FeaturesGenerator):
 
     def generate(self, requests: Sequence[ImageRequest]) -> list[np.ndarray]:
         """Return `(P, E)` float32 for each request; an equal text is embedded once."""
-        wanted = [self.texts(request) for request in requests]
-        distinct = list(dict.fromkeys(text for texts in wanted for text in texts))
+        groups = [self.texts(request) for request in requests]
+        distinct = list(dict.fromkeys(text for texts in groups for text in texts))
         if not distinct:
             return []
         vectors = self.encoder.embed_texts(distinct).cpu().numpy().astype(np.float32)
         place = {text: position for position, text in enumerate(distinct)}
-        return [vectors[[place[text] for text in texts]] for texts in wanted]
+        return [vectors[[place[text] for text in texts]] for texts in groups]

@@ -36,8 +36,8 @@ def in_parts(
     on_cpu = inputs[0].device.type == "cpu"
     if on_cpu and not torch.is_grad_enabled() and not is_sharded(module):
         parts = zip(*(one.split(most) for one in inputs), strict=True)
-    made = [frozen(*part) for part in parts]
-    return made[0] if len(made) == 1 else torch.cat(made)
+    outputs = [frozen(*part) for part in parts]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 class BaseModel(nn.Module):
@@ -167,15 +167,15 @@ class BaseModel(nn.Module):
         """Compare the layers of each stack that both have; no option makes up for another depth."""
         theirs = _layers(name for name in native if self._is_stacked(name))
         for stack, layers in _layers(name for name in own if self._is_stacked(name)).items():
-            found = theirs.get(stack, layers)
-            if found == layers:
+            numbers = theirs.get(stack, layers)
+            if numbers == layers:
                 continue
             option = next((o for s, o in self.stacks.items() if stack.startswith(s)), "")
-            same = found == set(range(len(found)))
-            hint = f"set {option}={len(found)}, or " if option and same else ""
+            same = numbers == set(range(len(numbers)))
+            hint = f"set {option}={len(numbers)}, or " if option and same else ""
             raise ConfigError(
-                f"{source} has {len(found)} layers of {stack}, the model has {len(layers)}; {hint}"
-                "name a checkpoint of the same depth"
+                f"{source} has {len(numbers)} layers of {stack}, the model has {len(layers)}; "
+                f"{hint}name a checkpoint of the same depth"
             )
 
     def _is_stacked(self, name: str) -> bool:
@@ -248,12 +248,12 @@ class ZeroInit(TorchFunctionMode):
 
 def _layers(names: Iterable[str]) -> dict[str, set[int]]:
     """Return the layer numbers of each stack: name up to the first number -> numbers."""
-    found: dict[str, set[int]] = {}
+    numbers: dict[str, set[int]] = {}
     for name in names:
         match = re.match(r"(.*?)\.(\d+)\.", name)
         if match is not None:
-            found.setdefault(match[1], set()).add(int(match[2]))
-    return found
+            numbers.setdefault(match[1], set()).add(int(match[2]))
+    return numbers
 
 
 def freeze(module: nn.Module) -> None:

@@ -114,7 +114,7 @@ def build_vision_tower(
         key: getattr(vit, key) for key in ("embed_dim", "num_heads", "mlp_ratio", "patch_size")
     }
     sizes["depth"] = vit.depth or (named.depth if named else None)
-    given = {key: value for key, value in sizes.items() if value is not None}
+    options = {key: value for key, value in sizes.items() if value is not None}
     try:
         tower: Any = timm.create_model(
             timm_name,
@@ -122,11 +122,11 @@ def build_vision_tower(
             global_pool="",
             img_size=image_size,
             drop_path_rate=drop_path_rate,
-            **given,
+            **options,
         )
     except (TypeError, AssertionError, ValueError) as error:
         raise ConfigError(
-            f"model.vit_model: timm cannot build '{timm_name}' with {given}: {error}; for a "
+            f"model.vit_model: timm cannot build '{timm_name}' with {options}: {error}; for a "
             "convolutional network name the stages in model.vit.out_indices"
         ) from None
     if not hasattr(tower, "blocks") or getattr(tower, "pos_embed", None) is None:
@@ -230,16 +230,16 @@ class VisionTower(nn.Module):
 
     def _library_tokens(self, image: Tensor) -> Tensor:
         sizes = self.tower.config
-        given: dict[str, Any] = {"pixel_values": image}
+        inputs: dict[str, Any] = {"pixel_values": image}
         own = getattr(sizes, "image_size", None)
         if isinstance(own, int) and image.shape[-1] != own:
-            given["interpolate_pos_encoding"] = True
+            inputs["interpolate_pos_encoding"] = True
         if self._last is not None:
             with _first_layers(self.tower, *self._last):
-                tokens = self.tower(**given, output_hidden_states=True).hidden_states[-1]
+                tokens = self.tower(**inputs, output_hidden_states=True).hidden_states[-1]
         else:
-            found = self.tower(**given, output_hidden_states=True)
-            tokens = found.hidden_states[self.config.layer]
+            result = self.tower(**inputs, output_hidden_states=True)
+            tokens = result.hidden_states[self.config.layer]
         if tokens.ndim == 4:  # a map (N, D, h, w)
             return tokens.flatten(2).transpose(1, 2)
         if not self.config.drop_class_token:
@@ -249,7 +249,7 @@ class VisionTower(nn.Module):
         return tokens[:, tokens.shape[1] - patches :]  # class and register tokens come first
 
     def _timm_tokens(self, image: Tensor) -> Tensor:
-        found = self.tower.forward_intermediates(  # type: ignore[operator]
+        result = self.tower.forward_intermediates(  # type: ignore[operator]
             image,
             indices=[self.config.layer],
             output_fmt="NLC",
@@ -257,10 +257,10 @@ class VisionTower(nn.Module):
             return_prefix_tokens=not self.config.drop_class_token,
             stop_early=True,
         )[0]
-        if isinstance(found, tuple):
-            patches, prefix = found
+        if isinstance(result, tuple):
+            patches, prefix = result
             return torch.cat([prefix, patches], dim=1)
-        return found
+        return result
 
     def _read(self, path: str) -> None:
         """Load a file of weights: the tower's own names, or those of a BLIP-2 checkpoint."""
@@ -299,12 +299,12 @@ def _last_read(tower: nn.Module, layer: int) -> tuple[str, int] | None:
     was_training = tower.training
     tower.eval()
     with torch.no_grad():
-        given = {"pixel_values": trial, "output_hidden_states": True}
-        whole = tower(**given).hidden_states[layer]
+        inputs = {"pixel_values": trial, "output_hidden_states": True}
+        whole = tower(**inputs).hidden_states[layer]
         with _first_layers(tower, stacks[0], count):
-            found = tower(**given).hidden_states[-1]
+            result = tower(**inputs).hidden_states[-1]
     tower.train(was_training)
-    if torch.equal(found, whole):
+    if torch.equal(result, whole):
         return stacks[0], count
     logger.info("model.vision: all layers of the tower run, as a part of them gives other tokens")
     return None

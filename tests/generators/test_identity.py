@@ -134,7 +134,7 @@ def test_records_and_how_texts_are_compared_belong_to_retrieved_images(place):
     vectors = retrieval.EmbeddingIndex(["a cat"], lambda t: np.ones((len(t), 2)), {"a": 1})
     others = retrieval.EmbeddingIndex(["a cat"], lambda t: np.ones((len(t), 2)), {"a": 2})
     found = [
-        json.dumps(retrieval.RetrievalGenerator(tfidf.pictures, index).fingerprint())
+        json.dumps(retrieval.RetrievalGenerator(tfidf.images, index).fingerprint())
         for index in (tfidf.index, vectors, others)
     ]
     assert len(set(found)) == 3

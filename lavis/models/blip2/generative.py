@@ -120,8 +120,8 @@ class Blip2Generative(Blip2Base):
             parts = [_cut(text) for text in samples["text_input"]]
             inputs, outputs = zip(*parts, strict=True)
             samples = {**samples, "text_input": inputs, "text_output": outputs}
-        found = self.answer_losses(samples)
-        return -found["loss_sum"] / found["tokens"]
+        losses = self.answer_losses(samples)
+        return -losses["loss_sum"] / losses["tokens"]
 
     def output_logits(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Return logits `(N, L, V)`, float32, and what they should give, `(N, L)`, or -100."""
@@ -144,22 +144,22 @@ class Blip2Generative(Blip2Base):
         self, prompts: Tensor, inputs: list[str], outputs: list[str]
     ) -> tuple[Tensor, Tensor]:
         embeds, mask = self._encoder_input(prompts, inputs)
-        wanted = self._tokenized(outputs, self.config.max_output_txt_len)
-        labels = wanted["input_ids"].masked_fill(wanted["attention_mask"] == 0, IGNORED)
+        targets = self._tokenized(outputs, self.config.max_output_txt_len)
+        labels = targets["input_ids"].masked_fill(targets["attention_mask"] == 0, IGNORED)
         labels = self.to_device(labels)
-        found = self.language_model(
+        result = self.language_model(
             inputs_embeds=embeds,
             attention_mask=mask,
             decoder_input_ids=self.language_model.prepare_decoder_input_ids_from_labels(labels),
-            decoder_attention_mask=self.to_device(wanted["attention_mask"]),
+            decoder_attention_mask=self.to_device(targets["attention_mask"]),
             use_cache=False,
         )
-        return found.logits.float(), labels
+        return result.logits.float(), labels
 
     def _encoder_input(self, prompts: Tensor, inputs: list[str]) -> tuple[Tensor, Tensor]:
-        given = self._tokenized(inputs, self.config.max_txt_len)
-        words = self._embedding()(self.to_device(given["input_ids"]))
-        mask = F.pad(given["attention_mask"], (prompts.shape[1], 0), value=1)
+        encoded = self._tokenized(inputs, self.config.max_txt_len)
+        words = self._embedding()(self.to_device(encoded["input_ids"]))
+        mask = F.pad(encoded["attention_mask"], (prompts.shape[1], 0), value=1)
         return torch.cat([prompts, words], dim=1), self.to_device(mask)
 
     def _tokenized(self, texts: list[str], most: int) -> Any:
@@ -172,23 +172,23 @@ class Blip2Generative(Blip2Base):
     ) -> tuple[Tensor, Tensor]:
         """Run `[prompts ; input ; output ; end]`, padded at the right; labels are the last two."""
         config, tokenizer = self.config, self.llm_tokenizer
-        rows, wanted = [], []
-        for given, output in zip(inputs, outputs, strict=True):
-            before = input_ids(tokenizer, given, config.max_txt_len)
-            after = output_ids(tokenizer, given, output, config.max_output_txt_len)
+        rows, targets = [], []
+        for text, output in zip(inputs, outputs, strict=True):
+            before = input_ids(tokenizer, text, config.max_txt_len)
+            after = output_ids(tokenizer, text, output, config.max_output_txt_len)
             rows.append(before + after)
-            wanted.append([IGNORED] * len(before) + after)
+            targets.append([IGNORED] * len(before) + after)
         ids, mask = pad(rows, tokenizer.pad_token_id)
-        labels = pad(wanted, IGNORED)[0].masked_fill(mask == 0, IGNORED)
+        labels = pad(targets, IGNORED)[0].masked_fill(mask == 0, IGNORED)
         words = self._embedding()(self.to_device(ids))
         queries = prompts.shape[1]
-        found = self.language_model(
+        result = self.language_model(
             inputs_embeds=torch.cat([prompts, words], dim=1),
             attention_mask=self.to_device(F.pad(mask, (queries, 0), value=1)),
             use_cache=False,
         )
         # the row before a token predicts it: the last image row predicts the first token
-        return found.logits[:, queries - 1 : -1].float(), self.to_device(labels)
+        return result.logits[:, queries - 1 : -1].float(), self.to_device(labels)
 
     # Writing
 
@@ -333,10 +333,10 @@ class Blip2Generative(Blip2Base):
     def load_state(self, state: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         """See `BaseModel.load_state`; of the adapters all or none must be there."""
         own = {name for name in self.state_dict() if "lora_" in name}
-        given = {name for name in self.to_native(state) if "lora_" in name}
-        if given and given != own:
+        names = {name for name in self.to_native(state) if "lora_" in name}
+        if names and names != own:
             raise ConfigError(
-                f"adapters of the checkpoint and of model.lora differ in {len(given ^ own)} weights"
+                f"adapters of the checkpoint and of model.lora differ in {len(names ^ own)} weights"
                 "; use the model.lora of the run that wrote it"
             )
         return super().load_state(state, *args, **kwargs)

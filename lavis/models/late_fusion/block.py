@@ -243,12 +243,12 @@ def _run(
     if config._attn_implementation == "eager":
         hidden = torch.zeros((), dtype=rows.dtype, device=rows.device)
         mask = torch.where(mask, hidden, torch.finfo(rows.dtype).min)
-    given: dict[str, Any] = {"position_ids": positions}
+    options: dict[str, Any] = {"position_ids": positions}
     if exchange is not None:
         name = cache_argument(block, config)
         assert name is not None
-        given |= {name: exchange, "use_cache": False}
-    return block(inputs_embeds=rows, attention_mask=mask, **given).last_hidden_state
+        options |= {name: exchange, "use_cache": False}
+    return block(inputs_embeds=rows, attention_mask=mask, **options).last_hidden_state
 
 
 def _is_sharded(block: nn.Module) -> bool:

@@ -32,16 +32,16 @@ def cache_argument(module: nn.Module, config: Any, *, must: bool = True) -> str 
         ConfigError: the config says it has a cache, and `forward` takes none under a known name.
     """
     accepted = inspect.signature(module.forward).parameters
-    found = next((name for name in NAMES if name in accepted), None)
+    argument = next((name for name in NAMES if name in accepted), None)
     if not hasattr(config, "use_cache"):
         return None  # what other arguments of that name hold is not the library's cache (xlm)
-    if found is None and must:
+    if argument is None and must:
         raise ConfigError(
             f"model.llm: a '{config.model_type}' keeps what it has read (config.use_cache), but "
             f"takes it under neither name that is known here, {' or '.join(NAMES)}: "
             f"{type(module).__name__} of this version of transformers cannot be used"
         )
-    return found
+    return argument
 
 
 def new_cache(config: Any) -> DynamicCache:

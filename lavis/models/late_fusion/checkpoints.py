@@ -80,9 +80,9 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
     block = {name: value for name, value in state.items() if name.startswith("fusion_layer.")}
     inner = None
     for ending, (dimension, divisor) in _INNER.items():
-        found = [value for name, value in block.items() if name.endswith(ending)]
-        if found and inner is None:
-            inner = found[0].shape[dimension] // divisor
+        values = [value for name, value in block.items() if name.endswith(ending)]
+        if values and inner is None:
+            inner = values[0].shape[dimension] // divisor
     return Layout(
         projector_width=first.shape[0],
         vision_width=first.shape[1],

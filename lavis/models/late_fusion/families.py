@@ -167,23 +167,23 @@ def input_factor(llm: nn.Module) -> float:
 
 def submodule(module: nn.Module, path: str) -> nn.Module | None:
     """Return the module at a dotted path, where -1 is the last of a list, or None."""
-    found: Any = module
+    current: Any = module
     for part in path.split("."):
         if part.lstrip("-").isdigit():
-            found = found[int(part)] if len(found) else None
+            current = current[int(part)] if len(current) else None
         else:
-            found = getattr(found, part, None)
-        if found is None:
+            current = getattr(current, part, None)
+        if current is None:
             return None
-    return found
+    return current
 
 
 def final_norm(base: nn.Module) -> tuple[str, nn.Module] | None:
     """Return path and module of the last norm, or None where the table knows none."""
     for path in FINAL_NORMS:
-        found = submodule(base, path)
-        if isinstance(found, nn.Module) and getattr(found, "weight", None) is not None:
-            return path, found
+        norm = submodule(base, path)
+        if isinstance(norm, nn.Module) and getattr(norm, "weight", None) is not None:
+            return path, norm
     return None
 
 
@@ -238,5 +238,5 @@ def check_family(config: Any) -> None:
 def reason_of(error: Exception) -> str:
     """Return a library's complaint on one line."""
     lines = str(error).strip().splitlines()
-    said = lines[0].strip() if lines else ""
-    return said if isinstance(error, ConfigError) else f"{type(error).__name__}: {said}"[:200]
+    text = lines[0].strip() if lines else ""
+    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"[:200]

@@ -361,11 +361,11 @@ class FusionBase(BaseModel):
         visible = self._visible(seen, positions, patches)
         batch = torch.arange(len(positions), device=positions.device).repeat_interleave(count)
         joined = images.keys.select(index.flatten()).then(text_keys.select(of[batch]))
-        given = (queries.flatten(0, 1), places[batch], joined, visible[batch])
+        arguments = (queries.flatten(0, 1), places[batch], joined, visible[batch])
         if self.config.use_grad_checkpoint and torch.is_grad_enabled():
-            fused = checkpoint(rows_of, self.fusion_layer, *given, use_reentrant=False)
+            fused = checkpoint(rows_of, self.fusion_layer, *arguments, use_reentrant=False)
         else:
-            fused = rows_of(self.fusion_layer, *given)
+            fused = rows_of(self.fusion_layer, *arguments)
         return fused.unflatten(0, (len(positions), count))
 
     def _visible(self, keys: Tensor, positions: Tensor, patches: int) -> Tensor:

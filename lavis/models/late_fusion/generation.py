@@ -105,8 +105,8 @@ def start(model: FusionBase, input_ids: Tensor, options: DecodingOptions) -> Gen
         "vision_features": options.vision_features,
         "image_index": options.image_index,
     }
-    given = {name: value for name, value in samples.items() if value is not None}
-    images, index = model.images_of(given, len(ids))
+    inputs = {name: value for name, value in samples.items() if value is not None}
+    images, index = model.images_of(inputs, len(ids))
     mixing = options.mixing or Mixing.of(model.config)
     shares, present = mixing.shares(options.scores if images is not None else None, index >= 0)
     states = model.text_states(ids, mask, torch.empty(0, device=device))
@@ -248,11 +248,11 @@ def _beam_search(model: FusionBase, state: GenerationState, options: DecodingOpt
         best = totals[:, 0] / (step + 1) ** options.length_penalty
         if all(_is_done(finished[i], beams, best[i].item()) for i in range(texts)):
             break
-    made = state.ids[:, length:].unflatten(0, (texts, beams))
-    power = made.shape[-1] ** options.length_penalty
+    unfinished = state.ids[:, length:].unflatten(0, (texts, beams))
+    power = unfinished.shape[-1] ** options.length_penalty
     for i in range(texts):
-        finished[i].append(((totals[i, 0] / power).item(), made[i, 0]))
-    winners = [max(found, key=lambda item: item[0])[1] for found in finished]
+        finished[i].append(((totals[i, 0] / power).item(), unfinished[i, 0]))
+    winners = [max(ended, key=lambda item: item[0])[1] for ended in finished]
     width = max(len(winner) for winner in winners)
     output = torch.full((texts, width), _pad(options, ends), dtype=torch.long, device=device)
     for i, winner in enumerate(winners):

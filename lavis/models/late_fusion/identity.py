@@ -124,9 +124,9 @@ def zero_started_gains(block: nn.Module) -> list[str]:
     """Return names of the gains that hold attention and MLP back in families with such norms."""
     names = [name for name, _ in block.named_modules()]
     for pair in POST_NORMS:
-        found = [name for name in names if name.rpartition(".")[2] in pair]
-        if len({name.rpartition(".")[2] for name in found}) == len(pair):
-            return [f"{name}.weight" for name in found]
+        norms = [name for name in names if name.rpartition(".")[2] in pair]
+        if len({name.rpartition(".")[2] for name in norms}) == len(pair):
+            return [f"{name}.weight" for name in norms]
     return []
 
 
@@ -156,11 +156,11 @@ def _is_identity(block: nn.Module, fusion_input: FusionInput) -> bool:
     """Run three random text rows behind two patches, and compare."""
     was_training = block.training
     block.eval()
-    found = final_norm(block)
-    assert found is not None and fusion_input.scale is not None
+    last_norm = final_norm(block)
+    assert last_norm is not None and fusion_input.scale is not None
     device, width = fusion_input.scale.device, fusion_input.scale.shape[0]
     draw = torch.Generator().manual_seed(0)
-    hidden = found[1](PROBE * torch.randn(1, 3, width, generator=draw).to(device))
+    hidden = last_norm[1](PROBE * torch.randn(1, 3, width, generator=draw).to(device))
     patches = torch.randn(1, 2, width, generator=draw).to(device)
     rows = torch.cat([patches, fusion_input.text(hidden)], dim=1)
     positions = torch.arange(5, device=device)[None]

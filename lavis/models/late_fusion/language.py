@@ -247,8 +247,8 @@ class LanguageModel:
     @property
     def head(self) -> nn.Module:
         """What makes logits of hidden states."""
-        found = [submodule(self._llm, path) for path in self._head]
-        parts = [module for module in found if module is not None]
+        modules = [submodule(self._llm, path) for path in self._head]
+        parts = [module for module in modules if module is not None]
         if not parts:
             return self._llm.get_output_embeddings()  # type: ignore[operator]
         return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
@@ -280,16 +280,16 @@ class LanguageModel:
 
     def _hidden(self, input_ids: Tensor, mask: Tensor, past: Any = None) -> Tensor:
         length = input_ids.shape[1]
-        given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": mask.long()}
+        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": mask.long()}
         if self._takes_positions:
-            given["position_ids"] = self.positions(mask)[:, -length:]
+            inputs["position_ids"] = self.positions(mask)[:, -length:]
         if self._cache_argument is not None:
-            given["use_cache"] = past is not None
+            inputs["use_cache"] = past is not None
         if past is None:
-            return self.base(**given).last_hidden_state
+            return self.base(**inputs).last_hidden_state
         assert self._cache_argument is not None
-        given[self._cache_argument] = past
-        hidden = self.base(**given).last_hidden_state
+        inputs[self._cache_argument] = past
+        hidden = self.base(**inputs).last_hidden_state
         if not read_tokens(past):
             raise ConfigError(
                 f"model.llm: a '{self.config.model_type}' left its cache empty, so that what comes "
@@ -306,10 +306,10 @@ class LanguageModel:
         """
         length, first, of = starts.length, starts.first.to(mask.device), starts.of.to(mask.device)
         past = self.new_cache()
-        begun = self.hidden(input_ids[first, :length], mask[first, :length], past)
+        start_hidden = self.hidden(input_ids[first, :length], mask[first, :length], past)
         past.reorder_cache(of)
         rest = self.hidden(input_ids[:, length:], mask, past)
-        return torch.cat([begun[of], rest], dim=1)
+        return torch.cat([start_hidden[of], rest], dim=1)
 
     def logits(self, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
         """Return logits `(..., V)`, or `(..., C)` of the C `token_ids` only, float32."""
@@ -358,10 +358,10 @@ class LanguageModel:
         weight, bias = self.head.weight, self.head.bias
         hidden = hidden.to(weight.dtype)
         values = SLICE_VALUES if hidden.device.type == "cpu" else 16 * SLICE_VALUES
-        found = []
+        outputs = []
         for rows, ids in zip(hidden.split(SLICE_ROWS), token_ids.split(SLICE_ROWS), strict=True):
             size = max(1, values // max(1, len(rows)))
-            asked = torch.zeros(ids.shape, device=rows.device)
+            selected = torch.zeros(ids.shape, device=rows.device)
             total = torch.full((len(rows), 1), -torch.inf, device=rows.device)
             for start in range(0, len(weight), size):
                 end = start + size
@@ -370,9 +370,9 @@ class LanguageModel:
                 total = torch.logaddexp(total, logits.logsumexp(dim=-1, keepdim=True))
                 inside = (ids >= start) & (ids < end)
                 place = (ids - start).clamp(0, logits.shape[-1] - 1)
-                asked = torch.where(inside, logits.gather(-1, place), asked)
-            found.append(asked - total)
-        return torch.cat(found)
+                selected = torch.where(inside, logits.gather(-1, place), selected)
+            outputs.append(selected - total)
+        return torch.cat(outputs)
 
     def fingerprint(self) -> str:
         """Return a hash of config and weights, of every value.

@@ -94,11 +94,11 @@ def _cross_entropy(
         logits = torch.mm(part.to(weight.dtype), weight.t(), out=raw).float()
         if bias is not None:
             logits += bias
-        asked = logits.gather(-1, at[:, None])
+        target_logits = logits.gather(-1, at[:, None])
         top = logits.amax(dim=-1, keepdim=True)
         powers = logits.sub_(top).exp_()
         norm = powers.sum(dim=-1, keepdim=True)
-        total += (norm.log() + top - asked).sum()
+        total += (norm.log() + top - target_logits).sum()
         if gradient is not None:
             mean = torch.mm(powers.to(weight.dtype), weight).float() / norm
             gradient[start : start + chunk] = mean - weight[at]

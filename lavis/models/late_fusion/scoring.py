@@ -160,14 +160,14 @@ def predict_columns(
     if images is not None:
         fused = model.fuse(text, images, image_index, positions, of)
         rows = torch.cat([fused, rows.to(fused.dtype)], dim=1)
-    batch, asked = positions.shape
+    batch, num_positions = positions.shape
     rows = rows.transpose(1, 2).flatten(0, 1)  # (B R, K + 1, H)
-    ids = _candidates(samples.get("token_ids"), batch, asked, rows.device)
+    ids = _candidates(samples.get("token_ids"), batch, num_positions, rows.device)
     present = (image_index >= 0)[:, :count]
     scores = samples.get("scores") if count else None
     shares = {
         name: tuple(
-            None if part is None else part.repeat_interleave(asked, dim=0)
+            None if part is None else part.repeat_interleave(num_positions, dim=0)
             for part in way.shares(scores, present)
         )
         for name, way in ways.items()
@@ -184,7 +184,7 @@ def predict_columns(
         flat |= _predict_all(model, rows, others, shares, ids, details=more)
     outputs = {}
     for name, log_probs in flat.items():
-        whole = log_probs.unflatten(0, (batch, asked))
+        whole = log_probs.unflatten(0, (batch, num_positions))
         outputs[name] = whole.transpose(1, 2) if name == "image_log_probs" else whole
     return outputs
 
@@ -228,17 +228,17 @@ def _predict_asked(
     every = ids[:, None].expand(-1, hidden.shape[1], -1)
     log_probs = model.language.asked_log_probs(hidden.flatten(0, 1), every.flatten(0, 1))
     log_probs = log_probs.unflatten(0, hidden.shape[:2])
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     if alone:
         images, text = log_probs[:, : rows.shape[1] - 1], log_probs[:, rows.shape[1] - 1]
         if details:
-            found["text_log_probs"], found["image_log_probs"] = text, images
+            outputs["text_log_probs"], outputs["image_log_probs"] = text, images
         for name, way in ways.items():
             if way.kind == "probs":
-                found[_key(name)] = mix_probs(images, text, shares[name][0])
+                outputs[_key(name)] = mix_probs(images, text, shares[name][0])
     for place, name in enumerate(mixed, start=hidden.shape[1] - len(mixed)):
-        found[_key(name)] = log_probs[:, place]
-    return found
+        outputs[_key(name)] = log_probs[:, place]
+    return outputs
 
 
 def _predict_all(
@@ -256,8 +256,8 @@ def _predict_all(
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
         asked_ids = None if ids is None else ids[part]
-        found = _predict_chunk(model, rows[part], ways, shares, part, asked_ids, details=details)
-        for name, log_probs in found.items():
+        outputs = _predict_chunk(model, rows[part], ways, shares, part, asked_ids, details=details)
+        for name, log_probs in outputs.items():
             parts.setdefault(name, []).append(log_probs)
     return {name: torch.cat(pieces) for name, pieces in parts.items()}
 
@@ -277,7 +277,7 @@ def _predict_chunk(
     Args:
         ids: `(c, C)`, those that are asked for (None: all).
     """
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     logits: Tensor | None = None
     alone: Tensor | None = None  # (c, K + 1, C), what images and text predict by themselves
     for name, way in ways.items():
@@ -285,12 +285,12 @@ def _predict_chunk(
         key = _key(name)
         if way.kind == "logits" and share is not None and not model.language.changes_logits:
             # A linear head of mixed hidden states gives the mixed logits: one row instead of K + 1.
-            found[key] = _normalised(model.logits(_mix_rows(rows, share[part])), ids)
+            outputs[key] = _normalised(model.logits(_mix_rows(rows, share[part])), ids)
             continue
         logits = model.logits(rows) if logits is None else logits
         if way.kind == "probs" and share is not None:
             alone = _normalised(logits, ids) if alone is None else alone
-            found[key] = mix_probs(alone[:, :-1], alone[:, -1], share[part])
+            outputs[key] = mix_probs(alone[:, :-1], alone[:, -1], share[part])
             continue
         whole = mix(
             way.kind,
@@ -300,20 +300,20 @@ def _predict_chunk(
             shares=None if share is None else share[part],
             present=present[part],
         )
-        found[key] = whole if ids is None else whole.gather(-1, ids)
+        outputs[key] = whole if ids is None else whole.gather(-1, ids)
     if details:
         logits = model.logits(rows) if logits is None else logits
         alone = _normalised(logits, ids) if alone is None else alone
-        found["text_log_probs"], found["image_log_probs"] = alone[:, -1], alone[:, :-1]
-    return found
+        outputs["text_log_probs"], outputs["image_log_probs"] = alone[:, -1], alone[:, :-1]
+    return outputs
 
 
 def _normalised(logits: Tensor, ids: Tensor | None) -> Tensor:
     """Return log-probabilities `(c, ..., V)`, or those of `ids` `(c, C)` alone."""
     if ids is None:
         return logits.log_softmax(dim=-1)
-    asked = logits.gather(-1, _like(ids, logits))
-    return asked - logits.logsumexp(dim=-1, keepdim=True)
+    selected = logits.gather(-1, _like(ids, logits))
+    return selected - logits.logsumexp(dim=-1, keepdim=True)
 
 
 def _mix_rows(rows: Tensor, shares: Tensor) -> Tensor:
@@ -322,7 +322,9 @@ def _mix_rows(rows: Tensor, shares: Tensor) -> Tensor:
     return (torch.cat([shares, rest], dim=-1)[..., None] * rows.float()).sum(dim=1)
 
 
-def _candidates(ids: Tensor | None, batch: int, asked: int, device: torch.device) -> Tensor | None:
+def _candidates(
+    ids: Tensor | None, batch: int, num_positions: int, device: torch.device
+) -> Tensor | None:
     """Return candidate ids as `(B R, C)`."""
     if ids is None:
         return None
@@ -330,7 +332,7 @@ def _candidates(ids: Tensor | None, batch: int, asked: int, device: torch.device
     if ids.ndim == 1:
         ids = ids.expand(batch, -1)
     if ids.ndim == 2:
-        ids = ids[:, None].expand(-1, asked, -1)
+        ids = ids[:, None].expand(-1, num_positions, -1)
     return ids.flatten(0, 1)
 
 

@@ -89,8 +89,8 @@ def _check_padding(language: LanguageModel, ids: Tensor) -> None:
     none = torch.zeros_like(filler, dtype=torch.bool)
     right = language.hidden(torch.cat([ids, filler], 1), torch.cat([mask, none], 1))[:, :LENGTH]
     left = language.hidden(torch.cat([filler, ids], 1), torch.cat([none, mask], 1))[:, 2:]
-    for side, found in (("right", right), ("left", left)):
-        if not _agree(found, expected, TOLERANCE):
+    for side, result in (("right", right), ("left", left)):
+        if not _agree(result, expected, TOLERANCE):
             raise ConfigError(
                 f"model.llm: a '{language.config.model_type}' reads the padding at the {side} of a "
                 "text, so that its texts cannot be batched"
@@ -113,8 +113,8 @@ def _check_block(language: LanguageModel, block: nn.Module) -> None:
     padding = keys_of(block, rows[:, :3].flip(1), places[:, :3])
     unseen = torch.zeros_like(causal[..., :3])
     padded = torch.cat([visible[..., :2], unseen, visible[..., 2:]], dim=-1)
-    for given, seen in ((keys, visible), (front.then(padding).then(rest), padded)):
-        if not _agree(rows_of(block, rows, places, given, seen), plain, EXACT):
+    for shown, seen in ((keys, visible), (front.then(padding).then(rest), padded)):
+        if not _agree(rows_of(block, rows, places, shown, seen), plain, EXACT):
             raise ConfigError(
                 f"model.llm: a layer of a '{kind}' does not take positions and keys as others do "
                 "(it counts rows for itself), so images cannot be shown to it"
@@ -143,13 +143,13 @@ def _check_cache(language: LanguageModel, ids: Tensor) -> None:
         steps = [(3, LENGTH)] if language.branches else [(at, at + 1) for at in range(3, LENGTH)]
         ids, mask = ids[order], mask[order]
         parts = [language.hidden(ids[:, at:to], mask[:, :to], cache) for at, to in steps]
-        found = torch.cat(parts, dim=1)
+        result = torch.cat(parts, dim=1)
     except Exception as error:  # of caches that hold something else
         language.forgo_cache(f"its cache cannot be used for beams ({reason_of(error)})")
         return
-    if not _agree(found, expected, TOLERANCE):
+    if not _agree(result, expected, TOLERANCE):
         language.forgo_cache("with its cache it finds other numbers than without")
 
 
-def _agree(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    return bool((found - expected).abs().max() <= tolerance * expected.abs().max())
+def _agree(result: Tensor, expected: Tensor, tolerance: float) -> bool:
+    return bool((result - expected).abs().max() <= tolerance * expected.abs().max())
