@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from lavis.common.command import command
-from lavis.common.journal import Journal, JournalReader
 from lavis.common.registry import tasks
+from lavis.common.storage.journal import Journal, JournalReader
 from lavis.tasks.config import ClassificationConfig
 
 

@@ -175,7 +175,8 @@ def _other_told(rank: int, text: str, is_consequence: bool) -> bool:
     """
     dist = sys.modules.get("lavis.common.dist")
     if dist is not None and dist.has_joined():
-        return dist.failed_alike(rank, text, RANK_SECONDS, any_reason=is_consequence)
+        alike = dist.failed_alike(rank, text, RANK_SECONDS, any_reason=is_consequence)
+        return bool(alike)
     if rank:
         time.sleep(RANK_SECONDS)
     return False

@@ -48,14 +48,14 @@ class StrayRankError(RuntimeError):
 
 def rank() -> int:
     """Return this process's number: from the process group, else the launcher, else 0."""
-    if torch_dist.is_available() and torch_dist.is_initialized():
+    if has_joined():
         return torch_dist.get_rank()
     return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
     """Return the number of processes."""
-    if torch_dist.is_available() and torch_dist.is_initialized():
+    if has_joined():
         return torch_dist.get_world_size()
     return int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -100,7 +100,7 @@ def share_of_mean(count: torch.Tensor) -> torch.Tensor | float:
     Where ranks hold different numbers of items, the average over ranks of the products is the mean
     over the items of all ranks. Every rank must call this.
     """
-    if not (torch_dist.is_available() and torch_dist.is_initialized()):
+    if not has_joined():
         return 1.0
     total = count.detach().to(torch.float32, copy=True)
     torch_dist.all_reduce(total)
@@ -167,7 +167,7 @@ class World:
     device: torch.device
     run_id: str = field(default_factory=make_run_id)
     limit: float = 1800.0
-    pulse: Pulse | None = None
+    heartbeat: Heartbeat | None = None
     _meetings: int = 0
 
     @property
@@ -177,8 +177,8 @@ class World:
 
     def beat(self, where: str) -> None:
         """Note progress; costs nothing, a thread publishes the latest note."""
-        if self.pulse is not None:
-            self.pulse.beat(where)
+        if self.heartbeat is not None:
+            self.heartbeat.beat(where)
 
     def barrier(self, what: str) -> None:
         """Wait until every rank is here.
@@ -215,43 +215,44 @@ class World:
                 value = make()
             except (ConfigError, DataError, RunError, OSError) as error:
                 refusal = error
-        value, refusal = self.broadcast((value, refusal), what)
+        result, refusal = self.broadcast((value, refusal), what)
         if refusal is not None:
             raise refusal
-        return value  # type: ignore[return-value]  # without a refusal there is a value
+        whole: T = result
+        return whole
 
     def explain(self, error: Exception, where: str) -> Exception:
         """Return `error`, or a `HungRankError` naming the ranks behind a failed collective."""
-        if self.pulse is None:
+        if self.heartbeat is None:
             return error
-        behind = self.pulse.behind()
+        behind = self.heartbeat.behind()
         if not behind:
             return error
         return HungRankError(f"{where}: {behind}; the collective reported: {error}")
 
     def leave(self) -> None:
         """Tell the others that this process ends; rank 0 may hold the store, so it goes last."""
-        if self.pulse is not None:
-            self.pulse.leave()
-            self.pulse = None
+        if self.heartbeat is not None:
+            self.heartbeat.leave()
+            self.heartbeat = None
 
     def close(self) -> None:
         """Leave, and take the process group down."""
-        if self.pulse is not None:
+        if self.heartbeat is not None:
             self.leave()
             torch_dist.destroy_process_group()
 
     def _meet(self, what: str, value: Any) -> list[Any]:
-        if self.pulse is None:
+        if self.heartbeat is None:
             return [value]
-        self.pulse.beat(f"waiting at '{what}'")
+        self.heartbeat.beat(f"waiting at '{what}'")
         number, self._meetings = self._meetings, self._meetings + 1
-        found = self.pulse.meet(number, value, what)
-        self.pulse.beat(f"past '{what}'")
+        found = self.heartbeat.meet(number, value, what)
+        self.heartbeat.beat(f"past '{what}'")
         return found
 
 
-class Pulse:
+class Heartbeat:
     """Signs of life and meeting points of the ranks, over the process group's key-value store.
 
     A thread publishes this rank's last note; when the process hangs or stops, the note stays, and
@@ -266,7 +267,7 @@ class Pulse:
         self._stop = threading.Event()
         self._interval = min(5.0, limit / 10)
         self._publish()
-        self._thread = threading.Thread(target=self._watch, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
         self._thread.start()
 
     def beat(self, where: str) -> None:
@@ -362,11 +363,11 @@ class Pulse:
         return now - self._seen[other][1]
 
     def _note(self, other: int) -> bytes:
-        key = f"pulse/{other}"
+        key = f"heartbeat/{other}"
         return self._store.get(key) if self._store.check([key]) else b"0|not started"
 
     def _publish(self) -> None:
-        self._store.set(f"pulse/{self._rank}", f"{self._count}|{self._where}")
+        self._store.set(f"heartbeat/{self._rank}", f"{self._count}|{self._where}")
 
     def _watch(self) -> None:
         published = -1
@@ -407,6 +408,6 @@ def start(device: str = "auto", timeout_minutes: float = 30.0) -> World:
         store.wait(["lavis/run_id"], timedelta(seconds=limit))
         run_id = store.get("lavis/run_id").decode()
     scoped = torch_dist.PrefixStore(f"lavis/{run_id}", store)
-    pulse = Pulse(scoped, rank=me, size=size, limit=limit)
-    pulse.beat(f"joined on {socket.gethostname()}")
-    return World(me, size, chosen, run_id, limit, pulse)
+    heartbeat = Heartbeat(scoped, rank=me, size=size, limit=limit)
+    heartbeat.beat(f"joined on {socket.gethostname()}")
+    return World(me, size, chosen, run_id, limit, heartbeat)

@@ -141,7 +141,7 @@ class LibrarySchedule(Schedule):
             num_warmup_steps=self.warmup_steps,
             num_training_steps=self.max_epoch * self._updates,
         )
-        object.__setattr__(self, "_share", library.lr_lambdas[0])  # type: ignore[attr-defined]
+        object.__setattr__(self, "_share", library.lr_lambdas[0])
 
     @property
     def _updates(self) -> int:
@@ -167,7 +167,7 @@ def build_schedule(run: Any, *, max_epoch: int, steps_per_epoch: int) -> Schedul
         steps_per_epoch: batches of one (inner) epoch.
     """
     lr_schedulers.check(run.lr_sched, "run.lr_sched")
-    cls = lr_schedulers.get(run.lr_sched)
+    cls: type[Schedule] = lr_schedulers.get(run.lr_sched)
     return cls(
         init_lr=float(run.init_lr),
         min_lr=float(run.min_lr),

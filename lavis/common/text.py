@@ -61,7 +61,7 @@ def has_letters(text: str) -> bool:
 def num_words(word: str) -> float:
     """Return how many words a word is: unspaced scripts write several as one."""
     rest, unspaced = _UNSPACED_LETTER.subn("", word)
-    return has_letters(rest) + unspaced / LETTERS_PER_WORD
+    return float(has_letters(rest) + unspaced / LETTERS_PER_WORD)
 
 
 def units(text: str) -> list[tuple[str, float]]:

@@ -16,9 +16,9 @@ import numpy as np
 
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError
-from lavis.common.journal import Finished
 from lavis.common.logger import Progress
 from lavis.common.storage.inputs import Changed, changed_units
+from lavis.common.storage.journal import Finished
 
 
 class UnitResult(NamedTuple):
@@ -52,7 +52,8 @@ class UnitsLeft(NamedTuple):
 
     def of_rank(self, world: World) -> list[int]:
         """Return the units of this process."""
-        return self.units[world.rank :: world.size].tolist()
+        left: list[int] = self.units[world.rank :: world.size].tolist()
+        return left
 
 
 def units_left(count: int, before: Finished, redone: Iterable[int] = ()) -> UnitsLeft:

@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError, NothingDoneError
-from lavis.common.journal import Finished, Journal, JournalReader, check_segments, finished
 from lavis.common.storage.inputs import Changed
+from lavis.common.storage.journal import Finished, Journal, JournalReader, finished
+from lavis.common.storage.segments import open_segments
 from lavis.common.units import UnitResult, UnitsLeft, changed_inputs, run_units, units_left
 from lavis.runners.identity import WeightDigest, plan_digest, scoring_identity
 from lavis.runners.loader import make_loader, to_device
@@ -267,7 +268,7 @@ def _left(job: _Job, identity: dict[str, Any], plan: Any) -> UnitsLeft:
         ConfigError: they are units of another plan.
     """
     assert job.before is not None, "rank 0 has read the journal"
-    check_segments(job.folder, identity)
+    open_segments(job.folder, identity)
     before, changed = job.before.finished, job.before.changed
     again, redone = before.again(), [one.unit for one in changed]
     first = changed[0].name if changed else ""

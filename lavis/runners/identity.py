@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lavis.common.sharded import as_bytes, named_weights
-from lavis.common.storage.atomic import remove_leftovers, write_json, write_text
+from lavis.common.storage.atomic import write_json, write_text
+from lavis.common.storage.leftovers import remove_leftovers
 
 # Keys of `run` that change neither weights nor scores.
 _FREE = {

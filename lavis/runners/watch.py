@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from lavis.common.journal import JournalReader
+from lavis.common.storage.journal import JournalReader
 
 _REJECT = b'{"reject": '  # a payload of `BaseTask.reject` begins so
 

@@ -25,7 +25,7 @@ _ARROW = {"int": "int64", "float": "float64", "bool": "bool_", "text": "string"}
 
 
 class RowReader(Protocol):
-    """Finished rows in data-set order, such as `lavis.common.journal.JournalReader`."""
+    """Finished rows in data-set order, such as `lavis.common.storage.journal.JournalReader`."""
 
     def iterate_raw(self) -> Iterator[tuple[int, bytes]]:
         """Yield (row number, the payload's JSON text)."""

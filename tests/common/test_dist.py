@@ -103,20 +103,20 @@ def test_asking_for_a_missing_gpu_says_what_to_use(monkeypatch):
 def test_a_waiting_rank_says_for_whom(caplog, monkeypatch):
     store = dist.torch_dist.HashStore()
     monkeypatch.setattr(dist, "NOTE_SECONDS", 0.1)
-    pulse = dist.Pulse(store, rank=0, size=2, limit=0.5)
+    heartbeat = dist.Heartbeat(store, rank=0, size=2, limit=0.5)
     with caplog.at_level(logging.WARNING), pytest.raises(dist.HungRankError, match="not started"):
-        pulse.meet(0, None, "the first meeting")
+        heartbeat.meet(0, None, "the first meeting")
     assert "waiting at 'the first meeting' for 1 ranks: rank 1" in caplog.text
-    pulse._stop.set()
+    heartbeat._stop.set()
 
 
 def test_a_rank_that_has_ended_is_not_waited_for():
     store = dist.torch_dist.HashStore()
     store.set("left/1", b"1")
-    pulse = dist.Pulse(store, rank=0, size=2, limit=1.0)
+    heartbeat = dist.Heartbeat(store, rank=0, size=2, limit=1.0)
     with pytest.raises(dist.HungRankError, match="the plan: rank 1 has ended before; see its log"):
-        pulse.meet(0, None, "the plan")
-    pulse._stop.set()
+        heartbeat.meet(0, None, "the plan")
+    heartbeat._stop.set()
 
 
 STRAY = """
@@ -161,25 +161,25 @@ def test_ranks_that_meet_for_different_things_are_told_so_and_exchange_nothing()
 def ranks():
     """Two ranks as threads of this process, over one store; `run(work)` returns what each gives."""
     store = dist.torch_dist.HashStore()
-    pulses = [dist.Pulse(store, rank=rank, size=2, limit=20.0) for rank in range(2)]
+    heartbeats = [dist.Heartbeat(store, rank=rank, size=2, limit=20.0) for rank in range(2)]
     cpu = dist.torch.device("cpu")
-    worlds = [dist.World(rank, 2, cpu, "id", 20.0, pulses[rank]) for rank in range(2)]
+    worlds = [dist.World(rank, 2, cpu, "id", 20.0, heartbeats[rank]) for rank in range(2)]
 
     def run(work):
         with ThreadPoolExecutor(2) as pool:
             return [one.result(timeout=30) for one in [pool.submit(work, w) for w in worlds]]
 
-    yield SimpleNamespace(store=store, pulses=pulses, worlds=worlds, run=run)
-    for pulse in pulses:
-        pulse._stop.set()
-        pulse._thread.join()
+    yield SimpleNamespace(store=store, heartbeats=heartbeats, worlds=worlds, run=run)
+    for heartbeat in heartbeats:
+        heartbeat._stop.set()
+        heartbeat._thread.join()
 
 
 def test_values_come_back_by_rank_at_every_meeting(ranks):
     def work(world):
         found = [world.gather((world.rank, step)) for step in range(3)]
         found.append(world.broadcast(f"of {world.rank}", "the plan"))
-        found.append(world.pulse._where)
+        found.append(world.heartbeat._where)
         world.barrier("the end")
         return found
 
@@ -188,7 +188,7 @@ def test_values_come_back_by_rank_at_every_meeting(ranks):
     left = {(n, r) for n in range(5) for r in range(2) if ranks.store.check([f"meet/{n}/{r}"])}
     assert left == {(4, 0), (4, 1)}  # what all have read is thrown away
     assert [world._meetings for world in ranks.worlds] == [5, 5]
-    assert [pulse._where for pulse in ranks.pulses] == ["past 'the end'"] * 2
+    assert [heartbeat._where for heartbeat in ranks.heartbeats] == ["past 'the end'"] * 2
 
 
 def test_only_rank_0_makes_and_all_hear_of_a_refusal(ranks):
@@ -233,11 +233,11 @@ def test_who_leaves_first_is_waited_for_by_rank_0_alone(ranks):
     start = time.monotonic()
     second.leave()
     second.leave()  # has nothing left to say
-    assert time.monotonic() - start < 8 and second.pulse is None
+    assert time.monotonic() - start < 8 and second.heartbeat is None
     assert ranks.store.get("left/1") == b"1" and not ranks.store.check(["left/0"])
     first.leave()
     assert ranks.store.get("left/0") == b"1"
-    assert not any(pulse._thread.is_alive() for pulse in ranks.pulses)
+    assert not any(heartbeat._thread.is_alive() for heartbeat in ranks.heartbeats)
 
 
 def test_rank_0_keeps_the_store_until_the_others_have_left(ranks):
@@ -253,17 +253,17 @@ def test_rank_0_keeps_the_store_until_the_others_have_left(ranks):
 
 @pytest.fixture
 def quick():
-    """Make a pulse that looks and publishes every 50 ms."""
+    """Make a heartbeat that looks and publishes every 50 ms."""
     store, made = dist.torch_dist.HashStore(), []
 
     def make(rank, **options):
-        made.append(dist.Pulse(store, rank=rank, **{"size": 2, "limit": 0.5, **options}))
+        made.append(dist.Heartbeat(store, rank=rank, **{"size": 2, "limit": 0.5, **options}))
         return made[-1]
 
     make.store = store
     yield make
-    for pulse in made:
-        pulse._stop.set()
+    for heartbeat in made:
+        heartbeat._stop.set()
 
 
 def test_a_failed_collective_names_the_ranks_that_are_behind(quick):
@@ -281,7 +281,7 @@ def test_a_failed_collective_names_the_ranks_that_are_behind(quick):
         "iteration 7: no answer from rank 1 (last heard at: unit 6), rank 2 (last heard at: not "
         "started); the collective reported: timed out"
     )
-    quick.store.set("pulse/2", "3|unit 2")
+    quick.store.set("heartbeat/2", "3|unit 2")
     behind.beat("unit 7")
     behind.beat("unit 8")
     behind._publish()
@@ -289,22 +289,22 @@ def test_a_failed_collective_names_the_ranks_that_are_behind(quick):
 
 
 def test_a_note_that_changes_is_a_sign_of_life(quick):
-    pulse = quick(0, limit=2.0)
-    quick.store.set("pulse/1", "1|unit 1")
+    heartbeat = quick(0, limit=2.0)
+    quick.store.set("heartbeat/1", "1|unit 1")
     start = time.monotonic() - 100
-    assert pulse._silence(1, start) == pytest.approx(100, abs=1)  # since it began to look
-    quick.store.set("pulse/1", "2|unit 2")
-    assert pulse._silence(1, start) == pytest.approx(0, abs=1)
-    pulse._seen[1] = (pulse._seen[1][0], time.monotonic() - 7)
-    assert pulse._silence(1, start) == pytest.approx(7, abs=1)  # the same note since then
-    told = pulse._tell(1, 7.4)
+    assert heartbeat._silence(1, start) == pytest.approx(100, abs=1)  # since it began to look
+    quick.store.set("heartbeat/1", "2|unit 2")
+    assert heartbeat._silence(1, start) == pytest.approx(0, abs=1)
+    heartbeat._seen[1] = (heartbeat._seen[1][0], time.monotonic() - 7)
+    assert heartbeat._silence(1, start) == pytest.approx(7, abs=1)  # the same note since then
+    told = heartbeat._tell(1, 7.4)
     assert told == "rank 1 has made no progress for 7 s, last at: unit 2"
 
 
 def test_a_silent_rank_ends_the_wait_and_a_slow_one_does_not(quick):
-    pulse, other = quick(0, limit=2.0), quick(1, limit=2.0)
+    heartbeat, other = quick(0, limit=2.0), quick(1, limit=2.0)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(pulse.meet, 0, "a", "scores")
+        waiting = pool.submit(heartbeat.meet, 0, "a", "scores")
         for step in range(12):  # 3 s in all, never silent for the limit
             other.beat(f"unit {step}")
             time.sleep(0.25)
@@ -314,7 +314,7 @@ def test_a_silent_rank_ends_the_wait_and_a_slow_one_does_not(quick):
     start = time.monotonic()
     pattern = r"^rejects: rank 1 has made no progress for \d+ s, last at: unit 11$"
     with pytest.raises(dist.HungRankError, match=pattern):
-        pulse.meet(1, "a", "rejects")
+        heartbeat.meet(1, "a", "rejects")
     assert 2.0 <= time.monotonic() - start < 20
 
 
@@ -332,18 +332,18 @@ class LostStore:
 
 def test_a_lost_store_is_said_at_the_meeting_and_passed_over_at_the_end():
     store = LostStore()
-    pulse = dist.Pulse(store, rank=1, size=2, limit=0.5)
+    heartbeat = dist.Heartbeat(store, rank=1, size=2, limit=0.5)
     store.lost = True
     expected = (
         r"^the plan: rank 1 lost the store that rank 0 or the launcher keeps, so that process has "
         r"ended; see its log \(connection reset\)$"
     )
     with pytest.raises(dist.HungRankError, match=expected):
-        pulse.meet(0, None, "the plan")
-    pulse.beat("more")
-    pulse._thread.join(timeout=10)
-    assert not pulse._thread.is_alive()  # nothing to publish to
-    pulse.leave()
+        heartbeat.meet(0, None, "the plan")
+    heartbeat.beat("more")
+    heartbeat._thread.join(timeout=10)
+    assert not heartbeat._thread.is_alive()  # nothing to publish to
+    heartbeat.leave()
 
 
 def test_the_launcher_says_who_this_process_is(monkeypatch):
@@ -385,7 +385,7 @@ def test_one_seed_for_every_generator():
 
 
 def test_a_note_may_hold_the_sign_that_ends_the_count(quick):
-    quick.store.set("pulse/1", "3|a|b.jpg")
+    quick.store.set("heartbeat/1", "3|a|b.jpg")
     assert quick(0)._tell(1, 1).endswith("last at: a|b.jpg")
 
 
@@ -422,21 +422,21 @@ def test_a_process_joins_those_of_its_launcher(monkeypatch):
         assert (world.rank, world.size, world.limit, world.device.type) == (0, 1, 30.0, "cpu")
         assert (dist.rank(), dist.world_size(), dist.is_main()) == (0, 1, True)
         assert re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{4}", world.run_id)
-        pulse = world.pulse
-        assert pulse._where == f"joined on {socket.gethostname()}"
-        assert (pulse._rank, pulse._size, pulse._limit) == (0, 1, 30.0)
+        heartbeat = world.heartbeat
+        assert heartbeat._where == f"joined on {socket.gethostname()}"
+        assert (heartbeat._rank, heartbeat._size, heartbeat._limit) == (0, 1, 30.0)
         store = dist.torch_dist.distributed_c10d._get_default_store()
         assert store.get("lavis/run_id").decode() == world.run_id
-        assert store.check([f"lavis/{world.run_id}/pulse/0"])  # a run's own keys
-        assert world.gather("x", "what") == ["x"] and pulse._where == "past 'what'"
+        assert store.check([f"lavis/{world.run_id}/heartbeat/0"])  # a run's own keys
+        assert world.gather("x", "what") == ["x"] and heartbeat._where == "past 'what'"
         assert dist.share_of_mean(dist.torch.tensor(3)) == 1.0
         assert dist.share_of_mean(dist.torch.tensor(0)) == 0.0  # nobody has any
         monkeypatch.setattr(dist.torch_dist, "get_rank", lambda: 1)
         monkeypatch.setattr(dist.torch_dist, "get_world_size", lambda: 2)
         second = dist.start("cpu", timeout_minutes=0.5)
         assert (second.rank, second.size, second.run_id) == (1, 2, world.run_id)
-        second.pulse.leave()
+        second.heartbeat.leave()
         monkeypatch.undo()
     finally:
         world.close()
-    assert world.pulse is None and not dist.has_joined()
+    assert world.heartbeat is None and not dist.has_joined()

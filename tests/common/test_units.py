@@ -6,8 +6,8 @@ import torch
 
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError
-from lavis.common.journal import Journal, JournalReader, finished
 from lavis.common.storage.inputs import Input, Watch
+from lavis.common.storage.journal import Journal, JournalReader, finished
 from lavis.common.units import UnitResult, changed_inputs, run_units, units_left
 
 JOB = {"job": "test"}

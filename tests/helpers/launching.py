@@ -87,7 +87,7 @@ def _run(job: Job) -> int:
 
 
 def _die_before(unit: int) -> None:
-    from lavis.common.journal import Journal
+    from lavis.common.storage.journal import Journal
 
     append, begun = Journal.append, []
 

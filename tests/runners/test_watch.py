@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lavis.common.journal import Journal, JournalReader
+from lavis.common.storage.journal import Journal, JournalReader
 from lavis.runners.watch import WatchedRows
 
 REJECTS = [{"reject": "missing image: a"}, {"reject": "missing image: b"}, {"reject": "no region"}]

@@ -12,7 +12,7 @@ from PIL import Image
 from plain_data import PlainData
 
 from lavis.common.errors import RecordError
-from lavis.common.journal import Journal, JournalReader
+from lavis.common.storage.journal import Journal, JournalReader
 from lavis.datasets.rows import Row
 
 

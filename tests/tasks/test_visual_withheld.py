@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from visual_run import World, answer, make_config, make_dataset, make_model
 
 from lavis.common.errors import RecordError
-from lavis.common.journal import Journal, JournalReader
+from lavis.common.storage.journal import Journal, JournalReader
 from lavis.tasks.questions.task import VisualQuestionsTask
 
 COLUMNS = ["text", "single", "pictures"]

@@ -214,7 +214,7 @@ class _Loader:
             )
             if whole is not None:
                 merged[name] = whole
-        return merged  # type: ignore[return-value]
+        return merged
 
     def _merged(
         self,

@@ -10,36 +10,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import hashlib
 import json
 import logging
 import os
-import re
-import secrets
 import shutil
-import socket
 import stat
-import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from lavis.common.storage.leftovers import part_name, remove, sweep_once
+
 logger = logging.getLogger(__name__)
 
-# A folder may be shared by machines that cannot see each other's processes: what another machine
-# writes counts as left behind only after so many days without a change.
-LEFTOVER_DAYS = 3
 _BUFFER = 1 << 18  # bytes
-_LONGEST = 255  # bytes of a file name
-_PART = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}\.part", re.DOTALL)
 # Errors of writing that Python reports without the file's name.
 _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 class _Pending:
     """What is being written under a name of its own, and the one name it will have."""
+
+    _direct = False  # the target is no regular file, and is written to itself
 
     def __init__(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
         """Name the target; nothing is written yet.
@@ -60,19 +54,19 @@ class _Pending:
         """Return the name to write under: a new one, or the target's where it is no file."""
         target = Path(os.path.realpath(self.path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_once(str(target.parent))
-        self._temporary = _part_name(target)
-        self._forget = weakref.finalize(self, _remove, str(self._temporary), os.getpid())
+        sweep_once(str(target.parent))
+        self._temporary = part_name(target)
+        self._forget = weakref.finalize(self, remove, str(self._temporary), os.getpid())
         return self._temporary
 
-    def _finish(self, put: Any) -> None:
-        """Rename by `put(temporary, target)`; nothing is left where that fails."""
+    def _finish(self) -> None:
+        """Rename; nothing is left where that fails."""
         assert self._temporary is not None
         try:
-            target = os.path.realpath(self.path)
-            put(self._temporary, target)
+            target = Path(os.path.realpath(self.path))
+            self._put(self._temporary, target)
             if self._sync:
-                sync_folder(Path(target).parent)
+                sync_folder(target.parent)
         except BaseException as error:
             self._discard()
             self._named(error)
@@ -80,9 +74,40 @@ class _Pending:
         if self._forget is not None:
             self._forget.detach()
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._direct:
+            self._close()
+        elif error is None:
+            self._finish()
+        else:
+            with contextlib.suppress(OSError, ValueError):  # a full disk refuses the buffer again
+                self._close()
+            self._discard()
+            self._named(error)
+
+    def _close(self) -> None:
+        """Close what the block wrote to."""
+
+    def _put(self, temporary: Path, target: Path) -> None:
+        """Rename what is whole."""
+        raise NotImplementedError
+
     def _discard(self) -> None:
         if self._forget is not None:
             self._forget()
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._named(error)
+            raise
 
     def _named(self, error: BaseException) -> None:
         """Add the target's name to an error of writing that tells none, or the temporary's."""
@@ -105,7 +130,6 @@ class AtomicFile(_Pending):
     """
 
     _file: BinaryIO
-    _direct = False
 
     def __enter__(self) -> BinaryIO:
         mode = _mode_of(self.path)
@@ -113,35 +137,18 @@ class AtomicFile(_Pending):
             self._direct = True
             self._file = open(self.path, "wb", buffering=_BUFFER)
             return self._file
-        temporary = self._begin()
-        try:
-            number = _create(temporary)
-        except OSError as error:
-            self._named(error)
-            raise
+        with self._naming():
+            number = _create(self._begin())
         if mode is not None:
             with contextlib.suppress(OSError):  # file systems without rights
                 os.fchmod(number, stat.S_IMODE(mode))
         self._file = os.fdopen(number, "wb", buffering=_BUFFER)
         return self._file
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._direct:
-            self._file.close()
-        elif error is not None:
-            with contextlib.suppress(OSError, ValueError):  # a full disk refuses the buffer again
-                self._file.close()
-            self._discard()
-            self._named(error)
-        else:
-            self._finish(self._close_and_replace)
+    def _close(self) -> None:
+        self._file.close()
 
-    def _close_and_replace(self, temporary: Path, target: str) -> None:
+    def _put(self, temporary: Path, target: Path) -> None:
         try:
             self._file.flush()
             if self._sync:
@@ -157,7 +164,6 @@ class AtomicPath(_Pending):
     It lies in a folder of its own, as some writers (safetensors, sqlite) put more files beside it.
     """
 
-    _direct = False
     _mode = 0o666
     _inner: Path
 
@@ -168,31 +174,14 @@ class AtomicPath(_Pending):
             return self.path
         folder = self._begin()
         self._inner = folder / Path(os.path.realpath(self.path)).name
-        try:
+        with self._naming():
             folder.mkdir()
             number = _create(self._inner)
-        except OSError as error:
-            self._named(error)
-            raise
         self._mode = stat.S_IMODE(os.fstat(number).st_mode if mode is None else mode)
         os.close(number)
         return self._inner
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._direct:
-            return
-        if error is not None:
-            self._discard()
-            self._named(error)
-        else:
-            self._finish(self._replace)
-
-    def _replace(self, temporary: Path, target: str) -> None:
+    def _put(self, temporary: Path, target: Path) -> None:
         with contextlib.suppress(OSError):  # file systems without rights
             os.chmod(self._inner, self._mode)  # some writers let nobody else read
         if self._sync:
@@ -210,27 +199,11 @@ class AtomicFolder(_Pending):
 
     def __enter__(self) -> Path:
         temporary = self._begin()
-        try:
+        with self._naming():
             temporary.mkdir()
-        except OSError as error:
-            self._named(error)
-            raise
         return temporary
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._discard()
-            self._named(error)
-        else:
-            self._finish(self._swap)
-
-    def _swap(self, temporary: Path, target_text: str) -> None:
-        target = Path(target_text)
+    def _put(self, temporary: Path, target: Path) -> None:
         if self._sync:
             for folder, _, names in os.walk(temporary):
                 for name in names:
@@ -275,45 +248,6 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
-def remove_leftovers(folder: str | os.PathLike[str], *, depth: int = 0) -> int:
-    """Remove what killed processes left of files and folders that they were writing.
-
-    Args:
-        folder: looked through; nothing happens where there is none.
-        depth: how many levels of folders below it are looked through too.
-
-    Returns:
-        How many files and folders were removed; the log names them.
-    """
-    removed, size = 0, 0
-    inner = []
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return 0
-    for entry in entries:
-        match = _PART.fullmatch(entry.name)
-        try:
-            is_folder = entry.is_dir(follow_symlinks=False)
-            if match is None:
-                inner += [entry.path] if is_folder and depth else []
-            elif _is_left(match, entry):
-                status = entry.stat(follow_symlinks=False)
-                size += _size(entry.path) if is_folder else status.st_size
-                _remove(entry.path, os.getpid())
-                removed += 1
-        except OSError:  # another process removes them too
-            continue
-    if removed:
-        logger.warning(
-            "%s: removed %d unfinished file(s), %.1f MB, of killed processes",
-            folder,
-            removed,
-            size / 1e6,
-        )
-    return removed + sum(remove_leftovers(each, depth=depth - 1) for each in inner)
-
-
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Bring a folder's list of names to the disk, where the system can."""
     try:
@@ -326,64 +260,6 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         return
     finally:
         os.close(number)
-
-
-@functools.lru_cache(maxsize=4096)
-def _sweep_once(folder: str) -> None:
-    """Remove leftovers once a process and folder: the listing of a large one takes time."""
-    remove_leftovers(folder)
-
-
-def _part_name(target: Path) -> Path:
-    """Return a new name beside the target, hidden, and telling host, process and its start."""
-    start = _process_start(os.getpid()) or "0"
-    end = f".{_host()}-{os.getpid()}-{start}-{secrets.token_hex(4)}.part"
-    name = os.fsencode(target.name)[: _LONGEST - len(end) - 1]
-    return target.with_name(f".{os.fsdecode(name)}{end}")
-
-
-def _is_left(match: re.Match[str], entry: os.DirEntry[str]) -> bool:
-    """Return whether the writer of a temporary has certainly ended, or has for very long."""
-    host, process, start = match.groups()
-    if host == _host():
-        now = _process_start(int(process))
-        return now is None or (now != start and "0" not in (now, start))
-    age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-    return age > LEFTOVER_DAYS * 24 * 3600
-
-
-@functools.lru_cache(maxsize=1)
-def _host() -> str:
-    """Return a hash that is the same for processes that can see each other, and for no others.
-
-    Host names alone may be shared, by containers above all, and process numbers are counted anew
-    in each container and after each start of the machine.
-    """
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.blake2b("|".join(parts).encode(), digest_size=4).hexdigest()
-
-
-def _process_start(process: int) -> str | None:
-    """Return when a process of this machine began, `0` where unknown, None where it has ended."""
-    try:
-        status = Path(f"/proc/{process}/stat").read_bytes()
-    except OSError:
-        return "0" if _is_alive(process) else None
-    fields = status.rpartition(b")")[2].split()  # the name before may hold anything
-    return None if fields[0] in (b"Z", b"X") else fields[19].decode()
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's
-        return True
-    return True
 
 
 def _mode_of(path: Path) -> int | None:
@@ -425,22 +301,3 @@ def _sync_path(path: Path) -> None:
 
 def _siblings(folder: Path) -> tuple[Path, Path]:
     return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-
-
-def _size(folder: str) -> int:
-    return sum(
-        os.stat(os.path.join(place, name), follow_symlinks=False).st_size
-        for place, _, names in os.walk(folder)
-        for name in names
-    )
-
-
-def _remove(path: str, process: int) -> None:
-    """Remove a file or folder; a forked copy of its writer does nothing."""
-    if process != os.getpid():
-        return
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
-        return
-    with contextlib.suppress(OSError):
-        os.unlink(path)

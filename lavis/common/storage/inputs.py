@@ -209,4 +209,4 @@ def _is_same(note: Note, places: Sequence[str], state: Callable[[str], State]) -
     if not parts and now[0] != before[0]:
         return False
     ranges = tuple((offset, size) for offset, size in parts[0]) if parts else ()
-    return input_digest(Input(path, ranges)) == digest
+    return bool(input_digest(Input(path, ranges)) == digest)

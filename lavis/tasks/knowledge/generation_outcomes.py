@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lavis.common.errors import ConfigError
-from lavis.common.journal import Journal, JournalReader, check_segments, open_segments
 from lavis.common.storage.cache import make_key
+from lavis.common.storage.journal import Journal, JournalReader
+from lavis.common.storage.segments import open_segments
 from lavis.llm.config import LlmConfig
 
 Kind = Literal["data", "reply", "endpoint", "left"]
@@ -73,7 +74,7 @@ class Outcomes:
         """
         open_segments(self._folder, self._job, partly=True)
         try:
-            check_segments(self._folder, self._fingerprint)
+            open_segments(self._folder, self._fingerprint)
         except ConfigError as error:
             server = self._server_of_records()
             hint = f"; where only its address moved, set llm.server='{server}'" if server else ""

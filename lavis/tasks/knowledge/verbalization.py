@@ -30,10 +30,10 @@ from typing import Any
 from lavis.common import registry
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError, RecordError, RunError
-from lavis.common.journal import Journal, JournalReader
 from lavis.common.logger import Progress
 from lavis.common.storage.atomic import AtomicFile
 from lavis.common.storage.inputs import Input, Watch
+from lavis.common.storage.journal import Journal, JournalReader
 from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.files.records import JsonLinesFile
 from lavis.datasets.lck.scene_sources import image_lines, line_bytes

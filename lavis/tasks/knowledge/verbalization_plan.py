@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lavis.common.errors import ConfigError
-from lavis.common.journal import Finished, finished
 from lavis.common.storage.inputs import Changed, changed_units
+from lavis.common.storage.journal import Finished, finished
 from lavis.datasets.files.records import JsonLinesFile
 from lavis.tasks.knowledge.verbalization_stages import Left, Note, Stage, hash_said, read_note
 

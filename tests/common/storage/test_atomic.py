@@ -18,13 +18,14 @@ import torch
 
 from lavis.common.checkpoint import save_safetensors, save_torch
 from lavis.common.storage import atomic as storage
+from lavis.common.storage import leftovers
 from lavis.common.storage.atomic import (
     AtomicFile,
     AtomicFolder,
     AtomicPath,
-    remove_leftovers,
     write_text,
 )
+from lavis.common.storage.leftovers import remove_leftovers
 
 ROOT = Path(__file__).resolve().parents[3]
 HELD = """
@@ -85,32 +86,6 @@ def test_a_file_that_nobody_closed_is_removed_at_the_end_of_the_process(tmp_path
         [sys.executable, "-c", code, str(tmp_path / "a")], cwd=ROOT, capture_output=True
     )
     assert b"a bug" in done.stderr and list(tmp_path.iterdir()) == []
-
-
-def test_leftovers_of_other_machines_go_by_age_and_of_reused_numbers_by_start(tmp_path):
-    host, me = storage._host(), os.getpid()
-    start = storage._process_start(me)
-    fresh_elsewhere = tmp_path / f".a.deadbeef-{me}-{start}-00000000.part"
-    old_elsewhere = tmp_path / f".b.deadbeef-{me}-{start}-00000000.part"
-    reused = tmp_path / f".c.{host}-{me}-1-00000000.part"
-    mine = tmp_path / f".d.{host}-{me}-{start}-00000000.part"
-    foreign = tmp_path / ".users.part"
-    for path in (fresh_elsewhere, old_elsewhere, reused, mine, foreign):
-        path.touch()
-    long_ago = time.time() - (storage.LEFTOVER_DAYS + 1) * 24 * 3600
-    for path in (old_elsewhere, foreign):
-        os.utime(path, (long_ago, long_ago))
-    assert remove_leftovers(tmp_path) == 2
-    assert set(tmp_path.iterdir()) == {fresh_elsewhere, mine, foreign}
-
-
-def test_folders_below_are_looked_through_as_deep_as_asked(tmp_path):
-    name = f".a.{storage._host()}-{os.getpid()}-1-00000000.part"
-    for folder in ("kept", "kept/deeper"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / name).touch()
-    assert remove_leftovers(tmp_path, depth=1) == 1
-    assert (tmp_path / "kept/deeper" / name).exists()
 
 
 @pytest.fixture
@@ -223,7 +198,7 @@ def test_names_of_any_kind_and_length(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
     with pytest.raises(KeyError), AtomicFile(tmp_path / name):
         (left,) = [path.name for path in tmp_path.iterdir() if path.name != name]
-        assert storage._PART.fullmatch(left)
+        assert leftovers._PART.fullmatch(left)
         raise KeyError
 
 
@@ -249,7 +224,7 @@ def test_a_forked_copy_removes_nothing(tmp_path):
         child = os.fork()
         if child == 0:
             del file
-            storage._remove(next(str(path) for path in tmp_path.iterdir()), os.getppid())
+            leftovers.remove(next(str(path) for path in tmp_path.iterdir()), os.getppid())
             os._exit(0)
         os.waitpid(child, 0)
         file.write(b"whole")

@@ -25,7 +25,7 @@ from visual_run import (
 )
 
 from lavis.common.errors import ConfigError
-from lavis.common.journal import Journal, JournalReader
+from lavis.common.storage.journal import Journal, JournalReader
 from lavis.tasks.questions.images import others
 from lavis.tasks.questions.task import VisualQuestionsTask
 from nearness import assert_near

@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lavis.common.errors import ConfigError
-from lavis.common.journal import (
+from lavis.common.storage.journal import (
     CommittedUnit,
     Journal,
     JournalReader,
     _OffsetTable,
     finished,
-    open_segments,
     scan_segment,
 )
 
@@ -118,7 +117,7 @@ def test_a_changed_byte_loses_its_unit_only(tmp_path):
 
 def test_a_unit_done_again_counts_as_it_was_last_whatever_the_clocks_say(tmp_path, monkeypatch):
     clock = iter([2_000_000_000, 1_000_000_000])  # the second host's clock is behind
-    monkeypatch.setattr("lavis.common.journal.time.time_ns", lambda: next(clock))
+    monkeypatch.setattr("lavis.common.storage.journal.time.time_ns", lambda: next(clock))
     for score in (0.25, 0.75):
         with Journal(tmp_path, SEED, rank=1) as journal:
             journal.append(0, [(0, {"score": score}), (1, {"score": score})])
@@ -260,8 +259,8 @@ def test_what_is_done_is_known_before_and_after(tmp_path):
 
 def test_the_disk_is_asked_at_times_and_at_the_end(tmp_path, monkeypatch):
     synced, now = [], [100.0]
-    monkeypatch.setattr("lavis.common.journal.os.fsync", synced.append)
-    monkeypatch.setattr("lavis.common.journal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lavis.common.storage.journal.os.fsync", synced.append)
+    monkeypatch.setattr("lavis.common.storage.journal.time.monotonic", lambda: now[0])
     journal = Journal(tmp_path, SEED)
     for moment, count in ((104.9, 0), (105.0, 1), (109.9, 1), (110.0, 2)):
         now[0] = moment
@@ -273,7 +272,7 @@ def test_the_disk_is_asked_at_times_and_at_the_end(tmp_path, monkeypatch):
 
 
 def test_many_segments_are_read_with_few_files_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("lavis.common.journal.MAX_OPEN_SEGMENTS", 2)
+    monkeypatch.setattr("lavis.common.storage.journal.MAX_OPEN_SEGMENTS", 2)
     for start in range(4):
         with Journal(tmp_path, SEED) as journal:
             journal.append(start, [(row, {"start": start}) for row in range(start, 16, 4)])
@@ -288,14 +287,14 @@ def test_many_segments_are_read_with_few_files_open(tmp_path, monkeypatch):
 
 
 def test_open_files_are_used_again_and_the_oldest_makes_room(tmp_path, monkeypatch):
-    monkeypatch.setattr("lavis.common.journal.MAX_OPEN_SEGMENTS", 2)
+    monkeypatch.setattr("lavis.common.storage.journal.MAX_OPEN_SEGMENTS", 2)
     for start in range(3):
         with Journal(tmp_path, SEED) as journal:
             journal.append(start, [(row, {}) for row in range(4 * start, 4 * start + 4)])
     opened = []
     with JournalReader(tmp_path, SEED) as reader:
         monkeypatch.setattr(
-            "lavis.common.journal.open",
+            "lavis.common.storage.journal.open",
             lambda *args, **options: opened.append(open(*args, **options)) or opened[-1],
             raising=False,
         )
@@ -325,61 +324,3 @@ def test_rows_may_be_far_apart(tmp_path, rows):
     with JournalReader(tmp_path, SEED) as reader:
         assert list(reader.iterate()) == [(row, {"row": row}) for row in rows]
         assert reader.rows().tolist() == rows and len(reader) == reader.units == len(rows)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: text.replace('"rows": 2', '"rows": 3'),
-        lambda text: text.replace('"crc32": ', '"crc32": 1'),
-        lambda text: text.replace('"unit": 1', '"unit": "1"'),
-        lambda text: text.replace('{"unit": 1,', '{"unit: 1,'),
-        lambda text: text.replace('{"unit": 1, "rows": 2', '7 {"unit": 1, "rows": 2'),
-        lambda text: text.replace("[2, ", "[x, "),
-        lambda text: text.replace('[3, {"text"', '[4, {"text"'),
-        lambda text: text.replace('"inputs"', '"inputz"'),
-    ],
-)
-def test_damage_of_any_line_loses_its_unit_and_is_said(tmp_path, damage, caplog):
-    with Journal(tmp_path, SEED) as journal:
-        journal.append(0, [(0, payload(0)), (1, payload(1))])
-        journal.append(1, [(2, payload(2)), (3, payload(3))], [[0, "a.jpg", [1], None]])
-        journal.append(2, [(5, payload(5))], [[0, "b.jpg", [1], None]])
-    (segment,) = tmp_path.glob("*.jsonl")
-    text = segment.read_text()
-    head, unit = text[: text.index("[2, ")], text[text.index("[2, ") : text.index("[5, ")]
-    damaged = damage(unit)
-    assert damaged != unit
-    segment.write_text(head + damaged + text[text.index("[5, ") :])
-    assert [unit.unit for unit in scan_segment(segment)] == [0, 2]
-    assert [row for row, _ in JournalReader(tmp_path, SEED).iterate()] == [0, 1, 5]
-    assert [noted.unit for noted in finished(tmp_path, SEED).noted()] == [2]
-    assert f"{segment}: passed over a damaged unit before byte " in caplog.text
-    where = [int(found) for found in re.findall(r"before byte (\d+)", caplog.text)]
-    assert len(head) <= where[0] < len(head) + len(damaged)
-
-
-HEADER = {"journal": 2, "rank": 0, "start": 1, "places": [], "fingerprint": SEED}
-
-
-@pytest.mark.parametrize(
-    ("header", "problem"),
-    [
-        ("7", "no readable header"),
-        ("[", "no readable header"),
-        (json.dumps({**HEADER, "start": "1"}), "no readable header"),
-        (json.dumps({**HEADER, "places": None}), "no readable header"),
-        (json.dumps({**HEADER, "fingerprint": []}), "no readable header"),
-        (json.dumps({k: v for k, v in HEADER.items() if k != "start"}), "no readable header"),
-        (json.dumps({**HEADER, "journal": 3}), "written in form 3 by another version"),
-        (json.dumps({**HEADER, "fingerprint": {}}), "belongs to another job"),
-    ],
-)
-def test_headers_that_are_none_of_ours(tmp_path, header, problem):
-    (tmp_path / "a.jsonl").write_text(json.dumps(HEADER) + "\n")
-    assert list(finished(tmp_path, SEED).units) == []
-    (tmp_path / "b.jsonl").write_text(header + "\n")
-    with pytest.raises(ConfigError, match=problem):
-        finished(tmp_path, SEED)
-    (tmp_path / "b.jsonl").write_text(header)  # killed in its header: nothing was written
-    assert [one.path.name for one in open_segments(tmp_path, SEED)] == ["a.jsonl"]
