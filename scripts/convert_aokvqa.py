@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lavis.datasets.unified.aokvqa import AokvqaConverter
-from lavis.datasets.unified.command import run_converter
+from lavis.datasets.unified.choices import AokvqaConverter
+from lavis.datasets.unified.convert import run_converter
 
 if __name__ == "__main__":
     sys.exit(run_converter(AokvqaConverter, __doc__ or ""))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lavis.datasets.unified.command import run_converter
+from lavis.datasets.unified.convert import run_converter
 from lavis.datasets.unified.sherlock import SherlockConverter
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lavis.datasets.unified.command import run_converter
-from lavis.datasets.unified.snli_ve import SnliVeConverter
+from lavis.datasets.unified.choices import SnliVeConverter
+from lavis.datasets.unified.convert import run_converter
 
 if __name__ == "__main__":
     sys.exit(run_converter(SnliVeConverter, __doc__ or ""))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lavis.datasets.unified.command import run_converter
-from lavis.datasets.unified.visual7w import Visual7wConverter
+from lavis.datasets.unified.choices import Visual7wConverter
+from lavis.datasets.unified.convert import run_converter
 
 if __name__ == "__main__":
     sys.exit(run_converter(Visual7wConverter, __doc__ or ""))

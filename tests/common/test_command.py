@@ -205,7 +205,7 @@ def test_every_program_goes_through_the_boundary(path):
 
 def test_what_wraps_them_is_the_boundary():
     from lavis.common.cli import run_front_end
-    from lavis.datasets.unified.command import run_converter
+    from lavis.datasets.unified.convert import run_converter
 
     assert run_front_end.is_command and run_converter.is_command
     assert not has_boundary("def main(): ...\nif __name__ == '__main__':\n    sys.exit(main())\n")

@@ -7,115 +7,24 @@ row, as Hugging Face `datasets` keeps them, are taken apart in the same way.
 
 from __future__ import annotations
 
-import codecs
-import contextlib
-import gzip
-import json
 import logging
 import os
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from lavis.common.errors import DECODE_REFUSALS, REFUSALS, DataError, brief
+from lavis.common.errors import REFUSALS, DataError
 from lavis.datasets.files.arrow import ArrowFile
 from lavis.datasets.files.built import built_once, cache_folder, digest_of, file_identity
+from lavis.datasets.files.items import read_list
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of the written form
-_CHUNK = 1 << 20  # characters read at a time
-_LONGEST = 1 << 26  # of one object: more means that the file is something else
 _ROWS = 20_000  # of a written batch
 _LOG_SECONDS = 10.0
-_READ_ERRORS: tuple[type[Exception], ...] = (zipfile.BadZipFile, *DECODE_REFUSALS)
-_DECODER = json.JSONDecoder()
 _NUMBERS = ("x", "y", "width", "height")
-
-
-def read_list(path: str) -> Iterator[Any]:
-    """Yield the items of a file that holds one JSON list, never the whole of it.
-
-    Args:
-        path: `.json`, `.json.gz` or `.zip` with one member.
-
-    Raises:
-        DataError: not such a file, or malformed; the message says at which character.
-    """
-    with _open(path) as binary:
-        stream = codecs.getreader("utf-8-sig")(binary)
-        buffer, passed, opened = "", 0, False  # `passed`: characters before the buffer
-        while True:
-            chunk = stream.read(_CHUNK)
-            buffer += chunk
-            place = 0
-            if not opened:
-                place = _skip(buffer, 0, "")
-                if place == len(buffer) and chunk:
-                    continue
-                if buffer[place : place + 1] != "[":
-                    raise DataError(f"{path}: a JSON list was expected; it does not begin with '['")
-                place, opened = place + 1, True
-            while True:
-                place = _skip(buffer, place, ",")
-                if buffer[place : place + 1] == "]":
-                    if buffer[place + 1 :].strip() or stream.read(_CHUNK).strip():
-                        raise DataError(f"{path}: something follows the end of the list")
-                    return
-                try:
-                    item, end = _next_item(buffer, place)
-                except json.JSONDecodeError as error:
-                    if chunk and len(buffer) - place <= _LONGEST:
-                        break  # the rest of the item is still to be read
-                    at = f"{error.msg} at character {passed + error.pos + 1}"
-                    cut = error.pos >= len(buffer)
-                    what = "cut short, the list has no end" if cut else at
-                    raise DataError(f"{path}: {what}") from None
-                except REFUSALS as error:
-                    where = f"in the item at character {passed + place + 1}"
-                    raise DataError(f"{path}: {brief(error)}, {where}") from None
-                yield item
-                place = end
-            buffer, passed = buffer[place:], passed + place
-
-
-def _next_item(buffer: str, place: int) -> tuple[Any, int]:
-    """Return an item and where it ends; `JSONDecodeError` also where that cannot be told yet."""
-    item, end = _DECODER.raw_decode(buffer, place)
-    after = _skip(buffer, end, "")
-    if buffer[after : after + 1] not in (",", "]"):
-        raise json.JSONDecodeError("',' or ']' expected", buffer, after)
-    return item, end
-
-
-def _skip(text: str, place: int, also: str) -> int:
-    while place < len(text) and (text[place].isspace() or text[place] in also):
-        place += 1
-    return place
-
-
-@contextlib.contextmanager
-def _open(path: str) -> Iterator[IO[bytes]]:
-    try:
-        if path.lower().endswith(".zip"):
-            with zipfile.ZipFile(path) as archive:
-                names = [name for name in archive.namelist() if name.lower().endswith(".json")]
-                if len(names) != 1:
-                    raise DataError(f"{path}: {len(names)} JSON files in it, one was expected")
-                with archive.open(names[0]) as member:
-                    yield member
-        elif path.lower().endswith(".gz"):
-            with gzip.open(path, "rb") as unpacked:
-                yield unpacked  # type: ignore[misc]  # reads bytes
-        else:
-            with open(path, "rb") as plain:
-                yield plain
-    except DataError:
-        raise
-    except _READ_ERRORS as error:
-        raise DataError(f"{path}: cannot be read: {brief(error)}") from None
 
 
 def region_index(path: str, cache_dir: str | None = None) -> ArrowFile:

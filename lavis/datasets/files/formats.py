@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import glob
-import gzip
 import io
 import logging
 import os
@@ -16,12 +15,13 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from lavis.common.errors import DECODE_REFUSALS, DataError, brief, printable
 from lavis.common.storage.foreign import foreign_kind_of
 from lavis.datasets.files.built import built_once, cache_folder, digest_of, file_identity
 from lavis.datasets.files.folders import RECORDS, open_folder
+from lavis.datasets.files.items import begins_with, open_bytes
 from lavis.datasets.files.json_lists import list_elements
 from lavis.datasets.files.records import JsonLinesFile, ParquetFile, RecordFile, RecordStore
 from lavis.datasets.files.tar_members import PACKED
@@ -149,10 +149,7 @@ def _check_text(path: str) -> None:
 
 
 def _is_json_list(path: str) -> bool:
-    if not path.lower().endswith((".json", ".json.gz", ".json.zst")):
-        return False
-    with _open_bytes(path) as file:
-        return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    return path.lower().endswith((".json", ".json.gz", ".json.zst")) and begins_with(path, b"[")
 
 
 def _unpacked(path: str, cache_dir: str | None) -> str:
@@ -174,23 +171,11 @@ def _unpacked(path: str, cache_dir: str | None) -> str:
 
 def _unpack(path: str, output: BinaryIO) -> None:
     if not _is_json_list(path):
-        with _open_bytes(path) as packed:
+        with open_bytes(path) as packed:
             shutil.copyfileobj(packed, output, 1 << 20)
         return
-    with _open_bytes(path) as content, io.TextIOWrapper(content, "utf-8-sig") as file:
+    with open_bytes(path) as content, io.TextIOWrapper(content, "utf-8-sig") as file:
         for element in list_elements(file, None, path):
             # As it is written, in one line: what is odd about it is found where it is read.
             line = element.text.replace("\n", " ").replace("\r", " ")
             output.write(line.encode() + b"\n")
-
-
-def _open_bytes(path: str) -> Any:
-    """Return what is in a file, unpacked where its name says that it is packed."""
-    name = path.lower()
-    if name.endswith(".gz"):
-        return gzip.open(path, "rb")
-    if name.endswith(".zst"):
-        import pyarrow as pa
-
-        return pa.CompressedInputStream(pa.OSFile(path, "rb"), "zstd")
-    return open(path, "rb")

@@ -28,9 +28,9 @@ from lavis.common.errors import (
     record_errors,
 )
 from lavis.common.pixels import IMAGE_SUFFIXES
-from lavis.datasets.captions.region_index import read_list
 from lavis.datasets.files.folders import Skipped, is_above, is_hidden
 from lavis.datasets.files.formats import open_file
+from lavis.datasets.files.items import begins_with, read_list
 from lavis.datasets.files.records import JsonLinesFile, parse_object
 from lavis.datasets.lck.record import index_entries, read_references
 from lavis.datasets.lck.scenes_config import ScenesConfig
@@ -81,18 +81,13 @@ def _lines(config: ScenesConfig) -> Iterator[Line]:
             raise DataError(f"{path}: a file was expected for format '{config.format}'")
         return _vcr_folder(path, root)
     name = path.lower()
-    if config.format == "coco" or (config.format == "auto" and _begins_with(path, b"{", ".json")):
+    if config.format == "coco" or (
+        config.format == "auto" and name.endswith(".json") and begins_with(path, b"{")
+    ):
         return _coco(path)
     if config.format == "vg" or (config.format == "auto" and name.endswith((".json", ".zip"))):
         return _visual_genome(path, root)
     return _json_lines(path, root, config)
-
-
-def _begins_with(path: str, mark: bytes, ending: str) -> bool:
-    if not path.lower().endswith(ending):
-        return False
-    with open(path, "rb") as file:
-        return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(mark)
 
 
 def _images_of(root: str) -> Iterator[Line]:

@@ -1,47 +1,70 @@
-"""From items of a published file to a record file: streamed, rejects with reasons, all or nothing.
-
-A record is one image with candidate texts: `image`, `references` (region id -> `boxes` in pixels,
-`obj_guess`), `text_input` (words, and lists of region ids), `answer_prefix`, `choices` (each with
-`text_output`, and `score` by people or `truth`), `label`, `instance_id`, `group`.
-"""
+"""From items of a published file to a record file: streamed, rejects with reasons."""
 
 from __future__ import annotations
 
 import abc
 import argparse
 import contextlib
-import math
-import re
+import dataclasses
+import logging
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from lavis.common.command import at_least, check_outputs, command
 from lavis.common.errors import NothingDoneError, RecordError, record_errors
-from lavis.common.pixels import IMAGE_REFUSALS
 from lavis.common.storage.atomic import AtomicFile
+from lavis.datasets.files.items import FileItem, read_items
 from lavis.datasets.files.json_values import json_line
-from lavis.datasets.lck.record import check_inside, make_region
-from lavis.datasets.unified.files import Item
 
 
 class _NoRecordError(Exception):
     """Leaves the writing of a file that would hold nothing."""
 
 
+def flag(default: Any = dataclasses.MISSING, name: str | None = None, **options: Any) -> Any:
+    """Return a converter's field that is a flag of its command, positional without a default.
+
+    Args:
+        default: of the field and the flag.
+        name: of the flag, where it is not the field's.
+        options: of `ArgumentParser.add_argument`.
+    """
+    return dataclasses.field(default=default, metadata={"name": name, "options": options})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Converter(abc.ABC):
-    """Reads one benchmark's published files."""
+    """Reads one benchmark's published files; its fields are the flags of its command.
+
+    Attributes:
+        annotations: the published file.
+        image_prefix: what stands before an image's published name.
+    """
+
+    annotations: Path = flag(type=Path, help="the published file")
+    image_prefix: str = flag("", help="folder of the images below the root of all")
 
     @classmethod
-    @abc.abstractmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the benchmark's own flags; their names are the constructor's arguments."""
+        """Add a flag for each field."""
+        for field in dataclasses.fields(cls):
+            if not field.init:
+                continue
+            options = dict(field.metadata.get("options", {}))
+            if field.default is dataclasses.MISSING and not options.get("required"):
+                parser.add_argument(field.name, **options)
+                continue
+            name = field.metadata.get("name") or f"--{field.name.replace('_', '-')}"
+            default = None if options.get("required") else field.default
+            parser.add_argument(name, dest=field.name, default=default, **options)
 
-    @abc.abstractmethod
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[FileItem]:
         """Yield what the files hold, in their order."""
+        return read_items(self.annotations)
 
     @abc.abstractmethod
     def records(self, value: Any) -> Iterable[dict[str, Any]]:
@@ -66,6 +89,11 @@ def convert(
 
     Raises:
         NothingDoneError: no record could be made; `rejects` is written, `output` is left as it was.
+
+    Example:
+        >>> converter = AokvqaConverter(annotations=Path("aokvqa_v1p0_val.json"))
+        >>> convert(converter, Path("aokvqa.jsonl"), rejects=Path("rejects.jsonl"))
+        {'items': 1145, 'records': 1145, 'rejected': 0, 'reasons': {}}
     """
     counts: Counter[str] = Counter(items=0, records=0, rejected=0)
     reasons: Counter[str] = Counter()
@@ -79,7 +107,10 @@ def convert(
                 break
             counts["items"] += 1
             try:
-                made = _made(converter, item)
+                if item.error is not None:
+                    raise RecordError(item.error)
+                with record_errors():
+                    made = list(converter.records(item.value))
             except RecordError as error:
                 counts["rejected"] += 1
                 reasons[error.reason.split(":", 1)[0]] += 1
@@ -99,197 +130,34 @@ def convert(
     return {**counts, "reasons": dict(reasons.most_common())}
 
 
-def _made(converter: Converter, item: Item) -> list[dict[str, Any]]:
-    if item.error is not None:
-        raise RecordError(item.error)
-    with record_errors():
-        return list(converter.records(item.value))
-
-
 def _line(value: Mapping[str, Any]) -> bytes:
     return json_line(value) + b"\n"
 
 
-def make_record(
-    *,
-    image: str,
-    instance_id: str,
-    question: Sequence[Any],
-    candidates: Sequence[Sequence[Any]],
-    references: Mapping[str, Any] | None = None,
-    size: tuple[float, float] | None = None,
-    answer_prefix: str = "Answer:",
-    label: int | None = None,
-    scores: Sequence[Any] | None = None,
-    truths: Sequence[int] | None = None,
-    group: str | None = None,
-) -> dict[str, Any]:
-    """Return a checked record.
+@command
+def run_converter(cls: type[Converter], description: str, argv: Sequence[str] | None = None) -> int:
+    """Convert what the flags name.
 
-    Args:
-        image: path below the folder of all images.
-        question: `text_input`, words and lists of region ids.
-        candidates: C token lists.
-        references: region id -> entry.
-        size: width and height of the image that the boxes are pixels of. A box outside it is an
-            error; readers scale the boxes to the size of their file.
-        label: the right candidate.
-        scores: of each candidate, or a list of one by each rater.
-        truths: 0 or 1 for each candidate.
-        group: what results are also listed by.
-
-    Raises:
-        RecordError: fewer than two candidates, an empty one, a label outside, a bad box.
+    Returns:
+        The exit status: 0 every item is converted, 1 some are set aside; see also
+        `lavis.common.command`.
     """
-    if len(candidates) < 2:
-        raise RecordError(f"too few candidates: {len(candidates)}")
-    if not all(candidates):
-        raise RecordError("empty candidate: one has no words")
-    if not question:
-        raise RecordError("empty question: it has no words")
-    if label is not None and (isinstance(label, bool) or not isinstance(label, int)):
-        raise RecordError(f"wrong type: label {label!r:.60} is not a whole number")
-    if label is not None and not 0 <= label < len(candidates):
-        raise RecordError(f"wrong label: {label} of {len(candidates)} candidates")
-    regions = [make_region(int(name), entry) for name, entry in (references or {}).items()]
-    if size is not None:
-        if not all(math.isfinite(side) and side > 0 for side in size):
-            raise RecordError(f"wrong size: {size[0]} x {size[1]} is no size of an image")
-        check_inside(regions, size)
-    choices: list[dict[str, Any]] = [{"text_output": list(tokens)} for tokens in candidates]
-    for key, values in (("score", scores), ("truth", truths)):
-        if values is not None:
-            for choice, value in zip(choices, values, strict=True):
-                choice[key] = value
-    record: dict[str, Any] = {
-        "image": image,
-        "instance_id": instance_id,
-        "references": dict(references or {}),
-        "text_input": list(question),
-        "answer_prefix": answer_prefix,
-        "choices": choices,
-    }
-    if size is not None and references:
-        record["boxes_size"] = list(size)
-    if label is not None:
-        record["label"] = label
-    if group is not None:
-        record["group"] = group
-    return record
-
-
-def fields(value: Any) -> Mapping[str, Any]:
-    """Return an item that is an object; raises `RecordError` for anything else."""
-    if not isinstance(value, Mapping):
-        raise RecordError(f"wrong type: the item is {type(value).__name__}, expected an object")
-    return value
-
-
-def name_in(node: Mapping[str, Any], key: str) -> str:
-    """Return a name or number as text; raises `RecordError` where there is none."""
-    value = node.get(key)
-    if value is None or value == "":
-        raise RecordError(f"missing field: {key}")
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise RecordError(f"wrong type: {key} is {type(value).__name__}, expected a name")
-    return str(value)
-
-
-def list_in(node: Mapping[str, Any], key: str) -> list[Any]:
-    """Return a list; raises `RecordError` where there is none: a text would give its letters."""
-    value = node.get(key)
-    if value is None:
-        raise RecordError(f"missing field: {key}")
-    if not isinstance(value, list):
-        raise RecordError(f"wrong type: {key} is {type(value).__name__}, expected a list")
-    return value
-
-
-def texts_in(node: Mapping[str, Any], key: str) -> list[str]:
-    """Return a list of texts; raises `RecordError` where it is something else."""
-    found = list_in(node, key)
-    for text in found:
-        if not isinstance(text, str):
-            raise RecordError(f"wrong type: {key} holds {type(text).__name__}, expected texts")
-    return found
-
-
-def scaled(
-    references: Mapping[str, Any], size: tuple[float, float], image: Path | None
-) -> tuple[dict[str, Any], tuple[float, float]]:
-    """Return regions in pixels of an image's file, and its size.
-
-    Where there is no such file, or it cannot be read, they stay in pixels of `size`, which the
-    record then names, so that readers scale them.
-
-    Args:
-        references: region id -> entry with `boxes`, in pixels of `size`.
-        size: width and height that the annotation states.
-        image: the file.
-    """
-    stored = _size_of(image) if image is not None else None
-    if stored is None or stored == size or not all(side > 0 for side in size):
-        return dict(references), size
-    factors = (stored[0] / size[0], stored[1] / size[1])
-    moved = {
-        name: {**entry, "boxes": [_scaled_box(box, factors) for box in entry["boxes"]]}
-        for name, entry in references.items()
-    }
-    return moved, stored
-
-
-def _size_of(path: Path) -> tuple[int, int] | None:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except IMAGE_REFUSALS:
-        return None  # told where the record is read, if the file is not there by then
-
-
-def _scaled_box(box: Sequence[float], factors: tuple[float, float]) -> list[float]:
-    x1, y1, x2, y2, *score = box
-    return [x1 * factors[0], y1 * factors[1], x2 * factors[0], y2 * factors[1], *score]
-
-
-def join_path(folder: str, name: str) -> str:
-    """Return `folder/name` with single slashes; `name` alone where there is no folder."""
-    return f"{folder.strip('/')}/{name}" if folder.strip("/") else name
-
-
-def words(text: str) -> list[str]:
-    """Return a text's blank-separated words; raises `RecordError` where it is not a text."""
-    if not isinstance(text, str):
-        raise RecordError(f"wrong type: {text!r:.60} is not a text")
-    return text.split()
-
-
-def mentioned(tokens: Iterable[Any]) -> list[int]:
-    """Return the region ids of token lists, in the order of their first mention."""
-    return list(dict.fromkeys(i for token in tokens if isinstance(token, list) for i in token))
-
-
-# A whole word that is a number, but for punctuation around it and a possessive ending: of
-# "2-year-old", "3:00", "$3", "1.5" and "1st" nothing is a person.
-_PERSON = re.compile(r"""([("'\[]*)([1-9][0-9]{0,3})((?:['\u2019]s?)?[])"'.,;:!?]*)""")
-
-
-def person_of(word: str) -> int | None:
-    """Return the number of the person that a word names, from 1, or None."""
-    found = _PERSON.fullmatch(word)
-    return int(found[2]) if found else None
-
-
-def numbers_to_ids(text: str, people: int) -> list[Any]:
-    """Return words with whole numbers from 1 to `people` as region ids from 0.
-
-    VisualCOMET writes people as numbers from 1, the place of their box in the image's metadata.
-    """
-    tokens: list[Any] = []
-    for word in words(text):
-        found = _PERSON.fullmatch(word)
-        if found is None or int(found[2]) > people:
-            tokens.append(word)
-            continue
-        before, number, after = found.groups()
-        tokens += [part for part in (before, [int(number) - 1], after) if part]
-    return tokens
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cls.add_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True, help="record file (.jsonl)")
+    parser.add_argument("--rejects", type=Path, help="default: <output>.rejects.jsonl")
+    parser.add_argument("--limit", type=at_least(1), help="stop after so many records")
+    options = vars(parser.parse_args(argv))
+    output, rejects, limit = (options.pop(name) for name in ("output", "rejects", "limit"))
+    rejects = rejects or output.with_name(f"{output.name}.rejects.jsonl")
+    check_outputs([output, rejects], [v for v in options.values() if isinstance(v, Path)])
+    result = convert(cls(**options), output, rejects=rejects, limit=limit)
+    sys.stdout.write(f"{result['records']} records of {result['items']} items in {output}\n")
+    for reason, count in result["reasons"].items():
+        sys.stdout.write(f"  set aside, {reason}: {count}\n")
+    if result["rejected"]:
+        sys.stdout.write(f"reasons by item: {rejects}\n")
+    return 1 if result["rejected"] else 0

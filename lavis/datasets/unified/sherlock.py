@@ -19,16 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import DataError, RecordError
-from lavis.datasets.unified.convert import (
-    Converter,
-    fields,
-    join_path,
-    list_in,
-    make_record,
-    scaled,
-    words,
-)
-from lavis.datasets.unified.files import Item, read_items
+from lavis.datasets.files.items import FileItem, read_items
+from lavis.datasets.unified.convert import Converter, flag
+from lavis.datasets.unified.record import fields, join_path, list_in, make_record, scaled, words
 
 QUESTION = "What can be inferred from {regions} ?"
 _IMAGE = re.compile(r"(?:^|/)(vcr1images/.+|VG_100K(?:_2)?/[^/?]+)$")
@@ -62,47 +55,39 @@ class SherlockConverter(Converter):
     """One record an instance of the answer key; an inference has no question, so ours is asked.
 
     Attributes:
-        annotations: file with images and boxes.
         answer_key: file with candidates and ratings.
         question: text before the candidates; `{regions}` becomes the numbers of all boxes.
-        image_prefix: what stands before `vcr1images/` and `VG_100K/`.
         image_root: folder of `image_prefix`: boxes, which the annotations give in pixels of their
             own `width` and `height`, are written in pixels of the files found there. Without it
             the record says whose pixels they are, and its reader scales them.
     """
 
-    annotations: Path
-    answer_key: Path
-    question: str = QUESTION
-    image_prefix: str = ""
-    image_root: Path | None = None
+    answer_key: Path = flag(type=Path, help="val_comparison_answer_key.json")
+    question: str = flag(QUESTION, help="default: %(default)s")
+    image_root: Path | None = flag(
+        None,
+        type=Path,
+        help="for boxes in their files' sizes (default: UNIFIED_IMAGE_DIR)",
+    )
     _instances: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("annotations", type=Path, help="sherlock_val_with_split_idxs_v1_1.json")
-        parser.add_argument("answer_key", type=Path, help="val_comparison_answer_key.json")
-        parser.add_argument("--question", default=cls.question, help="default: %(default)s")
-        parser.add_argument("--image-prefix", default=cls.image_prefix)
+        """Add a flag for each field; the image root is UNIFIED_IMAGE_DIR unless it is said."""
+        super().add_arguments(parser)
         root = os.environ.get("UNIFIED_IMAGE_DIR")
-        parser.add_argument(
-            "--image-root",
-            type=Path,
-            default=Path(root) if root else None,
-            help="folder of all images, whose sizes boxes are scaled to (default: "
-            "UNIFIED_IMAGE_DIR)",
-        )
+        parser.set_defaults(image_root=Path(root) if root else None)
 
-    def items(self) -> Iterator[Item]:
-        grouped: dict[str, list[Item]] = {}
+    def items(self) -> Iterator[FileItem]:
+        grouped: dict[str, list[FileItem]] = {}
         for item in read_items(self.answer_key):
             if not isinstance(item.value, Mapping) or _KEY not in item.value:
-                yield Item(item.place, error=item.error or f"missing field: {_KEY}")
+                yield FileItem(item.place, error=item.error or f"missing field: {_KEY}")
                 continue
             grouped.setdefault(str(item.value[_KEY]), []).append(item)
         self._read_instances(set(grouped))
         for items in grouped.values():
-            yield Item(items[0].place, [item.value for item in items])
+            yield FileItem(items[0].place, [item.value for item in items])
 
     def _read_instances(self, wanted: set[str]) -> None:
         self._instances.clear()

@@ -9,16 +9,16 @@ QA -> R, whose question holds the right answer.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavis.common.errors import REFUSALS, RecordError
+from lavis.common.errors import REFUSALS, RecordError, printable, record_errors
 from lavis.datasets.lck.record import check_tokens
-from lavis.datasets.unified.convert import (
-    Converter,
+from lavis.datasets.unified.convert import Converter, flag
+from lavis.datasets.unified.record import (
     fields,
     join_path,
     list_in,
@@ -27,7 +27,6 @@ from lavis.datasets.unified.convert import (
     name_in,
     scaled,
 )
-from lavis.datasets.unified.files import Item, read_items, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,12 @@ class ImageObjects:
     @classmethod
     def read(cls, path: Path) -> ImageObjects:
         """Read `{boxes, names, width, height}`; raises `RecordError` where that is not there."""
-        node = read_json(path)
+        try:
+            content = path.read_bytes()
+        except (OSError, ValueError):
+            raise RecordError(f"missing file: {printable(path.name)}") from None
+        with record_errors(f"malformed file: {printable(path.name)}"):
+            node = json.loads(content.decode("utf-8"))
         try:
             found = cls(
                 size=(int(node["width"]), int(node["height"])),
@@ -79,27 +83,12 @@ class VcrConverter(Converter):
     Attributes:
         task: `qa` asks for the answer, `qar` for the rationale after question and right answer.
         image_dir: folder of `metadata_fn` (`vcr1images`).
-        image_prefix: what stands before `img_fn` in `image`.
     """
 
-    annotations: Path
-    image_dir: Path
-    task: str = "qa"
-    regions: str = "mentioned"
-    image_prefix: str = "vcr1images"
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("annotations", type=Path, help="val.jsonl")
-        parser.add_argument(
-            "--image-dir", type=Path, required=True, help="vcr1images, with the metadata"
-        )
-        parser.add_argument("--task", choices=["qa", "qar"], default=cls.task)
-        parser.add_argument("--regions", choices=["mentioned", "all"], default=cls.regions)
-        parser.add_argument("--image-prefix", default=cls.image_prefix)
-
-    def items(self) -> Iterator[Item]:
-        return read_items(self.annotations)
+    image_prefix: str = flag("vcr1images")
+    image_dir: Path = flag(type=Path, required=True, help="vcr1images, with the metadata")
+    task: str = flag("qa", choices=["qa", "qar"])
+    regions: str = flag("mentioned", choices=["mentioned", "all"])
 
     def records(self, value: Any) -> Iterable[dict[str, Any]]:
         value = fields(value)

@@ -11,7 +11,6 @@ name no person whom event and truths do not name.
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +19,9 @@ from typing import Any
 
 from lavis.common.command import at_least
 from lavis.common.errors import REFUSALS, DataError, RecordError
-from lavis.datasets.unified.convert import (
-    Converter,
+from lavis.datasets.files.items import FileItem, read_items
+from lavis.datasets.unified.convert import Converter, flag
+from lavis.datasets.unified.record import (
     fields,
     join_path,
     make_record,
@@ -32,7 +32,6 @@ from lavis.datasets.unified.convert import (
     scaled,
     texts_in,
 )
-from lavis.datasets.unified.files import Item, read_items
 from lavis.datasets.unified.vcr import ImageObjects
 
 # relation -> the question that the inference answers; {person} is the event's first person
@@ -52,35 +51,19 @@ class VisualCometConverter(Converter):
         candidates: published or own candidate lists; None draws `count` in all.
         count: candidates of a record, the true ones included.
         with_place: say the place after the event.
-        image_prefix: what stands before `img_fn` in `image`.
     """
 
-    annotations: Path
-    image_dir: Path
-    candidates: Path | None = None
-    count: int = 50
-    seed: int = 0
-    with_place: bool = True
-    image_prefix: str = "vcr1images"
+    image_prefix: str = flag("vcr1images")
+    image_dir: Path = flag(type=Path, required=True, help="vcr1images, with the metadata")
+    candidates: Path | None = flag(None, type=Path, help="lists to rank; default: drawn")
+    count: int = flag(50, type=at_least(1), help="candidates of a record")
+    seed: int = flag(0, type=int)
+    with_place: bool = flag(True, "--no-place", action="store_false")
     _texts: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
     _images: dict[tuple[str, str], set[str]] = field(default_factory=dict, init=False, repr=False)
     _given: dict[tuple[str, ...], list[str]] = field(default_factory=dict, init=False, repr=False)
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("annotations", type=Path, help="val_annots.json")
-        parser.add_argument(
-            "--image-dir", type=Path, required=True, help="vcr1images, with the metadata"
-        )
-        parser.add_argument("--candidates", type=Path, help="lists to rank; default: drawn")
-        parser.add_argument(
-            "--count", type=at_least(1), default=cls.count, help="candidates of a record"
-        )
-        parser.add_argument("--seed", type=int, default=cls.seed)
-        parser.add_argument("--no-place", dest="with_place", action="store_false")
-        parser.add_argument("--image-prefix", default=cls.image_prefix)
-
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[FileItem]:
         if self.candidates is not None:
             self._read_lists(self.candidates)
         else:
@@ -92,7 +75,7 @@ class VisualCometConverter(Converter):
             for relation in QUESTIONS:  # a bad relation leaves the others alone
                 if item.value.get(relation):
                     place = {**item.place, "relation": relation}
-                    yield Item(place, (_number(item), relation, item.value), item.error)
+                    yield FileItem(place, (_number(item), relation, item.value), item.error)
 
     def records(self, value: Any) -> Iterable[dict[str, Any]]:
         number, relation, entry = value
@@ -188,5 +171,5 @@ class VisualCometConverter(Converter):
                 ) from None
 
 
-def _number(item: Item) -> int:
+def _number(item: FileItem) -> int:
     return item.place.get("item") or item.place["line"]

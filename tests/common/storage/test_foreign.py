@@ -13,7 +13,7 @@ from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.storage.foreign import foreign_kind, foreign_kind_of
 from lavis.datasets.files.formats import open_file
 from lavis.datasets.files.images import ImageRoot, decode_image
-from lavis.datasets.unified.files import read_items
+from lavis.datasets.files.items import read_items
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 PAGE = b"\n<!DOCTYPE html>\n<html><head><title>Virus scan warning</title></head></html>"

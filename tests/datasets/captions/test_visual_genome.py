@@ -20,9 +20,9 @@ from PIL import Image
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.datasets.base import TrainingView
 from lavis.datasets.builders import build_dataset
-from lavis.datasets.captions import region_index
 from lavis.datasets.captions.config import CroppedVgConfig
-from lavis.datasets.captions.region_index import read_list
+from lavis.datasets.files import json_lists
+from lavis.datasets.files.items import read_list
 from lavis.datasets.rows import RejectedRow
 
 WIDTH, HEIGHT = 60, 40
@@ -231,9 +231,9 @@ def test_regions_with_wrong_values_are_rejects_and_do_not_stop_the_rest(folder, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"id": 1}', "a JSON list was expected"),
-        ('[{"id": 1, "regions": []}', "cut short, the list has no end"),
-        ('[{"id": 1, "regions": [}]', "Expecting value at character 24"),
+        ('{"id": 1}', r"expected '\["),
+        ('[{"id": 1, "regions": []}', "the file is cut off"),
+        ('[{"id": 1, "regions": [}]', "Expecting value near"),
         ('[{"id": 1, "regions": []}]', "no regions"),
         ('[{"id": 1}]', "an object with a list 'regions' was expected"),
     ],
@@ -271,7 +271,7 @@ def test_a_list_is_read_in_pieces_of_any_size(tmp_path_factory, items, chunk, in
     path = tmp_path_factory.mktemp("list") / "x.json"
     path.write_text(json.dumps(items, indent=indent, ensure_ascii=False), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(region_index, "_CHUNK", chunk)
+        patch.setattr(json_lists, "_CHUNK", chunk)
         assert list(read_list(str(path))) == items
 
 

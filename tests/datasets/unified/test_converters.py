@@ -8,13 +8,11 @@ from PIL import Image
 from lavis.common.errors import DataError, NothingDoneError, RecordError
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import ContrastiveConfig
-from lavis.datasets.unified.aokvqa import AokvqaConverter
-from lavis.datasets.unified.command import run_converter
-from lavis.datasets.unified.convert import numbers_to_ids, scaled
+from lavis.datasets.unified.choices import AokvqaConverter, SnliVeConverter, Visual7wConverter
+from lavis.datasets.unified.convert import run_converter
+from lavis.datasets.unified.record import numbers_to_ids, scaled
 from lavis.datasets.unified.sherlock import SherlockConverter
-from lavis.datasets.unified.snli_ve import SnliVeConverter
 from lavis.datasets.unified.vcr import VcrConverter
-from lavis.datasets.unified.visual7w import Visual7wConverter
 from lavis.datasets.unified.visualcomet import VisualCometConverter
 
 FILM = "vcr1images/lsmdc_0001_A_FILM/0001_A_FILM_00.00.01.000-00.00.05.000@0.jpg"

@@ -8,13 +8,10 @@ from hypothesis import strategies as st
 from odd_values import ODD, as_json, spoiled, write_lines
 
 from lavis.common.errors import DataError, NothingDoneError, RecordError
-from lavis.datasets.unified.aokvqa import AokvqaConverter
-from lavis.datasets.unified.command import run_converter
-from lavis.datasets.unified.convert import convert
+from lavis.datasets.unified.choices import AokvqaConverter, SnliVeConverter, Visual7wConverter
+from lavis.datasets.unified.convert import convert, run_converter
 from lavis.datasets.unified.sherlock import SherlockConverter
-from lavis.datasets.unified.snli_ve import SnliVeConverter
 from lavis.datasets.unified.vcr import VcrConverter
-from lavis.datasets.unified.visual7w import Visual7wConverter
 from lavis.datasets.unified.visualcomet import VisualCometConverter
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from lavis.common.errors import DataError
 from lavis.datasets.files import json_lists
-from lavis.datasets.unified.convert import numbers_to_ids
-from lavis.datasets.unified.files import read_items
+from lavis.datasets.files.items import read_items
 
 
 def elements(file, key=None):
@@ -52,11 +51,6 @@ def test_lines_arrays_and_compressed_files_give_the_same_items(tmp_path):
         file.write(json.dumps(values))
     for name in ("a.jsonl", "b.json", "c.json", "d.json.gz"):
         assert [item.value for item in read_items(tmp_path / name)] == values
-
-
-def test_numbers_of_people_become_ids():
-    assert numbers_to_ids("1 and 2's dog", 3) == [[0], "and", [1], "'s", "dog"]
-    assert numbers_to_ids("meet 4 at 10:30, 2.", 3) == ["meet", "4", "at", "10:30,", [1], "."]
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
