@@ -164,7 +164,7 @@ def of_run_file(args: argparse.Namespace) -> tuple[ImagesConfig, list[ImageReque
     requests: list[ImageRequest] = []
     for name, node in config.datasets.items():
         for split in config.run.test_splits:
-            requests += images.requests(registry.datasets.get(name)(node, split))
+            requests += images.requests(registry.datasets.get(name)(node, split, name=name))
     return task.pictures, requests
 
 
@@ -175,7 +175,7 @@ def training_requests(config: Config, epochs: int) -> list[ImageRequest]:
         ConfigError: there are no such texts.
     """
     drawn = [
-        registry.datasets.get(name)(node, split)
+        registry.datasets.get(name)(node, split, name=name)
         for name, node in config.datasets.items()
         if hasattr(registry.datasets.get(name), "image_requests")
         for split in config.run.train_splits

@@ -83,7 +83,7 @@ def open_dataset(args: argparse.Namespace) -> Any:
     except ValidationError as error:
         lines = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
         raise ConfigError("; ".join(lines)) from None
-    dataset = datasets.get(name)(config, split)
+    dataset = datasets.get(name)(config, split, name=name)
     if args.check_images is None:
         args.check_images = "decode" if args.image_root or holds_images(dataset) else "none"
     if args.check_images == "none":

@@ -49,7 +49,7 @@ class RecordDataset(abc.ABC):
     config_class: ClassVar[type[DatasetConfig]]
     has_images: bool = True  # False: `image` is never called
     reads_images: bool = True  # False: what stands for them was made before
-    pictures: ImageRoot  # where a data set has one
+    pictures: ImageRoot
     palette: Palette = "released"
     line_width: int | Literal["auto"] = 2
 
@@ -58,6 +58,8 @@ class RecordDataset(abc.ABC):
         self.name = name
         self.split = split
         self.is_train = is_train_split(split)
+        root = config.image_root(split) or "."
+        self.pictures = ImageRoot(root, follow_symlinks=config.follow_symlinks)
         self.store = self._open_store()
         if not len(self.store):
             paths = ", ".join(config.record_paths(split)[:3])
@@ -101,13 +103,17 @@ class RecordDataset(abc.ABC):
             RecordError: the image cannot be used; `reason` says why.
             ConfigError: no image processor is configured.
         """
-        if self.vis_processor.name == "base":
-            key = f"datasets.{self.name}.vis_processor.{'train' if self.is_train else 'eval'}"
-            raise ConfigError(f"{key}: missing; write {{name: blip_image_eval, image_size: ...}}")
+        self.check_processor("{name: blip_image_eval, image_size: ...}")
         drawing = _drawing(row)
         boxes = [drawing.regions[i].box for i in range(len(drawing.drawn))]
         with record_errors("broken image"):
             return self.vis_processor(self.drawn_image(row), rng=rng, boxes=boxes)
+
+    def check_processor(self, example: str) -> None:
+        """Raise `ConfigError`, with an example to write, where no image processor is configured."""
+        if self.vis_processor.name == "base":
+            key = f"datasets.{self.name}.vis_processor.{'train' if self.is_train else 'eval'}"
+            raise ConfigError(f"{key}: missing; write {example}")
 
     def drawn_image(self, row: Row) -> Image.Image:
         """Return the full-size RGB image with the row's regions drawn.

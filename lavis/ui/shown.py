@@ -97,7 +97,7 @@ def open_corpus(
     except ValidationError as error:
         lines = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
         raise ConfigError("; ".join(lines)) from None
-    return LckDataset(config, SPLIT)
+    return LckDataset(config, SPLIT, name="unified_vqa_binary")
 
 
 class RecordViewer:

@@ -20,8 +20,7 @@ from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.files.records import JsonLinesFile, parse_object
 from lavis.datasets.lck.record import make_region, region_number
 from lavis.datasets.lck.scene_sources import image_lines, line_bytes
-from lavis.datasets.lck.scenes import open_scene
-from lavis.datasets.lck.scenes_config import ScenesConfig
+from lavis.datasets.lck.scenes import ScenesConfig, open_scene
 
 ODD = settings(
     max_examples=12,

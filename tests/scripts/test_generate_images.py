@@ -163,7 +163,7 @@ def test_a_training_run_file_asks_for_the_images_of_its_texts(script, tmp_path, 
     assert script.main(arguments) == 0
     first = capsys.readouterr().out
     config = load_config(run, options, mode="train")
-    wiki = registry.datasets.get("wiki")(config.datasets["wiki"], "train")
+    wiki = registry.datasets.get("wiki")(config.datasets["wiki"], "train", name="wiki")
     wanted = {request for epoch in (0, 1) for request in wiki.image_requests(epoch, 42)}
     assert len(wanted) > 1
     assert first.startswith(f"{len(wanted)} pictures asked for, {len(wanted)} distinct: 0 were")

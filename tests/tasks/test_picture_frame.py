@@ -16,8 +16,7 @@ from PIL import Image, ImageOps
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
 from lavis.datasets.files.images import ImageRoot
-from lavis.datasets.lck.scenes import Scene, open_scene
-from lavis.datasets.lck.scenes_config import ScenesConfig
+from lavis.datasets.lck.scenes import Scene, ScenesConfig, open_scene
 from lavis.integrations.regions import RegionModel
 from lavis.llm.base import ChatReply, image_part
 from lavis.tasks.knowledge.verbalization_writers import ChatWriter

@@ -47,7 +47,7 @@ COMMANDS = {
         "run": "lavis.tasks.knowledge.generation_config:GenerationRunConfig",
     },
     "verbalize": {
-        "pictures": "lavis.datasets.lck.scenes_config:ScenesConfig",
+        "pictures": "lavis.datasets.lck.scenes:ScenesConfig",
         "stages": "lavis.tasks.knowledge.verbalization_config:Stages",
         "run": "lavis.tasks.knowledge.verbalization_config:VerbalizeRunConfig",
     },

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT
 from lavis.common.errors import ConfigError, nearest
+from lavis.datasets.benchmarks.table import BENCHMARKS
 from lavis.datasets.config import DatasetConfig
 
 
@@ -44,8 +45,6 @@ class BenchmarkConfig(DatasetConfig):
     max_questions: int | None = None
 
     def __post_init__(self) -> None:
-        from lavis.datasets.benchmarks.table import BENCHMARKS
-
         if self.benchmark not in BENCHMARKS:
             hint = nearest(self.benchmark, BENCHMARKS)
             raise ConfigError(f"benchmark: unknown benchmark '{self.benchmark}'{hint}")
@@ -67,8 +66,6 @@ class BenchmarkConfig(DatasetConfig):
 
         Not part of the section's own check, so that a run file loads before its data are there.
         """
-        from lavis.datasets.benchmarks.table import BENCHMARKS
-
         benchmark = BENCHMARKS[self.benchmark]
         if self.data_dir is not None or self.files:
             return

@@ -116,11 +116,7 @@ class BenchmarkDataset(RecordDataset):
         Raises:
             ConfigError: no image processor is configured.
         """
-        if self.vis_processor.name == "base":
-            raise ConfigError(
-                f"datasets.{self.name}.vis_processor.eval: missing; write "
-                "{name: blip_image_eval, image_size: 224}"
-            )
+        self.check_processor("{name: blip_image_eval, image_size: 224}")
         return self.vis_processor(image.convert("RGB"), rng=None, boxes=[])
 
     def record(self, index: int) -> dict[str, Any]:

@@ -6,20 +6,23 @@ Benchmarks have at most some ten thousand questions, so that all records of a fi
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lavis.common.errors import REFUSALS, DataError, RecordError, printable, record_errors
 from lavis.common.storage.content import content_digest
+from lavis.datasets.benchmarks.question import Kind, Question, ReadOptions
 from lavis.datasets.files.hub import fetch_table
-from lavis.datasets.files.json_lists import Element, list_elements
+from lavis.datasets.files.items import begins_with, read_items
 from lavis.datasets.files.json_values import RowConverter
-from lavis.datasets.files.records import parse_object
+
+Made = TypeVar("Made")
+# what the Hugging Face hub's tables are called when they are exported
+HUB = ("validation*.parquet", "validation*.jsonl", "validation*.json", "validation*.csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,10 @@ class Record:
     file: str
     line: int
     reason: str = ""
+
+    def refused(self, reason: str) -> Record:
+        """Return the place of a record that cannot be used, and why."""
+        return Record(None, self.file, self.line, reason)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,40 @@ class Source:
     group: str
     patterns: tuple[str, ...]
     hub: tuple[str, str | None, str] | None = None
+
+
+Reader = Callable[[Sequence[Record], Source, ReadOptions], Iterator[Question | Record]]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        sources: its files, in the order in which their questions come.
+        read: records of one source -> questions, and records that are set aside.
+        kind: of all its questions.
+    """
+
+    sources: tuple[Source, ...]
+    read: Reader
+    kind: Kind
+
+
+def read_each(
+    records: Iterable[Record], make: Callable[[dict[str, Any], int], Made]
+) -> Iterator[Made | Record]:
+    """Yield what is made of each record's fields and number, from 1; of a bad one, why."""
+    for number, record in enumerate(records, 1):
+        try:
+            if record.fields is None:
+                raise RecordError(record.reason)
+            with record_errors():
+                made = make(record.fields, number)
+        except RecordError as error:
+            yield record.refused(error.reason)
+        else:
+            yield made
 
 
 def find_file(root: str, source: Source) -> Path:
@@ -152,37 +193,26 @@ def _read_parquet(path: Path) -> list[Record]:
 
 
 def _read_json(path: Path) -> list[Record]:
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    if path.suffix.lower() == ".json":
-        if content.lstrip()[:1] == b"[":
-            with io.TextIOWrapper(io.BytesIO(content), encoding="utf-8") as file:
-                return list(_checked(list_elements(file, None, str(path)), path))
-        try:
-            whole = json.loads(content, parse_int=len)  # only looked at; numbers may be too long
-        except REFUSALS:
-            whole = None  # lines under the name .json
-        if isinstance(whole, dict) and isinstance(whole.get("data"), list):
-            with io.TextIOWrapper(io.BytesIO(content), encoding="utf-8") as file:
-                return list(_checked(list_elements(file, "data", str(path)), path))
     records = []
-    for number, line in enumerate(content.split(b"\n")):
-        if not line.strip():
-            continue
-        try:
-            records.append(Record(parse_object(line), str(path), number + 1))
-        except RecordError as error:
-            records.append(Record(None, str(path), number + 1, error.reason))
+    for number, item in enumerate(read_items(path, _key_of(path)), 1):
+        value, reason = item.value, item.error
+        if reason is None and not isinstance(value, dict):
+            reason = f"malformed record: an object was expected, not {type(value).__name__}"
+        line = item.place.get("line", number)
+        records.append(Record(None if reason else value, str(path), line, reason or ""))
     return records
 
 
-def _checked(elements: Iterable[Element], path: Path) -> Iterator[Record]:
-    for number, element in enumerate(elements):
-        if isinstance(element.value, dict):
-            yield Record(element.value, str(path), number + 1)
-        else:
-            kind = type(element.value).__name__
-            reason = f"malformed record: an object was expected, not {kind}"
-            yield Record(None, str(path), number + 1, element.problem or reason)
+def _key_of(path: Path) -> str | None:
+    """Return `data` for a file that is one object with a list of that name."""
+    if path.suffix.lower() != ".json" or not begins_with(path, b"{"):
+        return None
+    try:
+        # only looked at; numbers may be too long
+        whole = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), parse_int=len)
+    except REFUSALS:
+        return None  # lines under the name .json
+    return "data" if isinstance(whole, dict) and isinstance(whole.get("data"), list) else None
 
 
 def _with_labels(path: Path, records: list[Record]) -> list[Record]:
@@ -193,13 +223,12 @@ def _with_labels(path: Path, records: list[Record]) -> list[Record]:
     labels = beside.read_text(encoding="utf-8-sig", errors="replace").split()
     if len(labels) != len(records):
         raise DataError(f"{beside}: {len(labels)} labels for {len(records)} records in {path.name}")
-    joined = []
-    for record, label in zip(records, labels, strict=True):
-        fields = record.fields
-        if fields is not None:
-            fields = {"label": label, **fields}
-        joined.append(Record(fields, record.file, record.line, record.reason))
-    return joined
+    return [
+        record
+        if record.fields is None
+        else replace(record, fields={"label": label, **record.fields})
+        for record, label in zip(records, labels, strict=True)
+    ]
 
 
 def identity(path: str | Path) -> dict[str, Any]:

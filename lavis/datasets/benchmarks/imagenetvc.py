@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from lavis.common.errors import ConfigError, DataError, RecordError
-from lavis.datasets.benchmarks.files import Record, Source, read_file
-from lavis.datasets.benchmarks.question import Question, text_of
-
-if TYPE_CHECKING:
-    from lavis.datasets.benchmarks.config import BenchmarkConfig
+from lavis.common.errors import ConfigError, DataError
+from lavis.datasets.benchmarks.files import Benchmark, Record, Source, read_each, read_file
+from lavis.datasets.benchmarks.question import Question, ReadOptions
+from lavis.datasets.files.json_values import text_of
 
 PROMPTS = (
     "{q}",
@@ -91,36 +89,35 @@ def demonstrations(folder: Path, kind: str) -> tuple[str, ...]:
 
 
 def read(
-    records: Sequence[Record], source: Source, config: BenchmarkConfig
+    records: Sequence[Record], source: Source, config: ReadOptions
 ) -> Iterator[Question | Record]:
     """Yield each row's question, or the record where it cannot be used."""
     examples: dict[str, tuple[str, ...]] = {}
     folder = Path(records[0].file).parent
     if config.use_icl and not folder.is_dir():
         raise ConfigError("use_icl: needs data_dir, the folder that holds dev/")
-    for number, record in enumerate(records):
-        try:
-            if record.fields is None:
-                raise RecordError(record.reason)
-            question = text_of(record.fields, "question")
-            answer = text_of(record.fields, "answer").lower()
-        except RecordError as error:
-            yield Record(None, record.file, record.line, error.reason)
-            continue
+
+    def question(fields: dict[str, Any], number: int) -> Question:
+        title, answer = text_of(fields, "question"), text_of(fields, "answer").lower()
         kind = answer_set(source.group, answer)
         if config.use_icl and kind not in examples:
             examples[kind] = demonstrations(folder, kind)
-        plain = tuple(prompt.format(q=question) for prompt in PROMPTS)
+        plain = tuple(prompt.format(q=title) for prompt in PROMPTS)
         before = examples.get(kind, ("",) * len(PROMPTS))
-        yield Question(
-            question_id=f"{source.group}-{number + 1}",
+        return Question(
+            question_id=f"{source.group}-{number}",
             kind="next_word",
             prompts=tuple(a + b for a, b in zip(before, plain, strict=True)),
             gold=answer,
-            title=question,
-            image_text=question,
+            title=title,
+            image_text=title,
             image_texts=plain,
             group=source.group,
             options=CANDIDATES[kind],
-            meta={"category": record.fields.get("category"), "answer_set": kind},
+            meta={"category": fields.get("category"), "answer_set": kind},
         )
+
+    yield from read_each(records, question)
+
+
+BENCHMARKS = {"imagenetvc": Benchmark(SOURCES, read, "next_word")}

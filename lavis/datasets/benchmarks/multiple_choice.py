@@ -8,85 +8,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lavis.common.errors import REFUSALS, RecordError, record_errors
-from lavis.datasets.benchmarks.files import Record, Source
-from lavis.datasets.benchmarks.question import Question, list_of, text_of
-
-if TYPE_CHECKING:
-    from lavis.datasets.benchmarks.config import BenchmarkConfig
-
-_HUB = ("validation*.parquet", "validation*.jsonl", "validation*.json", "validation*.csv")
-_HUB_TEST = ("test*.parquet", "test*.jsonl", "test*.json", "test*.csv")
-
-PIQA = (Source("piqa", ("valid.jsonl", *_HUB, "piqa*.jsonl"), ("piqa", None, "validation")),)
-SIQA = (
-    Source("siqa", ("dev.jsonl", *_HUB, "siqa*.jsonl"), ("lighteval/siqa", None, "validation")),
-)
-HELLASWAG = (
-    Source(
-        "hellaswag",
-        ("hellaswag_val.jsonl", *_HUB, "hellaswag*.jsonl"),
-        ("Rowan/hellaswag", None, "validation"),
-    ),
-)
-WINOGRANDE = (
-    Source(
-        "winogrande",
-        ("dev.jsonl", *_HUB, "winogrande*.jsonl"),
-        ("winogrande", "winogrande_xs", "validation"),
-    ),
-)
-
-
-def _arc(name: str) -> Source:
-    group = {"Easy": "arc_easy", "Challenge": "arc_challenge"}[name]
-    local = [f"ARC-{name}/{pattern}" for pattern in _HUB_TEST]
-    published = (f"ARC-{name}-Test.jsonl", *local, f"{group}*.jsonl")
-    return Source(group, published, ("ai2_arc", f"ARC-{name}", "test"))
-
-
-ARC_EASY = (_arc("Easy"),)
-ARC_CHALLENGE = (_arc("Challenge"),)
-ARC = ARC_EASY + ARC_CHALLENGE
-OBQA = (
-    Source(
-        "obqa",
-        ("Main/test.jsonl", *_HUB_TEST, "obqa*.jsonl"),
-        ("allenai/openbookqa", "main", "test"),
-    ),
-)
-CQA = (
-    Source(
-        "cqa",
-        ("dev_rand_split.jsonl", *_HUB, "cqa*.jsonl"),
-        ("tau/commonsense_qa", None, "validation"),
-    ),
-)
+from lavis.common.errors import REFUSALS, RecordError
+from lavis.datasets.benchmarks.files import HUB, Benchmark, Reader, Record, Source, read_each
+from lavis.datasets.benchmarks.question import Question, ReadOptions, list_of
+from lavis.datasets.files.json_values import text_of
 
 Parts = tuple[str, list[str], int]  # context, options, place of the right one
-Reader = Callable[[Sequence[Record], Source, "BenchmarkConfig"], Iterator[Question | Record]]
 
 
 def _reader(parts: Callable[[dict[str, Any]], Parts]) -> Reader:
     """Return a reader of records whose options follow their context."""
 
     def read(
-        records: Sequence[Record], source: Source, config: BenchmarkConfig
+        records: Sequence[Record], source: Source, config: ReadOptions
     ) -> Iterator[Question | Record]:
-        for number, record in enumerate(records):
-            try:
-                if record.fields is None:
-                    raise RecordError(record.reason)
-                with record_errors():
-                    context, options, gold = parts(record.fields)
-                    name = question_name(record.fields, source.group, number)
-                    question = _question(name, source.group, context, options, gold)
-            except RecordError as error:
-                yield Record(None, record.file, record.line, error.reason)
-            else:
-                yield question
+        def question(fields: dict[str, Any], number: int) -> Question:
+            context, options, gold = parts(fields)
+            texts = tuple(f"{context} {option}" for option in options)
+            return Question(
+                question_id=question_name(fields, source.group, number),
+                kind="choice",
+                prompts=texts,
+                gold=_within(gold, options),
+                title=context,
+                image_text=context,
+                image_texts=texts,
+                group=source.group,
+                options=tuple(options),
+                starts=(len(context),) * len(options),
+            )
+
+        yield from read_each(records, question)
 
     return read
 
@@ -96,23 +50,7 @@ def question_name(fields: dict[str, Any], group: str, number: int) -> str:
     for key in ("id", "qID", "ind"):
         if fields.get(key) not in (None, ""):
             return str(fields[key])
-    return f"{group}-{number + 1}"
-
-
-def _question(name: str, group: str, context: str, options: list[str], gold: int) -> Question:
-    texts = tuple(f"{context} {option}" for option in options)
-    return Question(
-        question_id=name,
-        kind="choice",
-        prompts=texts,
-        gold=_within(gold, options),
-        title=context,
-        image_text=context,
-        image_texts=texts,
-        group=group,
-        options=tuple(options),
-        starts=(len(context),) * len(options),
-    )
+    return f"{group}-{number}"
 
 
 def _within(gold: int, options: Sequence[str]) -> int:
@@ -173,43 +111,30 @@ def _with_choices(record: dict[str, Any]) -> Parts:
     return question, options, _letter(record.get("answerKey"), [str(label) for label in labels])
 
 
-read_piqa = _reader(_piqa)
-read_siqa = _reader(_siqa)
-read_hellaswag = _reader(_hellaswag)
-read_choices = _reader(_with_choices)
-
-
 def read_winogrande(
-    records: Sequence[Record], source: Source, config: BenchmarkConfig
+    records: Sequence[Record], source: Source, config: ReadOptions
 ) -> Iterator[Question | Record]:
     """Yield each sentence with both fillers; option-only likelihood reads what follows the blank.
 
     Scoring the words after the filler is the partial scoring of Trinh and Le (2018); the filler's
     own likelihood says how common the word is.
     """
-    for number, record in enumerate(records):
-        try:
-            if record.fields is None:
-                raise RecordError(record.reason)
-            with record_errors():
-                sentence = text_of(record.fields, "sentence")
-                if "_" not in sentence:
-                    raise RecordError("sentence has no blank '_'")
-                options = (text_of(record.fields, "option1"), text_of(record.fields, "option2"))
-                before, _, after = sentence.partition("_")
-                starts = tuple(len(before) + len(option) for option in options)
-                if not after.strip(" ."):
-                    starts = (len(before.rstrip()),) * 2  # nothing follows: the filler itself
-                gold = _within(_number(record.fields.get("answer"), 1), options)
-        except RecordError as error:
-            yield Record(None, record.file, record.line, error.reason)
-            continue
+
+    def question(fields: dict[str, Any], number: int) -> Question:
+        sentence = text_of(fields, "sentence")
+        if "_" not in sentence:
+            raise RecordError("sentence has no blank '_'")
+        options = (text_of(fields, "option1"), text_of(fields, "option2"))
+        before, _, after = sentence.partition("_")
+        starts = tuple(len(before) + len(option) for option in options)
+        if not after.strip(" ."):
+            starts = (len(before.rstrip()),) * 2  # nothing follows: the filler itself
         texts = tuple(sentence.replace("_", option) for option in options)
-        yield Question(
-            question_id=question_name(record.fields, source.group, number),
+        return Question(
+            question_id=question_name(fields, source.group, number),
             kind="choice",
             prompts=texts,
-            gold=gold,
+            gold=_within(_number(fields.get("answer"), 1), options),
             title=sentence,
             image_text=sentence.replace("_", " or ".join(options)),
             image_texts=texts,
@@ -217,3 +142,44 @@ def read_winogrande(
             options=options,
             starts=starts,
         )
+
+    yield from read_each(records, question)
+
+
+def _source(group: str, first: str, hub: tuple[str, str | None, str]) -> Source:
+    """Return a source by the name of its published file, or of the hub's exported table."""
+    tables = [pattern.replace("validation", hub[2]) for pattern in HUB]
+    return Source(group, (first, *tables, f"{group}*.jsonl"), hub)
+
+
+def _arc(name: str) -> Source:
+    group = f"arc_{name.lower()}"
+    tables = [f"ARC-{name}/{pattern.replace('validation', 'test')}" for pattern in HUB]
+    names = (f"ARC-{name}-Test.jsonl", *tables, f"{group}*.jsonl")
+    return Source(group, names, ("ai2_arc", f"ARC-{name}", "test"))
+
+
+_READERS: dict[str, tuple[Reader, Source]] = {
+    "piqa": (_reader(_piqa), _source("piqa", "valid.jsonl", ("piqa", None, "validation"))),
+    "siqa": (_reader(_siqa), _source("siqa", "dev.jsonl", ("lighteval/siqa", None, "validation"))),
+    "hellaswag": (
+        _reader(_hellaswag),
+        _source("hellaswag", "hellaswag_val.jsonl", ("Rowan/hellaswag", None, "validation")),
+    ),
+    "winogrande": (
+        read_winogrande,
+        _source("winogrande", "dev.jsonl", ("winogrande", "winogrande_xs", "validation")),
+    ),
+    "arc_easy": (_reader(_with_choices), _arc("Easy")),
+    "arc_challenge": (_reader(_with_choices), _arc("Challenge")),
+    "obqa": (
+        _reader(_with_choices),
+        _source("obqa", "Main/test.jsonl", ("allenai/openbookqa", "main", "test")),
+    ),
+    "cqa": (
+        _reader(_with_choices),
+        _source("cqa", "dev_rand_split.jsonl", ("tau/commonsense_qa", None, "validation")),
+    ),
+}
+BENCHMARKS = {name: Benchmark((one,), read, "choice") for name, (read, one) in _READERS.items()}
+BENCHMARKS["arc"] = Benchmark((_arc("Easy"), _arc("Challenge")), _reader(_with_choices), "choice")

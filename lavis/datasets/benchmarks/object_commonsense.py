@@ -8,15 +8,14 @@ pair is also asked the other way round, as the group `swapped`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lavis.common.errors import RecordError, record_errors
-from lavis.datasets.benchmarks.files import Record, Source
-from lavis.datasets.benchmarks.question import Question, text_of
-
-if TYPE_CHECKING:
-    from lavis.datasets.benchmarks.config import BenchmarkConfig
+from lavis.common.errors import RecordError
+from lavis.datasets.benchmarks.files import Benchmark, Reader, Record, Source, read_each
+from lavis.datasets.benchmarks.question import Question, ReadOptions
+from lavis.datasets.files.json_values import text_of
 
 _ATTRIBUTE = (
     "Q: What is the {kind} of {item}? A: It is",
@@ -40,72 +39,43 @@ _SIZE = (
 _ITEM = ("Item", "object", "sub")  # Memory Color and shape, Color Terms, ViComTe
 _LABEL = ("Shape", "color", "obj")  # Memory Color's colour is in the column Shape
 
-MEMORY_COLOR = (Source("memory_color", ("memory_color_data.csv",)),)
-COLOR_TERMS = (Source("color_terms", ("color-concrete-objects.csv",)),)
-OBJECT_SHAPE = (Source("object_shape", ("shape.csv",)),)
-RELATIVE_SIZE = (Source("relative_size", ("size.csv", "sizePairsFull.txt")),)
-VICOMTE_COLOR = (Source("vicomte_color", ("color.jsonl",)),)
-VICOMTE_SHAPE = (Source("vicomte_shape", ("shape.jsonl",)),)
-VICOMTE_SIZE = (
-    Source("vicomte_larger", ("larger.jsonl",)),
-    Source("vicomte_smaller", ("smaller.jsonl",)),
-)
+
+def _attribute_reader(kind: str) -> Reader:
+    """Return a reader that makes a question of nine prompts for each object."""
+
+    def read(
+        records: Sequence[Record], source: Source, config: ReadOptions
+    ) -> Iterator[Question | Record]:
+        pairs = list(read_each(records, functools.partial(_attribute, unify=config.unify_grey)))
+        labels = tuple(dict.fromkeys(pair[1] for pair in pairs if isinstance(pair, tuple)))
+        for number, pair in enumerate(pairs, 1):
+            if isinstance(pair, Record):
+                yield pair
+                continue
+            item, label = pair
+            prompts = tuple(prompt.format(kind=kind, item=item) for prompt in _ATTRIBUTE)
+            yield Question(
+                question_id=f"{source.group}-{number}",
+                kind="next_word",
+                prompts=prompts,
+                gold=label,
+                title=prompts[2],
+                image_text=item,
+                image_texts=prompts,
+                group=source.group,
+                options=labels,
+                meta={"category": item},
+            )
+
+    return read
 
 
-def read_color(
-    records: Sequence[Record], source: Source, config: BenchmarkConfig
-) -> Iterator[Question | Record]:
-    """Yield a question of nine prompts for each object."""
-    yield from _read_attribute(records, source, "color", config.unify_grey)
-
-
-def read_shape(
-    records: Sequence[Record], source: Source, config: BenchmarkConfig
-) -> Iterator[Question | Record]:
-    """Yield a question of nine prompts for each object."""
-    yield from _read_attribute(records, source, "shape", config.unify_grey)
-
-
-def _read_attribute(
-    records: Sequence[Record], source: Source, kind: str, unify_grey: bool
-) -> Iterator[Question | Record]:
-    found = [_attribute(record, unify_grey) for record in records]
-    labels = tuple(
-        dict.fromkeys(label for one in found if isinstance(one, tuple) for label in one[1:])
-    )
-    for number, one in enumerate(found):
-        if isinstance(one, Record):
-            yield one
-            continue
-        item, label = one
-        prompts = tuple(prompt.format(kind=kind, item=item) for prompt in _ATTRIBUTE)
-        yield Question(
-            question_id=f"{source.group}-{number + 1}",
-            kind="next_word",
-            prompts=prompts,
-            gold=label,
-            title=prompts[2],
-            image_text=item,
-            image_texts=prompts,
-            group=source.group,
-            options=labels,
-            meta={"category": item},
-        )
-
-
-def _attribute(record: Record, unify_grey: bool) -> tuple[str, str] | Record:
+def _attribute(fields: dict[str, Any], number: int, *, unify: bool) -> tuple[str, str]:
     """Return object and label; an empty descriptor is left out."""
-    try:
-        if record.fields is None:
-            raise RecordError(record.reason)
-        with record_errors():
-            item = text_of(record.fields, _first(record.fields, _ITEM))
-            label = text_of(record.fields, _first(record.fields, _LABEL)).lower()
-    except RecordError as error:
-        return Record(None, record.file, record.line, error.reason)
-    if unify_grey and label == "grey":
-        label = "gray"
-    return f"{record.fields.get('Descriptor') or ''} {item}".strip(), label
+    item = text_of(fields, _first(fields, _ITEM))
+    label = text_of(fields, _first(fields, _LABEL)).lower()
+    label = "gray" if unify and label == "grey" else label
+    return f"{fields.get('Descriptor') or ''} {item}".strip(), label
 
 
 def _first(fields: dict[str, Any], names: Sequence[str]) -> str:
@@ -113,27 +83,22 @@ def _first(fields: dict[str, Any], names: Sequence[str]) -> str:
 
 
 def read_size(
-    records: Sequence[Record], source: Source, config: BenchmarkConfig
+    records: Sequence[Record], source: Source, config: ReadOptions
 ) -> Iterator[Question | Record]:
     """Yield each pair's question (answer yes), then all of them the other way round (no)."""
     pairs: list[tuple[int, str, str]] = []
-    for number, record in enumerate(records):
-        try:
-            if record.fields is None:
-                raise RecordError(record.reason)
-            with record_errors():
-                larger, smaller = _pair(record.fields, source.group)
-        except RecordError as error:
-            yield Record(None, record.file, record.line, error.reason)
+    for pair in read_each(records, functools.partial(_pair, source.group)):
+        if isinstance(pair, Record):
+            yield pair
         else:
-            pairs.append((number, larger, smaller))
+            pairs.append(pair)
     for swapped in (False, True):
         for number, larger, smaller in pairs:
             a, b = (smaller, larger) if swapped else (larger, smaller)
             prompts = tuple(prompt.format(a=a, b=b) for prompt in _SIZE)
             group = f"{source.group}_swapped" if swapped else source.group
             yield Question(
-                question_id=f"{group}-{number + 1}",
+                question_id=f"{group}-{number}",
                 kind="next_word",
                 prompts=prompts,
                 gold="no" if swapped else "yes",
@@ -146,20 +111,42 @@ def read_size(
             )
 
 
-def _pair(fields: dict[str, Any], group: str) -> tuple[str, str]:
-    """Return the larger object and the smaller one."""
+def _pair(group: str, fields: dict[str, Any], number: int) -> tuple[int, str, str]:
+    """Return the record's number, the larger object and the smaller one."""
     if "line" in fields:  # sizePairsFull.txt: article item article item
         words = fields["line"].split()
         if len(words) != 4:
             raise RecordError(f"malformed line: {len(words)} words, expected 4")
-        return " ".join(words[:2]), " ".join(words[2:])
+        return number, " ".join(words[:2]), " ".join(words[2:])
     if "sub" in fields:
         first, second = text_of(fields, "sub"), text_of(fields, "obj")
-        return (second, first) if group.endswith("smaller") else (first, second)
+        first, second = (second, first) if group.endswith("smaller") else (first, second)
+        return number, first, second
     if fields.get("Label") != "yes":
         raise RecordError(f"Label is {fields.get('Label')!r}; every published one is 'yes'")
     first, second = text_of(fields, "Item1"), text_of(fields, "Item2")
     return (
+        number,
         f"{fields.get('Descriptor1') or ''} {first}".strip(),
         f"{fields.get('Descriptor2') or ''} {second}".strip(),
     )
+
+
+read_color, read_shape = _attribute_reader("color"), _attribute_reader("shape")
+
+
+def _benchmark(read: Reader, **files: tuple[str, ...]) -> Benchmark:
+    return Benchmark(tuple(Source(*item) for item in files.items()), read, "next_word")
+
+
+BENCHMARKS = {
+    "memory_color": _benchmark(read_color, memory_color=("memory_color_data.csv",)),
+    "color_terms": _benchmark(read_color, color_terms=("color-concrete-objects.csv",)),
+    "object_shape": _benchmark(read_shape, object_shape=("shape.csv",)),
+    "relative_size": _benchmark(read_size, relative_size=("size.csv", "sizePairsFull.txt")),
+    "vicomte_color": _benchmark(read_color, vicomte_color=("color.jsonl",)),
+    "vicomte_shape": _benchmark(read_shape, vicomte_shape=("shape.jsonl",)),
+    "vicomte_size": _benchmark(
+        read_size, vicomte_larger=("larger.jsonl",), vicomte_smaller=("smaller.jsonl",)
+    ),
+}

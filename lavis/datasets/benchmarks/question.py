@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from lavis.common.errors import RecordError
 
 Kind = Literal["next_word", "choice", "generate"]
 Scorer = Literal["released", "squad_v2", "quac"]
 Gold = str | int | tuple[str, ...]
+
+
+class ReadOptions(Protocol):
+    """What readers take of the section `datasets.benchmark`."""
+
+    @property
+    def use_icl(self) -> bool: ...
+    @property
+    def protocol(self) -> Literal["released", "corrected"]: ...
+    @property
+    def unify_grey(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +60,6 @@ class Question:
     scorer: Scorer = "released"
     meta: dict[str, Any] = field(default_factory=dict)
     index: int = -1
-
-
-def text_of(record: dict[str, Any], name: str) -> str:
-    """Return a text of a record.
-
-    Raises:
-        RecordError: it is missing, empty, or no text.
-    """
-    value = record.get(name)
-    if value is None:
-        raise RecordError(f"missing field: {name}")
-    if not isinstance(value, str):
-        raise RecordError(f"wrong type: {name} is {type(value).__name__}, expected text")
-    if not value.strip():
-        raise RecordError(f"empty text: {name}")
-    return value
 
 
 def list_of(record: dict[str, Any], name: str) -> list[Any]:

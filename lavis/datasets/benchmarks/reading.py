@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
-from lavis.common.errors import RecordError, record_errors
+from lavis.common.errors import RecordError
 from lavis.datasets.benchmarks.answer_text import (
     MIN_AGREEMENT,
     NO_ANSWER,
     agreement,
     quac_references,
 )
-from lavis.datasets.benchmarks.files import Record, Source
-from lavis.datasets.benchmarks.question import Question, Scorer, list_of, text_of
-
-if TYPE_CHECKING:
-    from lavis.datasets.benchmarks.config import BenchmarkConfig
-
-_HUB = ("validation*.parquet", "validation*.jsonl", "validation*.json")
-BOOLQ = (
-    Source("boolq", ("dev.jsonl", *_HUB, "boolq*.jsonl"), ("google/boolq", None, "validation")),
-)
-SQUAD = (
-    Source(
-        "squad",
-        ("dev-v2.0.json", *_HUB, "squad*.json", "squad*.jsonl"),
-        ("rajpurkar/squad_v2", None, "validation"),
-    ),
-)
-QUAC = (
-    Source(
-        "quac", ("val_v0.2.json", *_HUB, "quac*.json", "quac*.jsonl"), ("quac", None, "validation")
-    ),
-)
+from lavis.datasets.benchmarks.files import HUB, Benchmark, Record, Source, read_each
+from lavis.datasets.benchmarks.question import Question, ReadOptions, Scorer, list_of
+from lavis.datasets.files.json_values import text_of
 
 INSTRUCTION = (
     "Answer each question using information in the preceding background paragraph. If there is "
@@ -43,29 +25,22 @@ INSTRUCTION = (
 
 
 def read_boolq(
-    records: Sequence[Record], source: Source, config: BenchmarkConfig
+    records: Sequence[Record], source: Source, config: ReadOptions
 ) -> Iterator[Question | Record]:
     """Yield yes-no questions; all but the first letters are lower-cased, as released."""
-    for number, record in enumerate(records):
-        try:
-            if record.fields is None:
-                raise RecordError(record.reason)
-            with record_errors():
-                passage = text_of(record.fields, "passage")
-                asked = text_of(record.fields, "question")
-                answer = record.fields.get("answer", record.fields.get("label"))
-                if not isinstance(answer, (bool, int)) or answer not in (0, 1):
-                    raise RecordError(f"wrong answer: {answer!r:.60}, expected true or false")
-        except RecordError as error:
-            yield Record(None, record.file, record.line, error.reason)
-            continue
-        prompt = f"Context: {passage.capitalize()}. Question: {asked.capitalize()}? Answer:"
-        yield Question(
-            question_id=f"{source.group}-{number + 1}",
+
+    def question(fields: dict[str, Any], number: int) -> Question:
+        passage, title = text_of(fields, "passage"), text_of(fields, "question")
+        answer = fields.get("answer", fields.get("label"))
+        if not isinstance(answer, (bool, int)) or answer not in (0, 1):
+            raise RecordError(f"wrong answer: {answer!r:.60}, expected true or false")
+        prompt = f"Context: {passage.capitalize()}. Question: {title.capitalize()}? Answer:"
+        return Question(
+            question_id=f"{source.group}-{number}",
             kind="next_word",
             prompts=(prompt,),
             gold="yes" if answer else "no",
-            title=asked,
+            title=title,
             image_text=prompt,
             image_texts=(prompt,),
             group=source.group,
@@ -73,16 +48,19 @@ def read_boolq(
             forms="given",
         )
 
+    yield from read_each(records, question)
+
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _PassageQuestion:
     """A question of a passage.
 
     Attributes:
-        place: what an example may be taken from: `article` as released, `passage` corrected.
+        article, passage: where its example may be from: the article as released, the passage
+            corrected.
         heading: `Title: ...` lines.
         answers: accepted ones, none where the passage gives none.
-        asked: false for a question that only stands as an example.
+        is_counted: false for a question that only stands as an example.
     """
 
     name: str
@@ -92,18 +70,18 @@ class _Asked:
     background: str
     question: str
     answers: tuple[str, ...]
-    asked: bool = True
+    is_counted: bool = True
 
 
 def read_squad(
-    records: Sequence[Record], source: Source, config: BenchmarkConfig
+    records: Sequence[Record], source: Source, config: ReadOptions
 ) -> Iterator[Question | Record]:
     """Yield answerable questions but each article's first, its example; `corrected`: all."""
-    yield from _questions(_squad_asked(records), source, config)
+    yield from _questions(read_each(_squad_records(records), _squad), source, config)
 
 
 def read_quac(
-    records: Sequence[Record], source: Source, config: BenchmarkConfig
+    records: Sequence[Record], source: Source, config: ReadOptions
 ) -> Iterator[Question | Record]:
     """Yield answerable questions; released: of an article's introduction, one accepted answer.
 
@@ -112,44 +90,48 @@ def read_quac(
     passage that holds the answers, accepts every annotator's answer, and starts anew with each
     dialogue, whose first question has no example.
     """
-    yield from _questions(_quac_asked(records, config.protocol), source, config)
+    make = functools.partial(_quac_turn, corrected=config.protocol == "corrected")
+    turns = (one for turn in _quac_turns(records) for one in make(turn))
+    yield from _questions(turns, source, config)
 
 
 def _questions(
-    asked: Iterator[_Asked | Record], source: Source, config: BenchmarkConfig
+    items: Iterator[_PassageQuestion | Record], source: Source, config: ReadOptions
 ) -> Iterator[Question | Record]:
     corrected = config.protocol == "corrected"
     scorer: Scorer = "released"
     if corrected:
         scorer = "squad_v2" if source.group == "squad" else "quac"
-    example: _Asked | None = None
-    for one in asked:
-        if isinstance(one, Record):
-            yield one
+    example: _PassageQuestion | None = None
+    for item in items:
+        if isinstance(item, Record):
+            yield item
             continue
-        if not one.answers and not corrected:
+        if not item.answers and not corrected:
             continue
         if example is not None:
-            same = one.passage == example.passage if corrected else one.article == example.article
+            same = item.passage == example.passage if corrected else item.article == example.article
             example = example if same else None
-        if one.asked and (example is not None or corrected):
-            yield _question(one, example, source, scorer)
-        if one.answers:
-            example = one
+        if item.is_counted and (example is not None or corrected):
+            yield _question(item, example, source, scorer)
+        if item.answers:
+            example = item
 
 
-def _question(asked: _Asked, example: _Asked | None, source: Source, scorer: Scorer) -> Question:
+def _question(
+    item: _PassageQuestion, example: _PassageQuestion | None, source: Source, scorer: Scorer
+) -> Question:
     shown = f"Q: {example.question}\n\nA: {example.answers[0]}\n\n" if example is not None else ""
     prompt = (
-        f"{INSTRUCTION}\n\n{asked.heading}\n\nBackground: {asked.background}\n\n"
-        f"{shown}Q: {asked.question}\n\nA:"
+        f"{INSTRUCTION}\n\n{item.heading}\n\nBackground: {item.background}\n\n"
+        f"{shown}Q: {item.question}\n\nA:"
     )
     return Question(
-        question_id=asked.name,
+        question_id=item.name,
         kind="generate",
         prompts=(prompt,),
-        gold=asked.answers,
-        title=asked.question,
+        gold=item.answers,
+        title=item.question,
         image_text=prompt,
         image_texts=(prompt,),
         group=source.group,
@@ -157,159 +139,137 @@ def _question(asked: _Asked, example: _Asked | None, source: Source, scorer: Sco
     )
 
 
-def _squad_asked(records: Sequence[Record]) -> Iterator[_Asked | Record]:
-    """Read the hub's flat rows, or articles of paragraphs as published."""
-    for number, record in enumerate(records):
-        fields, name = record.fields, f"squad-{number + 1}"
-        if fields is None or "paragraphs" not in fields:
-            yield _squad_one(record, fields, name)
-            continue
-        for paragraph in _parts(fields, "paragraphs", record):
-            if isinstance(paragraph, Record):
-                yield paragraph
-                continue
-            for entry in _parts(paragraph, "qas", record):
-                if isinstance(entry, Record):
-                    yield entry
+def _squad_records(records: Sequence[Record]) -> Iterator[Record]:
+    """Yield a record a question: of the hub's flat rows, or of articles as published."""
+    for number, record in enumerate(records, 1):
+        fields, name = record.fields, {"id": f"squad-{number}"}
+        if fields is None:
+            yield record
+        elif "paragraphs" not in fields:
+            yield replace(record, fields=name | fields)
+        else:
+            for paragraph in _parts(record, fields, "paragraphs"):
+                outer = paragraph.fields
+                if outer is None:
+                    yield paragraph
                     continue
-                flat = {"title": fields.get("title"), "context": paragraph.get("context"), **entry}
-                yield _squad_one(record, flat, name)
+                shared = {"title": fields.get("title"), "context": outer.get("context")}
+                for entry in _parts(record, outer, "qas"):
+                    inner = entry.fields
+                    yield entry if inner is None else replace(entry, fields=name | shared | inner)
 
 
-def _squad_one(record: Record, fields: dict[str, Any] | None, name: str) -> _Asked | Record:
-    try:
-        return _squad_asked_one(record, fields, name)
-    except RecordError as error:
-        return _bad(record, error)
-
-
-@record_errors()
-def _squad_asked_one(record: Record, fields: dict[str, Any] | None, name: str) -> _Asked:
-    if fields is None:
-        raise RecordError(record.reason)
+def _squad(fields: dict[str, Any], number: int) -> _PassageQuestion:
     answers = fields.get("answers")
     if isinstance(answers, dict):
-        answers = [{"text": text} for text in _plain_list(answers.get("text") or [], "answers")]
+        texts = answers.get("text") or []
+        if not isinstance(texts, list):
+            raise RecordError(f"wrong type: answers is {type(texts).__name__}, expected a list")
+        answers = [{"text": text} for text in texts]
     if not isinstance(answers, list):
         raise RecordError("missing field: answers")
     title, context = text_of(fields, "title"), text_of(fields, "context")
     impossible = fields.get("is_impossible")
     if impossible not in (None, False, True):  # the word "false" is true for Python
         raise RecordError(f"wrong is_impossible: {impossible!r:.60}, expected true or false")
-    accepted = () if impossible else tuple(map(_answer, answers))
-    return _Asked(
-        name=str(fields.get("id", name)),
+    return _PassageQuestion(
+        name=str(fields["id"]),
         article=title,
         passage=context,
         heading=f"Title: {title}",
         background=context,
         question=text_of(fields, "question"),
-        answers=accepted,
+        answers=() if impossible else tuple(map(_answer, answers)),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """A question of a dialogue as its file holds it, unchecked.
+def _quac_turns(records: Sequence[Record]) -> Iterator[Record]:
+    """Yield a record a turn: of the hub's dialogues, or of articles as published.
 
-    Attributes:
-        dialogue: the name of its dialogue.
-        name: its id.
-        shared: title, section, background and context, which its dialogue's turns share.
-        own: the answer in the dialogue.
-        every: all annotators' answers.
+    Its fields, unchecked: `dialogue` (its name), `id`, `title`, `section`, `background`, `context`,
+    `question`, `orig_answer` (of the dialogue) and `answers` (of all annotators).
     """
-
-    dialogue: str
-    name: str
-    shared: dict[str, Any]
-    question: Any
-    own: Any
-    every: Any
-
-
-def _quac_asked(records: Sequence[Record], protocol: str) -> Iterator[_Asked | Record]:
-    """Read the hub's dialogues, or articles of paragraphs as published."""
-    for number, record in enumerate(records):
+    for number, record in enumerate(records, 1):
         if record.fields is None:
-            yield _bad(record, RecordError(record.reason))
-            continue
-        published = "paragraphs" in record.fields
-        turns = _published_turns if published else _hub_turns
-        for turn in turns(record.fields, record, f"quac-{number + 1}"):
-            if isinstance(turn, Record):
-                yield turn
-            else:
-                yield from _quac_turn(turn, record, corrected=protocol == "corrected")
+            yield record
+        else:
+            turns = _published_turns if "paragraphs" in record.fields else _hub_turns
+            yield from turns(record, record.fields, f"quac-{number}")
 
 
-def _quac_turn(turn: _Turn, record: Record, *, corrected: bool) -> Iterator[_Asked | Record]:
+def _quac_turn(turn: Record, *, corrected: bool) -> Iterator[_PassageQuestion | Record]:
     """Yield a turn as a question, or why it cannot be asked.
 
     A turn that cannot be asked still stands before the next one where its question and the answer
     it got in the dialogue can be read: what later turns are shown does not change. Else the next
     one is shown the last turn that can, as after a turn without an answer.
     """
-    shown: _Asked | None = None
+    fields = turn.fields
+    if fields is None:
+        yield turn
+        return
+    example: _PassageQuestion | None = None
     try:
-        title, section = text_of(turn.shared, "title"), text_of(turn.shared, "section")
-        background = text_of(turn.shared, "context" if corrected else "background")
-        question = text_of({"question": turn.question}, "question")
-        fields: dict[str, Any] = {
-            "name": turn.name,
-            "article": title,
-            "passage": turn.dialogue,
-            "heading": f"Title: {title}\nParagraph: {section}",
-            "background": _without_mark(background) if corrected else background,
-            "question": question,
-        }
-        own: tuple[str, ...] = ()
-        if isinstance(turn.own, str) and turn.own.strip() and turn.own != NO_ANSWER:
-            own = (turn.own,)
-        shown = _Asked(**fields, answers=own, asked=False)
+        title, section = text_of(fields, "title"), text_of(fields, "section")
+        background = text_of(fields, "context" if corrected else "background")
+        if corrected:  # without the word that QuAC appends for unanswerable questions
+            background = background.strip().removesuffix(NO_ANSWER).rstrip()
+        own = fields["orig_answer"]
+        is_answered = isinstance(own, str) and bool(own.strip()) and own != NO_ANSWER
+        example = _PassageQuestion(
+            name=fields["id"],
+            article=title,
+            passage=fields["dialogue"],
+            heading=f"Title: {title}\nParagraph: {section}",
+            background=background,
+            question=text_of(fields, "question"),
+            answers=(own,) if is_answered else (),
+            is_counted=False,
+        )
         if not corrected:
-            answer = text_of({"orig_answer": turn.own}, "orig_answer")
-            yield _Asked(**fields, answers=() if answer == NO_ANSWER else (answer,))
+            text_of(fields, "orig_answer")
+            yield replace(example, is_counted=True)
             return
-        every = [_answer(one) for one in list_of({"answers": turn.every}, "answers")]
-        accepted = quac_references(every)
-        asked = agreement(accepted) >= MIN_AGREEMENT
-        yield _Asked(**fields, answers=accepted, asked=asked)
+        answers = quac_references([_answer(answer) for answer in list_of(fields, "answers")])
+        is_counted = agreement(answers) >= MIN_AGREEMENT
+        yield replace(example, answers=answers, is_counted=is_counted)
     except RecordError as error:
-        yield _bad(record, error)
-        if shown is not None:
-            yield shown
+        yield turn.refused(error.reason)
+        if example is not None:
+            yield example
 
 
-def _published_turns(fields: dict[str, Any], record: Record, name: str) -> Iterator[_Turn | Record]:
+def _published_turns(record: Record, fields: dict[str, Any], name: str) -> Iterator[Record]:
     """Yield the turns of an article's section: paragraphs are its dialogues."""
-    for number, paragraph in enumerate(_parts(fields, "paragraphs", record)):
-        if isinstance(paragraph, Record):
+    for number, paragraph in enumerate(_parts(record, fields, "paragraphs"), 1):
+        outer = paragraph.fields
+        if outer is None:
             yield paragraph
             continue
-        dialogue = str(paragraph.get("id") or f"{name}-{number + 1}")
+        dialogue = str(outer.get("id") or f"{name}-{number}")
         shared = {
+            "dialogue": dialogue,
             "title": fields.get("title"),
             "section": fields.get("section_title"),
             "background": fields.get("background"),
-            "context": paragraph.get("context"),
+            "context": outer.get("context"),
         }
-        for place, entry in enumerate(_parts(paragraph, "qas", record)):
-            if isinstance(entry, Record):
+        for place, entry in enumerate(_parts(record, outer, "qas")):
+            inner = entry.fields
+            if inner is None:
                 yield entry
                 continue
-            own = entry.get("orig_answer")
-            yield _Turn(
-                dialogue=dialogue,
-                name=str(entry.get("id") or f"{dialogue}_q#{place}"),
-                shared=shared,
-                question=entry.get("question"),
-                own=own.get("text") if isinstance(own, dict) else own,
-                every=entry.get("answers"),
-            )
+            own = inner.get("orig_answer")
+            turn = {
+                "id": str(inner.get("id") or f"{dialogue}_q#{place}"),
+                "question": inner.get("question"),
+                "orig_answer": own.get("text") if isinstance(own, dict) else own,
+                "answers": inner.get("answers"),
+            }
+            yield replace(entry, fields=shared | turn)
 
 
-def _hub_turns(fields: dict[str, Any], record: Record, name: str) -> Iterator[_Turn | Record]:
+def _hub_turns(record: Record, fields: dict[str, Any], name: str) -> Iterator[Record]:
     """Yield the turns of a row of the hub's table, a dialogue in columns."""
     dialogue = str(fields.get("dialogue_id") or name)
     columns: list[list[Any]] = []
@@ -317,38 +277,40 @@ def _hub_turns(fields: dict[str, Any], record: Record, name: str) -> Iterator[_T
         value = fields.get(key)
         value = value.get(inner) if inner and isinstance(value, dict) else value
         if not isinstance(value, list) or not value:
-            yield _bad(record, RecordError(f"missing or empty list: {key}"))
+            yield record.refused(f"missing or empty list: {key}")
             return
         columns.append(value)
-    if len({len(column) for column in columns}) > 1:  # whose answer is whose, nobody can tell
-        reason = RecordError("questions, answers and orig_answers differ in number")
-        yield from (_bad(record, reason) for _ in columns[0])
+    if len({len(column) for column in columns}) > 1:  # which answer is whose is not known
+        reason = "questions, answers and orig_answers differ in number"
+        yield from (record.refused(reason) for _ in columns[0])
         return
     ids = fields.get("turn_ids")
-    known = isinstance(ids, list) and len(ids) == len(columns[0])
+    if not isinstance(ids, list) or len(ids) != len(columns[0]):
+        ids = [f"{dialogue}_q#{place}" for place in range(len(columns[0]))]
     shared = {
+        "dialogue": dialogue,
         "title": fields.get("wikipedia_page_title"),
         "section": fields.get("section_title"),
         "background": fields.get("background"),
         "context": fields.get("context"),
     }
-    for place, (question, own, every) in enumerate(zip(*columns, strict=True)):
-        turn = str(ids[place]) if known and ids is not None else f"{dialogue}_q#{place}"
-        yield _Turn(dialogue, turn, shared, question, own, every)
+    for turn_id, question, own, answers in zip(ids, *columns, strict=True):
+        turn = {"id": str(turn_id), "question": question, "orig_answer": own, "answers": answers}
+        yield replace(record, fields=shared | turn)
 
 
-def _parts(fields: dict[str, Any], name: str, record: Record) -> Iterator[dict[str, Any] | Record]:
+def _parts(record: Record, fields: dict[str, Any], name: str) -> Iterator[Record]:
     """Yield the objects of a list, which may be empty; in place of what is none, why."""
     value = fields.get(name)
     if not isinstance(value, list):
-        yield _bad(record, RecordError(f"missing field: {name}, a list"))
+        yield record.refused(f"missing field: {name}, a list")
         return
     for part in value:
         if isinstance(part, dict):
-            yield part
+            yield replace(record, fields=part)
         else:
-            reason = f"wrong type: an entry of {name} is {type(part).__name__}, expected an object"
-            yield _bad(record, RecordError(reason))
+            kind = type(part).__name__
+            yield record.refused(f"wrong type: an entry of {name} is {kind}, expected an object")
 
 
 def _answer(answer: Any) -> str:
@@ -356,16 +318,15 @@ def _answer(answer: Any) -> str:
     return text_of(answer if isinstance(answer, dict) else {"text": answer}, "text")
 
 
-def _plain_list(value: Any, name: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise RecordError(f"wrong type: {name} is {type(value).__name__}, expected a list")
-    return value
+def _source(group: str, names: tuple[str, ...], hub: str) -> tuple[Source, ...]:
+    return (Source(group, (names[0], *HUB[:3], *names[1:]), (hub, None, "validation")),)
 
 
-def _bad(record: Record, error: RecordError) -> Record:
-    return Record(None, record.file, record.line, error.reason)
-
-
-def _without_mark(context: str) -> str:
-    """Return a passage without the word that QuAC appends for unanswerable questions."""
-    return context.strip().removesuffix(NO_ANSWER).rstrip()
+_BOOLQ = _source("boolq", ("dev.jsonl", "boolq*.jsonl"), "google/boolq")
+_SQUAD = _source("squad", ("dev-v2.0.json", "squad*.json", "squad*.jsonl"), "rajpurkar/squad_v2")
+_QUAC = _source("quac", ("val_v0.2.json", "quac*.json", "quac*.jsonl"), "quac")
+BENCHMARKS = {
+    "boolq": Benchmark(_BOOLQ, read_boolq, "next_word"),
+    "squad": Benchmark(_SQUAD, read_squad, "generate"),
+    "quac": Benchmark(_QUAC, read_quac, "generate"),
+}

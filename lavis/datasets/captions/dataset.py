@@ -20,7 +20,8 @@ from lavis.common.storage.inputs import Input
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.captions.config import CaptionDatasetConfig, CaptionedImagesConfig
 from lavis.datasets.files.arrow import open_tables
-from lavis.datasets.files.images import ImageFile, ImageRoot
+from lavis.datasets.files.images import ImageFile
+from lavis.datasets.files.json_values import text_of
 from lavis.datasets.files.records import RecordStore
 from lavis.datasets.rows import Drawing, Row
 
@@ -62,7 +63,7 @@ class CaptionDataset(RecordDataset):
 
     @abstractmethod
     def _caption(self, record: Mapping[str, Any]) -> str:
-        """Return the caption, checked by `read_text`."""
+        """Return the caption, checked by `text_of`."""
 
     @abstractmethod
     def _image_file(self, record: Mapping[str, Any], stored: int) -> ImageFile:
@@ -109,22 +110,6 @@ def chosen_rows(count: int, config: CaptionDatasetConfig) -> np.ndarray | None:
     if config.shuffle_data:
         return np.random.default_rng(_SHUFFLE_SEED).permutation(count)[: config.max_elements]
     return np.arange(config.max_elements)
-
-
-def read_text(record: Mapping[str, Any], key: str) -> str:
-    """Return a caption.
-
-    Raises:
-        RecordError: it is missing, is no text, or says nothing.
-    """
-    text = record.get(key)
-    if text is None:
-        raise RecordError(f"missing field: {key}")
-    if not isinstance(text, str):
-        raise RecordError(f"wrong type: {key} is {type(text).__name__}, expected text")
-    if not text.strip():
-        raise RecordError(f"empty text: {key}")
-    return text
 
 
 def read_box(record: Mapping[str, Any], key: str | Sequence[str], form: str) -> Box | None:
@@ -189,13 +174,6 @@ class CaptionedImages(CaptionDataset):
     config_class: ClassVar[type[CaptionedImagesConfig]] = CaptionedImagesConfig
     config: CaptionedImagesConfig
 
-    def __init__(
-        self, config: CaptionedImagesConfig, split: str, *, name: str = "captioned_images"
-    ) -> None:
-        super().__init__(config, split, name=name)
-        root = config.image_root(split)
-        self.pictures = ImageRoot(root or ".", follow_symlinks=config.follow_symlinks)
-
     def _open_store(self) -> RecordStore:
         config = self.config
         paths = config.record_paths(self.split)
@@ -207,7 +185,7 @@ class CaptionedImages(CaptionDataset):
         return open_tables(paths, cache_dir=config.cache_dir, image_key=config.image_key)
 
     def _caption(self, record: Mapping[str, Any]) -> str:
-        return read_text(record, self.config.text_key)
+        return text_of(record, self.config.text_key)
 
     def _image_file(self, record: Mapping[str, Any], stored: int) -> ImageFile:
         file = self.store.image(stored)

@@ -10,11 +10,12 @@ from urllib.parse import unquote, urlsplit
 from lavis.common.errors import DataError, RecordError
 from lavis.common.registry import datasets
 from lavis.datasets.captions.config import LaionCaptionsConfig
-from lavis.datasets.captions.dataset import CaptionDataset, read_text
+from lavis.datasets.captions.dataset import CaptionDataset
 from lavis.datasets.files.arrow import TABLES, open_tables
 from lavis.datasets.files.folders import Skipped, list_folder
 from lavis.datasets.files.hub import hub_files
-from lavis.datasets.files.images import ImageFile, ImageRoot
+from lavis.datasets.files.images import ImageFile
+from lavis.datasets.files.json_values import text_of
 from lavis.datasets.files.records import RecordStore
 
 _HUB = "laion/220k-GPT4Vision-captions-from-LIVIS"
@@ -28,15 +29,13 @@ class LaionCaptions(CaptionDataset):
     config_class: ClassVar[type[LaionCaptionsConfig]] = LaionCaptionsConfig
     config: LaionCaptionsConfig
 
-    def __init__(self, config: LaionCaptionsConfig, split: str, *, name: str = "laion_220") -> None:
+    def __init__(self, config: LaionCaptionsConfig, split: str, *, name: str) -> None:
         super().__init__(config, split, name=name)
-        root = config.image_root(split)
-        if config.with_pictures and not root:
+        if config.with_pictures and not config.image_root(split):
             raise DataError(
                 f"datasets.{name}.build_info.images.storage: missing; give the folder that holds "
                 "COCO's train2017 and val2017"
             )
-        self.pictures = ImageRoot(root or ".", follow_symlinks=config.follow_symlinks)
 
     def _open_store(self) -> RecordStore:
         config = self.config
@@ -65,7 +64,7 @@ class LaionCaptions(CaptionDataset):
         raise DataError(f"{path}: no captions; it should hold {self.config.local_files}")
 
     def _caption(self, record: Mapping[str, Any]) -> str:
-        return read_text(record, "short_caption" if self.config.short else "caption")
+        return text_of(record, "short_caption" if self.config.short else "caption")
 
     def _image_file(self, record: Mapping[str, Any], stored: int) -> ImageFile:
         url = record.get("url")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from lavis.common.errors import DataError, RecordError
 from lavis.common.registry import datasets
 from lavis.datasets.captions.config import CroppedVgConfig
-from lavis.datasets.captions.dataset import Box, CaptionDataset, read_box, read_text
+from lavis.datasets.captions.dataset import Box, CaptionDataset, read_box
 from lavis.datasets.captions.region_index import (
     find_published,
     region_index,
@@ -18,6 +18,7 @@ from lavis.datasets.captions.region_index import (
 from lavis.datasets.files.arrow import ArrowFile, open_table, tables_in
 from lavis.datasets.files.hub import hub_files
 from lavis.datasets.files.images import ImageFile, ImageRoot
+from lavis.datasets.files.json_values import text_of
 from lavis.datasets.files.records import RecordFile, RecordStore
 
 _HUB = ("visual_genome", "region_descriptions_v1.2.0")
@@ -63,7 +64,7 @@ class CroppedVisualGenome(CaptionDataset):
     config_class: ClassVar[type[CroppedVgConfig]] = CroppedVgConfig
     config: CroppedVgConfig
 
-    def __init__(self, config: CroppedVgConfig, split: str, *, name: str = "cropped_vg") -> None:
+    def __init__(self, config: CroppedVgConfig, split: str, *, name: str) -> None:
         super().__init__(config, split, name=name)
         self.roots = [
             ImageRoot(folder, follow_symlinks=config.follow_symlinks)
@@ -109,7 +110,7 @@ class CroppedVisualGenome(CaptionDataset):
         return self.roots
 
     def _caption(self, record: Mapping[str, Any]) -> str:
-        return read_text(record, "phrase")
+        return text_of(record, "phrase")
 
     def _image_file(self, record: Mapping[str, Any], stored: int) -> ImageFile:
         file = self.store.image(stored)

@@ -48,7 +48,7 @@ class WikiDataset(RecordDataset):
     config_class: ClassVar[type[WikiConfig]] = WikiConfig
     config: WikiConfig
 
-    def __init__(self, config: WikiConfig, split: str, *, name: str = "wiki") -> None:
+    def __init__(self, config: WikiConfig, split: str, *, name: str) -> None:
         self.config, self.name, self.split = config, name, split
         self.is_train = split.startswith("train")
         self.has_images = config.with_pictures
@@ -139,9 +139,7 @@ class WikiDataset(RecordDataset):
         store = self._store()
         if store.makes_features:
             return torch.from_numpy(store.text_features([self._request(row.text)])[0])
-        if self.vis_processor.name == "base":
-            key = f"datasets.{self.name}.vis_processor.{'train' if self.is_train else 'eval'}"
-            raise ConfigError(f"{key}: missing; write {{name: clip_image, image_size: 224}}")
+        self.check_processor("{name: clip_image, image_size: 224}")
         return self.vis_processor(self.drawn_image(row), rng=rng, boxes=[])
 
     def drawn_image(self, row: Row) -> Image.Image:

@@ -173,8 +173,8 @@ class _Reader:
                 continue
             except REFUSALS as error:
                 self.fail(brief(error))
-            if end == len(self._text) and self._more():
-                continue  # a number may go on
+            if not self._text[end:].strip(".eE+-") and self._more():
+                continue  # a number may go on, also where the chunk ends behind its point
             text = self._text[self._place : end]
             self._place = end
             if self._problem:

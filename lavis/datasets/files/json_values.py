@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lavis.common.errors import DataError
+from lavis.common.errors import DataError, RecordError
 
 Convert = Callable[[Any], Any]
 
@@ -214,3 +214,19 @@ def struct_fields(schema: Any, left_out: Sequence[str]) -> Iterator[str]:
 
     for field in schema:
         yield from walk(field, field.name)
+
+
+def text_of(record: Mapping[str, Any], key: str) -> str:
+    """Return a text of a record.
+
+    Raises:
+        RecordError: it is missing, no text, or empty.
+    """
+    text = record.get(key)
+    if text is None:
+        raise RecordError(f"missing field: {key}")
+    if not isinstance(text, str):
+        raise RecordError(f"wrong type: {key} is {type(text).__name__}, expected text")
+    if not text.strip():
+        raise RecordError(f"empty text: {key}")
+    return text

@@ -5,7 +5,6 @@ C is the number of choices of a record.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from lavis.datasets.files.images import ImageFile
 from lavis.datasets.lck.record import (
     Region,
     check_tokens,
+    name_hash,
     read_references,
     read_score,
     read_tokens,
@@ -44,13 +44,7 @@ class ContrastiveDataset(RegionDataset):
     config_class: ClassVar[type[ContrastiveConfig]] = ContrastiveConfig
     config: ContrastiveConfig
 
-    def __init__(
-        self,
-        config: ContrastiveConfig,
-        split: str,
-        *,
-        name: str = "unified_vqa_chatgpt_contrastive",
-    ) -> None:
+    def __init__(self, config: ContrastiveConfig, split: str, *, name: str) -> None:
         super().__init__(config, split, name=name)
         self.source_options = config.source(split)
 
@@ -168,8 +162,7 @@ class ContrastiveDataset(RegionDataset):
 
 def name_number(file: ImageFile) -> int:
     """Return a number from 0 to 2**63 - 1 made from the image's name: equal names, equal ids."""
-    digest = hashlib.blake2b(file.name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+    return name_hash(file.name) >> 1
 
 
 def _ratings(values: list[Any]) -> list[Any]:

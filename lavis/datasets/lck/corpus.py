@@ -6,7 +6,6 @@ Memory grows by 24 bytes a row (three hashes, for duplicates) and about 200 byte
 from __future__ import annotations
 
 import array
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ import numpy as np
 from lavis.common.errors import RecordError
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.files.images import decode_image, image_size
-from lavis.datasets.lck.record import check_inside
+from lavis.datasets.lck.record import check_inside, name_hash
 from lavis.datasets.lck.text import has_empty_rationale
 from lavis.datasets.rows import Row
 
@@ -72,9 +71,9 @@ class CorpusSummary:
         self.labels["none" if label is None else ("reject", "accept")[label]] += 1
         self.words[words] += 1
         boxes = [region.box for region in drawing.regions]
-        self.instances.append(_hash(str(row.fields.get("instance"))))
-        self.contents.append(_hash(json.dumps([drawing.file.name, row.all_texts, boxes])))
-        self.pictures.append(_hash(drawing.file.name))
+        self.instances.append(name_hash(str(row.fields.get("instance"))))
+        self.contents.append(name_hash(json.dumps([drawing.file.name, row.all_texts, boxes])))
+        self.pictures.append(name_hash(drawing.file.name))
 
     def reject(self, reason: str) -> None:
         """Count a bad row."""
@@ -149,7 +148,7 @@ class CorpusChecker:
         drawing = row.drawing
         assert drawing is not None
         file = drawing.file
-        key = _hash(json.dumps(file.identity()))
+        key = name_hash(json.dumps(file.identity()))
         if key not in self._images:
             limit = self.dataset.config.max_pixels
             try:
@@ -163,11 +162,6 @@ class CorpusChecker:
         if isinstance(found, str):
             raise RecordError(found)
         check_inside(drawing.regions, found)
-
-
-def _hash(text: str) -> int:
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
 
 
 def _distinct(hashes: array.array[int]) -> int:

@@ -37,9 +37,6 @@ class LckDataset(RegionDataset):
     config_class: ClassVar[type[LckConfig]] = LckConfig
     config: LckConfig
 
-    def __init__(self, config: LckConfig, split: str, *, name: str = "unified_vqa_binary") -> None:
-        super().__init__(config, split, name=name)
-
     def _read_row(self, index: int, rng: random.Random | None) -> Row:
         record = self.store.read(index)
         file = self.image_file(index, record)

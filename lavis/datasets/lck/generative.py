@@ -34,12 +34,6 @@ class GenerativeDataset(RegionDataset):
     config_class: ClassVar[type[GenerativeDatasetConfig]] = GenerativeDatasetConfig
     config: GenerativeDatasetConfig
 
-    def __init__(
-        self, config: GenerativeDatasetConfig, split: str, *, name: str = "unified_vqa_chatgpt"
-    ) -> None:
-        super().__init__(config, split, name=name)
-        self._named = config.source(split).use_object_tags
-
     def _read_row(self, index: int, rng: random.Random | None) -> Row:
         record = self.store.read(index)
         file = self.image_file(index, record)
@@ -47,10 +41,10 @@ class GenerativeDataset(RegionDataset):
         regions = self.find_regions(
             record, choose_regions(record, self.config.region_prob, shuffle)
         )
-        tags = self.tags(regions)
+        tags, named = self.tags(regions), self.config.source(self.split).use_object_tags
         given, wanted = self._parts(
             record,
-            lambda tokens: tokens_to_text(tokens, tags, use_object_tags=self._named),
+            lambda tokens: tokens_to_text(tokens, tags, use_object_tags=named),
             shuffle,
         )
         given, wanted = self.text_processor(given), self._without_prompt(wanted)

@@ -10,7 +10,7 @@ from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.config import LaionConfig
-from lavis.datasets.files.images import ImageRoot
+from lavis.datasets.files.json_values import text_of
 from lavis.datasets.rows import Drawing, Row
 
 _QUESTION = "What is in this image? Answer: {caption}"
@@ -27,13 +27,6 @@ class LaionDataset(RecordDataset):
     config_class: ClassVar[type[LaionConfig]] = LaionConfig
     config: LaionConfig
 
-    def __init__(
-        self, config: LaionConfig, split: str, *, name: str = "laion_sample_extracted"
-    ) -> None:
-        super().__init__(config, split, name=name)
-        root = config.image_root(split)
-        self.pictures = ImageRoot(root or ".", follow_symlinks=config.follow_symlinks)
-
     def _read_row(self, index: int, rng: random.Random | None) -> Row:
         record = self.store.read(index)
         file = self.store.image(index)
@@ -41,13 +34,7 @@ class LaionDataset(RecordDataset):
             if "image" not in record:
                 raise RecordError("missing image: the record has none beside it")
             file = self.pictures.find(record["image"])
-        caption = record.get("caption")
-        if caption is None:
-            raise RecordError("missing field: caption")
-        if not isinstance(caption, str):
-            raise RecordError(f"wrong type: caption is {type(caption).__name__}, expected text")
-        if not caption.strip():
-            raise RecordError("empty text: caption")
+        caption = text_of(record, "caption")
         fields: dict[str, Any] = {
             "index": index,
             "instance": str(record.get("key", index)),

@@ -7,7 +7,6 @@ the record itself maps ids to entries. Only 32 bytes an image stay in memory.
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from lavis.common.errors import RecordError
 from lavis.datasets.files.records import JsonLinesFile
-from lavis.datasets.lck.record import index_entries, region_number
+from lavis.datasets.lck.record import index_entries, name_hash, region_number
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ class RegionMapping:
     def _look_up(self, image: str) -> dict[int, Any]:
         if self._hashes is None or self._rows is None:
             self._hashes, self._rows = self._scan()
-        wanted = _name_hash(image)
+        wanted = np.uint64(name_hash(image))
         first = int(np.searchsorted(self._hashes, wanted, side="left"))
         last = int(np.searchsorted(self._hashes, wanted, side="right"))
         for place in range(last - 1, first - 1, -1):  # equal hashes: the last line wins
@@ -68,15 +67,10 @@ class RegionMapping:
             except RecordError:
                 continue
             if isinstance(image, str):
-                hashes[row], good[row] = _name_hash(image), True
+                hashes[row], good[row] = np.uint64(name_hash(image)), True
         if not good.all():
             bad = int((~good).sum())
             logger.warning("%s: %d lines without an image name, skipped", self.file.path, bad)
         rows = np.flatnonzero(good)
         order = np.argsort(hashes[rows], kind="stable")
         return hashes[rows][order], rows[order]
-
-
-def _name_hash(name: str) -> np.uint64:
-    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return np.uint64(int.from_bytes(digest, "little"))

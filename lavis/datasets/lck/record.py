@@ -9,6 +9,7 @@ a reason that starts with a fixed phrase and a colon.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,12 @@ class Region:
     polygons: tuple[tuple[tuple[float, float], ...], ...] | None = None
     object_name: str = ""
     description: str = ""
+
+
+def name_hash(text: str) -> int:
+    """Return a hash of 64 bits: equal texts, equal hashes, in every process."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 def region_number(value: Any) -> int:

@@ -10,7 +10,7 @@ from lavis.common.errors import DataError, RecordError
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.config import RegionOptions
 from lavis.datasets.files.formats import open_file
-from lavis.datasets.files.images import ImageFile, ImageRoot, image_size
+from lavis.datasets.files.images import ImageFile, image_size
 from lavis.datasets.files.records import JsonLinesFile
 from lavis.datasets.lck.mapping import RegionMapping
 from lavis.datasets.lck.record import (
@@ -33,8 +33,6 @@ class RegionDataset(RecordDataset):
         super().__init__(config, split, name=name)
         self.palette = config.palette
         self.line_width = config.line_width
-        root = config.image_root(split)
-        self.pictures = ImageRoot(root or ".", follow_symlinks=config.follow_symlinks)
         mapping = config.source(split).region_mapping
         self.mapping = open_mapping(mapping, config.cache_dir) if mapping else None
 

@@ -8,7 +8,6 @@ here but the form; a box that has none becomes `{"name", "reject": reason}`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -32,8 +31,8 @@ from lavis.datasets.files.folders import Skipped, is_above, is_hidden
 from lavis.datasets.files.formats import open_file
 from lavis.datasets.files.items import begins_with, read_list
 from lavis.datasets.files.records import JsonLinesFile, parse_object
-from lavis.datasets.lck.record import index_entries, read_references
-from lavis.datasets.lck.scenes_config import ScenesConfig
+from lavis.datasets.lck.record import index_entries, name_hash, read_references
+from lavis.datasets.lck.scenes import ScenesConfig
 
 logger = logging.getLogger(__name__)
 
@@ -313,8 +312,7 @@ def _by_image(file: JsonLinesFile) -> Iterator[tuple[np.ndarray, str]]:
         except RecordError as error:
             reasons[row] = error.reason
             name = f"\0{row}"  # no image's name
-        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        hashes[row] = int.from_bytes(digest, "little")
+        hashes[row] = name_hash(name)
     if len(reasons) == len(file):
         reason = next(iter(reasons.values()), "no lines")
         raise DataError(f"{file.path}: no line is a record with an 'image'; the first: {reason}")

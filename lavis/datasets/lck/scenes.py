@@ -1,20 +1,55 @@
-"""One image with its regions: checked, decoded once, drawn and cut."""
+"""One image with its regions: where it is from; checked, decoded once, drawn, cut and marked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass as plain_dataclass
 from typing import Any, Literal
 
 from PIL import Image
+from pydantic import NonNegativeFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 
+from lavis.common.config.fields import STRICT, ExistingPath
 from lavis.common.errors import RecordError, record_errors
 from lavis.datasets.files.images import ImageRoot, decode_image, image_size
 from lavis.datasets.lck.marks import RegionMark, region_marks
 from lavis.datasets.lck.record import check_inside, index_entries, make_region, region_number
-from lavis.datasets.lck.scenes_config import ScenesConfig
 from lavis.processors.region import DrawnRegion, draw_regions, outline_width
 
 _MAPPING_KEYS = ("concepts", "captions", "narratives", "dynamic")  # kept from a mapping
+_PAGE_PIXELS = 50_000_000
+_PAGE_SIZE = 480  # at which an outline still has two pixels
+RegionFormat = Literal["auto", "jsonl", "vcr", "vg", "coco"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScenesConfig:
+    """Section `images` of a verbalization run.
+
+    Without `regions`, every image of `root` is taken, without regions.
+
+    Attributes:
+        format: of `regions`; `auto` looks into the file.
+        max_regions: most regions of an image (null: all).
+        max_pixels: an image with more is set aside unread.
+        follow_symlinks: accept links that lead out of `root`.
+    """
+
+    root: ExistingPath  # folder that image names are relative to
+    # A file, or a folder of VCR's metadata. `jsonl`: {"image", "boxes", "names"}, a region mapping
+    # or LCK records; `vcr`: annotations or a folder of metadata; `vg`: objects.json,
+    # attributes.json or region_descriptions.json; `coco`: instances json.
+    regions: ExistingPath | None = None
+    format: RegionFormat = "auto"
+    box_format: Literal["xyxy", "xywh"] = "xyxy"  # of `boxes` in lines of one's own
+    max_regions: PositiveInt | None = None
+    order: Literal["given", "area"] = "given"  # which come first; area: the largest
+    min_edge: NonNegativeFloat = 1.0  # pixels; thinner boxes are set aside
+    limit: PositiveInt | None = None  # images
+    check: Literal["header", "decode"] = "header"  # decode reads every pixel before any stage
+    max_pixels: PositiveInt = 100_000_000
+    follow_symlinks: bool = False
 
 
 class SceneRegion:
@@ -162,3 +197,52 @@ def _checked(
 def _area(entry: Mapping[str, Any]) -> float:
     x1, y1, x2, y2 = entry["boxes"][0][:4]
     return (x2 - x1) * (y2 - y1)
+
+
+@plain_dataclass(frozen=True, slots=True)
+class PageRegion:
+    """A region of a page's image.
+
+    Attributes:
+        number: in the texts beside the image; also its colour's.
+        box: x1, y1, x2, y2 in pixels of the image.
+        name: the detector's guess, or empty.
+    """
+
+    number: int
+    box: tuple[float, float, float, float]
+    name: str = ""
+
+
+@record_errors("regions that cannot be drawn")
+def marked_image(
+    root: ImageRoot, name: str, regions: Sequence[PageRegion]
+) -> tuple[Image.Image, tuple[RegionMark, ...]]:
+    """Return an image with its regions drawn, and their marks.
+
+    Raises:
+        RecordError: the image cannot be read, or a region not be drawn.
+    """
+    image = decode_image(root.find(name), _PAGE_PIXELS)
+    width = outline_width(image.size, "auto", _PAGE_SIZE)
+    drawn = draw_regions(image, _drawn(regions), palette="distinct", width=width)
+    return drawn, _marks(regions, image.size)
+
+
+@record_errors("regions that cannot be drawn")
+def marks_without_image(regions: Sequence[PageRegion]) -> tuple[RegionMark, ...]:
+    """Return the marks of regions for texts, where no image is shown.
+
+    Raises:
+        RecordError: a region has no box.
+    """
+    return _marks(regions, (1, 1))
+
+
+def _marks(regions: Sequence[PageRegion], size: tuple[int, int]) -> tuple[RegionMark, ...]:
+    names = [region.name for region in regions]
+    return region_marks(_drawn(regions), size, palette="distinct", names=names)
+
+
+def _drawn(regions: Sequence[PageRegion]) -> list[DrawnRegion]:
+    return [DrawnRegion(region.number, region.box) for region in regions]

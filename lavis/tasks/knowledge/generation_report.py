@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import RecordError
-from lavis.datasets.lck.marked_images import PageRegion
+from lavis.datasets.lck.scenes import PageRegion
 from lavis.llm.replies.items import FIELDS
 from lavis.llm.replies.region_text import render
 from lavis.llm.replies.scene import RegionNotes

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from lavis.common.errors import RecordError
 from lavis.common.storage.atomic import write_text
 from lavis.datasets.files.images import ImageRoot
-from lavis.datasets.lck.marked_images import PageRegion, marked_image, marks_without_image
 from lavis.datasets.lck.marks import RegionMark
+from lavis.datasets.lck.scenes import PageRegion, marked_image, marks_without_image
 from lavis.tasks.knowledge.reasons import reason_phrase
 from lavis.tasks.report import ReportImage, image_uri, render
 

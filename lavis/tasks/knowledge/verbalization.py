@@ -37,8 +37,7 @@ from lavis.common.storage.journal import Journal, JournalReader
 from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.files.records import JsonLinesFile
 from lavis.datasets.lck.scene_sources import image_lines, line_bytes
-from lavis.datasets.lck.scenes import Scene, open_scene
-from lavis.datasets.lck.scenes_config import ScenesConfig
+from lavis.datasets.lck.scenes import Scene, ScenesConfig, open_scene
 from lavis.llm.config import read_llm
 from lavis.llm.endpoint.failures import EndpointStopped
 from lavis.llm.money.budget import BudgetReached, Ledger, open_ledger

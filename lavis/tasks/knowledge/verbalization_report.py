@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.datasets.files.images import ImageRoot
-from lavis.datasets.lck.marked_images import PageRegion
-from lavis.datasets.lck.scenes import region_entries
+from lavis.datasets.lck.scenes import PageRegion, region_entries
 from lavis.tasks.knowledge.page import (
     Card,
     CardMaker,

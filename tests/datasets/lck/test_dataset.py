@@ -290,7 +290,7 @@ def test_records_can_be_read_without_torch(lck, images):
         "import sys; from lavis.datasets.lck.dataset import LckDataset; "
         "from lavis.datasets.config import LckConfig; "
         f"d = LckDataset(LckConfig(build_info={{'annotations': {{'test': {{'storage': {path!r}}}}},"
-        f"'images': {{'storage': {str(images)!r}}}}}), 'test'); "
+        f"'images': {{'storage': {str(images)!r}}}}}), 'test', name='lck'); "
         "d.drawn_image(d.row(0)); assert 'torch' not in sys.modules, 'torch was imported'"
     )
     root = Path(__file__).resolve().parents[3]

@@ -10,8 +10,7 @@ from lavis.common.errors import DataError, RecordError
 from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.files.records import parse_object
 from lavis.datasets.lck.scene_sources import image_lines, line_bytes
-from lavis.datasets.lck.scenes import open_scene
-from lavis.datasets.lck.scenes_config import ScenesConfig
+from lavis.datasets.lck.scenes import ScenesConfig, open_scene
 
 
 @pytest.fixture
