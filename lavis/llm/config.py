@@ -7,12 +7,19 @@ dataclass checks the rest. `LlmSettings` is the type to use for such a field.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import PlainValidator, TypeAdapter, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from lavis.common import registry
@@ -24,7 +31,8 @@ from lavis.llm.endpoint.address import OPENAI_URL, check_url, normal_url
 from lavis.llm.money.config import BatchConfig, CapsConfig, Price
 from lavis.llm.money.image_tokens import ImageTokensConfig
 
-MOST_SECONDS = 1e6
+Seconds = Annotated[float, Field(gt=0, le=1e6)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 DEFAULT_CACHE = "~/.cache/lavis/llm"
 # Functions that moved: the path in older run files and in journals -> the present one.
 MOVED_SCRIPTS = {
@@ -59,21 +67,13 @@ class LlmConfig:
     cache_dir: str = DEFAULT_CACHE
     caps: CapsConfig = CapsConfig()
     prices: dict[str, Price] | None = None
-    chars_per_token: float = 4.0
+    chars_per_token: PositiveFloat = 4.0
     tokenizer: str | None = None
-    image_tokens: int = 1105
+    image_tokens: NonNegativeInt = 1105
     picture_tokens: ImageTokensConfig = ImageTokensConfig()
-    max_alike_failures: int = 10
+    max_alike_failures: PositiveInt = 10
 
     def __post_init__(self) -> None:
-        if self.image_tokens < 0:
-            raise ConfigError(f"image_tokens is {self.image_tokens}; use a number from 0")
-        if self.chars_per_token <= 0:
-            raise ConfigError(f"chars_per_token is {self.chars_per_token}; 4 suits English")
-        if self.max_alike_failures < 1:
-            raise ConfigError(
-                f"max_alike_failures is {self.max_alike_failures}; it must be positive"
-            )
         if self.caps.max_cost is not None and self.price is None:
             raise ConfigError(
                 f"caps.max_cost needs the price of {self.model!r}: set "
@@ -154,14 +154,14 @@ class OpenAIConfig(LlmConfig):
     extra_query: dict[str, str] | None = None
     extra_body: dict[str, Any] | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    concurrency: int = 8
-    rpm: float | None = None
-    tpm: float | None = None
-    timeout: float = 120.0
-    max_attempts: int = 6
-    min_retry_wait: float = 0.5
-    max_retry_wait: float = 60.0
-    max_server_wait: float = 600.0
+    concurrency: Count = 8
+    rpm: PositiveFloat | None = None
+    tpm: PositiveFloat | None = None
+    timeout: Seconds = 120.0
+    max_attempts: Count = 6
+    min_retry_wait: Seconds = 0.5
+    max_retry_wait: Seconds = 60.0
+    max_server_wait: Seconds = 600.0
     mode: Literal["sync", "batch"] = "sync"
     batch: BatchConfig = BatchConfig()
     structured: Literal["auto", "off"] = "auto"
@@ -181,17 +181,6 @@ class OpenAIConfig(LlmConfig):
         if self.base_url is not None:
             check_url(self.base_url)
         self._check_extras()
-        for name in (
-            *("concurrency", "max_attempts", "timeout"),
-            *("min_retry_wait", "max_retry_wait", "max_server_wait"),
-        ):
-            value = getattr(self, name)
-            if not 0 < value <= MOST_SECONDS:
-                raise ConfigError(f"{name} is {value}; it must be positive")
-        for name in ("rpm", "tpm"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"{name} is {value}; it must be positive, or null for no limit")
 
     @property
     def failure_limit(self) -> int:
@@ -272,7 +261,7 @@ class TransformersConfig(LlmConfig):
     backend: Literal["transformers"] = "transformers"
     revision: str | None = None
     gguf_file: str | None = None
-    batch_size: int = 4
+    batch_size: PositiveInt = 4
     template: Literal["auto", "chat", "plain"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Device = "auto"
@@ -281,8 +270,6 @@ class TransformersConfig(LlmConfig):
         super().__post_init__()
         if not self.model:
             raise ConfigError("model: missing; a folder or hub name of a causal language model")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size is {self.batch_size}; it must be positive")
 
     @property
     def is_paid(self) -> bool:

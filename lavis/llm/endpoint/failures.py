@@ -1,8 +1,8 @@
 """Why an attempt at a request gave no reply, and what follows from it: one table for all servers.
 
-The first row of `RULES` that fits decides. What fits none is never held against the request: an
-unknown refusal is tried once more, then left for the next start; when many meet alike, the run
-stops (`lavis.llm.endpoint.breaker`).
+The first row that fits decides, see `error_table`. What fits none is never held against the
+request: an unknown refusal is tried once more, then left for the next start; when many meet alike,
+the run stops (`lavis.llm.endpoint.breaker`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from lavis.common.errors import RunError
 from lavis.llm.endpoint.error_body import ErrorBody, read_error, retry_after
-from lavis.llm.endpoint.error_table import LATER_RULES, RULES, Kind, Rule
+from lavis.llm.endpoint.error_table import Kind, Rule, error_table
 
 Cost = Literal["none", "unknown", "unsent"]
 
@@ -59,28 +59,6 @@ class Problem:
         return self.kind in ("fatal", "stopped")
 
 
-_NOT_TAKEN = (
-    r"unsupported|not (be )?(support|permit|allow|recogni|implement|available|compatible|expected)"
-    r"|unrecogni|unknown|unexpected|extra (input|field|param)|extra_forbidden"
-    r"|(does|do) ?n.t support"
-    r"|no longer|deprecated|cannot (both )?be|cannot find field|is unavailable|additional propert"
-    r"|only the default|not one of the allowed|must contain the word|does not (exist|take|accept)"
-    r"|remove|invalid (parameter|argument|schema|field|key|name|json payload)|must be .?json_schema"
-    r"|can't be|input should be|grammar|both|no field|undeclared"
-)
-_FORMAT = (
-    r"response[_ ]format|json[_ ]schema|json[_ ](mode|object)|grammar|guided|structured|schema"
-)
-_RANGE = (
-    r"must be (less|greater|in|between|<|>|at|a number|within|non|strictly|positive)|\brange\b"
-    r"|(less|greater) than|(above|below) (maximum|minimum)|expected a value"
-)
-# How frameworks say that they have no such path: FastAPI, Flask, Express, OpenAI, Azure, Ollama.
-_NO_PATH = (
-    r"^\W*(404 )?(page |resource |path |route |file |url |endpoint )?not found\W*( \| .*)?$"
-    r"|invalid url|unknown url|no (such )?route|cannot post|no handler|method not allowed"
-    r"|resource not found|requested (url|path|resource)"
-)
 # A gateway that answers so has not handed the request on; of 522 it cannot tell.
 _NOT_WORKED = frozenset({503, 521, 523, 525, 526, 529, 530})
 
@@ -125,27 +103,28 @@ def _matched(
     status: int, error: ErrorBody, sent: Mapping[str, Any] | None, address: str
 ) -> Problem:
     shown = f"HTTP {status}: {error.message}" if error.message else f"HTTP {status}"
-    if not error.page:  # what a page says was not said by the API
-        for rule in RULES:
+    table = error_table()
+    if not error.page:  # the words of a page are not the API's
+        for rule in table.rules:
             if rule.fits(status, error):
                 return _problem(rule, shown)
         if status in (400, 404, 415, 422, 500, 501):
             field = _field_of(error, sent)
             if field:
                 return Problem("simplify", f"{field}: {shown}", field=field)
-            if status < 500 and re.search(_RANGE, error.words):
+            if status < 500 and table.out_of_range.search(error.words):
                 named = _named(error, ("temperature", "top_p", "seed"), sent)
                 if named:
                     advice = f"set {named} to what the server takes, or to null"
                     return Problem("fatal", f"{named}: {shown}; {advice}")
     if error.page and status == 403:
         return Problem("stopped", f"permission: {shown}; something before the server said no")
-    for rule in LATER_RULES:
+    for rule in table.later_rules:
         if not rule.fits(status, error) or (error.page and rule.phrase == "model"):
             continue
         if rule.phrase != "address":
             return _problem(rule, shown)
-        if not error.page and error.words and not re.search(_NO_PATH, error.words):
+        if not error.page and error.words and not table.no_path.search(error.words):
             return Problem("fatal", f"{shown}; look at llm.base_url and llm.model")
         asked = f" at {address}" if address else ""
         return Problem(
@@ -163,19 +142,19 @@ def _problem(rule: Rule, shown: str) -> Problem:
 
 def _field_of(error: ErrorBody, sent: Mapping[str, Any] | None) -> str:
     """Return the field of the body that the server does not take, or an empty text."""
-    codes = " ".join(error.codes)
-    if not re.search(_NOT_TAKEN, error.words) and not re.search(
+    table, codes = error_table(), " ".join(error.codes)
+    if not table.not_taken.search(error.words) and not re.search(
         r"unsupported|unknown_param|extra_forbidden|unrecognized", codes
     ):
         return ""
-    if re.search(_RANGE, error.words) and not re.search(
+    if table.out_of_range.search(error.words) and not re.search(
         r"unsupported|only the default", error.words
     ):
         return ""  # a value out of its range is for the user to set
     known = list(sent) if sent is not None else list(SIMPLIFIED)
     names = [name for name in known if name not in ("model", "messages")]
     named = _named(error, names, sent)
-    if not named and "response_format" in names and re.search(_FORMAT, error.words):
+    if not named and "response_format" in names and table.reply_format.search(error.words):
         return "response_format"
     if not named and re.search(r"system.{0,40}role|role.{0,60}system", error.words):
         messages = (sent or {}).get("messages")

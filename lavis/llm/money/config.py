@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT
-from lavis.common.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -21,15 +23,9 @@ class CapsConfig:
         max_cost: money, in the currency of `prices`.
     """
 
-    max_requests: int | None = None
-    max_tokens: int | None = None
-    max_cost: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_requests", "max_tokens", "max_cost"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"{name} is {value}; use a number from 0, or null for no limit")
+    max_requests: NonNegativeInt | None = None
+    max_tokens: NonNegativeInt | None = None
+    max_cost: NonNegativeFloat | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -41,12 +37,8 @@ class Price:
         output: of the reply.
     """
 
-    input: float
-    output: float
-
-    def __post_init__(self) -> None:
-        if self.input < 0 or self.output < 0:
-            raise ConfigError("input and output prices cannot be negative")
+    input: NonNegativeFloat
+    output: NonNegativeFloat
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -63,19 +55,9 @@ class BatchConfig:
         price_factor: price of a batched token against a plain one.
     """
 
-    max_requests: int = 50_000
-    max_bytes: int = 100_000_000
-    max_jobs: int = 4
-    poll_seconds: float = 30.0
+    max_requests: Annotated[int, Field(ge=1, le=50_000)] = 50_000
+    max_bytes: Annotated[int, Field(ge=1, le=200_000_000)] = 100_000_000
+    max_jobs: PositiveInt = 4
+    poll_seconds: PositiveFloat = 30.0
     completion_window: str = "24h"
-    price_factor: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.max_requests <= 50_000:
-            raise ConfigError(f"max_requests is {self.max_requests}; a batch file takes 1 to 50000")
-        if self.max_bytes > 200_000_000:
-            raise ConfigError(f"max_bytes is {self.max_bytes}; a batch file takes up to 200000000")
-        if self.price_factor < 0:
-            raise ConfigError(f"price_factor is {self.price_factor}; half the price is 0.5")
-        if self.max_bytes < 1 or self.max_jobs < 1 or self.poll_seconds <= 0:
-            raise ConfigError("max_bytes, max_jobs and poll_seconds must be positive")
+    price_factor: NonNegativeFloat = 0.5

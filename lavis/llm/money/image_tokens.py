@@ -1,14 +1,4 @@
-"""How many tokens a provider bills for an image: the documented rule of each, as settings.
-
-Sources of the rules (all state them as what is billed; a server may differ, which is why the
-ledger compares each estimate with the bill, see `lavis.llm.money.billing`):
-
-- `openai_tiles`, `openai_patches`: platform.openai.com/docs/guides/images-vision, "Calculating
-  costs": base and tile tokens by model; patches of 32 pixels, at most 1536, times a factor.
-- `gemini_tiles`: ai.google.dev/gemini-api/docs/image-understanding, "Token calculation".
-- `anthropic`: platform.claude.com/docs/en/build-with-claude/vision, "Evaluate image size".
-- `qwen_vl`: the model cards of Qwen2-VL (28 pixels a token) and Qwen3-VL (32).
-"""
+"""How many tokens a provider bills for an image: the documented rule of each, as settings."""
 
 from __future__ import annotations
 
@@ -16,13 +6,13 @@ import base64
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass as plain_dataclass
 from typing import Any, Literal
 
+from pydantic import NonNegativeFloat
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT
-from lavis.common.errors import ConfigError
+from lavis.llm.tables import load_table
 
 Rule = Literal["flat", "openai_tiles", "openai_patches", "gemini_tiles", "anthropic", "qwen_vl"]
 _HEADER = 1 << 16  # characters of a data URL that hold the size of nearly every image
@@ -30,43 +20,14 @@ _UNSEEN = (2048, 2048)  # pixels of an image whose size cannot be read
 LOW_EDGE = 512  # pixels of an image sent with `detail: low`
 
 
-@plain_dataclass(frozen=True)
-class _Known:
-    """A family of models by the beginning of their names, and the numbers of its rule."""
+@dataclass(frozen=True, config=STRICT)
+class _Numbers:
+    """The numbers of a rule for a family of models, see `lavis/configs/llm/image_tokens.yaml`."""
 
-    prefix: str
     rule: Rule
     base: float = 0.0
     each: float = 1.0  # tokens of a tile or of a patch
     patch: int = 28  # pixels; qwen_vl
-
-
-# The longest prefix that a name begins with wins. gpt-4o-mini bills 33 times the tokens of gpt-4o.
-_KNOWN = (
-    _Known("gpt-4o-mini", "openai_tiles", 2833, 5667),
-    _Known("gpt-4o", "openai_tiles", 85, 170),
-    _Known("chatgpt-4o", "openai_tiles", 85, 170),
-    _Known("gpt-4-turbo", "openai_tiles", 85, 170),
-    _Known("gpt-4-vision", "openai_tiles", 85, 170),
-    _Known("gpt-4.5", "openai_tiles", 85, 170),
-    _Known("gpt-4.1", "openai_tiles", 85, 170),
-    _Known("gpt-4.1-mini", "openai_patches", each=1.62),
-    _Known("gpt-4.1-nano", "openai_patches", each=2.46),
-    _Known("gpt-5", "openai_tiles", 70, 140),
-    _Known("gpt-5-mini", "openai_patches", each=1.62),
-    _Known("gpt-5-nano", "openai_patches", each=2.46),
-    _Known("o1", "openai_tiles", 75, 150),
-    _Known("o3", "openai_tiles", 75, 150),
-    _Known("o4-mini", "openai_patches", each=1.72),
-    _Known("gemini-1", "gemini_tiles", each=258),
-    _Known("gemini-2", "gemini_tiles", each=258),
-    _Known("gemini", "flat", 1120),  # from 3 on: a budget an image, whatever its size
-    _Known("claude", "anthropic"),
-    _Known("qwen2-vl", "qwen_vl"),
-    _Known("qwen2.5-vl", "qwen_vl"),
-    _Known("qwen-vl", "qwen_vl"),
-    _Known("qwen3-vl", "qwen_vl", patch=32),
-)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -84,14 +45,8 @@ class ImageTokensConfig:
 
     rule: Rule | Literal["auto"] = "auto"
     model: str | None = None
-    base: float | None = None
-    each: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("base", "each"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"{name} is {value}; use a number of tokens from 0")
+    base: NonNegativeFloat | None = None
+    each: NonNegativeFloat | None = None
 
 
 class ImageTokens:
@@ -114,14 +69,14 @@ class ImageTokens:
         else:
             self._rule = config.rule
             if known is None or known.rule != config.rule or config.rule == "flat":
-                known = _plain(config.rule)
-        known = known or _Known("", "flat")
+                known = _dearest(config.rule)
+        self.documented = known is not None
+        known = known or _Numbers("flat")
         self._base = known.base if config.base is None else config.base
         self._each = known.each if config.each is None else config.each
         self._patch, self._flat = known.patch, flat
         if self._rule == "flat" and self._base:
             self._flat = round(self._base)
-        self.documented = self._rule != "flat" or bool(known.prefix)
         numbers = f"{self._flat}" if self._rule == "flat" else f"{self._base:g}+{self._each:g}"
         self.label = f"{self._rule} {numbers}"
 
@@ -159,18 +114,20 @@ class ImageTokens:
         return self._flat
 
 
-def _family(model: str) -> _Known | None:
+def _families() -> dict[str, _Numbers]:
+    return load_table("image_tokens", dict[str, _Numbers])
+
+
+def _family(model: str) -> _Numbers | None:
     name = model.rpartition("/")[2].lower()
-    matching = [known for known in _KNOWN if name.startswith(known.prefix)]
-    return max(matching, key=lambda known: len(known.prefix), default=None)
+    prefix = max((key for key in _families() if name.startswith(key)), key=len, default="")
+    return _families().get(prefix)
 
 
-def _plain(rule: Rule) -> _Known | None:
-    """Return the numbers of a rule for a model whose name says nothing: of its dearest member."""
-    if rule == "flat":
-        return None
-    members = [known for known in _KNOWN if known.rule == rule]
-    return max(members, key=lambda known: (known.each, -known.patch), default=None)
+def _dearest(rule: Rule) -> _Numbers | None:
+    """Return the numbers of a rule's dearest family, for a model of unknown name."""
+    members = [each for each in _families().values() if each.rule == rule != "flat"]
+    return max(members, key=lambda each: (each.each, -each.patch), default=None)
 
 
 def _tiles(width: int, height: int) -> int:

@@ -1,8 +1,8 @@
 """What the JSON of a chat completion says: an answer, or the reason why it is none.
 
 Servers agree on the outline and on little else, so every field is read for what it may be: content
-as text or as parts, an error inside a success, an end in any of many words. Words for the end are
-an open set: one that is not known here is a normal end where there is text.
+as text or as parts, an error inside a success, an end in any of many words
+(`lavis/configs/llm/finish_reasons.yaml`).
 """
 
 from __future__ import annotations
@@ -18,23 +18,8 @@ from lavis.llm.endpoint.event_stream import is_stream, join_events
 from lavis.llm.endpoint.failures import Problem
 from lavis.llm.money.usage import read_usage, rough_tokens
 from lavis.llm.replies.reasoning import answer_text
+from lavis.llm.tables import Words, load_table
 
-# Words for the end by what they mean: OpenAI, Azure, vLLM, SGLang, TGI, llama.cpp, Ollama, Mistral
-# (model_length), Anthropic, Gemini, Bedrock, Zhipu (sensitive, network_error), DeepSeek
-# (insufficient_system_resource), OpenRouter (error). All others mean `stop`.
-ENDS: dict[str, str] = {
-    "length": "length max_tokens max_length max_output_tokens max_new_tokens max_completion_tokens "
-    "model_length model_context_window_exceeded token_limit truncated",
-    "content_filter": "content_filter content_filtered filtered safety image_safety recitation "
-    "blocklist prohibited_content spii sensitive moderation guardrail_intervened policy_violation "
-    "content_policy_violation",
-    "refusal": "refusal refused",
-    "error": "error network_error server_error abort aborted cancel cancelled canceled "
-    "insufficient_system_resource malformed_function_call malformed_response timeout overloaded "
-    "interrupted",
-    "stop": "stop stop_sequence eos eos_token end_turn finish_reason_unspecified none null",
-}
-_ENDS = {word: end for end, words in ENDS.items() for word in words.split()}
 NO_ANSWERS = frozenset({"length", "content_filter", "refusal", "error"})  # not to be stored
 _SHOWN = 300  # characters of a server's message
 _THOUGHT = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thoughts")
@@ -108,7 +93,8 @@ def end_of(word: Any) -> str:
     if word is None or isinstance(word, bool | dict | list):
         return "stop"
     plain = str(word).strip().rpartition(".")[2].lower().replace("-", "_").replace(" ", "_")
-    return _ENDS.get(plain, plain or "stop")
+    ends = load_table("finish_reasons", dict[str, Words])
+    return next((end for end, words in ends.items() if plain in words), plain or "stop")
 
 
 def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, str, str]:

@@ -1,68 +1,21 @@
-"""What a model thinks before it answers, told from its answer by the marks that models put around.
+"""A model's thought and its answer, parted by the marks that models put around a thought.
 
-Servers with the right parser take the marks away themselves; others hand over the raw text.
+Servers with the right parser take the marks away themselves; others hand over the raw text. The
+marks are listed in `lavis/configs/llm/reasoning_marks.yaml`.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 
+from pydantic.dataclasses import dataclass
+
+from lavis.common.config.fields import STRICT
 from lavis.common.errors import REFUSALS
+from lavis.llm.tables import Alternatives, expand, load_table
 
-_WORDS = (
-    r"(?:think|thinking|thoughts?|thought_process|reasoning|reflection|analysis|scratchpad|"
-    r"chain_of_thought|inner_monologue)"
-)
-_OPEN, _SHUT = r"(?:<|&lt;|◁)\|?\s*", r"\s*\|?(?:>|&gt;|▷)"
-_CHANNEL = r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*"
-_HEADER = r"\b[^<]{0,100}(?:<\|constrain\|>[^<]{0,40})?<\|message\|>"
-
-# name -> (what opens a thought, what closes it); case does not matter. Where an end stands alone,
-# its start was in the prompt, as chat templates of DeepSeek-R1 and Qwen3 write it.
-MARKS: dict[str, tuple[str, str]] = {
-    # <think> of DeepSeek, Qwen, GLM; <thought> of EXAONE; <seed:think>; ◁think▷ of Kimi
-    "tag": (
-        rf"{_OPEN}(?:[a-z]\w{{0,20}}:)?{_WORDS}(?:\s[^<>]{{0,100}}?)?(?<!/){_SHUT}",
-        rf"{_OPEN}/\s*\|?\s*(?:[a-z]\w{{0,20}}:)?{_WORDS}{_SHUT}",
-    ),
-    # Magistral
-    "bracket": (r"\[\s*think(?:ing)?\s*\]", r"\[\s*/\s*think(?:ing)?\s*\]"),
-    # OpenThinker's <|begin_of_thought|>, Command A's <|START_THINKING|>
-    "named ends": (
-        rf"<\|\s*(?:begin|start)_(?:of_)?{_WORDS}\s*\|>",
-        rf"<\|\s*end_(?:of_)?{_WORDS}\s*\|>",
-    ),
-    # gpt-oss (harmony): channels; all that comes before the final one is no answer
-    "channel": (
-        rf"{_CHANNEL}(?:analysis|commentary){_HEADER}",
-        rf"{_CHANNEL}final{_HEADER}",
-    ),
-    # gpt-oss where the special tokens were dropped from the text
-    "bare channel": (r"\A\s*(?-i:analysis(?=[A-Z]))", r"(?-i:assistantfinal)"),
-    "gemma": (r"<\|channel>\s*thought\b|<unused94>\s*thought\b", r"<channel\|>|<unused95>"),
-    # Granite 3.2, Apriel
-    "words": (
-        r"\A\s*here (?:is my thought process|are my reasoning steps):",
-        r"^[ \t]*here is my response:|\[begin final response\]",
-    ),
-    # what opens the answer itself closes the thought before it
-    "answer": (
-        r"(?!)",
-        r"<\|(?:begin_of_solution|begin_of_box|start_response)\|>|"
-        r"<(?:final[_ ])?(?:answer|response)>",
-    ),
-}
-_MARK = re.compile(
-    "|".join(
-        f"(?P<start{place}>{start})|(?P<end{place}>{end})"
-        for place, (start, end) in enumerate(MARKS.values())
-    )
-    # <|end|> is the end of a channel, of anything else it is a left-over; <think/> says nothing
-    + rf"|(?P<over><\|(?:end|return|call)\|>|<{_WORDS}\s*/>)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_CHANNEL_PLACE = list(MARKS).index("channel")
 # Marks that servers leave behind an answer.
 _LEFT_OVER = re.compile(
     r"(?:\s*(?:<\|(?:end_of_solution|end_of_box|end_response|im_end|endoftext|eot_id|end|return|"
@@ -74,6 +27,34 @@ _TAIL = 400  # characters at the end of a text where such marks are looked for
 _QUOTES = frozenset("\"'`“”„‘’‚«»‹›「」『』")
 
 
+@dataclass(frozen=True, config=STRICT)
+class _Mark:
+    name: str
+    models: str
+    opens: Alternatives
+    closes: Alternatives
+
+
+@dataclass(frozen=True, config=STRICT)
+class _Marks:
+    fragments: dict[str, Alternatives]
+    marks: list[_Mark]
+
+
+@functools.cache
+def _marks() -> tuple[re.Pattern[str], int]:
+    """Return the pattern of all marks, a group for each, and the place of the channel's."""
+    table = load_table("reasoning_marks", _Marks)
+    marks = "|".join(
+        f"(?P<start{place}>{mark.opens})|(?P<end{place}>{mark.closes})"
+        for place, mark in enumerate(table.marks)
+    )
+    # <|end|> is the end of a channel, of anything else it is a left-over; <think/> says nothing
+    marks += r"|(?P<over><\|(?:end|return|call)\|>|<%(words)s\s*/>)"
+    pattern = re.compile(expand(marks, table.fragments), re.IGNORECASE | re.MULTILINE)
+    return pattern, [mark.name for mark in table.marks].index("channel")
+
+
 def answer_text(text: str) -> tuple[str, str]:
     """Return what a text says as its answer, and what it says in thought.
 
@@ -83,11 +64,12 @@ def answer_text(text: str) -> tuple[str, str]:
     if is_json(text):
         return text, ""
     text = text.removeprefix("\ufeff")
+    pattern, channel = _marks()
     answer: list[str] = []
     thought: list[str] = []
     inside: int | None = None  # place of the mark that opened the thought
     depth = here = fresh = 0
-    for match in _MARK.finditer(text):
+    for match in pattern.finditer(text):
         if _is_mentioned(text, *match.span()):
             continue
         kind, place = _kind(match)
@@ -100,13 +82,13 @@ def answer_text(text: str) -> tuple[str, str]:
                 thought[:0], answer = answer, []
         elif kind == "start":
             thought.append(piece)
-            if place == inside != _CHANNEL_PLACE and text[fresh : match.start()].strip():
+            if place == inside != channel and text[fresh : match.start()].strip():
                 depth += 1  # a start right after a start is the template's, written twice
             fresh = match.end()
         else:
             thought.append(piece)
             if kind == "over":
-                depth = 0 if inside == _CHANNEL_PLACE else depth
+                depth = 0 if inside == channel else depth
             elif place == inside:
                 depth -= 1
             inside = inside if depth else None
@@ -121,7 +103,7 @@ def answer_text(text: str) -> tuple[str, str]:
 def open_mark(prompt: str) -> str:
     """Return the mark that a prompt ends with, where it opens the thought for the model."""
     end = prompt[-_TAIL:].rstrip()
-    marks = [match for match in _MARK.finditer(end) if match.end() == len(end)]
+    marks = [match for match in _marks()[0].finditer(end) if match.end() == len(end)]
     return marks[-1].group() if marks and _kind(marks[-1])[0] == "start" else ""
 
 

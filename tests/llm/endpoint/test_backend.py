@@ -270,7 +270,7 @@ def test_one_process_spends_from_a_folder(serve, settings, tmp_path):
         ({"base_url": f"https://me:{SECRET}@host/v1"}, "no user, password or query"),
         ({"caps": {"max_cost": 1.0}}, "caps.max_cost needs the price of 'tiny'"),
         ({"backend": "opnai"}, "unknown language-model backend 'opnai'; did you mean 'openai'"),
-        ({"concurrency": 0}, "concurrency is 0|is 0; it must be positive"),
+        ({"concurrency": 0}, "concurrency: 0 found, expected greater than or equal to 1"),
     ],
 )
 def test_wrong_settings_are_told_without_secrets(serve, settings, more, message):
