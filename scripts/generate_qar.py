@@ -81,7 +81,7 @@ def run(config: Sections, generation: Generation, *, retry_rejects: bool = False
     """Generate, write the files, and say what was made."""
     from lavis.common.logger import Progress, setup_logging
     from lavis.llm.client import build_client
-    from lavis.llm.money.budget import open_ledger
+    from lavis.llm.money.ledger import open_ledger
     from lavis.runners.identity import describe_environment, write_provenance
     from lavis.tasks.knowledge.generation_outcomes import Outcomes
     from lavis.tasks.knowledge.generation_results import write_results

@@ -14,7 +14,9 @@ from lavis.llm.base import Backend, ChatReply, ChatRequest, PendingRequest, cont
 from lavis.llm.config import LlmConfig
 from lavis.llm.endpoint.breaker import Breaker
 from lavis.llm.endpoint.failures import EndpointStopped
-from lavis.llm.money.budget import Account, BudgetReached, Ledger, Totals
+from lavis.llm.money.budget import Account, BudgetReached
+from lavis.llm.money.ledger import Ledger
+from lavis.llm.money.ledger_file import Totals
 from lavis.llm.money.tokens import TokenCounter
 from lavis.llm.store import BackendContext, ReplyStore
 
@@ -26,7 +28,13 @@ _ENDS: dict[str, type[Exception]] = {"fatal": ConfigError, "stopped": EndpointSt
 class ChatClient:
     """Answers requests from the store, or has the backend answer them.
 
-    Use it as a context manager. One thread calls it.
+    Use it as a context manager, from one thread.
+
+    Example:
+        >>> requests = [ChatRequest("a", [{"role": "user", "content": "What is a cat?"}])]
+        >>> with build_client(read_llm({"backend": "openai", "model": "m"}), "out/llm") as client:
+        ...     for reply in client.complete(requests):
+        ...         print(reply.key, reply.text if reply.ok else reply.error)
 
     Attributes:
         identity: what replies depend on beside the request.
@@ -34,18 +42,11 @@ class ChatClient:
     """
 
     def __init__(
-        self,
-        backend: Backend,
-        context: BackendContext,
-        identity: Mapping[str, Any],
-        failure_limit: int = 10,
+        self, backend: Backend, context: BackendContext, identity: Mapping[str, Any]
     ) -> None:
         self._backend, self._context = backend, context
         self.identity = dict(identity)
         self.cached = 0
-        self._breaker = Breaker(
-            failure_limit, context.folder / "given_up.txt", has_worked=context.account.was_billed()
-        )
 
     def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
         """Yield a reply for each request, as they come, with the request's own `key`.
@@ -74,10 +75,11 @@ class ChatClient:
             if not waiting:
                 continue
             replies = self._backend.collect()
-            reason = self._breaker.judge(replies)
+            reason = self._context.breaker.judge(replies)
             if reason and stop is None:
                 stop, more = EndpointStopped(f"llm: {reason}"), False
-                self._halt()
+                if hasattr(self._backend, "halt"):  # that of a plug-in may have none
+                    self._backend.halt()
             for reply in replies:
                 names = waiting.pop(reply.key, [])
                 if reply.failure == "budget":
@@ -89,22 +91,13 @@ class ChatClient:
         if stop is not None:
             raise stop
 
-    def _halt(self) -> None:
-        halt = getattr(self._backend, "halt", None)  # a plug-in's backend need not have it
-        if halt is not None:
-            halt()
-
-    def totals(self) -> Totals:
-        """Return what the output folder spent over all starts, and what is reserved."""
-        return self._context.account.totals()
-
     def spent(self) -> Totals:
-        """Return what was spent, without what is reserved."""
-        return self._context.account.spent()
+        """Return what the output folder spent over all starts, without what is reserved."""
+        return self._context.account.ledger.spent()
 
     def reserved(self) -> Totals:
         """Return what is set aside for requests on their way."""
-        return self._context.account.reserved()
+        return self._context.account.ledger.reserved()
 
     def close(self) -> None:
         """Drop what is on its way, which counts at the most it can cost, and let go of the rest."""
@@ -153,10 +146,13 @@ def build_client(config: LlmConfig, folder: str | Path, ledger: Ledger | None = 
         place = os.path.relpath(folder, shared.folder)
         account = Account(shared, config, scope="" if place == "." else place, owned=ledger is None)
         counter = TokenCounter(config, corrected=account.estimate)
-        context = BackendContext(folder, account, ReplyStore(config.cache_dir), counter)
+        breaker = Breaker(
+            config.failure_limit, folder / "given_up.txt", has_worked=account.was_billed()
+        )
+        context = BackendContext(folder, account, ReplyStore(config.cache_dir), counter, breaker)
         backend: Any = llms.get(config.backend).build(config, context)
     except BaseException:
         if ledger is None:
             shared.close()
         raise
-    return ChatClient(backend, context, config.identity, config.failure_limit)
+    return ChatClient(backend, context, config.identity)

@@ -10,10 +10,10 @@ from typing import Any
 from lavis.common.errors import REFUSALS
 from lavis.common.storage.cache import Cache
 from lavis.llm.base import ChatReply, ChatRequest, without_images
+from lavis.llm.endpoint.breaker import Breaker
 from lavis.llm.endpoint.failures import Problem
 from lavis.llm.money.budget import Account
-from lavis.llm.money.tokens import TokenCounter
-from lavis.llm.money.usage import rough_tokens
+from lavis.llm.money.tokens import TokenCounter, rough_tokens
 from lavis.llm.replies.completion import NO_ANSWERS, end_of
 from lavis.llm.replies.json_reading import scan_json
 from lavis.llm.replies.reasoning import answer_text
@@ -75,12 +75,14 @@ class BackendContext:
         account: what this client may spend; caps and totals of the whole output folder.
         store: paid replies.
         counter: token estimates.
+        breaker: tells when to stop.
     """
 
     folder: Path
     account: Account
     store: ReplyStore
     counter: TokenCounter
+    breaker: Breaker
 
     def finish(
         self, key: str, reply: ChatReply, request: ChatRequest | None, reservation: str

@@ -1,4 +1,4 @@
-"""Tables of facts about servers and models: the files of `lavis/configs/llm`, checked on reading."""
+"""Tables of facts about servers and models: files of `lavis/configs/llm`, checked on reading."""
 
 from __future__ import annotations
 

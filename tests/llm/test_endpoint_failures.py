@@ -20,10 +20,9 @@ from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatRequest
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
-from lavis.llm.endpoint.breaker import PATIENCE, Streak
-from lavis.llm.endpoint.failures import EndpointStopped, Problem
+from lavis.llm.endpoint.failures import EndpointStopped
 from lavis.llm.endpoint.transport import MOST_BYTES
-from lavis.llm.money.budget import read_totals
+from lavis.llm.money.ledger import read_totals
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sk-test-very-secret-0123456789"
@@ -526,14 +525,3 @@ def test_a_proxy_that_is_not_there_is_told_by_its_own_place(
     said = f"proxy: no connection to {place} through {proxy} ("
     assert replies["q"].ok if bypassed else replies["q"].error.startswith(said)
     assert read_totals(tmp_path).requests == bypassed
-
-
-def test_a_streak_means_something_once_it_lasts():
-    now = 0.0
-    streak = Streak(3, clock=lambda: now)
-    failed, busy = Problem("transient", "x"), Problem("transient", "HTTP 429: busy")
-    assert not any(streak.failed(failed) for _ in range(9))
-    now = PATIENCE
-    assert streak.failed(failed) and not streak.failed(busy)
-    streak.succeeded()
-    assert not streak.failed(failed)

@@ -12,7 +12,9 @@ from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, Pre
 from lavis.llm.base import ChatRequest, image_part
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
-from lavis.llm.money.budget import BudgetReached, Totals, read_totals
+from lavis.llm.money.budget import BudgetReached
+from lavis.llm.money.ledger import read_totals
+from lavis.llm.money.ledger_file import Totals
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<model>"
 

@@ -21,7 +21,7 @@ from lavis.llm.batch.steps import JobSteps
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.endpoint.failures import Problem
 from lavis.llm.endpoint.wire import Connection
-from lavis.llm.money.budget import KEPT
+from lavis.llm.money.ledger_file import KEPT
 from lavis.llm.store import BackendContext
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import count
@@ -19,9 +20,7 @@ from typing import Any, ClassVar
 from lavis.common.registry import llms
 from lavis.llm.base import Backend, ChatReply, PendingRequest
 from lavis.llm.config import OpenAIConfig
-from lavis.llm.endpoint.breaker import Streak
 from lavis.llm.endpoint.failures import Problem
-from lavis.llm.endpoint.limiter import RateLimiter
 from lavis.llm.endpoint.transport import MOST_BYTES, Dropped, TooLong
 from lavis.llm.endpoint.wire import Connection
 from lavis.llm.money.budget import BudgetReached
@@ -49,7 +48,6 @@ class OpenAIBackend:
         self._config, self._context = config, context
         self._connection = Connection(config)
         self._transport = self._connection.transport()
-        self._streak = Streak(config.failure_limit)
         self._limiter = RateLimiter(config.rpm, config.tpm)
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="llm")
@@ -100,7 +98,7 @@ class OpenAIBackend:
             if outcome is None:
                 break
             if isinstance(outcome, ChatReply):
-                self._streak.succeeded()
+                self._context.breaker.attempt_succeeded()
                 return outcome
             outcome = self._bounded(outcome)
             reason = outcome.reason
@@ -112,7 +110,7 @@ class OpenAIBackend:
             if outcome.kind == "transient":  # `simplify` goes on at once, with less
                 attempt += 1
                 most = min(self._config.max_attempts, outcome.most_attempts or attempt + 1)
-                if self._streak.failed(outcome) or attempt >= most:
+                if self._context.breaker.attempt_failed(outcome) or attempt >= most:
                     break
                 self._wait(outcome, attempt)
         return ChatReply(pending.content_key, error=reason, failure="transient")
@@ -181,3 +179,52 @@ def duration(seconds: float) -> str:
     if seconds < 600:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+class RateLimiter:
+    """Requests and tokens a minute, spread evenly, and pauses of a server; one for all threads.
+
+    The next request starts when the share of the last one in the minute is over.
+
+    Args:
+        rpm: requests a minute; None for no limit.
+        tpm: tokens a minute; None for no limit.
+        clock: seconds, rising.
+    """
+
+    def __init__(
+        self, rpm: float | None, tpm: float | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds_a_request = 60 / rpm if rpm else 0.0
+        self._seconds_a_token = 60 / tpm if tpm else 0.0
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next_request = self._next_token = self._paused_until = 0.0
+
+    def acquire(self, tokens: int, stop: threading.Event) -> bool:
+        """Wait for a turn of a request of about `tokens`; False where `stop` came first."""
+        with self._lock:
+            start = max(self._clock(), self._next_request, self._next_token)
+            self._next_request = start + self._seconds_a_request
+            self._next_token = start + tokens * self._seconds_a_token
+        while (wait := max(start, self._paused_until) - self._clock()) > 0:
+            if stop.wait(wait):
+                return False
+        return not stop.is_set()
+
+    def correct(self, tokens: int) -> None:
+        """Count `tokens` more (or, below 0, fewer) than were acquired."""
+        with self._lock:
+            self._next_token += tokens * self._seconds_a_token
+
+    def pause(self, seconds: float) -> bool:
+        """Start nothing for some seconds: the server said so.
+
+        Returns:
+            Whether that is news: no other thread was told of about as long a wait.
+        """
+        with self._lock:
+            until = self._clock() + seconds
+            is_news = until > self._paused_until + 1.0
+            self._paused_until = max(self._paused_until, until)
+        return is_news

@@ -12,7 +12,7 @@ from pathlib import Path
 from lavis.llm.base import ChatReply
 from lavis.llm.endpoint.failures import Problem
 
-PATIENCE = 30.0  # seconds: a server that is started anew is back by then
+PATIENCE = 30.0  # seconds: a server that is restarted is back by then
 _MIXED = 3  # times the limit, of failures that are not alike
 # Times the limit, of requests that failed at an earlier start: bad items come first then.
 _KNOWN = 10
@@ -21,32 +21,58 @@ _VARIES = re.compile(r"""['"`][^'"`]{0,200}['"`]|(?<![\w-])[\w-]*\d[\w.-]*""")
 
 
 class Breaker:
-    """Counts failures since the last success.
-
-    Replies that come together are judged together: one good one among a thousand of a batch shows
-    that the server works.
+    """Counts failures since the last success: of attempts, and of requests that were given up.
 
     Args:
         limit: failures alike at which to stop.
         path: a file of the keys of requests that were given up, which later starts read: what is
-            left over from them is tried first, and must not keep the rest from being asked.
-        has_worked: the server answered at an earlier start: a later one may ask for nothing but
-            what was refused.
+            left over from them is tried first, and must not keep the rest from being sent.
+        has_worked: the server answered at an earlier start: a later one may send nothing but what
+            was refused.
+        clock: seconds, rising.
     """
 
-    def __init__(self, limit: int, path: Path | None = None, *, has_worked: bool = False) -> None:
-        self._limit, self._path = limit, path
+    def __init__(
+        self,
+        limit: int,
+        path: Path | None = None,
+        *,
+        has_worked: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit, self._path, self._clock = limit, path, clock
         self._alike: Counter[str] = Counter()
         self._succeeded = has_worked
+        self._lock = threading.Lock()
+        self._attempts, self._since = 0, 0.0  # failed in a row, of all threads
         self._known: frozenset[str] = frozenset()
         if path is not None and path.is_file():
             self._known = frozenset(path.read_text("utf-8", "replace").splitlines())
 
+    def attempt_succeeded(self) -> None:
+        """Note an attempt that the server answered; any thread may."""
+        with self._lock:
+            self._attempts = 0
+
+    def attempt_failed(self, problem: Problem) -> bool:
+        """Note a failed attempt; return whether another one is of no use now. Any thread may.
+
+        A server that asks to wait is alive, so that its answer does not count.
+        """
+        if problem.retry_after is not None or problem.reason.startswith("HTTP 429"):
+            return False
+        with self._lock:
+            self._since = self._since if self._attempts else self._clock()
+            self._attempts += 1
+            late = self._clock() - self._since >= PATIENCE
+            return self._attempts >= self._limit and late
+
     def judge(self, replies: Sequence[ChatReply]) -> str:
         """Return why the run should stop, or an empty text.
 
-        A refusal is a request's own fault, so that many in a row only tell something while no
-        request has succeeded; a filter's verdict is about the content and tells nothing.
+        Replies that come together are judged together: one good one among a thousand of a batch
+        shows that the server works. A refusal is a request's own fault: many in a row only mean
+        something while no request has succeeded. A filter's verdict is about the content.
         """
         if any(reply.ok for reply in replies):
             self._alike.clear()
@@ -76,37 +102,6 @@ class Breaker:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(reply.key + "\n")
         return _KNOWN
-
-
-class Streak:
-    """Attempts that failed since the last success; of all threads.
-
-    Args:
-        limit: attempts from which on it means something.
-        clock: seconds, rising.
-    """
-
-    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limit, self._clock = limit, clock
-        self._lock = threading.Lock()
-        self._count, self._since = 0, 0.0
-
-    def succeeded(self) -> None:
-        """Note that the server did what it should."""
-        with self._lock:
-            self._count = 0
-
-    def failed(self, problem: Problem) -> bool:
-        """Note a failed attempt; return whether trying it again is of no use now.
-
-        A server that asks to wait is alive, so that its answer does not count.
-        """
-        if problem.retry_after is not None or problem.reason.startswith("HTTP 429"):
-            return False
-        with self._lock:
-            self._since = self._since if self._count else self._clock()
-            self._count += 1
-            return self._count >= self._limit and self._clock() - self._since >= PATIENCE
 
 
 def alike(reason: str) -> str:

@@ -1,11 +1,6 @@
-"""Hard caps on requests, tokens and money of an output folder, kept over restarts by a ledger.
+"""What one client may spend: hard caps on requests, tokens and money, kept over restarts.
 
-Before a request is sent, a line reserves the most it can cost; afterwards a line corrects it by
-what the server counted. A process that is killed in between leaves a reservation, which counts in
-full at the next start: what the server did with that request is not known. So totals never say
-less than was spent, as far as servers tell.
-
-One `Ledger` counts for every client of a run, each with its own prices (`Account`). A cap holds as
+Each client of a run has an `Account` of the run's one `Ledger`, with its own prices. A cap holds as
 long as bounds do; where a server bills more than any bill before, it is passed by no more than the
 requests on their way, one for each worker.
 """
@@ -13,37 +8,16 @@ requests on their way, one for each worker.
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import astuple, replace
-from pathlib import Path
 
 from lavis.common.errors import ConfigError
 from lavis.llm.config import LlmConfig
 from lavis.llm.money.billing import MOST_TOKENS, PromptBound
 from lavis.llm.money.image_tokens import ImageTokens
 from lavis.llm.money.ledger import Ledger, amount_of
-from lavis.llm.money.ledger_file import (
-    KEPT,
-    LedgerState,
-    Reservation,
-    Totals,
-    add_up,
-    scoped,
-    unscoped,
-)
-
-__all__ = [
-    "KEPT",
-    "Account",
-    "BudgetReached",
-    "Ledger",
-    "Totals",
-    "folder_totals",
-    "open_ledger",
-    "read_totals",
-]
+from lavis.llm.money.ledger_file import Reservation, Totals, scoped, unscoped
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +36,9 @@ class Account:
         config: says prices, caps (which hold for the whole ledger) and the model.
         scope: name of the client, the same at every start.
         owned: close the ledger with the client.
+
+    Attributes:
+        ledger: as handed in.
 
     Raises:
         ConfigError: money is capped and the price of the model is not known.
@@ -82,7 +59,7 @@ class Account:
                 f'prices={{"{config.model}": {{input: ..., output: ...}}}} for a million tokens '
                 "(0 where it costs nothing)"
             )
-        self._ledger, self._scope, self._owned = ledger, scope, owned
+        self.ledger, self._scope, self._owned = ledger, scope, owned
         rule = ImageTokens(config.picture_tokens, config.model, config.image_tokens).label
         server = config.identity.get("server") or getattr(config, "base_url", None) or ""
         self._model = f"{server} {config.model}, pictures: {rule}".strip()  # whose bills count
@@ -91,45 +68,37 @@ class Account:
         self._reached = ""
         self._warned = False
 
-    def totals(self) -> Totals:
-        """Return what was spent and what is reserved, over all starts and clients."""
-        return self._ledger.totals()
-
-    def spent(self) -> Totals:
-        """Return what was spent, without what is reserved."""
-        return self._ledger.spent()
-
-    def reserved(self) -> Totals:
-        """Return what is set aside for requests on their way."""
-        return self._ledger.reserved()
-
     def was_billed(self) -> bool:
         """Return whether the server ever counted a reply of this model, at any start."""
-        with self._ledger.changed:
-            return self._ledger.state.bills_of(self._model).reply.count > 0
+        with self.ledger.changed:
+            return self.ledger.state.bills_of(self._model).reply.count > 0
+
+    def _item(self, name: str) -> Reservation | None:
+        """Return an open reservation; the caller holds `ledger.changed`."""
+        return self.ledger.state.waiting.get(scoped(self._scope, name))
 
     def pending(self) -> list[str]:
         """Return the names of this client's open reservations."""
-        with self._ledger.changed:
-            names = (unscoped(self._scope, name) for name in self._ledger.state.waiting)
+        with self.ledger.changed:
+            names = (unscoped(self._scope, name) for name in self.ledger.state.waiting)
             return [name for name in names if name is not None]
 
     def reservation(self, name: str) -> Totals:
         """Return what is set aside under a name; nothing where it is settled."""
-        with self._ledger.changed:
-            item = self._ledger.state.waiting.get(scoped(self._scope, name))
+        with self.ledger.changed:
+            item = self._item(name)
             return Totals() if item is None else item.amount
 
     def adopt(self, names: Iterable[str]) -> None:
         """Take over reservations of an earlier process, which this one will settle."""
         full = {scoped(self._scope, name) for name in names}
-        with self._ledger.changed:
-            self._ledger.mine |= full & set(self._ledger.state.waiting)
+        with self.ledger.changed:
+            self.ledger.mine |= full & set(self.ledger.state.waiting)
 
     def estimate(self, bound: PromptBound) -> int:
         """Return about how many tokens a prompt will be billed."""
-        with self._ledger.changed:
-            return self._ledger.state.bills_of(self._model).estimate(bound)
+        with self.ledger.changed:
+            return self.ledger.state.bills_of(self._model).estimate(bound)
 
     def reserve(
         self,
@@ -160,7 +129,7 @@ class Account:
             BudgetReached: a cap would be passed, whatever the others cost.
         """
         bound = PromptBound(bound, bound) if isinstance(bound, int) else bound
-        ledger = self._ledger
+        ledger = self.ledger
         with ledger.changed:
             while True:
                 if self._reached:
@@ -188,11 +157,11 @@ class Account:
         A prompt of no tokens was not counted: it is estimated. What no model can read or write is
         a mistake of the server: the most that the request can have is taken.
         """
-        with self._ledger.changed:
-            item = self._ledger.state.waiting.get(scoped(self._scope, name))
+        with self.ledger.changed:
+            item = self._item(name)
             if item is None or item.bound is None:
                 return max(0, prompt_tokens), max(0, completion_tokens)
-            bills = self._ledger.state.bills_of(item.model)
+            bills = self.ledger.state.bills_of(item.model)
             most = bills.most(item.bound, item.max_tokens)
             if prompt_tokens <= 0:
                 prompt_tokens = bills.estimate(item.bound)
@@ -203,9 +172,9 @@ class Account:
 
     def settle(self, name: str, prompt_tokens: int, completion_tokens: int) -> None:
         """Replace a reservation by what the server counted; what it did not count is estimated."""
-        ledger = self._ledger
+        ledger = self.ledger
         with ledger.changed:
-            item = ledger.state.waiting.get(scoped(self._scope, name))
+            item = self._item(name)
             if item is None:
                 return
             tokens = self.counted(name, prompt_tokens, completion_tokens)
@@ -231,10 +200,10 @@ class Account:
 
     def forfeit(self, name: str) -> None:
         """Count a reservation in full: nobody knows what the server did."""
-        with self._ledger.changed:
-            item = self._ledger.state.waiting.get(scoped(self._scope, name))
+        with self.ledger.changed:
+            item = self._item(name)
             if item is not None:
-                self._end(name, self._ledger.forfeited(item))
+                self._end(name, self.ledger.forfeited(item))
 
     def cancel(self, name: str) -> None:
         """Give a reservation back: the request was never sent."""
@@ -243,42 +212,14 @@ class Account:
     def close(self) -> None:
         """Let go of the ledger where no other client has it."""
         if self._owned:
-            self._ledger.close()
+            self.ledger.close()
 
     def _refuse(self, reason: str) -> None:
         self._reached = reason
-        self._ledger.changed.notify_all()
+        self.ledger.changed.notify_all()
         raise BudgetReached(reason)
 
     def _end(self, name: str, amount: Totals) -> None:
-        with self._ledger.changed:
-            if scoped(self._scope, name) in self._ledger.state.waiting:
-                self._ledger.settle(scoped(self._scope, name), amount)
-
-
-def open_ledger(output_dir: str | Path, *, rank: int = 0) -> Ledger:
-    """Return the ledger of an output folder, which all clients of a run share.
-
-    It stands in `llm/ledger.jsonl`; what an earlier version wrote for each writer of a
-    verbalization counts too.
-    """
-    output = Path(output_dir)
-    return Ledger(output / "llm", rank=rank, older=_older(output))
-
-
-def folder_totals(output_dir: str | Path) -> Totals:
-    """Return what an output folder's ledger says, without opening it for spending."""
-    output = Path(output_dir)
-    return read_totals(output / "llm", _older(output))
-
-
-def read_totals(folder: Path, older: Sequence[Path] = ()) -> Totals:
-    """Return what the ledger in a folder says, without opening it for spending."""
-    state = LedgerState().read(folder / "ledger.jsonl")
-    others = [*sorted(folder.glob("ledger-rank*.jsonl")), *older]
-    counted = (p for p in others if os.path.relpath(p, folder) not in state.absorbed)
-    return add_up(state.total(), (LedgerState().read(path).total() for path in counted))
-
-
-def _older(output: Path) -> list[Path]:
-    return sorted(output.glob("clients/*/*/ledger.jsonl"))
+        with self.ledger.changed:
+            if self._item(name) is not None:
+                self.ledger.settle(scoped(self._scope, name), amount)

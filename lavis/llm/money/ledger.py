@@ -1,6 +1,10 @@
 """The ledger of an output folder: every reservation and settlement of every client, on disk first.
 
-One process at a time has it, with any number of threads; see `lavis.llm.money.budget`.
+Before a request is sent, a line reserves the most it can cost; afterwards a line corrects it by
+what the server counted. A process that is killed in between leaves a reservation, which counts in
+full at the next start: what the server did with that request is not known. So totals never say
+less than was spent, as far as servers tell. One process at a time has a ledger, with any number of
+threads and of clients (`lavis.llm.money.budget`).
 """
 
 from __future__ import annotations
@@ -62,7 +66,6 @@ class Ledger:
             self.state = LedgerState().read(folder / f"{name}.jsonl")
             taken = [] if rank else self._absorb(older)
             self._count_lost()
-            self._running = self.state.total()  # with what is reserved
             self._file = LedgerFile(folder / f"{name}.jsonl", self.state)
             for path in taken:  # their totals are on disk in ours
                 path.unlink(missing_ok=True)
@@ -83,7 +86,7 @@ class Ledger:
     def totals(self) -> Totals:
         """Return what was spent and what is reserved, over all starts and clients."""
         with self.changed:
-            return self._running
+            return self.state.total()
 
     def spent(self) -> Totals:
         """Return what was spent, without what is reserved."""
@@ -93,9 +96,7 @@ class Ledger:
     def reserved(self) -> Totals:
         """Return what is set aside for requests on their way."""
         with self.changed:
-            if not self.state.waiting:
-                return Totals()
-            return self._running.plus(self.state.spent, -1)
+            return self.state.reserved
 
     def close(self) -> None:
         """Bring everything to the disk and let other processes in."""
@@ -135,9 +136,9 @@ class Ledger:
                 continue
             scope = os.path.dirname(name)
             other = LedgerState().read(path)
-            self.state.spent = self.state.spent.plus(other.spent)
+            self.state.spent += other.spent
             for key, item in other.waiting.items():
-                self.state.waiting[scoped(scope, key)] = item
+                self.state.reserve(scoped(scope, key), item)
             for model, bills in other.bills.items():
                 self.state.bills.setdefault(model, bills)
             self.state.absorbed.add(name)
@@ -148,8 +149,7 @@ class Ledger:
     def _count_lost(self) -> None:
         """Count what a killed process was waiting for: nobody knows what the server did."""
         for name in [name for name in self.state.waiting if not is_kept(name)]:
-            lost = self.state.waiting.pop(name)
-            self.state.spent = self.state.spent.plus(self.forfeited(lost))
+            self.state.close(name, self.forfeited(self.state.waiting[name]))
 
     def forfeited(self, item: Reservation) -> Totals:
         """Return the most that a request can have cost, as far as is known now."""
@@ -160,13 +160,13 @@ class Ledger:
 
     def exceeded(self, wanted: Totals) -> str:
         """Return why a request of this cost may not be sent, or ''."""
-        spent, running, caps = self.state.spent, self._running, self.caps
+        spent, total, caps = self.state.spent, self.state.total(), self.caps
         for name, cap in (
             ("requests", caps.max_requests),
             ("tokens", caps.max_tokens),
             ("cost", caps.max_cost),
         ):
-            used, after = getattr(spent, name), getattr(running, name)
+            used, after = getattr(spent, name), getattr(total, name)
             more = getattr(wanted, name)
             if cap is not None and after + more > cap + 1e-9:
                 text = f"max_{name} ({_figure(cap)}) is reached: {_figure(used)} spent"
@@ -181,8 +181,7 @@ class Ledger:
     def reserve(self, name: str, item: Reservation) -> None:
         """Write down a reservation, and count it; the caller holds `changed`."""
         self._file.append(item.to_json(name))
-        self.state.waiting[name] = item
-        self._running = self._running.plus(item.amount)
+        self.state.reserve(name, item)
         self.mine.add(name)
 
     def settle(self, name: str, amount: Totals, bill: list[object] | None = None) -> None:
@@ -193,13 +192,10 @@ class Ledger:
             amount: what it cost.
             bill: what the request was compared with its bill by, for the next start.
         """
-        item = self.state.waiting[name]
         line = {"close": name, "totals": asdict(amount)}
         self._file.append(line if bill is None else {**line, "bill": bill})
-        del self.state.waiting[name]
-        self._running = self._running.plus(item.amount, -1).plus(amount)
+        self.state.close(name, amount)
         self.mine.discard(name)
-        self.state.spent = self.state.spent.plus(amount)
         self.changed.notify_all()
 
     def waits_for(self, scope: str) -> bool:
@@ -208,6 +204,34 @@ class Ledger:
         A batch of another client does not count: nobody looks after it while this one waits.
         """
         return any(unscoped(scope, name) is not None or not is_kept(name) for name in self.mine)
+
+
+def open_ledger(output_dir: str | Path, *, rank: int = 0) -> Ledger:
+    """Return the ledger of an output folder, which all clients of a run share.
+
+    It stands in `llm/ledger.jsonl`; what an earlier version wrote for each writer of a
+    verbalization counts too.
+    """
+    output = Path(output_dir)
+    return Ledger(output / "llm", rank=rank, older=_older(output))
+
+
+def folder_totals(output_dir: str | Path) -> Totals:
+    """Return what an output folder's ledger says, without opening it for spending."""
+    output = Path(output_dir)
+    return read_totals(output / "llm", _older(output))
+
+
+def read_totals(folder: Path, older: Sequence[Path] = ()) -> Totals:
+    """Return what the ledger in a folder says, without opening it for spending."""
+    state = LedgerState().read(folder / "ledger.jsonl")
+    others = [*sorted(folder.glob("ledger-rank*.jsonl")), *older]
+    counted = (p for p in others if os.path.relpath(p, folder) not in state.absorbed)
+    return sum((LedgerState().read(path).total() for path in counted), state.total())
+
+
+def _older(output: Path) -> list[Path]:
+    return sorted(output.glob("clients/*/*/ledger.jsonl"))
 
 
 def amount_of(tokens: tuple[int, int], price: tuple[float, float]) -> Totals:

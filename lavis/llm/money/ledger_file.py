@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,15 +49,11 @@ class Totals:
         """Return tokens of prompts and replies together."""
         return self.prompt_tokens + self.completion_tokens
 
-    def plus(self, other: Totals, sign: int = 1) -> Totals:
-        """Return the sum (the difference with `sign` -1), field by field."""
-        return Totals(
-            self.requests + sign * other.requests,
-            self.prompt_tokens + sign * other.prompt_tokens,
-            self.completion_tokens + sign * other.completion_tokens,
-            self.cost + sign * other.cost,
-            self.unknown + sign * other.unknown,
-        )
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: Totals) -> Totals:
+        return Totals(*(one - two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +99,33 @@ class LedgerState:
 
     Attributes:
         spent: settled.
-        waiting: name -> reservation that was not settled.
+        waiting: name -> reservation that was not settled; see `reserve` and `close`.
+        reserved: their sum.
         bills: model -> what was billed for it.
         absorbed: names of other ledgers whose totals are part of this one.
     """
 
     spent: Totals = Totals()
     waiting: dict[str, Reservation] = field(default_factory=dict)
+    reserved: Totals = Totals()
     bills: dict[str, Bills] = field(default_factory=dict)
     absorbed: set[str] = field(default_factory=set)
 
     def total(self) -> Totals:
         """Return what is spent and what is reserved."""
-        return add_up(self.spent, (item.amount for item in self.waiting.values()))
+        return self.spent + self.reserved
+
+    def reserve(self, name: str, item: Reservation) -> None:
+        """Count a reservation."""
+        self.waiting[name] = item
+        self.reserved += item.amount
+
+    def close(self, name: str, amount: Totals) -> None:
+        """Replace a reservation, where there is one of this name, by what it cost."""
+        item = self.waiting.pop(name, None)
+        if item is not None:  # an empty sum is exact
+            self.reserved = self.reserved - item.amount if self.waiting else Totals()
+        self.spent += amount
 
     def bills_of(self, model: str) -> Bills:
         """Return the bills of a model, empty ones where it is new."""
@@ -151,7 +161,7 @@ class LedgerState:
 
     def _take(self, line: Mapping[str, Any]) -> None:
         if "reserve" in line:
-            self.waiting[line["reserve"]] = Reservation.from_json(line)
+            self.reserve(line["reserve"], Reservation.from_json(line))
             return
         amount = _totals(line["totals"])
         for model, node in line.get("bills", {}).items():
@@ -160,8 +170,7 @@ class LedgerState:
             model, bound, most, tokens = line["bill"]
             self.bills_of(model).add(PromptBound(*bound), most, (tokens[0], tokens[1]))
         self.absorbed.update(line.get("absorbed", []))
-        self.waiting.pop(line["close"], None)
-        self.spent = self.spent.plus(amount)
+        self.close(line["close"], amount)
 
 
 class LedgerFile:
@@ -215,20 +224,13 @@ def scoped(scope: str, name: str) -> str:
 
 def unscoped(scope: str, name: str) -> str | None:
     """Return a reservation's own name, None where it is another client's."""
-    found, _, own = name.rpartition(_SCOPE)
-    return own if found == scope else None
+    owner, _, own = name.rpartition(_SCOPE)
+    return own if owner == scope else None
 
 
 def is_kept(name: str) -> bool:
     """Return whether a reservation outlives its process."""
     return name.rpartition(_SCOPE)[2].startswith(KEPT)
-
-
-def add_up(first: Totals, more: Iterable[Totals]) -> Totals:
-    """Return the sum of totals."""
-    for amount in more:
-        first = first.plus(amount)
-    return first
 
 
 def _totals(node: Mapping[str, Any]) -> Totals:

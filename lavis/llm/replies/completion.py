@@ -16,7 +16,7 @@ from lavis.common.errors import REFUSALS, finite
 from lavis.llm.base import ChatReply
 from lavis.llm.endpoint.event_stream import is_stream, join_events
 from lavis.llm.endpoint.failures import Problem
-from lavis.llm.money.usage import read_usage, rough_tokens
+from lavis.llm.money.tokens import read_usage, rough_tokens
 from lavis.llm.replies.reasoning import answer_text
 from lavis.llm.tables import Words, load_table
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lavis.llm.money.budget import BudgetReached, Totals
+from lavis.llm.money.budget import BudgetReached
+from lavis.llm.money.ledger_file import Totals
 
 
 def reason_phrase(reason: str) -> str:

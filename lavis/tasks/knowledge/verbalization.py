@@ -40,7 +40,8 @@ from lavis.datasets.lck.scene_sources import image_lines, line_bytes
 from lavis.datasets.lck.scenes import Scene, ScenesConfig, open_scene
 from lavis.llm.config import read_llm
 from lavis.llm.endpoint.failures import EndpointStopped
-from lavis.llm.money.budget import BudgetReached, Ledger, open_ledger
+from lavis.llm.money.budget import BudgetReached
+from lavis.llm.money.ledger import Ledger, open_ledger
 from lavis.tasks.knowledge.reasons import how_to_go_on
 from lavis.tasks.knowledge.verbalization_config import VerbalizeRunConfig
 from lavis.tasks.knowledge.verbalization_plan import Plan

@@ -13,7 +13,7 @@ from lavis.common.storage.atomic import AtomicFile, write_text
 from lavis.datasets.files.json_values import json_line
 from lavis.datasets.files.records import JsonLinesFile
 from lavis.datasets.lck.scenes import region_entries
-from lavis.llm.money.budget import folder_totals
+from lavis.llm.money.ledger import folder_totals
 from lavis.tasks.knowledge.reasons import count_phrases, money, reason_phrase
 from lavis.tasks.knowledge.verbalization_report import VerbalizationReport
 from lavis.tasks.knowledge.verbalization_stages import FAILURES

@@ -14,7 +14,7 @@ from PIL import Image
 from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatReply, ChatRequest, image_part
 from lavis.llm.config import CapsConfig, read_llm
-from lavis.llm.money.budget import Ledger
+from lavis.llm.money.ledger import Ledger
 from lavis.llm.replies.reasoning import answer_text
 from lavis.llm.replies.refusal import is_refusal
 from lavis.verbalizers.base import WriteError, Writer, WriteRequest

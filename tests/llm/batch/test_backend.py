@@ -14,7 +14,8 @@ from lavis.llm.base import ChatRequest
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
 from lavis.llm.endpoint.failures import EndpointStopped
-from lavis.llm.money.budget import BudgetReached, read_totals
+from lavis.llm.money.budget import BudgetReached
+from lavis.llm.money.ledger import read_totals
 
 ROOT = Path(__file__).resolve().parents[3]
 

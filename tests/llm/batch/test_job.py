@@ -10,7 +10,7 @@ from lavis.llm.batch.job import Job, JobFile, request_line, unfinished_jobs
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
 from lavis.llm.endpoint.failures import EndpointStopped
-from lavis.llm.money.budget import read_totals
+from lavis.llm.money.ledger import read_totals
 
 GOOD, LOST = 15, 54  # tokens of an answer, and of a request whose outcome nobody knows
 KEYS = ("a", "b", "c")

@@ -10,7 +10,8 @@ from lavis.llm.batch.backend import BatchBackend
 from lavis.llm.batch.outbox import MOST_HELD
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
-from lavis.llm.money.budget import BudgetReached, read_totals
+from lavis.llm.money.budget import BudgetReached
+from lavis.llm.money.ledger import read_totals
 
 
 def ask(text, **more):
@@ -41,7 +42,7 @@ def test_one_request_above_the_limit_is_set_aside_and_the_rest_goes_on(serve, ba
 
 
 def test_a_file_is_never_above_what_servers_take(serve, batched):
-    with pytest.raises(ConfigError, match="max_bytes: is 200000001"):
+    with pytest.raises(ConfigError, match="max_bytes: 200000001 found"):
         read_llm(batched(serve(), max_bytes=200_000_001))
 
 

@@ -8,7 +8,7 @@ from batch_script import BatchScript
 from lavis.llm.base import ChatRequest
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
-from lavis.llm.money.budget import read_totals
+from lavis.llm.money.ledger import read_totals
 
 KEY = "sk-test-very-secret-0123456789"
 

@@ -14,7 +14,8 @@ from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatRequest, image_part
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
-from lavis.llm.money.budget import BudgetReached, read_totals
+from lavis.llm.money.budget import BudgetReached
+from lavis.llm.money.ledger import read_totals
 
 SECRET = "sk-test-very-secret-0123456789"
 

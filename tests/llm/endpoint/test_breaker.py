@@ -3,7 +3,8 @@
 from string import ascii_lowercase
 
 from lavis.llm.base import ChatReply
-from lavis.llm.endpoint.breaker import Breaker
+from lavis.llm.endpoint.breaker import PATIENCE, Breaker
+from lavis.llm.endpoint.failures import Problem
 
 
 def failed(key, error, failure="transient"):
@@ -46,3 +47,14 @@ def test_what_failed_at_an_earlier_start_hardly_counts(tmp_path):
     for reply in failures:
         Breaker(99, path).judge([reply])
     assert stops_at(Breaker(4, path), failures) == 40
+
+
+def test_failed_attempts_mean_something_once_they_last():
+    now = 0.0
+    breaker = Breaker(3, clock=lambda: now)
+    lost, busy = Problem("transient", "x"), Problem("transient", "HTTP 429: busy")
+    assert not any(breaker.attempt_failed(lost) for _ in range(9))
+    now = PATIENCE
+    assert breaker.attempt_failed(lost) and not breaker.attempt_failed(busy)
+    breaker.attempt_succeeded()
+    assert not breaker.attempt_failed(lost)

@@ -17,14 +17,8 @@ from lavis.llm.base import ChatRequest, image_part
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
 from lavis.llm.money.billing import FACTOR_OF_FLAT, FACTOR_OF_RULE, Bills, PromptBound
-from lavis.llm.money.budget import (
-    Account,
-    BudgetReached,
-    Ledger,
-    folder_totals,
-    open_ledger,
-    read_totals,
-)
+from lavis.llm.money.budget import Account, BudgetReached
+from lavis.llm.money.ledger import Ledger, folder_totals, open_ledger, read_totals
 from lavis.llm.money.ledger_file import KEPT
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -166,7 +160,7 @@ def test_clients_of_a_folder_share_totals_each_with_its_own_price(tmp_path):
         dear.settle("same name", 100, 0)
         half.settle("same name", 100, 0)
         assert ledger.totals().cost == pytest.approx(1000e-6 + 50e-6)
-        assert dear.totals() == half.totals() and ledger.totals().requests == 2
+        assert dear.ledger is half.ledger and ledger.totals().requests == 2
     assert folder_totals(tmp_path).requests == 2
 
 
@@ -224,7 +218,7 @@ import os, signal, sys
 sys.path.insert(0, "tests/llm/money")
 from pathlib import Path
 from test_budget import BOUND, account
-from lavis.llm.money.budget import Ledger
+from lavis.llm.money.ledger import Ledger
 client = account(Ledger(Path(sys.argv[1])))
 for name in "abc":
     client.reserve(name, BOUND, 20)
@@ -246,7 +240,10 @@ os.kill(os.getpid(), signal.SIGKILL)
         ({"caps": {"max_cost": float("inf")}}, "max_cost: inf found, expected a finite number"),
         ({"caps": {"max_tokens": -1}}, "max_tokens: -1 found, expected greater than or equal to 0"),
         ({"prices": {"m": {"input": float("nan"), "output": 1}}}, "input: nan found"),
-        ({"prices": {"m": {"input": -1, "output": 1}}}, "input: -1.* found, expected greater than or equal to 0"),
+        (
+            {"prices": {"m": {"input": -1, "output": 1}}},
+            "input: -1.* found, expected greater",
+        ),
         ({"prices": {"M": PRICES["m"]}, "caps": {"max_cost": 1}}, "needs the price of 'm'"),
         ({"image_tokens": -5}, "image_tokens: -5 found, expected greater"),
         ({"batch": {"price_factor": -0.5}}, "price_factor: -0.5 found, expected greater"),
@@ -295,7 +292,7 @@ def test_odd_counts_never_lower_totals(tmp_path, caplog):
             before = ledger.totals()
             client.reserve(f"{number}", text, 20)
             client.settle(f"{number}", *counts)
-            after = ledger.totals().plus(before, -1)
+            after = ledger.totals() - before
             assert (after.prompt_tokens, after.completion_tokens) == expected
             assert after.cost > 0 or expected == (0, 0)
         assert ledger.totals().unknown == 3

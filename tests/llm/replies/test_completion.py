@@ -8,7 +8,7 @@ from lavis.llm.base import ChatReply, ChatRequest
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
 from lavis.llm.endpoint.failures import Problem
-from lavis.llm.money.budget import read_totals
+from lavis.llm.money.ledger import read_totals
 from lavis.llm.replies.completion import read_completion
 from lavis.llm.store import ReplyStore
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lavis.llm.money.usage import read_usage
+from lavis.llm.money.tokens import read_usage
 
 
 @pytest.mark.parametrize(
