@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import mimetypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -109,10 +109,6 @@ class PendingRequest:
     attempt: int = field(default=0, compare=False)
 
 
-Keep = Callable[[str, ChatReply, "ChatRequest | None"], None]
-"""Stores a reply: content key, reply, and the request where the backend still holds it."""
-
-
 class Backend(Protocol):
     """Sends requests, several at a time. One thread calls it.
 
@@ -208,11 +204,6 @@ def image_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
     contents = [message.get("content") for message in messages]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return [part for part in parts if part.get("type") == "image_url"]
-
-
-def count_images(messages: Sequence[Message]) -> int:
-    """Return how many images messages show."""
-    return len(image_parts(messages))
 
 
 def without_images(messages: Sequence[Message]) -> list[Message]:

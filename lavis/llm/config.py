@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -62,6 +62,8 @@ class LlmConfig:
         max_alike_failures: requests in a row that fail for one reason before the run stops.
     """
 
+    is_paid: ClassVar[bool] = True  # where no price says otherwise
+
     backend: str
     model: str = ""
     cache_dir: str = DEFAULT_CACHE
@@ -89,11 +91,6 @@ class LlmConfig:
     def price(self) -> Price | None:
         """Return the price of the model, where it is known."""
         return (self.prices or {}).get(self.model)
-
-    @property
-    def is_paid(self) -> bool:
-        """Return whether requests cost money where no price says otherwise."""
-        return True
 
     @property
     def price_factor(self) -> float:
@@ -258,6 +255,8 @@ class TransformersConfig(LlmConfig):
         device: `auto` is CUDA where there is one.
     """
 
+    is_paid: ClassVar[bool] = False
+
     backend: Literal["transformers"] = "transformers"
     revision: str | None = None
     gguf_file: str | None = None
@@ -270,11 +269,6 @@ class TransformersConfig(LlmConfig):
         super().__post_init__()
         if not self.model:
             raise ConfigError("model: missing; a folder or hub name of a causal language model")
-
-    @property
-    def is_paid(self) -> bool:
-        """Return False: it runs on this machine."""
-        return False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -307,6 +301,8 @@ class ScriptedConfig(LlmConfig):
         options: passed to it.
     """
 
+    is_paid: ClassVar[bool] = False
+
     backend: Literal["scripted"] = "scripted"
     script: str = "projects.quickstart.teachers:describe_scene"
     options: dict[str, Any] | None = None
@@ -315,11 +311,6 @@ class ScriptedConfig(LlmConfig):
         super().__post_init__()
         if not re.fullmatch(r".+:[A-Za-z_]\w*", self.script):
             raise ConfigError(f"script is {self.script!r}; write package.module:function")
-
-    @property
-    def is_paid(self) -> bool:
-        """Return False: it runs on this machine."""
-        return False
 
     @property
     def identity(self) -> dict[str, Any]:

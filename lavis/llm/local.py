@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, L
 from lavis.common.dist import pick_device
 from lavis.common.pretrained import Specials, load_pretrained
 from lavis.common.registry import llms
-from lavis.llm.base import ChatReply, Message, PendingRequest, count_images, message_texts
+from lavis.llm.base import ChatReply, Message, PendingRequest, image_parts, message_texts
 from lavis.llm.config import TransformersConfig
 from lavis.llm.money.budget import BudgetReached
 from lavis.llm.replies.completion import no_answer
@@ -69,7 +69,7 @@ class TransformersBackend:
         pending, self._pending = self._pending, []
         replies, ready = [], []
         for place, each in enumerate(pending):
-            if count_images(each.request.messages):
+            if image_parts(each.request.messages):
                 reason = "the local language model reads no images"
                 replies.append(ChatReply(each.content_key, error=reason, failure="refused"))
                 continue

@@ -107,12 +107,7 @@ class BackendContext:
         return reply
 
     def failed(self, reservation: str, problem: Problem) -> None:
-        """Settle the reservation of an attempt that gave no reply.
-
-        Args:
-            reservation: name in the ledger.
-            problem: says what the server counted, or what the attempt can have cost.
-        """
+        """Settle the reservation of an attempt that gave no reply, by what that can have cost."""
         if problem.usage is not None:
             self.account.settle(reservation, *problem.usage)
         elif problem.cost == "none":

@@ -7,9 +7,7 @@ made a job looks through the server's list before it makes another.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import threading
 from typing import ClassVar
 
@@ -28,33 +26,16 @@ logger = logging.getLogger(__name__)
 
 
 class BatchBackend:
-    """Collects requests in files, hands files to the server, waits, and reads results by id.
-
-    Args:
-        config: the server; `config.batch` the sizes.
-        context: where replies are kept and money is counted.
-    """
+    """Collects requests in files, hands files to the server, waits, and reads results by id."""
 
     keeps_replies: ClassVar[bool] = True
 
     def __init__(self, config: OpenAIConfig, context: BackendContext) -> None:
         self._config, self._context = config, context
         connection = Connection(config)
-        secret = os.environ.get(config.api_key_env, "").encode()
-
-        def account(name: str) -> str:
-            """Return four bytes of a hash: enough to see that a key is another one."""
-            salt = hashlib.blake2b(name.encode(), digest_size=16).digest()
-            return hashlib.blake2b(secret, digest_size=4, salt=salt).hexdigest()
-
         self._server = BatchServer(connection)
-        self._outbox = Outbox(config, context, connection, account)
-        self._steps = JobSteps(
-            *(config, context, connection),
-            server=self._server,
-            outbox=self._outbox,
-            account=account,
-        )
+        self._outbox = Outbox(config, context, connection)
+        self._steps = JobSteps(self._server, self._outbox)
         self._stop = threading.Event()
         self._take_over()
 

@@ -9,9 +9,12 @@ import os
 import secrets
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal
+
+from pydantic import ConfigDict, NonNegativeInt, TypeAdapter
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from lavis.common.errors import DECODE_REFUSALS, REFUSALS, brief
 from lavis.common.storage.atomic import AtomicFile, sync_folder, write_json
@@ -20,8 +23,23 @@ logger = logging.getLogger(__name__)
 
 State = Literal["sealed", "uploaded", "created", "done"]
 
-_STRINGS = ("file_id", "batch_id", "server", "account")
-_NUMBERS = ("part", "absences")
+
+@checked_dataclass(config=ConfigDict(extra="forbid", strict=True))
+class JobRecord:
+    """The fields of a job that `job.json` holds."""
+
+    state: State = "sealed"
+    file_id: str = ""
+    batch_id: str = ""
+    server: str = ""
+    account: str = ""
+    part: NonNegativeInt = 0
+    absences: NonNegativeInt = 0
+    attempts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.state == "created" and not self.batch_id:
+            raise ValueError("no batch_id")
 
 
 @dataclass
@@ -46,7 +64,7 @@ class Job:
         adopted: made by an earlier start.
         left: for the next start.
         rest_until: nothing is done about it before; monotonic seconds.
-        said: what was last logged of its progress.
+        progress: as last logged.
     """
 
     folder: Path
@@ -65,7 +83,7 @@ class Job:
     adopted: bool = False
     left: bool = False
     rest_until: float = 0.0
-    said: str = ""
+    progress: str = ""
     _offsets: dict[str, int] | None = None
 
     @property
@@ -86,8 +104,7 @@ class Job:
         """Change fields, then write them: on return they survive a power cut."""
         for name, value in changes.items():
             setattr(self, name, value)
-        names = ("state", *_STRINGS, *_NUMBERS, "attempts")
-        content = {name: getattr(self, name) for name in names}
+        content = {each.name: getattr(self, each.name) for each in fields(JobRecord)}
         write_json(self.folder / "job.json", content, indent=None)
 
     def offsets(self) -> dict[str, int]:
@@ -191,9 +208,9 @@ def unfinished_jobs(root: Path) -> Iterator[Job]:
     file is damaged, the server is looked through for the job by its name.
     """
     for path in sorted(root.glob("*/job.json")):
-        job = Job(path.parent, unsure=True, adopted=True)
         try:
-            _restore(job, json.loads(path.read_text(encoding="utf-8")))
+            record = TypeAdapter(JobRecord).validate_json(path.read_bytes())
+            job = Job(path.parent, **asdict(record), unsure=True, adopted=True)
         except DECODE_REFUSALS as error:
             logger.warning(
                 "%s: damaged (%s); the server is asked for a job of this name", path, brief(error)
@@ -203,24 +220,6 @@ def unfinished_jobs(root: Path) -> Iterator[Job]:
             job.part = max((int(part) for part in parts if part.isdecimal()), default=0)
         if job.state != "done":
             yield job
-
-
-def _restore(job: Job, content: Any) -> None:
-    """Take over what `Job.save` wrote; values of other types are refused."""
-    for name, value in content.items():
-        if name in _STRINGS:
-            valid = isinstance(value, str)
-        elif name in _NUMBERS:
-            valid = isinstance(value, int) and value >= 0
-        elif name == "attempts":
-            valid = isinstance(value, dict) and all(type(n) is int for n in value.values())
-        else:
-            valid = name == "state" and value in get_args(State)
-        if not valid:
-            raise ValueError(f"{name} is {value!r}"[:80])
-        setattr(job, name, value)
-    if job.state == "created" and not job.batch_id:
-        raise ValueError("no batch_id")
 
 
 def _key_of(line: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +39,8 @@ class _HeldLine:
 class Outbox:
     """Writes requests into the next file as far as the caps allow, and gathers replies.
 
-    Args:
-        config: the server's, for sizes and attempts.
-        context: where replies are kept and money is counted.
-        connection: makes bodies of requests.
-        account: returns a hash of the key in use, by the name of a job.
-
     Attributes:
+        config, context, connection: as handed in.
         wanted: content keys that the caller waits for.
         owner: content key -> name of the job that has it.
         held: requests that wait until others turn out cheaper than their bound.
@@ -57,14 +51,10 @@ class Outbox:
     """
 
     def __init__(
-        self,
-        config: OpenAIConfig,
-        context: BackendContext,
-        connection: Connection,
-        account: Callable[[str], str],
+        self, config: OpenAIConfig, context: BackendContext, connection: Connection
     ) -> None:
-        self._config, self._context, self._connection = config, context, connection
-        self.root, self._account = context.folder / "batches", account
+        self.config, self.context, self.connection = config, context, connection
+        self.root = context.folder / "batches"
         self.wanted: set[str] = set()
         self.owner: dict[str, str] = {}
         self.held: deque[PendingRequest | _HeldLine] = deque()
@@ -114,8 +104,8 @@ class Outbox:
 
     def seal(self) -> None:
         """Make a job of the file that is being written."""
-        server = str(self._config.identity.get("server", ""))
-        self.sealed.append(self._next.seal(server, self._account(self._next.job.name)))
+        server = str(self.config.identity.get("server", ""))
+        self.sealed.append(self._next.seal(server, self.connection.key_hash(self._next.job.name)))
         self._next = JobFile(self.root)
 
     def again(
@@ -130,7 +120,7 @@ class Outbox:
             counted: whether it counts as an attempt.
             now: False leaves it for the next start.
         """
-        self._context.failed(job.reservation(key), problem)
+        self.context.failed(job.reservation(key), problem)
         if not self.release(job, key) or key not in self.wanted:
             return
         attempt = job.attempts.get(key, 0) + counted
@@ -138,13 +128,13 @@ class Outbox:
         if problem.ends_run:
             self.ending = self.ending or problem
             return
-        most = problem.most_attempts or self._config.max_attempts
+        most = problem.most_attempts or self.config.max_attempts
         if kind == "simplify":
-            if self._connection.simplify(job.body(key), problem):
+            if self.connection.simplify(job.body(key), problem):
                 attempt -= counted
             else:
                 most = 2  # what is wrong with it nobody knows
-        if kind == "refused" or attempt >= min(most, self._config.max_attempts) or not now:
+        if kind == "refused" or attempt >= min(most, self.config.max_attempts) or not now:
             failure: Any = kind if kind == "refused" else "transient"
             self.answer(ChatReply(key, error=problem.reason, failure=failure))
             return
@@ -154,7 +144,7 @@ class Outbox:
     def finish(self, job: Job, key: str, reply: ChatReply) -> None:
         """Store a reply, settle it, and hand it over."""
         request = request_of(key, job.body(key))
-        reply = self._context.finish(key, reply, request, job.reservation(key))
+        reply = self.context.finish(key, reply, request, job.reservation(key))
         self.release(job, key)
         self.answer(reply)
 
@@ -181,7 +171,7 @@ class Outbox:
     def drop(self, job: Job) -> None:
         """Forget a job that the server never took: nothing was spent."""
         for key in job.offsets():
-            self._context.account.cancel(job.reservation(key))
+            self.context.account.cancel(job.reservation(key))
             self.release(job, key)
         job.save(state="done")
 
@@ -197,15 +187,15 @@ class Outbox:
     def discard_next(self) -> None:
         """Drop the file that is being written; what it reserved is given back."""
         for key in self._next.keys:
-            self._context.account.cancel(self._next.job.reservation(key))
+            self.context.account.cancel(self._next.job.reservation(key))
             self.release(self._next.job, key)
         self._next.discard()
         self._next = JobFile(self.root)
 
     def _write(self, pending: PendingRequest) -> bool:
         """Reserve and write a line; False where a cap is in the way for now."""
-        key, batch = pending.content_key, self._config.batch
-        body = self._connection.body(pending.request)
+        key, batch = pending.content_key, self.config.batch
+        body = self.connection.body(pending.request)
         line = request_line(key, body)
         if len(line) > batch.max_bytes:
             reason = (
@@ -216,9 +206,9 @@ class Outbox:
             return True
         if not self._next.fits(line, batch.max_requests, batch.max_bytes):
             self.seal()
-        bound = self._context.counter.bound(pending.request)
+        bound = self.context.counter.bound(pending.request)
         name = self._next.job.reservation(key)
-        if not self._context.account.reserve(name, bound, pending.request.max_tokens, wait=False):
+        if not self.context.account.reserve(name, bound, pending.request.max_tokens, wait=False):
             return False
         self._next.add(key, line, pending.attempt)
         self.owner[key] = self._next.job.name

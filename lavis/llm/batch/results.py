@@ -105,13 +105,7 @@ def count_results(paths: Iterable[Path], keys: Collection[str]) -> ResultCounts:
 def outcome_of(
     line: ResultLine, connection: Connection, sent: dict[str, Any]
 ) -> ChatReply | Problem:
-    """Return the reply that a line holds, or why there is none.
-
-    Args:
-        line: of a result file.
-        connection: reads answers.
-        sent: body of the request.
-    """
+    """Return the reply that a line holds to a request of the body `sent`, or why it holds none."""
     if line.is_answer:
         return connection.read(line.key, json.dumps(line.body))
     error = line.error or line.body

@@ -12,6 +12,7 @@ from typing import Any
 from lavis.common.errors import REFUSALS
 from lavis.common.storage.atomic import AtomicFile
 from lavis.llm.endpoint.failures import Problem
+from lavis.llm.endpoint.network_errors import is_network_error
 from lavis.llm.endpoint.wire import Connection
 
 # The documented ends, without what is no letter. All other words mean that it still runs.
@@ -93,11 +94,7 @@ class BatchState:
 
 
 class BatchServer:
-    """Calls about files and jobs; what fails is a `BatchTrouble`.
-
-    Args:
-        connection: the server.
-    """
+    """Calls about files and jobs; what fails is a `BatchTrouble`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -199,7 +196,7 @@ class BatchServer:
         except BatchTrouble:
             raise
         except Exception as error:
-            if not self._connection.failed(error):
+            if not is_network_error(error):
                 raise
             status = getattr(error, "status_code", 0)
             raise BatchTrouble(self._connection.problem_of(error), status) from None

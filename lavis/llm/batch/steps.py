@@ -9,18 +9,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
 from typing import Literal
 
 from lavis.llm.base import ChatReply
 from lavis.llm.batch.job import Job
 from lavis.llm.batch.outbox import Outbox
 from lavis.llm.batch.results import ResultCounts, count_results, outcome_of, read_lines
-from lavis.llm.batch.server import BatchServer, BatchState, BatchTrouble, LineError
-from lavis.llm.config import OpenAIConfig
+from lavis.llm.batch.server import BatchServer, BatchState, BatchTrouble
 from lavis.llm.endpoint.failures import Cost, Problem
-from lavis.llm.endpoint.wire import Connection
-from lavis.llm.store import BackendContext
 
 logger = logging.getLogger(__name__)
 
@@ -34,30 +30,13 @@ _NO_LISTS = frozenset({400, 404, 405, 501})  # of servers that list no jobs
 class JobSteps:
     """Takes jobs further, each by itself: what is wrong with one leaves the others alone.
 
-    Args:
-        config: the server; `config.batch` the sizes.
-        context: counts money.
-        connection: reads answers.
-        server: files and jobs.
-        outbox: gets replies and what is asked again.
-        account: returns a hash of the key in use, by the name of a job.
-
     Attributes:
         jobs: that are not done, in their order.
     """
 
-    def __init__(
-        self,
-        config: OpenAIConfig,
-        context: BackendContext,
-        connection: Connection,
-        *,
-        server: BatchServer,
-        outbox: Outbox,
-        account: Callable[[str], str],
-    ) -> None:
-        self._config, self._context, self._connection = config, context, connection
-        self._server, self._outbox, self._account = server, outbox, account
+    def __init__(self, server: BatchServer, outbox: Outbox) -> None:
+        self._server, self._outbox = server, outbox
+        self._config = outbox.config
         self._served = False  # whether any result came back
         self.jobs: list[Job] = []
 
@@ -125,7 +104,7 @@ class JobSteps:
 
     def _look(self, job: Job) -> None:
         state = self._server.look(job.batch_id)
-        self._say(job, state)
+        self._log_progress(job, state)
         if not state.end:
             job.looks = 0
             return
@@ -135,10 +114,10 @@ class JobSteps:
         trouble, paths = None, []
         for name, file_id in state.files.items():
             path = job.folder / f"{name}.jsonl"
-            found = self._server.download(file_id, path)
-            if found is not None and found.problem.ends_run and found.status != 404:
-                raise found
-            trouble = trouble or found
+            fault = self._server.download(file_id, path)
+            if fault is not None and fault.problem.ends_run and fault.status != 404:
+                raise fault
+            trouble = trouble or fault
             paths.append(path)
         counted = count_results(paths, job.offsets())
         unknown = counted.unknown(state)
@@ -148,8 +127,7 @@ class JobSteps:
         why = _what_lacks(state, counted, unknown, trouble)
         job.looks += 1
         if job.looks < self._config.max_attempts:
-            logger.warning("batch job %s: %s; looking again", job.batch_id, why)
-            job.rest_until = time.monotonic() + self._rest(job.looks)
+            self._wait(job, job.looks, why)
         elif not job.absences and unknown and (trouble or "output" not in state.files):
             job.save(absences=job.absences + 1)
             self._leave(job, why)
@@ -160,11 +138,7 @@ class JobSteps:
     def _collect(self, job: Job, state: BatchState, counted: ResultCounts, unknown: int) -> None:
         """Store replies by id; what failed or never came goes back into the queue.
 
-        Args:
-            job: whose result files are there.
-            state: what the server says of it.
-            counted: what the files hold.
-            unknown: how many of the missing are charged at their bound.
+        Of the missing, `unknown` are charged at their bound.
         """
         self._served = self._served or bool(counted.answered)
         if counted.strange or counted.repeated:
@@ -181,7 +155,7 @@ class JobSteps:
             if not line.is_answer and line.key in counted.answered:
                 continue
             seen.add(line.key)
-            outcome = outcome_of(line, self._connection, job.body(line.key))
+            outcome = outcome_of(line, self._outbox.connection, job.body(line.key))
             if isinstance(outcome, ChatReply):
                 self._outbox.finish(job, line.key, outcome)
             else:
@@ -194,7 +168,7 @@ class JobSteps:
         """Ask again for what has no line, the dearest of them charged."""
 
         def dear(key: str) -> tuple[float, int]:
-            amount = self._context.account.reservation(job.reservation(key))
+            amount = self._outbox.context.account.reservation(job.reservation(key))
             return amount.cost, amount.tokens
 
         missing = sorted(counted.missing, key=dear, reverse=True)
@@ -214,12 +188,14 @@ class JobSteps:
     def _failed(self, job: Job, state: BatchState) -> None:
         """See to a job of which the server did nothing."""
         job.unsure = job.adopted = False
-        named = self._named_lines(job, state.errors)
+        keys = list(job.offsets())
+        named = {keys[e.line - 1]: e for e in state.errors if 1 <= e.line <= len(keys)}
         reasons = "; ".join(dict.fromkeys(error.message for error in state.errors)) or "no reason"
         reason = f"batch job failed: {reasons[:300]}"
         problems = [self._server.line_problem(error) for error in state.errors]
         ending = next((problem for problem in problems if problem.ends_run), None)
-        trouble = BatchTrouble(Problem("transient", f"{reason} {_codes(state.errors)}"))
+        codes = " ".join(error.code for error in state.errors)
+        trouble = BatchTrouble(Problem("transient", f"{reason} {codes}"))
         if trouble.no_room:
             job.save(state="uploaded", batch_id="")
             self._no_room(job, reason)
@@ -238,10 +214,6 @@ class JobSteps:
         else:
             job.save(state="sealed", file_id="", batch_id="")
             self._not_taken(job, reason)
-
-    def _named_lines(self, job: Job, errors: list[LineError]) -> dict[str, LineError]:
-        keys = list(job.offsets())
-        return {keys[e.line - 1]: e for e in errors if 1 <= e.line <= len(keys)}
 
     def _trouble(self, job: Job, trouble: BatchTrouble) -> None:
         """Note a call that failed, and decide whether that ends the job, the run, or nothing."""
@@ -266,14 +238,9 @@ class JobSteps:
     def _not_reached(self, job: Job, problem: Problem) -> None:
         """Wait; a server that is gone for all jobs ends the run."""
         job.troubles += 1
-        rest = self._rest(job.troubles)
-        if problem.retry_after is not None:
-            rest = max(rest, min(problem.retry_after, self._config.max_server_wait))
-        job.rest_until = time.monotonic() + rest
+        least = min(problem.retry_after or 0.0, self._config.max_server_wait)
+        self._wait(job, job.troubles, problem.reason, least)
         if job.troubles < self._config.max_attempts:
-            logger.warning(
-                "batch job %s: %s; trying again in %.1f s", job.name, problem.reason, rest
-            )
             return
         others = [other for other in self.jobs[: self._config.batch.max_jobs] if other is not job]
         if any(not other.troubles and other.rest_until < math.inf for other in others):
@@ -296,9 +263,7 @@ class JobSteps:
             return
         if job.tries >= self._config.max_attempts // 2:  # its file may be gone
             job.save(state="sealed", file_id="")
-        rest = self._rest(job.tries)
-        logger.warning("batch job %s: %s; trying again in %.1f s", job.name, reason, rest)
-        job.rest_until = time.monotonic() + rest
+        self._wait(job, job.tries, reason)
 
     def _no_room(self, job: Job, reason: str) -> None:
         """Wait for own jobs to end, or for others' a while."""
@@ -310,19 +275,15 @@ class JobSteps:
         if job.tries >= self._config.max_attempts:
             self._outbox.ending = Problem("stopped", f"{reason}; {SMALLER}")
             return
-        rest = self._rest(job.tries)
-        logger.warning("batch job %s: %s; trying again in %.1f s", job.name, reason, rest)
-        job.rest_until = time.monotonic() + rest
+        self._wait(job, job.tries, reason)
 
     def _unknown_job(self, job: Job, trouble: BatchTrouble) -> None:
         """See to a job that the server had and does not know, or does not show."""
         job.looks += 1
         if job.looks < self._config.max_attempts:
-            rest = self._rest(job.looks)
-            logger.warning("batch job %s: %s; looking again in %.1f s", job.batch_id, trouble, rest)
-            job.rest_until = time.monotonic() + rest
+            self._wait(job, job.looks, str(trouble))
             return
-        same_key = job.account in ("", self._account(job.name))
+        same_key = job.account in ("", self._outbox.connection.key_hash(job.name))
         if job.absences or (same_key and trouble.status in (404, 410)):
             self._lost(job, f"the server does not know it: {trouble}")
             return
@@ -352,28 +313,26 @@ class JobSteps:
         )
         self._outbox.leave(job, f"stopped: batch job left for the next start: {reason}")
 
-    def _rest(self, times: int) -> float:
-        """Return seconds to wait after so many failures."""
+    def _wait(self, job: Job, times: int, reason: str, least: float = 0.0) -> None:
+        """Leave a job alone for a while, longer after each of so many failures."""
         low, high = self._config.min_retry_wait, self._config.max_retry_wait
-        return max(self._config.batch.poll_seconds, min(high, low * 2.0 ** min(times - 1, 60)))
+        rest = min(high, low * 2.0 ** min(times - 1, 60))
+        rest = max(self._config.batch.poll_seconds, rest, least)
+        job.rest_until = time.monotonic() + rest
+        if times < self._config.max_attempts:
+            name = job.batch_id or job.name
+            logger.warning("batch job %s: %s; trying again in %.1f s", name, reason, rest)
 
-    def _say(self, job: Job, state: BatchState) -> None:
+    def _log_progress(self, job: Job, state: BatchState) -> None:
         """Log what is new about a job."""
         done = (state.completed or 0) + (state.failed or 0)
         text = f"{state.word or 'no status'}, {done} of {state.total or len(job.offsets())} done"
-        if text == job.said:
+        if text == job.progress:
             return
-        job.said = text
-        if state.is_known:
-            logger.info("batch job %s: %s", job.batch_id, text)
-        else:
-            logger.warning(
-                "batch job %s: %s (an unknown status: it still runs)", job.batch_id, text
-            )
-
-
-def _codes(errors: list[LineError]) -> str:
-    return " ".join(error.code for error in errors)
+        job.progress = text
+        unknown = "" if state.is_known else " (an unknown status: it still runs)"
+        level = logging.INFO if state.is_known else logging.WARNING
+        logger.log(level, "batch job %s: %s%s", job.batch_id, text, unknown)
 
 
 def _what_lacks(

@@ -21,6 +21,7 @@ from lavis.common.registry import llms
 from lavis.llm.base import Backend, ChatReply, PendingRequest
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.endpoint.failures import Problem
+from lavis.llm.endpoint.network_errors import is_network_error
 from lavis.llm.endpoint.transport import MOST_BYTES, Dropped, TooLong
 from lavis.llm.endpoint.wire import Connection
 from lavis.llm.money.budget import BudgetReached
@@ -34,12 +35,7 @@ SAID_SECONDS = 5.0  # of a wait that is worth a line
 
 @llms.register("openai")
 class OpenAIBackend:
-    """Sends requests from a pool of threads.
-
-    Args:
-        config: the server and its limits.
-        context: where replies are kept and money is counted.
-    """
+    """Sends requests from a pool of threads."""
 
     keeps_replies: ClassVar[bool] = True
     config_class: ClassVar[type[OpenAIConfig]] = OpenAIConfig
@@ -136,7 +132,7 @@ class OpenAIBackend:
             reason = f"malformed answer: it is longer than {MOST_BYTES >> 20} MB"
             outcome = Problem("transient", reason, cost="unknown", most_attempts=2)
         except Exception as error:
-            if not self._connection.failed(error):
+            if not is_network_error(error):
                 raise
             outcome = self._connection.problem_of(error, body)
         if isinstance(outcome, Problem):
@@ -185,11 +181,6 @@ class RateLimiter:
     """Requests and tokens a minute, spread evenly, and pauses of a server; one for all threads.
 
     The next request starts when the share of the last one in the minute is over.
-
-    Args:
-        rpm: requests a minute; None for no limit.
-        tpm: tokens a minute; None for no limit.
-        clock: seconds, rising.
     """
 
     def __init__(

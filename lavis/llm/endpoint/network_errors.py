@@ -20,11 +20,11 @@ _UNSENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "Local
 
 
 def network_problem(error: BaseException, url: str, seconds: float) -> Problem:
-    """Return what an exception of the SDK or of its HTTP library means.
+    """Return what an exception of the SDK or of its HTTP library means, its causes attached.
 
     Args:
-        error: as raised, its causes attached.
-        url: that was asked.
+        error: as raised.
+        url: that the request went to.
         seconds: that an attempt may take.
     """
     causes = list(_causes(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -72,6 +73,11 @@ class Connection:
     def hide(self, text: str) -> str:
         """Return text without the key, whoever put it there."""
         return text.replace(self._secret, "***") if len(self._secret) >= 4 else text
+
+    def key_hash(self, name: str) -> str:
+        """Return four bytes of a hash, salted by a name: enough to tell two keys apart."""
+        salt = hashlib.blake2b(name.encode(), digest_size=16).digest()
+        return hashlib.blake2b(self._secret.encode(), digest_size=4, salt=salt).hexdigest()
 
     def transport(self) -> Transport:
         """Return a new way to send requests."""
@@ -177,17 +183,8 @@ class Connection:
             key, text, self.hide, lambda status, body: self.status_problem(status, body, {})
         )
 
-    def failed(self, error: BaseException) -> bool:
-        """Return whether an exception is the SDK's or its HTTP library's, and no bug of ours."""
-        return is_network_error(error)
-
     def problem_of(self, error: Exception, sent: Mapping[str, Any] | None = None) -> Problem:
-        """Return what an exception of the SDK or of its HTTP library means.
-
-        Args:
-            error: as raised.
-            sent: the body of the request.
-        """
+        """Return what an exception of the SDK or of its HTTP library means."""
         import openai
 
         if isinstance(error, openai.APIStatusError):
@@ -215,12 +212,7 @@ class Connection:
 
 
 def check_key(key: str, name: str) -> None:
-    """Raise `ConfigError` for a key that no header can hold; the key is not shown.
-
-    Args:
-        key: empty for none.
-        name: of the environment variable.
-    """
+    """Raise `ConfigError` for a key that no header can hold; only the variable's name is shown."""
     where = f"llm.api_key_env: the key in the environment variable {name}"
     if re.search(r"[\r\n]", key):
         raise ConfigError(f"{where} has a line break in it; set it to the key alone")

@@ -185,12 +185,9 @@ class Ledger:
         self.mine.add(name)
 
     def settle(self, name: str, amount: Totals, bill: list[object] | None = None) -> None:
-        """Replace a reservation by what it cost; the caller holds `changed`.
+        """Replace an open reservation by what it cost; the caller holds `changed`.
 
-        Args:
-            name: of the reservation, open.
-            amount: what it cost.
-            bill: what the request was compared with its bill by, for the next start.
+        `bill` compares the request with its bill, for the next start.
         """
         line = {"close": name, "totals": asdict(amount)}
         self._file.append(line if bill is None else {**line, "bill": bill})

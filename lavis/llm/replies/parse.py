@@ -55,11 +55,7 @@ def make_record(
 ) -> dict[str, Any] | str:
     """Return the LCK record of an item (without source, split and index), or why it is dropped.
 
-    Args:
-        item: what the model wrote.
-        scene: what it was asked about; ids are checked against its regions.
-        wanted: what it was asked for.
-        instructions: of the prompt; see `echoes`.
+    Ids are checked against the scene's regions, texts against the prompt's instructions.
     """
     texts = {part: _clean(getattr(item, part)) for part in FIELDS}
     reason = _text_problem(texts, instructions)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from lavis.llm.endpoint.error_body import retry_after
-from lavis.llm.endpoint.error_table import error_table
-from lavis.llm.endpoint.failures import classify
+from lavis.llm.endpoint.failures import classify, error_table
 
 LINES = (Path(__file__).parents[1] / "error_bodies.jsonl").read_text(encoding="utf-8").splitlines()
 CASES = [json.loads(line) for line in LINES]
