@@ -47,6 +47,11 @@ class ChatRequest:
     seed: int | None = None
     response_format: Mapping[str, Any] | None = None
 
+    def content(self) -> dict[str, Any]:
+        """Return all that a reply depends on, by the names of the fields."""
+        names = ("max_tokens", "temperature", "top_p", "seed", "response_format")
+        return {"messages": list(self.messages)} | {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
@@ -138,32 +143,25 @@ class Backend(Protocol):
 
 def content_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
     """Return the name of a request's reply in the store: a hash of all that it depends on."""
-    return make_key(
-        "llm_reply",
-        VERSION,
-        model=dict(identity),
-        messages=list(request.messages),
-        max_tokens=request.max_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=request.seed,
-        response_format=request.response_format,
-    )
+    return make_key("llm_reply", VERSION, model=dict(identity), **request.content())
 
 
-def image_part(image: bytes | str | Path, mime: str | None = None) -> dict[str, Any]:
+def image_part(image: bytes | str | Path) -> dict[str, Any]:
     """Return a message part that shows an image, in the frame in which it is stored.
 
     Args:
         image: bytes of an image file, or its path.
-        mime: `image/jpeg` and so on; told from the file's name or first bytes where None.
+
+    Example:
+        >>> content = [{"type": "text", "text": "What is this?"}, image_part("cat.jpg")]
+        >>> request = ChatRequest("cat", [{"role": "user", "content": content}])
     """
     if isinstance(image, bytes):
         content = image
-        mime = mime or ("image/png" if image.startswith(b"\x89PNG") else "image/jpeg")
+        mime = "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
     else:
         content = Path(image).read_bytes()
-        mime = mime or mimetypes.guess_type(str(image))[0] or "image/jpeg"
+        mime = mimetypes.guess_type(str(image))[0] or "image/jpeg"
     content, mime = _as_stored(content, mime)
     url = f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
     return {"type": "image_url", "image_url": {"url": url}}

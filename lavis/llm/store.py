@@ -50,14 +50,7 @@ class ReplyStore:
             return
         entry: dict[str, Any] = {"reply": {name: getattr(reply, name) for name in _KEPT}}
         if request is not None:
-            entry["request"] = {
-                "messages": without_images(request.messages),
-                "max_tokens": request.max_tokens,
-                "temperature": request.temperature,
-                "top_p": request.top_p,
-                "seed": request.seed,
-                "response_format": request.response_format,
-            }
+            entry["request"] = request.content() | {"messages": without_images(request.messages)}
         # Replies may hold halves of surrogate pairs, which UTF-8 cannot: ASCII escapes keep them.
         self._cache.put(key, json.dumps(entry).encode("ascii"))
 

@@ -68,13 +68,8 @@ class ErrorBody:
     wait: float | None = None
 
 
-def read_error(body: Any, fallback: str = "") -> ErrorBody:
-    """Return what an error's body says.
-
-    Args:
-        body: text, or what JSON gave.
-        fallback: a message in case that the body has none.
-    """
+def read_error(body: Any) -> ErrorBody:
+    """Return what an error's body says, a text or what JSON gave."""
     body = _opened(body)
     if isinstance(body, str) and re.match(
         r"\s*(<!doctype|<html|<\?xml|<head)", body, re.IGNORECASE
@@ -86,8 +81,8 @@ def read_error(body: Any, fallback: str = "") -> ErrorBody:
     facts = list(_facts(body, 0))
     texts = list(dict.fromkeys(text for kind, text in facts if kind == "words" and text.strip()))
     codes = frozenset(text.strip().lower() for kind, text in facts if kind == "codes")
-    joined = " | ".join(texts) or (fallback if not codes else "")
-    message = " ".join((texts[0] if texts else fallback or ", ".join(sorted(codes))).split())
+    joined = " | ".join(texts)
+    message = " ".join((texts[0] if texts else ", ".join(sorted(codes))).split())
     if len(texts) > 1 and len(message) < 40:  # "Provider returned error" says little
         message = " ".join("; ".join(texts).split())
     words = " ".join(_REPEATED.sub("", _URL.sub(" ", joined)).split())[:_READ].lower()

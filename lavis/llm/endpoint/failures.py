@@ -134,7 +134,6 @@ def classify(
     body: Any,
     headers: Mapping[str, str] | None = None,
     *,
-    fallback: str = "",
     sent: Mapping[str, Any] | None = None,
     address: str = "",
 ) -> Problem:
@@ -144,11 +143,10 @@ def classify(
         status: of HTTP; 200 for an error inside a success, whose own code is then looked for.
         body: text, or what JSON gave.
         headers: of the answer.
-        fallback: a message in case that the body has none.
         sent: the request's body, whose fields an error may speak of; None where it is not at hand.
         address: that was asked, for the message.
     """
-    error = read_error(body, fallback)
+    error = read_error(body)
     inside = status < 300
     if inside:
         told = [int(code) for code in error.codes if re.fullmatch(r"[45]\d\d", code)]

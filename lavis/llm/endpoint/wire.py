@@ -85,11 +85,6 @@ class Connection:
 
         return Transport(openai.AsyncOpenAI(**self._options), self.config.timeout)
 
-    @property
-    def url(self) -> str:
-        """Return the address that requests go to."""
-        return f"{self.config.address}/chat/completions"
-
     def body(self, request: ChatRequest) -> dict[str, Any]:
         """Return the JSON body of a request, as far as the server is known to take it."""
         with self._lock:
@@ -116,17 +111,13 @@ class Connection:
             if name not in left_out and (value is not None or name in extra)
         }
 
-    def simplify(self, body: Mapping[str, Any], problem: Problem | None = None) -> bool:
-        """Leave out of all requests from now on what the server does not take.
-
-        Args:
-            body: that it refused.
-            problem: names the field; the reply's form where None.
+    def simplify(self, body: Mapping[str, Any], problem: Problem) -> bool:
+        """Leave out of all requests from now on the field of `body` that a problem is about.
 
         Returns:
             Whether the next body differs from this one.
         """
-        field = problem.field if problem is not None else "response_format"
+        field = problem.field
         if field in LIMIT_FIELDS:
             changed = self._rename(field)
         elif field == "response_format":
@@ -139,11 +130,11 @@ class Connection:
             self._leave_out(field, f"{field} is left out from now on", problem)
         return changed
 
-    def _leave_out(self, field: str, how: str, problem: Problem | None) -> None:
+    def _leave_out(self, field: str, how: str, problem: Problem) -> None:
         with self._lock:
             is_new = field not in self._left_out
             self._left_out.add(field)
-        if is_new and problem is not None:
+        if is_new:
             logger.warning("%s; %s", problem.reason, how)
 
     def _rename(self, field: str) -> bool:
@@ -200,14 +191,13 @@ class Connection:
         status: int,
         body: Any,
         headers: Mapping[str, str],
-        fallback: str = "",
         *,
         sent: Mapping[str, Any] | None = None,
         url: str = "",
     ) -> Problem:
         """Return what an HTTP status other than 200 means, or an error inside an answer."""
-        address = url or self.url
-        problem = classify(status, body, headers, fallback=fallback, sent=sent, address=address)
+        address = url or f"{self.config.address}/chat/completions"
+        problem = classify(status, body, headers, sent=sent, address=address)
         return replace(problem, reason=self.hide(problem.reason))
 
 

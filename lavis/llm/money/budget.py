@@ -103,7 +103,7 @@ class Account:
     def reserve(
         self,
         name: str,
-        bound: PromptBound | int,
+        bound: PromptBound,
         max_tokens: int,
         *,
         wait: bool = True,
@@ -128,7 +128,6 @@ class Account:
         Raises:
             BudgetReached: a cap would be passed, whatever the others cost.
         """
-        bound = PromptBound(bound, bound) if isinstance(bound, int) else bound
         ledger = self.ledger
         with ledger.changed:
             while True:
