@@ -1,19 +1,22 @@
 """The table of errors, against bodies that servers have sent (`error_bodies.jsonl`)."""
 
-import email.utils
 import json
 import re
-import time
 from pathlib import Path
 
 import pytest
 
-from lavis.llm.endpoint.error_body import retry_after
 from lavis.llm.endpoint.failures import classify, error_table
 
 LINES = (Path(__file__).parents[1] / "error_bodies.jsonl").read_text(encoding="utf-8").splitlines()
+
+
 CASES = [json.loads(line) for line in LINES]
+
+
 FIELDS = [case for case in CASES if case["kind"] == "simplify"]
+
+
 SENT = {
     "model": "m",
     "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}],
@@ -108,16 +111,6 @@ def test_a_redirect_without_an_address_is_told_by_its_own_status_and_cost_nothin
     )
 
 
-def test_what_repeats_the_request_lends_no_words():
-    told = {"detail": [{"type": "missing", "loc": ["body", "x"], "msg": "Field required",
-                        "input": "my image was flagged, the billing is invalid"}]}  # fmt: skip
-    assert classify(422, told, {}, sent=SENT).kind == "transient"
-    text = (
-        "[{'type': 'missing', 'msg': 'Field required', 'input': {'content': 'an invalid image'}}]"
-    )
-    assert classify(400, {"message": text, "code": 400}, {}, sent=SENT).kind == "transient"
-
-
 @pytest.mark.parametrize(
     ("code", "kind"),
     [(429, "transient"), (502, "transient"), (402, "stopped"), (None, "transient")],
@@ -136,25 +129,6 @@ def test_what_a_gateway_lost_may_have_been_charged(status, cost):
     assert classify(status, "", {}).cost == cost
 
 
-def test_waits_are_read_from_headers_and_words_and_odd_ones_are_none():
-    date = email.utils.formatdate(time.time() + 100, usegmt=True)
-    for value, seconds in (("7", 7.0), ("0.5", 0.5), (date, 100.0), ("86400", 86400.0)):
-        assert retry_after({"Retry-After": value}) == pytest.approx(seconds, abs=2)
-    past = email.utils.formatdate(time.time() - 100, usegmt=True)
-    assert retry_after({"retry-after": past}) == 0.0
-    for odd in ("1e300", "nan", "inf", "-5", "soon", "", "9" * 400, "Mon, 99 Foo 2020", "١٢٣x"):
-        assert retry_after({"Retry-After": odd}) is None
-    assert retry_after({"RETRY-AFTER-MS": "1500", "Retry-After": "9"}) == 1.5
-    for words, seconds in (
-        ("Please try again in 6m12.5s.", 372.5),
-        ("Please retry after 20 seconds", 20),
-        ("Rate limit of 10 per 60s exceeded. Please wait 5 seconds before retrying.", 5),
-    ):
-        assert classify(429, {"error": {"message": words}}).retry_after == seconds
-    delay = [{"error": {"code": 429, "message": "x", "details": [{"retryDelay": "31s"}]}}]
-    assert classify(429, delay).retry_after == 31
-
-
 def test_a_path_that_nothing_answers_is_told_with_what_to_try():
     problem = classify(404, {"detail": "Not Found"}, address="http://host:8000/chat/completions")
     assert re.match(
@@ -162,11 +136,3 @@ def test_a_path_that_nothing_answers_is_told_with_what_to_try():
         "look at llm.base_url, which for most servers ends in /v1",
         problem.reason,
     )
-
-
-@pytest.mark.parametrize("unit", ["<", "<title>", "<title", "retry in 1m1s", '{"error":', "[", '"'])
-@pytest.mark.parametrize("head", ["<html>", ""])
-def test_time_grows_with_the_length_of_a_body_alone(head, unit):
-    start = time.process_time()
-    classify(502, head + unit * (300_000 // len(unit)))
-    assert time.process_time() - start < 5  # below 0.2 s; a square of the length would be minutes

@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 
 from lavis.common.errors import ConfigError
-from lavis.llm.base import ChatRequest, image_part
+from lavis.llm.base import image_part
 from lavis.llm.config import read_llm
 from lavis.llm.money.image_tokens import ImageTokens, ImageTokensConfig
-from lavis.llm.money.tokens import TokenCounter
 
 
 def tokens(name, size, *, low=False, **config):
@@ -75,18 +74,3 @@ def test_the_size_is_read_from_the_image_that_is_sent():
     bare = {"type": "image_url", "image_url": "data:image/png;base64,"
             + base64.b64encode(image(64, 64)).decode()}  # fmt: skip
     assert rule.of_part(bare) == 255
-
-
-def test_estimates_and_bounds_count_images_and_words_of_every_script():
-    node = {"backend": "openai", "model": "gpt-4o-mini"}
-    counter = TokenCounter(read_llm(node))
-    content = [{"type": "text", "text": "what is it?"}, image_part(image(600, 600))]
-    request = ChatRequest("k", [{"role": "user", "content": content}])
-    bound = counter.bound(request)
-    assert (bound.pictures, bound.documented) == (2833 + 4 * 5667, True)
-    assert counter.estimate(request) == bound.pictures + 3 + 4
-    plain = TokenCounter(read_llm(node | {"model": "x", "image_tokens": 300})).bound(request)
-    assert (plain.pictures, plain.documented) == (300, False)
-    thai = ChatRequest("k", [{"role": "user", "content": "\u0e01" * 100}])
-    assert counter.estimate(thai) == 75 + 4  # three bytes each
-    assert counter.bound(thai).text >= 300

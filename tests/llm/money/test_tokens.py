@@ -1,8 +1,19 @@
 """What servers say they counted, in the forms in which they say it."""
 
-import pytest
+import io
 
-from lavis.llm.money.tokens import read_usage
+import pytest
+from PIL import Image
+
+from lavis.llm.base import ChatRequest, image_part
+from lavis.llm.config import read_llm
+from lavis.llm.money.tokens import TokenCounter, read_usage
+
+
+def image(width, height, kind="PNG", **save):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, kind, **save)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -51,3 +62,18 @@ from lavis.llm.money.tokens import read_usage
 )
 def test_a_count_is_never_read_as_less_than_said(usage, expected):
     assert read_usage(usage, 3) == expected
+
+
+def test_estimates_and_bounds_count_images_and_words_of_every_script():
+    node = {"backend": "openai", "model": "gpt-4o-mini"}
+    counter = TokenCounter(read_llm(node))
+    content = [{"type": "text", "text": "what is it?"}, image_part(image(600, 600))]
+    request = ChatRequest("k", [{"role": "user", "content": content}])
+    bound = counter.bound(request)
+    assert (bound.pictures, bound.documented) == (2833 + 4 * 5667, True)
+    assert counter.estimate(request) == bound.pictures + 3 + 4
+    plain = TokenCounter(read_llm(node | {"model": "x", "image_tokens": 300})).bound(request)
+    assert (plain.pictures, plain.documented) == (300, False)
+    thai = ChatRequest("k", [{"role": "user", "content": "\u0e01" * 100}])
+    assert counter.estimate(thai) == 75 + 4  # three bytes each
+    assert counter.bound(thai).text >= 300
