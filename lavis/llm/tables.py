@@ -16,16 +16,24 @@ from lavis.common.errors import DECODE_REFUSALS, ConfigError
 T = TypeVar("T")
 
 
-def any_of(patterns: list[Any]) -> str:
+def any_of(patterns: Any) -> str:
     """Return one pattern for a list of alternatives, each a text or a list of its parts."""
+    if not isinstance(patterns, list):
+        raise ValueError("a list of patterns was expected")
     return "|".join(part if isinstance(part, str) else "".join(part) for part in patterns)
+
+
+def _words(text: Any) -> frozenset[str]:
+    if not isinstance(text, str):
+        raise ValueError("words with blanks between them were expected")
+    return frozenset(text.split())
 
 
 Pattern = Annotated[re.Pattern[str], BeforeValidator(any_of)]
 """Type of a row's field that lists alternatives of a regular expression."""
 Alternatives = Annotated[str, BeforeValidator(any_of)]
 """The same, not yet compiled: it has placeholders for fragments."""
-Words = Annotated[frozenset[str], BeforeValidator(str.split)]
+Words = Annotated[frozenset[str], BeforeValidator(_words)]
 """Type of a row's field that holds words with blanks between them."""
 
 
