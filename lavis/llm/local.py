@@ -150,8 +150,8 @@ class TransformersBackend:
 
     def _ends(self) -> set[int]:
         ids = self._model.generation_config.eos_token_id
-        found = set(ids) if isinstance(ids, list) else {ids}
-        return (found | {self._tokenizer.eos_token_id}) - {None}
+        ends = set(ids) if isinstance(ids, list) else {ids}
+        return (ends | {self._tokenizer.eos_token_id}) - {None}
 
     def _chats(self) -> bool:
         if self._config.template == "auto":

@@ -60,7 +60,7 @@ class Job:
         unsure: the server may know the job already; look before making it again.
         tries: refusals of the server in a row.
         troubles: failed calls in a row.
-        looks: downloads that were not whole.
+        downloads: downloads that were not whole.
         adopted: made by an earlier start.
         left: for the next start.
         rest_until: nothing is done about it before; monotonic seconds.
@@ -79,7 +79,7 @@ class Job:
     unsure: bool = False
     tries: int = 0
     troubles: int = 0
-    looks: int = 0
+    downloads: int = 0
     adopted: bool = False
     left: bool = False
     rest_until: float = 0.0

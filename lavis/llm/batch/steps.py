@@ -106,7 +106,7 @@ class JobSteps:
         state = self._server.look(job.batch_id)
         self._log_progress(job, state)
         if not state.end:
-            job.looks = 0
+            job.downloads = 0
             return
         if state.end == "failed" and not state.completed and not state.files.get("output"):
             self._failed(job, state)
@@ -125,9 +125,9 @@ class JobSteps:
             self._collect(job, state, counted, 0)
             return
         why = _what_lacks(state, counted, unknown, trouble)
-        job.looks += 1
-        if job.looks < self._config.max_attempts:
-            self._wait(job, job.looks, why)
+        job.downloads += 1
+        if job.downloads < self._config.max_attempts:
+            self._wait(job, job.downloads, why)
         elif not job.absences and unknown and (trouble or "output" not in state.files):
             job.save(absences=job.absences + 1)
             self._leave(job, why)
@@ -279,9 +279,9 @@ class JobSteps:
 
     def _unknown_job(self, job: Job, trouble: BatchTrouble) -> None:
         """See to a job that the server had and does not know, or does not show."""
-        job.looks += 1
-        if job.looks < self._config.max_attempts:
-            self._wait(job, job.looks, str(trouble))
+        job.downloads += 1
+        if job.downloads < self._config.max_attempts:
+            self._wait(job, job.downloads, str(trouble))
             return
         same_key = job.account in ("", self._outbox.connection.key_hash(job.name))
         if job.absences or (same_key and trouble.status in (404, 410)):

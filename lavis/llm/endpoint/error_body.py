@@ -87,7 +87,7 @@ def read_error(body: Any) -> ErrorBody:
         message = " ".join("; ".join(texts).split())
     words = " ".join(_REPEATED.sub("", _URL.sub(" ", joined)).split())[:_READ].lower()
     params = tuple(text for kind, text in facts if kind == "params" and text)
-    return ErrorBody(codes, params, words, message[:_SHOWN], False, _told_wait(body, joined))
+    return ErrorBody(codes, params, words, message[:_SHOWN], False, _wait_of(body, joined))
 
 
 def _opened(body: Any) -> Any:
@@ -145,7 +145,7 @@ def _param(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _told_wait(body: Any, text: str) -> float | None:
+def _wait_of(body: Any, text: str) -> float | None:
     """Return seconds from "Please try again in 6m0s" or Google's `retryDelay: "20s"`."""
     delay = re.search(r'"retryDelay": "([\d.]+)s"', json.dumps(body, default=str))
     if delay:
@@ -172,13 +172,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     None where there is neither, and for what is no time from now to a year ahead.
     """
     lower = {name.lower(): value for name, value in headers.items()}
-    told = _seconds(lower.get("retry-after-ms", ""))
-    if told is not None:
-        return told / 1000
+    seconds = _seconds(lower.get("retry-after-ms", ""))
+    if seconds is not None:
+        return seconds / 1000
     text = lower.get("retry-after", "").strip()
-    told = _seconds(text)
-    if told is not None:
-        return told
+    seconds = _seconds(text)
+    if seconds is not None:
+        return seconds
     try:
         ahead = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
     except REFUSALS:

@@ -149,8 +149,8 @@ def classify(
     error = read_error(body)
     inside = status < 300
     if inside:
-        told = [int(code) for code in error.codes if re.fullmatch(r"[45]\d\d", code)]
-        status = max(told, default=500)
+        codes = [int(code) for code in error.codes if re.fullmatch(r"[45]\d\d", code)]
+        status = max(codes, default=500)
     wait = retry_after(headers or {})
     wait = error.wait if wait is None else wait
     problem = _matched(status, error, sent, address)
@@ -190,10 +190,10 @@ def _matched(
             return _problem(rule, shown)
         if not error.page and error.words and not table.no_path.search(error.words):
             return Problem("fatal", f"{shown}; look at llm.base_url and llm.model")
-        asked = f" at {address}" if address else ""
+        where = f" at {address}" if address else ""
         return Problem(
             "fatal",
-            f"address: {shown}; nothing answers{asked}: look at llm.base_url, which for most "
+            f"address: {shown}; nothing answers{where}: look at llm.base_url, which for most "
             "servers ends in /v1",
         )
     return Problem("transient", f"unknown error: {shown}", most_attempts=2)

@@ -30,37 +30,37 @@ def network_problem(error: BaseException, url: str, seconds: float) -> Problem:
     causes = list(_causes(error))
     names = [type(cause).__name__ for cause in causes]
     cost: Cost = "unsent" if any(name in _UNSENT for name in names) else "unknown"
-    place, told = _place(url), _told(causes)
+    place, detail = _place(url), _detail(causes)
     if "TooManyRedirects" in names:
         reason = f"redirect: {place} sends requests in a circle; look at llm.base_url"
         return Problem("fatal", reason)
-    asked = _asked(causes)
-    if asked and asked[-1] != asked[0]:
-        place = f"{asked[-1]} (redirected from {place})"
+    requested = _requested_places(causes)
+    if requested and requested[-1] != requested[0]:
+        place = f"{requested[-1]} (redirected from {place})"
     proxy = _proxy(url)
     fails = {"ConnectError", "ConnectTimeout", "ProxyError"} & set(names)
     if proxy and fails and not any(isinstance(cause, ssl.SSLError) for cause in causes):
         reason = (
-            f"proxy: no connection to {place} through {proxy} ({told}); look at the environment "
+            f"proxy: no connection to {place} through {proxy} ({detail}); look at the environment "
             "variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
         )
         return Problem("transient", reason, cost="unsent")
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(cause):
-            why = getattr(cause, "verify_message", "") or told
+            why = getattr(cause, "verify_message", "") or detail
             reason = (
                 f"certificate: that of {place} is not trusted here ({why}); name its authority's "
                 "file in the environment variable SSL_CERT_FILE, or mend llm.base_url"
             )
             return Problem("stopped", reason, cost="unsent")
         if isinstance(cause, ssl.SSLError) and cost == "unsent":
-            reason = f"TLS: no secure connection to {place} ({cause.reason or told})"
+            reason = f"TLS: no secure connection to {place} ({cause.reason or detail})"
             if cause.reason and ("WRONG_VERSION" in cause.reason or "HTTP" in cause.reason):
                 reason += "; a server without TLS wants http:// in llm.base_url"
                 return Problem("fatal", reason, cost="unsent")
             return Problem("transient", reason, cost="unsent")
         if isinstance(cause, socket.gaierror):
-            reason = f"DNS: the name of {place} is not known ({told}); look at llm.base_url"
+            reason = f"DNS: the name of {place} is not known ({detail}); look at llm.base_url"
             return Problem("transient", reason, cost="unsent")
     if "ConnectionRefusedError" in names:
         reason = f"refused: nothing listens at {place}; start the server, or mend llm.base_url"
@@ -71,12 +71,12 @@ def network_problem(error: BaseException, url: str, seconds: float) -> Problem:
         reason = f"no connection: {place} was not found and reached within {waited:g} s"
         return Problem("transient", reason, cost="unsent")
     if any(name in ("UnsupportedProtocol", "InvalidURL", "LocalProtocolError") for name in names):
-        return Problem("fatal", f"address: {place} cannot be asked ({told})", cost="unsent")
+        return Problem("fatal", f"address: {place} cannot be asked ({detail})", cost="unsent")
     if any("Timeout" in name for name in names):
         return Problem("transient", f"timeout: no answer within {seconds:g} s", cost=cost)
     if cost == "unsent":
-        return Problem("transient", f"no connection: to {place} ({told})", cost=cost)
-    return Problem("transient", f"connection cut: by {place} ({told})", cost=cost)
+        return Problem("transient", f"no connection: to {place} ({detail})", cost=cost)
+    return Problem("transient", f"connection cut: by {place} ({detail})", cost=cost)
 
 
 def is_network_error(error: BaseException) -> bool:
@@ -92,16 +92,16 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an exception and what it came from, those of groups included."""
     waiting, seen = [error], set()
     while waiting:
-        found = waiting.pop(0)
-        if id(found) in seen:
+        cause = waiting.pop(0)
+        if id(cause) in seen:
             continue
-        seen.add(id(found))
-        yield found
-        waiting += getattr(found, "exceptions", ())
-        waiting += [one for one in (found.__cause__, found.__context__) if one is not None]
+        seen.add(id(cause))
+        yield cause
+        waiting += getattr(cause, "exceptions", ())
+        waiting += [one for one in (cause.__cause__, cause.__context__) if one is not None]
 
 
-def _asked(causes: list[BaseException]) -> list[str]:
+def _requested_places(causes: list[BaseException]) -> list[str]:
     """Return the places that the SDK's error and those of its HTTP library were raised for.
 
     Their first differs from their last where a redirect was followed.
@@ -113,7 +113,7 @@ def _asked(causes: list[BaseException]) -> list[str]:
     return places
 
 
-def _told(causes: list[BaseException]) -> str:
+def _detail(causes: list[BaseException]) -> str:
     """Return the system's own words, else the last name."""
     for cause in reversed(causes):
         if isinstance(cause, OSError) and cause.strerror:

@@ -121,7 +121,7 @@ class Bills:
     @classmethod
     def from_json(cls, node: dict[str, Any]) -> Bills:
         """Return what `to_json` wrote; raises one of `REFUSALS` for anything else."""
-        return cls(**{name: Ratio(int(values[0]), *_numbers(values[1:])) for name, values in
+        return cls(**{name: Ratio(int(values[0]), *_checked_numbers(values[1:])) for name, values in
                       node.items()})  # fmt: skip
 
 
@@ -130,8 +130,8 @@ def _raised(ratio: Ratio) -> float:
     return MARGIN * ratio.most if ratio.most > 1 else 1.0
 
 
-def _numbers(values: Sequence[Any]) -> list[float]:
-    found = [finite(value) for value in values]
-    if any(value is None or value < 0 for value in found):
+def _checked_numbers(values: Sequence[Any]) -> list[float]:
+    numbers = [finite(value) for value in values]
+    if any(value is None or value < 0 for value in numbers):
         raise ConfigError("a number from 0 was expected")
-    return [value for value in found if value is not None]
+    return [value for value in numbers if value is not None]

@@ -134,8 +134,8 @@ class Account:
                 if self._reached:
                     raise BudgetReached(self._reached)
                 bills = ledger.state.bills_of(self._model)
-                wanted = amount_of(bills.most(bound, max_tokens), self._price)
-                reason = ledger.exceeded(wanted)
+                amount = amount_of(bills.most(bound, max_tokens), self._price)
+                reason = ledger.exceeded(amount)
                 if reason and not ledger.waits_for(self._scope):
                     likely = amount_of(bills.likely(bound, max_tokens), self._price)
                     reason = ledger.exceeded(likely)
@@ -146,7 +146,7 @@ class Account:
                 if not wait or (stop is not None and stop.is_set()):
                     return False
                 ledger.changed.wait(None if stop is None else _LOOK_SECONDS)
-            item = Reservation(wanted, bound, max_tokens, self._price, self._model)
+            item = Reservation(amount, bound, max_tokens, self._price, self._model)
             ledger.reserve(scoped(self._scope, name), item)
         return True
 

@@ -158,7 +158,7 @@ class Ledger:
         most = self.state.bills_of(item.model).most(item.bound, item.max_tokens)
         return replace(amount_of(most, item.price), unknown=1)
 
-    def exceeded(self, wanted: Totals) -> str:
+    def exceeded(self, amount: Totals) -> str:
         """Return why a request of this cost may not be sent, or ''."""
         spent, total, caps = self.state.spent, self.state.total(), self.caps
         for name, cap in (
@@ -167,7 +167,7 @@ class Ledger:
             ("cost", caps.max_cost),
         ):
             used, after = getattr(spent, name), getattr(total, name)
-            more = getattr(wanted, name)
+            more = getattr(amount, name)
             if cap is not None and after + more > cap + 1e-9:
                 text = f"max_{name} ({_figure(cap)}) is reached: {_figure(used)} spent"
                 if spent.unknown and name != "requests":

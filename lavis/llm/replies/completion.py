@@ -63,11 +63,11 @@ def read_completion(
     if isinstance(outcome, Problem):
         reason = hide(" ".join(outcome.reason.split()))
         return replace(outcome, reason=reason, usage=usage)  # without usage, `cost` counts
-    said, thought, end = outcome
+    written, thought, end = outcome
     prompt_tokens, completion_tokens = usage or (0, 0)
     return ChatReply(
         key=key,
-        text=hide(said),
+        text=hide(written),
         finish_reason=end,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
@@ -108,7 +108,7 @@ def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, s
         reason = "empty reply: the server gave no choices"
         return Problem("transient", reason, cost="unknown", most_attempts=3)
     read = [_choice(choice) for choice in answer["choices"]]
-    choice, said, thought, end = next((one for one in read if one[1]), read[0])
+    choice, written, thought, end = next((one for one in read if one[1]), read[0])
     error = choice.get("error")
     if error or end == "error":
         return _judged(error or {"message": "the model ended with an error"}, judge)
@@ -117,14 +117,14 @@ def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, s
     refusal = _text(message.get("refusal")) or _refusal_part(message.get("content"))
     if end == "content_filter":
         reason = "content filter: the server withheld the reply"
-    elif (refusal and not said) or end == "refusal":
-        reason = f"refusal: {(refusal or said)[:_SHOWN]}"
+    elif (refusal and not written) or end == "refusal":
+        reason = f"refusal: {(refusal or written)[:_SHOWN]}"
     if reason:
         return Problem("refused", reason, cost="unknown")
-    if not said and (message.get("tool_calls") or message.get("function_call")):
+    if not written and (message.get("tool_calls") or message.get("function_call")):
         reason = "empty reply: the model called a tool in place of an answer"
         return Problem("transient", reason, cost="unknown", most_attempts=3)
-    return (said, thought, end) if said else no_answer(thought, end)
+    return (written, thought, end) if written else no_answer(thought, end)
 
 
 def _choice(choice: dict[str, Any]) -> tuple[dict[str, Any], str, str, str]:
@@ -133,13 +133,13 @@ def _choice(choice: dict[str, Any]) -> tuple[dict[str, Any], str, str, str]:
     if content is None:
         content = choice.get("text")  # of plain completions
     parts = list(_parts(content))
-    said, thought = answer_text("".join(text for text, thinks in parts if not thinks))
+    written, thought = answer_text("".join(text for text, thinks in parts if not thinks))
     thoughts = ["".join(text for text, thinks in parts if thinks)]
     fields = (_text(message.get(name)) for name in _THOUGHT)
     thoughts += [next(filter(None, fields), ""), thought]
     ends = (choice.get(name) for name in ("finish_reason", "stop_reason"))
     end = end_of(next((word for word in ends if isinstance(word, str)), None))
-    return choice, said if said.strip() else "", "\n\n".join(filter(None, thoughts)), end
+    return choice, written if written.strip() else "", "\n\n".join(filter(None, thoughts)), end
 
 
 def _message_of(choice: dict[str, Any]) -> dict[str, Any]:

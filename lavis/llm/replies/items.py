@@ -176,19 +176,19 @@ def _unpacked(text: str) -> str:
 
 def _choose(scan: Scan, text: str) -> _Candidate | None:
     """Return the answer of a reply: the last one of the best kind that holds an item."""
-    found: list[_Candidate] = []
+    candidates: list[_Candidate] = []
     for one in _candidates(scan, text):
-        if one.rank == 0 and found and _together(found[-1], one):
-            found[-1].elements += one.elements
-            found[-1].end = one.end
+        if one.rank == 0 and candidates and _together(candidates[-1], one):
+            candidates[-1].elements += one.elements
+            candidates[-1].end = one.end
         else:
-            found.append(one)
-    if not found:
+            candidates.append(one)
+    if not candidates:
         return None
-    last = found[-1]
+    last = candidates[-1]
     if scan.cut_at is not None and last.rank == 0 and last.source is text:
         last.ends_early = last.end > scan.cut_at and not last.breaks_off
-    of_use = [one for one in found if one.holds_item]
+    of_use = [one for one in candidates if one.holds_item]
     best = max((one.rank for one in of_use), default=0)
     return next((one for one in reversed(of_use) if one.rank == best), last)
 

@@ -51,7 +51,7 @@ class Requirements:
 
 
 def make_record(
-    item: QarItem, scene: SceneNotes, wanted: Requirements, instructions: str
+    item: QarItem, scene: SceneNotes, required: Requirements, instructions: str
 ) -> dict[str, Any] | str:
     """Return the LCK record of an item (without source, split and index), or why it is dropped.
 
@@ -61,16 +61,16 @@ def make_record(
     reason = _text_problem(texts, instructions)
     if reason:
         return reason
-    if wanted.style == "descriptions":
+    if required.style == "descriptions":
         if any(isinstance(t, list) for text in texts.values() for t in tokenize(text)):
             return "region id: numbers in brackets where descriptions were asked for"
-        named = wanted.regions == "any"
+        named = required.regions == "any"
         handles = {region.handle: region.id for region in scene.regions} if named else {}
         tokens = {part: tokenize_handles(text, handles) for part, text in texts.items()}
     else:
         tokens = {part: tokenize(text) for part, text in texts.items()}
     ids = region_ids(*tokens.values())
-    reason = _token_problem(tokens, ids, scene, wanted)
+    reason = _token_problem(tokens, ids, scene, required)
     if reason:
         return reason
     shown = [region.id for region in scene.regions]
@@ -118,19 +118,19 @@ def _text_problem(texts: dict[str, str], instructions: str) -> str:
 
 
 def _token_problem(
-    tokens: dict[str, Tokens], ids: list[int], scene: SceneNotes, wanted: Requirements
+    tokens: dict[str, Tokens], ids: list[int], scene: SceneNotes, required: Requirements
 ) -> str:
-    for part, found in tokens.items():
-        said = count_words(found)
-        if not said and part != "answer":
+    for part, content in tokens.items():
+        count = count_words(content)
+        if not count and part != "answer":
             return f"ids only: {part}"
-        if not said and not region_ids(found):
+        if not count and not region_ids(content):
             return f"empty: {part}"
-        said += sum(isinstance(token, list) for token in found)
-        if said < MIN_WORDS[part]:
+        count += sum(isinstance(token, list) for token in content)
+        if count < MIN_WORDS[part]:
             return f"too short: {part}"
-        if said > MAX_WORDS[part]:
-            return f"too long: {part} has {said:.0f} words"
+        if count > MAX_WORDS[part]:
+            return f"too long: {part} has {count:.0f} words"
     if same(tokens["question"], tokens["answer"]):
         return "answer repeats the question"
     if same(tokens["answer"], tokens["rationale"]):
@@ -138,12 +138,12 @@ def _token_problem(
     unknown = [number for number in ids if scene.find(number) is None]
     if unknown:
         return f"unknown region id: {unknown[0]}"
-    if wanted.regions == "none":
+    if required.regions == "none":
         return "region id: named where none was asked for" if ids else ""
     if not ids:
         return "no region: none is named"
     people = [region for number in ids if (region := scene.find(number)) and region.is_person]
-    if wanted.people and not people:
+    if required.people and not people:
         return "no person: no person's region is named"
     return ""
 

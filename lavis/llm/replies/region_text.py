@@ -107,8 +107,8 @@ def render(tokens: Iterable[Any]) -> str:
 
 def region_ids(*parts: Tokens) -> list[int]:
     """Return the ids in token lists, each once, by first mention."""
-    found = [number for tokens in parts for t in tokens if isinstance(t, list) for number in t]
-    return list(dict.fromkeys(found))
+    ids = [number for tokens in parts for t in tokens if isinstance(t, list) for number in t]
+    return list(dict.fromkeys(ids))
 
 
 def no_region(text: str) -> str:

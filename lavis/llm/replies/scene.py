@@ -176,19 +176,19 @@ def _with_handles(regions: Sequence[RegionNotes]) -> tuple[RegionNotes, ...]:
 
 def _phrase(region: RegionNotes) -> str:
     """Return a region's caption where it is short, else its attributes and name."""
-    said = words(region.caption.lower(), hyphens=True)
-    if said[:1] and said[0] in ("a", "an", "the"):
-        said = said[1:]
-    if not 1 <= len(said) <= MAX_PHRASE or sum(map(num_words, said)) > MAX_PHRASE:
+    phrase = words(region.caption.lower(), hyphens=True)
+    if phrase[:1] and phrase[0] in ("a", "an", "the"):
+        phrase = phrase[1:]
+    if not 1 <= len(phrase) <= MAX_PHRASE or sum(map(num_words, phrase)) > MAX_PHRASE:
         parts = [*region.attributes[:2], region.name]
-        said = words(" ".join(parts).lower(), hyphens=True)
-    return " ".join(said) or "thing"
+        phrase = words(" ".join(parts).lower(), hyphens=True)
+    return " ".join(phrase) or "thing"
 
 
 def _texts(value: Any, most: int) -> tuple[str, ...]:
     """Return texts of a list of strings, or of `{"text": ...}` entries."""
-    found = [item.get("text") if isinstance(item, Mapping) else item for item in _list(value)]
-    return tuple(str(text) for text in found if isinstance(text, str) and text.strip())[:most]
+    texts = [item.get("text") if isinstance(item, Mapping) else item for item in _list(value)]
+    return tuple(str(text) for text in texts if isinstance(text, str) and text.strip())[:most]
 
 
 def _list(value: Any) -> list[Any]:
