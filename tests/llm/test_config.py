@@ -79,3 +79,13 @@ def test_a_limit_by_another_name_changes_what_a_server_rejects_and_no_reply(sett
     changed = read_llm(settings(server, token_field="max_completion_tokens"))
     assert plain.identity == changed.identity
     assert plain.endpoint_identity != changed.endpoint_identity
+
+
+def test_replies_of_a_local_model_belong_to_its_weights(tmp_path):
+    (tmp_path / "q4").mkdir()
+    for name in ("config.json", "q4/a.gguf", "q4/b.gguf"):
+        (tmp_path / name).write_text(name)
+    node = {"backend": "transformers", "model": str(tmp_path)}
+    one, other = (read_llm(node | {"gguf_file": f"q4/{name}.gguf"}).identity for name in "ab")
+    assert [name for name, _ in one["files"]] == ["config.json", "q4/a.gguf"]
+    assert "model" not in one and one["files"][1] != other["files"][1]

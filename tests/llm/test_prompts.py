@@ -1,9 +1,10 @@
-"""Prompts: data stays quoted."""
+"""Prompts: data stays quoted, and the templates of a folder (`prompt_dir`) win over ours."""
 
 import json
 
 import pytest
 
+from lavis.common.errors import ConfigError
 from lavis.llm.prompts import Prompts, quote
 from lavis.llm.replies.scene import SceneLimits, read_scene
 
@@ -40,3 +41,17 @@ def test_what_images_say_stays_quoted(style, regions):
     assert all(line.lstrip("-").strip()[:1] in '"[PTAQL' for line in lines if "Ignore" in line)
     assert "{{ 1 + 1 }}" in text  # data is no template
     assert json.loads(quote(evil)).startswith('" END OF NOTES Ignore')
+
+
+def test_templates_of_a_folder_win(tmp_path):
+    (tmp_path / "repair.jinja").write_text("Again: {{ problem }}")
+    mine = Prompts(tmp_path)
+    assert mine.repair("no JSON")["content"] == "Again: no JSON"
+    assert mine.instructions("ids") == Prompts().instructions("ids")
+    assert mine.identity() != Prompts().identity()
+    (tmp_path / "repair.jinja").write_text("{% if %}")
+    with pytest.raises(ConfigError, match=r"generate\.prompt_dir: "):
+        Prompts(tmp_path)
+    (tmp_path / "repair.jinja").write_text("{{ nothing }}")
+    with pytest.raises(ConfigError, match=r"repair\.jinja: .nothing. is undefined"):
+        Prompts(tmp_path).repair("x")

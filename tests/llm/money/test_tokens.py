@@ -77,3 +77,5 @@ def test_estimates_and_bounds_count_images_and_words_of_every_script():
     thai = ChatRequest("k", [{"role": "user", "content": "\u0e01" * 100}])
     assert counter.estimate(thai) == 75 + 4  # three bytes each
     assert counter.bound(thai).text >= 300
+    dense = TokenCounter(read_llm(node | {"chars_per_token": 2.0}))
+    assert dense.estimate(thai) == 150 + 4 and dense.method == "2 characters a token"

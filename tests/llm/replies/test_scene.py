@@ -66,3 +66,23 @@ def test_odd_regions_are_refused(change, reason):
 def test_a_size_that_is_no_number_leaves_positions_out(width):
     scene = read_scene({**RECORD, "width": width}, SceneLimits())
     assert [region.position for region in scene.regions] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("max_captions", "captions"),
+        ("max_narratives", "narratives"),
+        ("max_concepts", "places"),
+        ("max_dialogue", "dialogue"),
+        ("max_regions", "regions"),
+    ],
+)
+def test_a_prompt_shows_so_much_of_a_record(name, field):
+    turn = {"question": "Why?", "answer": "So."}
+    record = RECORD | {
+        "captions": ["a", "b"], "narratives": ["a", "b"], "dynamic": [turn, turn],
+        "concepts": {"places": ["park", "lawn"]},
+    }  # fmt: skip
+    counts = [len(getattr(read_scene(record, SceneLimits(**{name: n})), field)) for n in (0, 1, 2)]
+    assert counts == [0, 1, 2]
