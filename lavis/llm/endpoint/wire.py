@@ -204,19 +204,19 @@ class Connection:
 def check_key(key: str, name: str) -> None:
     """Raise `ConfigError` for a key that no header can hold; only the variable's name is shown."""
     where = f"llm.api_key_env: the key in the environment variable {name}"
-    if re.search(r"[\r\n]", key):
-        raise ConfigError(f"{where} has a line break in it; set it to the key alone")
-    if key != key.strip():
-        raise ConfigError(f"{where} has a blank before or after it; set it to the key alone")
-    if re.search(r"[\s\x00-\x1f\x7f]", key):
-        raise ConfigError(f"{where} has a blank in it; set it to the key alone")
+    for pattern, fault in (
+        (r"[\r\n]", "a line break in it"),
+        (r"^\s|\s$", "a blank before or after it"),
+        (r"[\s\x00-\x1f\x7f]", "a blank in it"),
+        (r"""^['"]|['"]$""", "quotation marks around it"),
+    ):
+        if re.search(pattern, key):
+            raise ConfigError(f"{where} has {fault}; set it to the key alone")
     if not key.isascii():
         raise ConfigError(
             f"{where} has a character that is no ASCII, such as a curly quote or a dash of a text "
             "program; copy the key again"
         )
-    if key[:1] in ("'", '"') or key[-1:] in ("'", '"'):
-        raise ConfigError(f"{where} has quotation marks around it; set it to the key alone")
 
 
 def without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
