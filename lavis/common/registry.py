@@ -1,13 +1,14 @@
 """Names users write in a config, and the classes they stand for, imported when first used.
 
-Each kind of thing has one `Registry` and, in it, one table of lazy targets, so that checking a
-configuration or printing `--help` imports no torch. A class outside this table joins in a module
+The classes of this package stand in `lavis/configs/registry.yaml` by their paths, so that checking
+a configuration or printing `--help` imports no torch. A class outside this table joins in a module
 listed under `run.import_modules`: with `@models.register("name")`, or with
 `models.extend("name", Target(...))`, which imports it when first used.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -16,9 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+import yaml
+
 from lavis.common.errors import ConfigError, nearest
 
 T = TypeVar("T", bound=type)
+TABLE = Path(__file__).resolve().parents[1] / "configs" / "registry.yaml"
 
 
 @dataclass(frozen=True)
@@ -41,21 +45,25 @@ class Registry:
 
     Args:
         kind: what the names stand for, as messages call it.
-        targets: name -> class of this package.
+        targets: name -> class (None: those of the kind in `lavis/configs/registry.yaml`).
         plugins: name, or type, -> module outside this package that registers it, for an error.
     """
 
     def __init__(
         self,
         kind: str,
-        targets: Mapping[str, Target],
+        targets: Mapping[str, Target] | None = None,
         plugins: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
-        self._targets = dict(targets)
+        self._own_targets = targets
         self._classes: dict[str, type] = {}
         self._extensions: dict[str, Target] = {}
         self._plugins = dict(plugins or {})
+
+    @functools.cached_property
+    def _targets(self) -> Mapping[str, Target]:
+        return _shipped()[self.kind] if self._own_targets is None else self._own_targets
 
     def register(self, name: str) -> Callable[[T], T]:
         """Class decorator: `name` stands for the class from now on.
@@ -137,6 +145,19 @@ class Registry:
         return sorted({*self._targets, *self._extensions, *self._classes})
 
 
+@functools.lru_cache(maxsize=1)
+def _shipped() -> dict[str, dict[str, Target]]:
+    """Return kind -> name -> class of this package."""
+    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    return {
+        kind: {
+            name: Target(row["class"], row.get("config"), row.get("defaults", {}))
+            for name, row in rows.items()
+        }
+        for kind, rows in table.items()
+    }
+
+
 def import_module(name: str, where: str) -> ModuleType:
     """Import a module that a user names.
 
@@ -165,238 +186,13 @@ def load(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-_MATCHER_TYPES = {
-    "pretrain": "models/blip2/blip2_pretrain.yaml",
-    "pretrain_vitL": "models/blip2/blip2_pretrain_vitL.yaml",
-    "coco": "models/blip2/blip2_coco.yaml",
-}
-
-models = Registry(
-    "model",
-    {
-        "blip2_critic": Target(
-            "lavis.models.blip2.critic:Blip2Critic",
-            "lavis.models.blip2.config:CriticConfig",
-            _MATCHER_TYPES,
-        ),
-        "blip2": Target(
-            "lavis.models.blip2.stage1:Blip2Stage1",
-            "lavis.models.blip2.config:Stage1Config",
-            _MATCHER_TYPES,
-        ),
-        "blip2_t5": Target(
-            "lavis.models.blip2.generative:Blip2T5",
-            "lavis.models.blip2.config:T5Config",
-            {"pretrain_flant5xl": "models/blip2/blip2_pretrain_flant5xl.yaml"},
-        ),
-        "blip2_opt": Target(
-            "lavis.models.blip2.generative:Blip2OPT",
-            "lavis.models.blip2.config:OPTConfig",
-            {"pretrain_opt2.7b": "models/blip2/blip2_pretrain_opt2.7b.yaml"},
-        ),
-        "blip2_llm": Target(
-            "lavis.models.blip2.generative:Blip2LLM",
-            "lavis.models.blip2.config:LLMConfig",
-            {"pretrain": "models/blip2/blip2_llm.yaml"},
-        ),
-        "late_fusion": Target(
-            "lavis.models.late_fusion.model:LateFusion",
-            "lavis.models.late_fusion.config:LateFusionConfig",
-            {
-                "default": "models/late_fusion/default.yaml",
-                "quickstart": "models/late_fusion/quickstart.yaml",
-            },
-        ),
-    },
-    {"quickstart": "projects.quickstart"},
-)
-
-datasets = Registry(
-    "dataset",
-    {
-        "unified_vqa_binary": Target(
-            "lavis.datasets.lck.dataset:LckDataset",
-            "lavis.datasets.config:LckConfig",
-            {"default": "datasets/unified_vqa_binary/default.yaml"},
-        ),
-        "laion_sample_extracted": Target(
-            "lavis.datasets.lck.laion:LaionDataset",
-            "lavis.datasets.config:LaionConfig",
-            {"default": "datasets/laion/defaults_sample_extracted.yaml"},
-        ),
-        "unified_contrastive": Target(
-            "lavis.datasets.lck.contrastive:ContrastiveDataset",
-            "lavis.datasets.config:ContrastiveConfig",
-            {"default": "datasets/unified_contrastive/default.yaml"},
-        ),
-        "unified_vqa_chatgpt_contrastive": Target(
-            "lavis.datasets.lck.contrastive:ContrastiveDataset",
-            "lavis.datasets.config:ContrastiveConfig",
-            {"default": "datasets/unified_vqa_chatgpt/contrastive.yaml"},
-        ),
-        "unified_vqa_chatgpt": Target(
-            "lavis.datasets.lck.generative:GenerativeDataset",
-            "lavis.datasets.config:GenerativeDatasetConfig",
-            {"default": "datasets/unified_vqa_chatgpt/default.yaml"},
-        ),
-        "benchmark": Target(
-            "lavis.datasets.benchmarks.dataset:BenchmarkDataset",
-            "lavis.datasets.benchmarks.config:BenchmarkConfig",
-            {"default": "datasets/benchmarks/default.yaml"},
-        ),
-        "captioned_images": Target(
-            "lavis.datasets.captions.dataset:CaptionedImages",
-            "lavis.datasets.captions.config:CaptionedImagesConfig",
-            {"default": "datasets/captioned_images/default.yaml"},
-        ),
-        "cropped_vg": Target(
-            "lavis.datasets.captions.visual_genome:CroppedVisualGenome",
-            "lavis.datasets.captions.config:CroppedVgConfig",
-            {"default": "datasets/cropped_vg/default.yaml"},
-        ),
-        "laion_220": Target(
-            "lavis.datasets.captions.laion_220:LaionCaptions",
-            "lavis.datasets.captions.config:LaionCaptionsConfig",
-            {"default": "datasets/laion_220/default.yaml"},
-        ),
-        "wiki": Target(
-            "lavis.datasets.captions.wiki:WikiDataset",
-            "lavis.datasets.captions.config:WikiConfig",
-            {"default": "datasets/wiki/default.yaml"},
-        ),
-    },
-)
-
-tasks = Registry(
-    "task",
-    {
-        "multimodal_classification": Target(
-            "lavis.tasks.filtering.task:MultimodalClassificationTask",
-            "lavis.tasks.config:ClassificationConfig",
-        ),
-        "comparison": Target(
-            "lavis.tasks.comparison.task:ComparisonTask", "lavis.tasks.config:ComparisonConfig"
-        ),
-        "image_text_pretrain": Target(
-            "lavis.tasks.answering:ImageTextPretrainTask", "lavis.tasks.config:PretrainConfig"
-        ),
-        "visual_answering": Target(
-            "lavis.tasks.answering:VisualAnsweringTask", "lavis.tasks.config:AnsweringConfig"
-        ),
-        "visual_questions": Target(
-            "lavis.tasks.questions.task:VisualQuestionsTask",
-            "lavis.tasks.questions.config:VisualQuestionsConfig",
-        ),
-        "visual_language_modeling": Target(
-            "lavis.tasks.language_modeling.task:VisualLanguageModelingTask",
-            "lavis.tasks.language_modeling.config:LanguageModelingConfig",
-        ),
-    },
-)
-
-processors = Registry(
-    "processor",
-    {
-        "base": Target("lavis.processors.base:Identity"),
-        "blip_image_eval": Target("lavis.processors.image:BlipImageEval"),
-        "blip_image_train": Target("lavis.processors.image:BlipImageTrain"),
-        "blip2_image_train": Target("lavis.processors.image:Blip2ImageTrain"),
-        "clip_image": Target("lavis.processors.clip:ClipImage"),
-        "blip_caption": Target("lavis.processors.text:BlipCaption"),
-        "blip_question": Target("lavis.processors.text:BlipQuestion"),
-        "blip_unified_vqa": Target("lavis.processors.text:BlipUnifiedVqa"),
-    },
-)
-
-generators = Registry(
-    "generator",
-    {
-        "diffusion": Target(
-            "lavis.generators.diffusion:DiffusionGenerator",
-            "lavis.generators.config:DiffusionConfig",
-        ),
-        "retrieval": Target(
-            "lavis.generators.retrieval:RetrievalGenerator",
-            "lavis.generators.config:RetrievalConfig",
-        ),
-        "folder": Target(
-            "lavis.generators.folder:FolderGenerator", "lavis.generators.config:FolderConfig"
-        ),
-        "text_embed": Target(
-            "lavis.generators.text_embed:TextEmbedGenerator",
-            "lavis.generators.config:TextEmbedConfig",
-        ),
-    },
-    {"openmoji": "projects.quickstart"},
-)
-
-scorers = Registry(
-    "scorer",
-    {"clip": Target("lavis.generators.scoring:ClipScorer")},
-    {"named": "projects.quickstart"},
-)
-
-llms = Registry(
-    "language-model backend",
-    {
-        "openai": Target(
-            "lavis.llm.endpoint.backend:OpenAIBackend", "lavis.llm.config:OpenAIConfig"
-        ),
-        "transformers": Target(
-            "lavis.llm.local:TransformersBackend", "lavis.llm.config:TransformersConfig"
-        ),
-        "scripted": Target("lavis.llm.scripted:ScriptedBackend", "lavis.llm.config:ScriptedConfig"),
-    },
-)
-
-verbalizers = Registry(
-    "verbalizer",
-    {
-        "concepts": Target(
-            "lavis.verbalizers.concepts:ConceptTagger", "lavis.verbalizers.config:ConceptsConfig"
-        ),
-        "attributes": Target(
-            "lavis.verbalizers.concepts:AttributeTagger",
-            "lavis.verbalizers.config:AttributesConfig",
-        ),
-        "captions": Target(
-            "lavis.verbalizers.captions:CaptionWriter", "lavis.verbalizers.config:CaptionsConfig"
-        ),
-        "region_captions": Target(
-            "lavis.verbalizers.captions:RegionCaptionWriter",
-            "lavis.verbalizers.config:RegionCaptionsConfig",
-        ),
-        "detect": Target(
-            "lavis.verbalizers.detection:Detector", "lavis.verbalizers.config:DetectConfig"
-        ),
-        "dynamic": Target(
-            "lavis.verbalizers.dynamic:DynamicQuestions", "lavis.verbalizers.config:DynamicConfig"
-        ),
-        "sidecar": Target(
-            "lavis.verbalizers.sidecar:SidecarReader", "lavis.verbalizers.config:SidecarConfig"
-        ),
-    },
-)
-
-runners = Registry(
-    "runner",
-    {
-        "runner_base": Target("lavis.runners.runner:RunnerBase"),
-        "runner_iter": Target("lavis.runners.runner:RunnerIter"),
-    },
-)
-
-_LIBRARY_SCHEDULES = (  # of transformers, under its names
-    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
-)  # fmt: skip
-
-lr_schedulers = Registry(
-    "lr schedule",
-    {
-        "linear_warmup_cosine_lr": Target("lavis.common.optim:LinearWarmupCosine"),
-        "linear_warmup_step_lr": Target("lavis.common.optim:LinearWarmupStep"),
-        "constant_lr": Target("lavis.common.optim:Constant"),
-        "linear_warmup_cosine_step_lr": Target("lavis.common.optim:LinearWarmupCosinePerStep"),
-        **{name: Target("lavis.common.optim:LibrarySchedule") for name in _LIBRARY_SCHEDULES},
-    },
-)
+models = Registry("model", plugins={"quickstart": "projects.quickstart"})
+datasets = Registry("dataset")
+tasks = Registry("task")
+processors = Registry("processor")
+generators = Registry("generator", plugins={"openmoji": "projects.quickstart"})
+scorers = Registry("scorer", plugins={"named": "projects.quickstart"})
+llms = Registry("language-model backend")
+verbalizers = Registry("verbalizer")
+runners = Registry("runner")
+lr_schedulers = Registry("lr schedule")

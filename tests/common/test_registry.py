@@ -75,3 +75,16 @@ def test_a_module_beside_the_package_is_found_wherever_one_works(tmp_path, monke
     assert sys.path == [*others, root]
     with pytest.raises(ConfigError, match=r"^where: cannot import no_such_module: No module named"):
         import_module("no_such_module", "where")
+
+
+KINDS = [each for each in vars(registry_module).values() if isinstance(each, Registry)]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_every_row_of_the_shipped_table_leads_to_its_class(kind):
+    shipped = Registry(kind.kind)  # without what plug-ins have added since
+    assert shipped.list()
+    for name in shipped.list():
+        assert shipped.get(name).__module__.startswith("lavis."), name
+        for path in shipped.defaults(name).values():
+            assert (registry_module.TABLE.parent / path).is_file(), path

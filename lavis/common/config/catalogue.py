@@ -31,14 +31,7 @@ PLACES = {
     "language-model backend": "llm",
     "verbalizer": "stages.*",
 }
-KINDS = {
-    each.kind: each
-    for each in (
-        *(registry.models, registry.datasets, registry.tasks, registry.generators),
-        *(registry.llms, registry.verbalizers, registry.processors, registry.runners),
-        *(registry.lr_schedulers, registry.scorers),
-    )
-}
+KINDS = {each.kind: each for each in vars(registry).values() if isinstance(each, registry.Registry)}
 # Sections of the run files of scripts, and the types that check them.
 COMMANDS = {
     "generate_qar": {
