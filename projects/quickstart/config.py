@@ -19,7 +19,7 @@ class OpenmojiConfig:
     Attributes:
         image_size: edge of the square images, pixels.
         max_pictograms: at most so many things are drawn, the first ones that the prompt names.
-        min_scale: least edge of a pictogram as a share of its place; the most is `max_scale`.
+        min_scale, max_scale: edge of a pictogram as a share of its place.
         max_rotation: degrees to either side.
         backgrounds: `varied` draws one of a few light colours; `white` is always white.
     """
