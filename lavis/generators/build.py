@@ -48,10 +48,10 @@ def build_generator(
         ConfigError: unknown generator or option, or a wrong value.
     """
     cls = registry.generators.config_class(name)
-    given = dict(options or {})
+    chosen = dict(options or {})
     if "device" in getattr(cls, "__dataclass_fields__", {}):
-        given.setdefault("device", device)
-    return registry.generators.get(name).from_config(generator_config(name, given))
+        chosen.setdefault("device", device)
+    return registry.generators.get(name).from_config(generator_config(name, chosen))
 
 
 def placed(config: ImagesConfig) -> ImagesConfig:

@@ -399,7 +399,7 @@ class _GatherWithGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:
-        """Return the ranks' tensors, each `(B, ...)` as this rank's is."""
+        """Return the ranks' tensors, each `(B, T, D)` as this rank's is."""
         return tuple(_all_gather(tensor))
 
     @staticmethod

@@ -23,7 +23,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, loss: ChunkLoss, chunk: int) -> Tensor:
-        """Return the sum of the losses of rows `(n, ...)`, a scalar."""
+        """Return the sum of the losses of rows `(n, H)` or `(n, K + 1, H)`, a scalar."""
         total = torch.zeros((), dtype=torch.float32, device=rows.device)
         gradient = torch.empty_like(rows)
         for start in range(0, len(rows), chunk):
