@@ -1,7 +1,7 @@
 """Which texts are drawn for a question: its sentences, an anchor, and the seeds of the images.
 
-The order is that of the published evaluation
-code: variant i of K - 1 is sentence number -i modulo the number of sentences, then the anchor.
+The order is that of the published evaluation code: variant i of K - 1 is
+sentence number -i modulo the number of sentences, then the anchor.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from lavis.common.text import EMPTY_PROMPT, random_sentence, split_sentences
-
-__all__ = ["EMPTY_PROMPT", "image_prompts", "prompt_seed", "random_sentence", "split_sentences"]
+from lavis.common.text import EMPTY_PROMPT, split_sentences
 
 ANCHOR_WORDS = 70
 

@@ -140,23 +140,23 @@ class ImageStore:
         rank = dist.rank() if rank is None else rank
         world_size = dist.world_size() if world_size is None else world_size
         share = _distinct(requests)[rank::world_size]
-        wanted = self.missing(share, verify=verify)
+        todo = self.missing(share, verify=verify)
         what = "text features" if self.makes_features else "pictures"
         meter = Progress(
             len(share),
             what,
             unit=what,
-            done=len(share) - len(wanted),
-            shown=progress and rank == 0 and bool(wanted),
+            done=len(share) - len(todo),
+            shown=progress and rank == 0 and bool(todo),
         )
         size = max(1, self.generator.batch_size)
-        for start in range(0, len(wanted), size):
-            batch = wanted[start : start + size]
+        for start in range(0, len(todo), size):
+            batch = todo[start : start + size]
             self._make(batch)
             meter.add(len(batch))
         meter.close()
         withheld = 0 if self.makes_features else sum(map(self.is_withheld, share))
-        made = len(wanted) - sum(map(self.is_withheld, wanted))
+        made = len(todo) - sum(map(self.is_withheld, todo))
         return FillReport(share=len(share), made=made, withheld=withheld)
 
     def image(self, key: str) -> Image.Image:
@@ -176,7 +176,7 @@ class ImageStore:
             )
         return image
 
-    def pictures(self, requests: Sequence[ImageRequest]) -> list[Image.Image]:
+    def images(self, requests: Sequence[ImageRequest]) -> list[Image.Image]:
         """Return the images of requests, making here those that are missing or damaged.
 
         Raises:
@@ -184,11 +184,11 @@ class ImageStore:
         """
         if self.makes_features:
             raise ConfigError(f"generator '{self.generator.name}' makes features, no images")
-        found = {request: self._read(self.key(*request)) for request in _distinct(requests)}
-        lost = [request for request, image in found.items() if image is None]
+        stored = {request: self._read(self.key(*request)) for request in _distinct(requests)}
+        lost = [request for request, image in stored.items() if image is None]
         self._make([request for request in lost if not self.is_withheld(request)])
-        found |= {request: self.image(self.key(*request)) for request in lost}
-        return [image for r in requests if (image := found[r]) is not None]
+        stored |= {request: self.image(self.key(*request)) for request in lost}
+        return [image for r in requests if (image := stored[r]) is not None]
 
     def text_features(self, requests: Sequence[ImageRequest]) -> np.ndarray:
         """Return `(N, P, D)` float32 of a features generator, making here what is missing."""
@@ -197,8 +197,8 @@ class ImageStore:
                 f"generator '{self.generator.name}' makes images; encode them with a tower"
             )
         self._make(self.missing(requests, verify=True))
-        found = [self.cache.get_array(self.key(*request)) for request in requests]
-        arrays = [array for array in found if array is not None]
+        stored = [self.cache.get_array(self.key(*request)) for request in requests]
+        arrays = [array for array in stored if array is not None]
         assert len(arrays) == len(requests)
         return np.stack(arrays) if arrays else np.zeros((0, *self._shape()), dtype=np.float32)
 
@@ -246,22 +246,22 @@ class ImageStore:
             make_key("score", VERSION, picture=self.key(*request), text=text, scorer=identity)
             for request, text in zip(requests, texts, strict=True)
         ]
-        found = {key: self.cache.get_array(key) for key in dict.fromkeys(keys)}
-        todo = [p for p in range(len(keys)) if found[keys[p]] is None]
+        known = {key: self.cache.get_array(key) for key in dict.fromkeys(keys)}
+        todo = [p for p in range(len(keys)) if known[keys[p]] is None]
         self._make(self.missing([requests[p] for p in todo]))
         for place in [p for p in todo if self.is_withheld(requests[p])]:
-            found[keys[place]] = np.zeros((), dtype=np.float32)
-        todo = [p for p in todo if found[keys[p]] is None]
+            known[keys[place]] = np.zeros((), dtype=np.float32)
+        todo = [p for p in todo if known[keys[p]] is None]
         todo = list({keys[p]: p for p in reversed(todo)}.values())[::-1]
         for start in range(0, len(todo), scorer.batch_size):
             part = todo[start : start + scorer.batch_size]
-            images = self.pictures([requests[p] for p in part])
+            images = self.images([requests[p] for p in part])
             for position, score in zip(
                 part, scorer.score([texts[p] for p in part], images), strict=True
             ):
-                found[keys[position]] = np.asarray(score, dtype=np.float32)
+                known[keys[position]] = np.asarray(score, dtype=np.float32)
                 self.cache.put_array(keys[position], np.asarray(score, dtype=np.float32))
-        return np.array([found[key] for key in keys], dtype=np.float32)
+        return np.array([known[key] for key in keys], dtype=np.float32)
 
     def _shape(self) -> tuple[int, int]:
         return self.generator.shape
@@ -280,14 +280,14 @@ class ImageStore:
         size = max(1, self.generator.batch_size)
         for start in range(0, len(requests), size):
             batch = requests[start : start + size]
-            for request, made in zip(batch, self.generator.generate(batch), strict=True):
+            for request, output in zip(batch, self.generator.generate(batch), strict=True):
                 key = self.key(*request)
-                if isinstance(made, Withheld):
-                    self.cache.put(_mark_of(key), made.reason.encode())
+                if isinstance(output, Withheld):
+                    self.cache.put(_mark_of(key), output.reason.encode())
                 elif self.makes_features:
-                    self.cache.put_array(key, made)
+                    self.cache.put_array(key, output)
                 else:
-                    self.cache.put(key, self._encode(made))
+                    self.cache.put(key, self._encode(output))
 
     def _encode(self, image: Image.Image) -> bytes:
         image = to_rgb(image)

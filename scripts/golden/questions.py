@@ -30,8 +30,9 @@ from golden.given import (
     write_lines,
 )
 from golden.vlmig import LOSSES, build
+from lavis.common.text import split_sentences
 from lavis.datasets.benchmarks.imagenetvc import CANDIDATES, DEMONSTRATIONS, demonstrations
-from lavis.generators.prompts import image_prompts, split_sentences
+from lavis.generators.prompts import image_prompts
 from lavis.models.late_fusion.model import LateFusion
 from lavis.tasks.questions.reading_metrics import normalize_answer, score_answer
 from lavis.tasks.statistics import describe

@@ -140,7 +140,7 @@ def test_what_the_safety_checker_blanks_is_withheld_for_good(fake, monkeypatch, 
     with pytest.raises(DataError, match="withheld image: by the pipeline's safety checker"):
         again.image(again.key(*requests[1]))
     with pytest.raises(DataError, match="withheld image"):
-        again.pictures(requests)
+        again.images(requests)
     assert len(pipeline.calls) == calls, "it is not drawn again"
     assert all(np.asarray(again.image(again.key(*r))).any() for r in requests[::2])
     scores = again.scores(requests, Bright())
@@ -169,7 +169,7 @@ def test_a_pipeline_is_let_go_and_stays_in_its_process(fake, tmp_path):
     assert reader.key(*requests[0]) == store.key(*requests[0])
     assert np.asarray(reader.image(reader.key(*requests[0]))).any()
     with pytest.raises(DataError, match=r"1 images of generator 'diffusion' are not stored"):
-        reader.pictures(requests)
+        reader.images(requests)
     fake.clear()
     store.generator.release()
     assert alive() is None

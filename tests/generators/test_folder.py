@@ -80,7 +80,7 @@ def test_a_replaced_file_is_another_image(tmp_path):
     store = ImageStore(
         Cache(tmp_path / "cache"), build_generator("folder", {"root": str(tmp_path)})
     )
-    assert shades(store.pictures([ImageRequest("cat", 0, 1)])) == [1]
+    assert shades(store.images([ImageRequest("cat", 0, 1)])) == [1]
     Image.new("RGB", (9, 9), (7, 7, 7)).save(tmp_path / "cat.png")
     store = ImageStore(store.cache, build_generator("folder", {"root": str(tmp_path)}))
-    assert shades(store.pictures([ImageRequest("cat", 0, 2)])) == [7]
+    assert shades(store.images([ImageRequest("cat", 0, 2)])) == [7]

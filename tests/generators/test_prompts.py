@@ -8,14 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lavis.common.text import EMPTY_PROMPT, random_sentence, split_sentences
 from lavis.generators.base import ImageRequest, image_requests
-from lavis.generators.prompts import (
-    EMPTY_PROMPT,
-    image_prompts,
-    prompt_seed,
-    random_sentence,
-    split_sentences,
-)
+from lavis.generators.prompts import image_prompts, prompt_seed
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "vlmig" / "eval"
 GOLDEN = json.loads((FIXTURES / "image_prompts.json").read_text())

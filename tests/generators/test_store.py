@@ -141,9 +141,9 @@ def test_images_do_not_depend_on_order_or_world_size(tmp_path_factory, world, or
 
 def test_large_images_are_reduced(tmp_path):
     store = ImageStore(Cache(tmp_path), NoiseGenerator(size=(60, 40)), size=10)
-    assert store.pictures([ImageRequest("a cat")])[0].size == (15, 10)
+    assert store.images([ImageRequest("a cat")])[0].size == (15, 10)
     small = ImageStore(Cache(tmp_path), NoiseGenerator(size=(6, 4)), size=10)
-    assert small.pictures([ImageRequest("a cat")])[0].size == (6, 4)
+    assert small.images([ImageRequest("a cat")])[0].size == (6, 4)
 
 
 def test_a_damaged_image_is_made_again(tmp_path):
@@ -156,7 +156,7 @@ def test_a_damaged_image_is_made_again(tmp_path):
         store.image(key)
     assert store.missing(REQUESTS) == []
     assert store.missing(REQUESTS, verify=True) == [REQUESTS[1]]
-    again = store.pictures(REQUESTS[:2])[1]
+    again = store.images(REQUESTS[:2])[1]
     np.testing.assert_array_equal(again, NoiseGenerator()._image(REQUESTS[1]))
     path.write_bytes(b"")
     assert store.fill(REQUESTS, verify=True, progress=False).made == 1
@@ -196,7 +196,7 @@ def test_text_features_take_the_place_of_images(tmp_path):
     assert features[:, 0, 0].tolist() == [5, 5, 6, 5, 5, 7]
     assert store.text_features([]).shape == (0, 1, 2)
     with pytest.raises(ConfigError, match="'length' makes features, no images"):
-        store.pictures(REQUESTS)
+        store.images(REQUESTS)
     with pytest.raises(ConfigError, match="'noise' makes images"):
         ImageStore(Cache(tmp_path), NoiseGenerator()).text_features(REQUESTS)
 

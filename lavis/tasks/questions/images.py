@@ -185,7 +185,7 @@ class QuestionImages:
         )
         for start in range(0, len(missing), _CHUNK):
             part = missing[start : start + _CHUNK]
-            images = [dataset.process(image) for image in store.pictures(part)]
+            images = [dataset.process(image) for image in store.images(part)]
             with torch.no_grad():
                 encoded = model.encode_frozen(torch.stack(images)).float().cpu().numpy()
             for request, features in zip(part, encoded, strict=True):
