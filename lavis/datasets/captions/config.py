@@ -76,7 +76,7 @@ class PublishedConfig(CaptionDatasetConfig):
             file; null fetches from the hub.
     """
 
-    local_files: ClassVar[str] = ""  # what `data_dir` may hold, for messages
+    LOCAL_FILES: ClassVar[str] = ""  # what `data_dir` may hold, for messages
     UNREAD: ClassVar[frozenset[str]] = CaptionDatasetConfig.UNREAD | {"data_dir"}
 
     data_dir: str | None = None
@@ -90,12 +90,12 @@ class PublishedConfig(CaptionDatasetConfig):
             if not os.path.exists(os.path.expanduser(self.data_dir)):
                 raise ConfigError(
                     f"datasets.{name}.data_dir: no such file or folder: {self.data_dir}; it should "
-                    f"hold {self.local_files}"
+                    f"hold {self.LOCAL_FILES}"
                 )
         elif not self.source(split).paths and find_spec("datasets") is None:
             raise ConfigError(
                 f"datasets.{name}.data_dir: missing; give the folder that holds "
-                f"{self.local_files} (--options datasets.{name}.data_dir=...), or pip install "
+                f"{self.LOCAL_FILES} (--options datasets.{name}.data_dir=...), or pip install "
                 "datasets to fetch it"
             )
 
@@ -113,7 +113,7 @@ class CroppedVgConfig(PublishedConfig):
     `build_info.images.storage`, `data_dir`, or their folders `VG_100K`, `VG_100K_2`, `images`.
     """
 
-    local_files: ClassVar[str] = (
+    LOCAL_FILES: ClassVar[str] = (
         "region_descriptions.json (or .json.zip, .json.gz) and the images, VG_100K and VG_100K_2"
     )
 
@@ -129,7 +129,7 @@ class LaionCaptionsConfig(PublishedConfig):
         short: take `short_caption` in place of `caption`.
     """
 
-    local_files: ClassVar[str] = "the Parquet file (or JSON lines: url, caption, short_caption)"
+    LOCAL_FILES: ClassVar[str] = "the Parquet file (or JSON lines: url, caption, short_caption)"
 
     short: bool = False
 
@@ -145,7 +145,7 @@ class WikiConfig(PublishedConfig):
         text_key: column of the lines, in tables and JSON lines.
     """
 
-    local_files: ClassVar[str] = "wiki.train.raw, or the Parquet files of wikitext-103-raw-v1"
+    LOCAL_FILES: ClassVar[str] = "wiki.train.raw, or the Parquet files of wikitext-103-raw-v1"
     UNREAD: ClassVar[frozenset[str]] = PublishedConfig.UNREAD | {"tokenizer"}  # by its state
 
     wiki_num: Literal[2, 103] = 103

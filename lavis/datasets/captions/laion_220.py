@@ -44,7 +44,7 @@ class LaionCaptions(CaptionDataset):
         if not paths and config.data_dir is not None:
             paths = self._found(os.path.expanduser(config.data_dir))
         if not paths:
-            local = config.local_files
+            local = config.LOCAL_FILES
             paths = hub_files(_HUB, None, self.split, section=self.name, local=local)
         return open_tables(paths, cache_dir=config.cache_dir)
 
@@ -61,7 +61,7 @@ class LaionCaptions(CaptionDataset):
                 if found:
                     skipped.log(folder)
                     return found
-        raise DataError(f"{path}: no captions; it should hold {self.config.local_files}")
+        raise DataError(f"{path}: no captions; it should hold {self.config.LOCAL_FILES}")
 
     def _caption(self, record: Mapping[str, Any]) -> str:
         return text_of(record, "short_caption" if self.config.short else "caption")

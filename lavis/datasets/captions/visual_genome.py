@@ -79,7 +79,7 @@ class CroppedVisualGenome(CaptionDataset):
             return RecordStore([self._open_source(os.path.expanduser(config.data_dir))])
         if named:
             return RecordStore([self._open_source(path) for path in named])
-        files = hub_files(*_HUB, self.split, section=self.name, local=config.local_files)
+        files = hub_files(*_HUB, self.split, section=self.name, local=config.LOCAL_FILES)
         return RecordStore([self._regions_of(files)])
 
     def _open_source(self, path: str) -> RegionFile:
@@ -93,7 +93,7 @@ class CroppedVisualGenome(CaptionDataset):
         for folder in (path, os.path.join(path, self.split), os.path.join(path, "data")):
             if os.path.isdir(folder) and (files := tables_in(folder)):
                 return self._regions_of(files)
-        raise DataError(f"{path}: no region descriptions; it should hold {self.config.local_files}")
+        raise DataError(f"{path}: no region descriptions; it should hold {self.config.LOCAL_FILES}")
 
     def _regions_of(self, files: Sequence[str]) -> RegionFile:
         cache = self.config.cache_dir

@@ -79,7 +79,7 @@ class WikiDataset(RecordDataset):
             return find_corpus(os.path.expanduser(config.data_dir), self.split)
         split = "validation" if self.split.startswith("valid") else self.split
         corpus = f"wikitext-{config.wiki_num}-raw-v1"
-        return hub_files(_HUB, corpus, split, section=self.name, local=config.local_files)
+        return hub_files(_HUB, corpus, split, section=self.name, local=config.LOCAL_FILES)
 
     def __len__(self) -> int:
         return len(self.blocks) if self._rows is None else len(self._rows)
