@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from PIL import Image
 
@@ -19,6 +19,7 @@ from lavis.common.errors import ConfigError
 from lavis.common.storage.content import content_digest
 from lavis.verbalizers.config import WriterConfig
 
+T = TypeVar("T")
 VOCABULARIES = Path(__file__).resolve().parent.parent / "configs" / "vocabularies"
 
 Descriptors = dict[str, Any]
@@ -33,29 +34,27 @@ see `set_aside`.
 Failure = Literal["failed", "refused", "left"]
 
 
-class SceneRegion(Protocol):
-    """One region of a scene; `box` is x1, y1, x2, y2 in pixels."""
+class ImageRegion(Protocol):
+    """One region of an image; `box` is x1, y1, x2, y2 in pixels."""
 
     region_id: int
     box: tuple[float, float, float, float]
     name: str
 
 
-class Scene(Protocol):
-    """One image, its regions, and what earlier stages said of it."""
+class DescribedImage(Protocol):
+    """One image, its regions by id, and what earlier stages said of it.
 
-    image: str  # the name in the records, under which seeds are derived
-    record: Mapping[str, Any]  # the verbalized record so far
+    Attributes:
+        image: the name in the records, under which seeds are derived.
+        record: the verbalized record so far.
+    """
+
+    image: str
+    record: Mapping[str, Any]
 
     @property
-    def regions(self) -> Sequence[SceneRegion]:
-        """Regions in the order of their ids."""
-        ...
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height."""
-        ...
+    def regions(self) -> Sequence[ImageRegion]: ...  # in the order of their ids
 
     def read_image(self) -> Image.Image:
         """Return the RGB image; decoded once, however often it is asked for."""
@@ -65,7 +64,7 @@ class Scene(Protocol):
         """Return the image with the regions of `ids` drawn, coloured in that order."""
         ...
 
-    def crop(self, region: SceneRegion, margin: float) -> Image.Image:
+    def crop(self, region: ImageRegion, margin: float) -> Image.Image:
         """Return the region with `margin` of its edges around it."""
         ...
 
@@ -79,6 +78,7 @@ class WriteRequest:
         prompt: what is asked; may be empty for captions of a local model.
         image: what the writer sees; None for a text-only request.
         seed: of the sampling; the same seed gives the same text, whatever else is in the batch.
+        by_line: whole lines of a text that was cut off are of use.
         problem_of: returns why a text is of no use, or ''; a client may then be asked anew.
     """
 
@@ -124,9 +124,8 @@ class Writer(Protocol):
     def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
         """Return a text, or why there is none, for each request, in order.
 
-        Requests are drawn as they are needed, so that few images are in memory.
-
-        What ends a run (a cap that is reached, a server that is gone, a wrong key) is raised.
+        Requests are drawn as they are needed, so that few images are in memory. What ends a run
+        (a cap that is reached, a server that is gone, a wrong key) is raised.
         """
         ...
 
@@ -162,8 +161,7 @@ class Verbalizer(ABC):
     makes_regions: ClassVar[bool] = False
 
     def __init__(self, config: Any, tools: Tools) -> None:
-        self.config = config
-        self.tools = tools
+        self.config, self.tools = config, tools
 
     @classmethod
     def identity(cls, config: Any) -> dict[str, Any]:
@@ -176,19 +174,59 @@ class Verbalizer(ABC):
         makers = [name for name, stage in earlier.items() if stage.makes_regions]
         return makers if cls.reads_regions else []
 
-    def needs_image(self, scene: Scene) -> bool:
-        """Return whether a scene's image will be looked at, so that it is read ahead."""
+    def needs_image(self, scene: DescribedImage) -> bool:
+        """Return whether an image's pixels will be read, so that they are decoded ahead."""
         return True
 
     @abstractmethod
-    def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:
-        """Return what is to be said of each scene, in order."""
+    def describe(self, scenes: Sequence[DescribedImage]) -> list[Descriptors]:
+        """Return what is to be said of each image, in order."""
+
+    def request(
+        self, scene: DescribedImage, *key: str | int, prompt: str, image: Image.Image | None
+    ) -> WriteRequest:
+        """Return a request whose name within the image, and so its seed, is `key`."""
+        name = f"{self.tools.stage}:{scene.image}:{''.join(map(str, key))}"
+        return WriteRequest(name, prompt, image, self.tools.seed_of(scene.image, *key))
+
+    def write_texts(
+        self,
+        writer: Writer,
+        items: Sequence[tuple[int, T]],
+        request: Callable[[int, T], WriteRequest],
+        descriptors: list[Descriptors],
+        what: Callable[[T], str] = lambda _: "",
+    ) -> Iterator[tuple[int, T, str]]:
+        """Yield the texts that are written; why others are missing is noted in `descriptors`.
+
+        Args:
+            items: (place of the image, what the text is about).
+            request: makes the request of an item, when its turn comes.
+            what: names an item whose text is missing, see `set_aside`.
+        """
+        replies = writer.write(request(*item) for item in items)
+        for (place, item), reply in zip(items, replies, strict=True):
+            if isinstance(reply, WriteError) or not reply:
+                set_aside(descriptors[place], reply or "empty text", what(item))
+            else:
+                yield place, item, reply
 
 
 def region_entries(record: Mapping[str, Any]) -> list[Any]:
     """Return the regions of a verbalized record, whose list is a mapping where ids have gaps."""
-    found = record.get("region_locations", [])
-    return list(found.values() if isinstance(found, Mapping) else found)
+    entries = record.get("region_locations", [])
+    return list(entries.values() if isinstance(entries, Mapping) else entries)
+
+
+def tag_text(tag: Any) -> str:
+    """Return the word of a tag, which is a text or `{"text", "score"}`."""
+    return str(tag["text"]) if isinstance(tag, Mapping) else str(tag)
+
+
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield items in order, `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def vocabulary(name: str) -> list[str]:
@@ -216,6 +254,13 @@ def vocabulary_identity(names: Mapping[str, str]) -> dict[str, str]:
         kind: hashlib.blake2b("\n".join(vocabulary(name)).encode(), digest_size=8).hexdigest()
         for kind, name in names.items()
     }
+
+
+def writer_identity(config: WriterConfig) -> dict[str, Any]:
+    """Return the files of a local model; a client's settings are in the config already."""
+    if config.type == "local":
+        return {"model": model_identity(config.model, config.revision)}
+    return {}
 
 
 def model_identity(name: str, revision: str | None = None) -> Any:

@@ -9,77 +9,62 @@ from PIL import Image
 
 from lavis.common.registry import verbalizers
 from lavis.verbalizers.base import (
+    DescribedImage,
     Descriptors,
-    Scene,
-    SceneRegion,
+    ImageRegion,
     Tools,
     Verbalizer,
-    WriteError,
-    Writer,
     WriteRequest,
-    model_identity,
     region_entries,
-    set_aside,
+    writer_identity,
 )
-from lavis.verbalizers.config import CaptionsConfig, RegionCaptionsConfig, WriterConfig
+from lavis.verbalizers.config import CaptionsConfig, RegionCaptionsConfig
 
 
-def writer_identity(config: WriterConfig) -> dict[str, Any]:
-    """Return the files of a local model; a client's settings are in the config already."""
-    if config.type == "local":
-        return {"model": model_identity(config.model, config.revision)}
-    return {}
+class TextWriter(Verbalizer):
+    """A stage whose texts one writer writes."""
+
+    config: Any
+
+    def __init__(self, config: Any, tools: Tools) -> None:
+        super().__init__(config, tools)
+        self.writer = tools.writer(config.writer)
+
+    @classmethod
+    def identity(cls, config: Any) -> dict[str, Any]:
+        return writer_identity(config.writer)
 
 
 @verbalizers.register("captions")
-class CaptionWriter(Verbalizer):
+class CaptionWriter(TextWriter):
     """Several texts about the whole image, each under a seed of its own; repeats are dropped."""
 
     config_class: ClassVar[type] = CaptionsConfig
     config: CaptionsConfig
 
-    def __init__(self, config: CaptionsConfig, tools: Tools) -> None:
-        super().__init__(config, tools)
-        self.writer: Writer = tools.writer(config.writer)
+    def describe(self, scenes: Sequence[DescribedImage]) -> list[Descriptors]:
+        config = self.config
+        descriptors: list[Descriptors] = [{config.into: []} for _ in scenes]
+        items = [(place, n) for place in range(len(scenes)) for n in range(config.samples)]
 
-    @classmethod
-    def identity(cls, config: CaptionsConfig) -> dict[str, Any]:
-        return writer_identity(config.writer)
+        def request(place: int, sample: int) -> WriteRequest:
+            scene = scenes[place]
+            image = scene.read_image()
+            return self.request(scene, sample, prompt=config.prompt, image=image)
 
-    def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:
-        count = self.config.samples
-        requests = (
-            WriteRequest(
-                key=f"{self.tools.stage}:{scene.image}:{sample}",
-                prompt=self.config.prompt,
-                image=scene.read_image(),
-                seed=self.tools.seed_of(scene.image, sample),
-            )
-            for scene in scenes
-            for sample in range(count)
-        )
-        replies = self.writer.write(requests)
-        found: list[Descriptors] = []
-        for place in range(len(scenes)):
-            found.append(sort_out(self.config.into, replies[place * count : (place + 1) * count]))
-        return found
+        for place, _, text in self.write_texts(self.writer, items, request, descriptors):
+            if text not in descriptors[place][config.into]:
+                descriptors[place][config.into].append(text)
+        return descriptors
 
 
 @verbalizers.register("region_captions")
-class RegionCaptionWriter(Verbalizer):
+class RegionCaptionWriter(TextWriter):
     """One text about each region, which the writer sees drawn into its image, or cut out."""
 
     config_class: ClassVar[type] = RegionCaptionsConfig
     reads_regions: ClassVar[bool] = True
     config: RegionCaptionsConfig
-
-    def __init__(self, config: RegionCaptionsConfig, tools: Tools) -> None:
-        super().__init__(config, tools)
-        self.writer: Writer = tools.writer(config.writer)
-
-    @classmethod
-    def identity(cls, config: RegionCaptionsConfig) -> dict[str, Any]:
-        return writer_identity(config.writer)
 
     @classmethod
     def reads(
@@ -87,55 +72,35 @@ class RegionCaptionWriter(Verbalizer):
     ) -> list[str]:
         return list(earlier) if config.only_missing else super().reads(config, earlier)
 
-    def needs_image(self, scene: Scene) -> bool:
-        return bool(self._wanted(scene))
+    def needs_image(self, scene: DescribedImage) -> bool:
+        return bool(self._regions(scene))
 
-    def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:
-        wanted = [(place, region) for place, s in enumerate(scenes) for region in self._wanted(s)]
-        requests = (self._request(scenes[place], region) for place, region in wanted)
-        found: list[Descriptors] = [{"regions": {}} for _ in scenes]
-        for (place, region), reply in zip(wanted, self.writer.write(requests), strict=True):
-            if isinstance(reply, WriteError) or not reply:
-                set_aside(found[place], reply or "empty text", f"region {region.region_id}")
-            else:
-                found[place]["regions"][str(region.region_id)] = {"caption": reply}
-        return found
+    def describe(self, scenes: Sequence[DescribedImage]) -> list[Descriptors]:
+        descriptors: list[Descriptors] = [{"regions": {}} for _ in scenes]
+        items = [(place, region) for place, s in enumerate(scenes) for region in self._regions(s)]
 
-    def _wanted(self, scene: Scene) -> list[SceneRegion]:
+        def request(place: int, region: ImageRegion) -> WriteRequest:
+            number, image = region.region_id, self._shown(scenes[place], region)
+            prompt = self.config.prompt.replace("{name}", region.name)
+            prompt = prompt.replace("{id}", str(number))
+            return self.request(scenes[place], number, prompt=prompt, image=image)
+
+        for place, region, text in self.write_texts(
+            self.writer, items, request, descriptors, lambda region: f"region {region.region_id}"
+        ):
+            descriptors[place]["regions"][str(region.region_id)] = {"caption": text}
+        return descriptors
+
+    def _regions(self, scene: DescribedImage) -> list[ImageRegion]:
         if not self.config.only_missing:
             return list(scene.regions)
-        told = {int(e["name"]) for e in region_entries(scene.record) if e.get("caption")}
-        return [region for region in scene.regions if region.region_id not in told]
+        described = {int(e["name"]) for e in region_entries(scene.record) if e.get("caption")}
+        return [region for region in scene.regions if region.region_id not in described]
 
-    def _request(self, scene: Scene, region: SceneRegion) -> WriteRequest:
-        prompt = self.config.prompt.replace("{name}", region.name)
-        return WriteRequest(
-            key=f"{self.tools.stage}:{scene.image}:{region.region_id}",
-            prompt=prompt.replace("{id}", str(region.region_id)),
-            image=self.shown(scene, region),
-            seed=self.tools.seed_of(scene.image, region.region_id),
-        )
-
-    def shown(self, scene: Scene, region: SceneRegion) -> Image.Image:
-        """Return what the writer sees of a region."""
+    def _shown(self, scene: DescribedImage, region: ImageRegion) -> Image.Image:
         config = self.config
         if config.show == "crop":
             return scene.crop(region, config.margin)
         return scene.drawn(
             [region.region_id], line_width=config.line_width, image_size=config.image_size
         )
-
-
-def sort_out(into: str, replies: Sequence[str | WriteError]) -> Descriptors:
-    """Return the distinct texts in order under the name `into`, and why others are missing."""
-    texts: dict[str, None] = {}
-    found: Descriptors = {into: []}
-    for reply in replies:
-        if isinstance(reply, WriteError):
-            set_aside(found, reply)
-        elif reply:
-            texts[reply] = None
-    found[into] = list(texts)
-    if len(found) == 1 and not texts:
-        set_aside(found, "empty text")
-    return found

@@ -11,19 +11,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lavis.common.pretrained import load_with_processor
 from lavis.common.registry import verbalizers
 from lavis.common.text import fold, words
 from lavis.verbalizers.base import (
+    DescribedImage,
     Descriptors,
-    Scene,
     Tools,
     Verbalizer,
+    batches,
     model_identity,
     vocabulary,
     vocabulary_identity,
 )
 from lavis.verbalizers.config import DetectConfig
+from lavis.verbalizers.writing import load_local
 
 
 @verbalizers.register("detect")
@@ -39,18 +40,9 @@ class Detector(Verbalizer):
     config: DetectConfig
 
     def __init__(self, config: DetectConfig, tools: Tools) -> None:
-        from transformers import AutoModelForZeroShotObjectDetection
-
         super().__init__(config, tools)
-        refusal = f"cannot load '{config.model}' as a zero-shot detector"
-        model, self.processor = load_with_processor(
-            AutoModelForZeroShotObjectDetection,
-            config.model,
-            refusal=refusal,
-            revision=config.revision,
-            dtype=getattr(torch, config.dtype),
-        )
-        self.model = model.to(tools.device).eval().requires_grad_(False)
+        name = "AutoModelForZeroShotObjectDetection"
+        self.model, self.processor = load_local(name, config, tools.device, "a zero-shot detector")
         self.names = vocabulary(config.vocabulary)
         read = self.processor.post_process_grounded_object_detection
         self._reads_tokens = "input_ids" in inspect.signature(read).parameters
@@ -62,19 +54,17 @@ class Detector(Verbalizer):
             "vocabularies": vocabulary_identity({"names": config.vocabulary}),
         }
 
-    def needs_image(self, scene: Scene) -> bool:
+    def needs_image(self, scene: DescribedImage) -> bool:
         return self.config.replace or not scene.regions
 
-    def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:
-        found: list[Descriptors] = [{} for _ in scenes]
-        wanted = [place for place, scene in enumerate(scenes) if self.needs_image(scene)]
-        size = self.config.batch_size
-        for start in range(0, len(wanted), size):
-            part = wanted[start : start + size]
+    def describe(self, scenes: Sequence[DescribedImage]) -> list[Descriptors]:
+        descriptors: list[Descriptors] = [{} for _ in scenes]
+        bare = [place for place, scene in enumerate(scenes) if self.needs_image(scene)]
+        for part in batches(bare, self.config.batch_size):
             images = [scenes[place].read_image() for place in part]
             for place, regions in zip(part, self.detect(images), strict=True):
-                found[place] = {"region_locations": regions}
-        return found
+                descriptors[place] = {"region_locations": regions}
+        return descriptors
 
     @torch.inference_mode()
     def detect(self, images: Sequence[Image.Image]) -> list[list[dict[str, Any]]]:
@@ -82,18 +72,18 @@ class Detector(Verbalizer):
         boxes: list[list[Tensor]] = [[] for _ in images]
         scores: list[list[Tensor]] = [[] for _ in images]
         names: list[list[str]] = [[] for _ in images]
-        for start in range(0, len(self.names), self.config.queries):
-            asked = self.names[start : start + self.config.queries]
-            for place, result in enumerate(self._ask(images, asked)):
+        for queries in batches(self.names, self.config.queries):
+            for place, result in enumerate(self._detections(images, list(queries))):
                 boxes[place].append(result["boxes"].float().cpu())
                 scores[place].append(result["scores"].float().cpu())
-                names[place] += [read_name(str(text), asked) for text in result["text_labels"]]
+                names[place] += [read_name(str(text), queries) for text in result["text_labels"]]
         return [
             self._entries(torch.cat(boxes[i]), torch.cat(scores[i]), names[i], images[i].size)
             for i in range(len(images))
         ]
 
-    def _ask(self, images: Sequence[Image.Image], names: list[str]) -> list[dict[str, Any]]:
+    def _detections(self, images: Sequence[Image.Image], names: list[str]) -> list[dict[str, Any]]:
+        """Return `boxes` (N, 4), `scores` (N,) and `text_labels` (N) of each image."""
         texts = [self.config.template.replace("{}", name) for name in names]
         inputs = self.processor(
             images=list(images), text=[texts] * len(images), return_tensors="pt", padding=True
@@ -111,24 +101,22 @@ class Detector(Verbalizer):
     def _entries(
         self, boxes: Tensor, scores: Tensor, names: list[str], size: tuple[int, int]
     ) -> list[dict[str, Any]]:
-        """Keep the best boxes, cut to the image and at least a pixel wide and high."""
+        """Return the best of boxes `(N, 4)`, cut to the image and at least a pixel on each side."""
         from torchvision.ops import nms
 
         edges = torch.tensor([*size, *size], dtype=torch.float32)
         boxes = torch.minimum(boxes.clamp(min=0), edges)
         solid = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(dim=1).nonzero()[:, 0]
         kept = solid[nms(boxes[solid], scores[solid], self.config.nms)]
-        entries = []
-        for number, place in enumerate(kept[: self.config.max_regions].tolist()):
-            entries.append(
-                {
-                    "name": str(number),
-                    "boxes": [[round(edge, 2) for edge in boxes[place].tolist()]],
-                    "obj_guess": names[place],
-                    "score": round(float(scores[place]), 6),
-                }
-            )
-        return entries
+        return [
+            {
+                "name": str(number),
+                "boxes": [[round(edge, 2) for edge in boxes[place].tolist()]],
+                "obj_guess": names[place],
+                "score": round(float(scores[place]), 6),
+            }
+            for number, place in enumerate(kept[: self.config.max_regions].tolist())
+        ]
 
 
 def read_name(text: str, names: Sequence[str]) -> str:
@@ -139,9 +127,9 @@ def read_name(text: str, names: Sequence[str]) -> str:
     """
     if text in names:
         return text
-    said = words(re.sub(r"\[\w+\]", " ", text.lower()), hyphens=True)
-    folded = [fold(word) for word in said]
+    label = words(re.sub(r"\[\w+\]", " ", text.lower()), hyphens=True)
+    folded = [fold(word) for word in label]
     joined = f" {' '.join(folded)} "
     whole = [name for name in names if f" {fold(name)} " in joined]
     part = [name for name in names if set(fold(name).split()) & set(folded)]
-    return max(whole or part or [" ".join(said)], key=len)
+    return max(whole or part or [" ".join(label)], key=len)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from PIL import Image
@@ -11,17 +12,16 @@ from PIL import Image
 from lavis.common.errors import ConfigError, nearest
 from lavis.common.registry import verbalizers
 from lavis.verbalizers.base import (
+    DescribedImage,
     Descriptors,
-    Scene,
     Tools,
     Verbalizer,
-    WriteError,
-    Writer,
     WriteRequest,
     region_entries,
     set_aside,
+    tag_text,
+    writer_identity,
 )
-from lavis.verbalizers.captions import writer_identity
 from lavis.verbalizers.config import DynamicConfig
 
 _NUMBERING = re.compile(r"^\s*(?:[-*•]|\(?\d+[.):])\s*")
@@ -40,9 +40,9 @@ class DynamicQuestions(Verbalizer):
 
     def __init__(self, config: DynamicConfig, tools: Tools) -> None:
         super().__init__(config, tools)
-        self.asker: Writer = tools.writer(config.asker)
+        self.asker = tools.writer(config.asker)
         same = config.answerer == config.asker
-        self.answerer: Writer = self.asker if same else tools.writer(config.answerer)
+        self.answerer = self.asker if same else tools.writer(config.answerer)
 
     @classmethod
     def identity(cls, config: DynamicConfig) -> dict[str, Any]:
@@ -61,47 +61,21 @@ class DynamicQuestions(Verbalizer):
         makers = super().reads(config, earlier)
         return [name for name in earlier if name in {*makers, *config.reads}]
 
-    def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:
-        asked = self.ask(scenes)
-        found: list[Descriptors] = [{"dynamic": []} for _ in scenes]
-        wanted: list[tuple[int, int, str]] = []
-        for place, questions in enumerate(asked):
-            if isinstance(questions, WriteError):
-                set_aside(found[place], questions)
-            elif not questions:
-                set_aside(found[place], NO_QUESTION)
-            else:
-                wanted += [(place, number, text) for number, text in enumerate(questions)]
-        requests = (self._request(scenes[place], number, text) for place, number, text in wanted)
-        replies = self.answerer.write(requests)
-        for (place, _, question), reply in zip(wanted, replies, strict=True):
-            if isinstance(reply, WriteError) or not reply:
-                set_aside(found[place], reply or "empty text", f"answer to {question!r}")
-            else:
-                found[place]["dynamic"].append({"question": question, "answer": reply})
-        return found
+    def describe(self, scenes: Sequence[DescribedImage]) -> list[Descriptors]:
+        descriptors: list[Descriptors] = [{"dynamic": []} for _ in scenes]
+        items = self._questions(scenes, descriptors)
 
-    def ask(self, scenes: Sequence[Scene]) -> list[list[str] | WriteError]:
-        """Return the questions about each scene."""
-        requests = [
-            WriteRequest(
-                key=f"{self.tools.stage}:{scene.image}:ask",
-                prompt=self.prompt(scene.record),
-                image=scene.read_image() if self.config.asker.type == "local" else None,
-                seed=self.tools.seed_of(scene.image, "ask"),
-                by_line=True,
-                problem_of=self._problem_of,
-            )
-            for scene in scenes
-        ]
-        replies = self.asker.write(requests)
-        return [
-            reply if isinstance(reply, WriteError) else read_questions(reply, self.config.questions)
-            for reply in replies
-        ]
+        def request(place: int, item: tuple[int, str]) -> WriteRequest:
+            scene, (number, question) = scenes[place], item
+            prompt = self.config.answer_prompt.replace("{question}", question)
+            image = self._shown(scene, question)
+            return self.request(scene, "answer", number, prompt=prompt, image=image)
 
-    def _problem_of(self, reply: str) -> str:
-        return "" if read_questions(reply, self.config.questions) else NO_QUESTION
+        for place, (_, question), text in self.write_texts(
+            self.answerer, items, request, descriptors, lambda item: f"answer to {item[1]!r}"
+        ):
+            descriptors[place]["dynamic"].append({"question": question, "answer": text})
+        return descriptors
 
     def prompt(self, record: Mapping[str, Any]) -> str:
         """Return what the asker is told of an image."""
@@ -109,15 +83,34 @@ class DynamicQuestions(Verbalizer):
         count = str(self.config.questions)
         return self.config.ask_prompt.replace("{n}", count).replace("{notes}", notes)
 
-    def _request(self, scene: Scene, number: int, question: str) -> WriteRequest:
-        return WriteRequest(
-            key=f"{self.tools.stage}:{scene.image}:answer{number}",
-            prompt=self.config.answer_prompt.replace("{question}", question),
-            image=self._shown(scene, question),
-            seed=self.tools.seed_of(scene.image, "answer", number),
-        )
+    def _questions(
+        self, scenes: Sequence[DescribedImage], descriptors: list[Descriptors]
+    ) -> list[tuple[int, tuple[int, str]]]:
+        """Return (place of the image, (number, question)) of all questions about the images."""
+        sees = self.config.asker.type == "local"
 
-    def _shown(self, scene: Scene, question: str) -> Image.Image:
+        def read(reply: str) -> list[str]:
+            return read_questions(reply, self.config.questions)
+
+        def problem_of(reply: str) -> str:
+            return "" if read(reply) else NO_QUESTION
+
+        def request(place: int, _: None) -> WriteRequest:
+            scene = scenes[place]
+            image = scene.read_image() if sees else None
+            made = self.request(scene, "ask", prompt=self.prompt(scene.record), image=image)
+            return replace(made, by_line=True, problem_of=problem_of)
+
+        items = [(place, None) for place in range(len(scenes))]
+        questions = []
+        for place, _, text in self.write_texts(self.asker, items, request, descriptors):
+            lines = read(text)
+            if not lines:
+                set_aside(descriptors[place], NO_QUESTION)
+            questions += [(place, line) for line in enumerate(lines)]
+        return questions
+
+    def _shown(self, scene: DescribedImage, question: str) -> Image.Image:
         known = {region.region_id for region in scene.regions}
         named = [int(number) for number in _REGION.findall(question)]
         ids = [number for number in dict.fromkeys(named) if number in known]
@@ -139,15 +132,11 @@ def write_notes(record: Mapping[str, Any]) -> str:
     lines = [f"Caption: {text}" for text in record.get("captions", [])]
     lines += [f"Narrative: {text}" for text in record.get("narratives", [])]
     for kind, tags in record.get("concepts", {}).items():
-        lines.append(f"Likely {kind}: {', '.join(_text(tag) for tag in tags)}")
+        lines.append(f"Likely {kind}: {', '.join(tag_text(tag) for tag in tags)}")
     for entry in region_entries(record):
         parts = [entry.get("obj_guess", ""), entry.get("caption", "")]
-        parts.append(", ".join(_text(tag) for tag in entry.get("attributes", [])))
+        parts.append(", ".join(tag_text(tag) for tag in entry.get("attributes", [])))
         lines.append(f"[{entry['name']}]: {'; '.join(part for part in parts if part)}")
     for pair in record.get("dynamic", []):
         lines.append(f"Q: {pair['question']} A: {pair['answer']}")
     return "\n".join(lines)
-
-
-def _text(tag: Any) -> str:
-    return str(tag["text"]) if isinstance(tag, Mapping) else str(tag)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from lavis.common.errors import REFUSALS, ConfigError, DataError, brief
 from lavis.common.registry import verbalizers
 from lavis.common.storage.content import content_digest
-from lavis.verbalizers.base import Descriptors, Scene, Tools, Verbalizer
+from lavis.verbalizers.base import DescribedImage, Descriptors, Tools, Verbalizer
 from lavis.verbalizers.config import SidecarConfig
 
 GLOBAL_KEYS = ("concepts", "captions", "narratives", "dynamic")
@@ -43,27 +43,27 @@ class SidecarReader(Verbalizer):
     def identity(cls, config: SidecarConfig) -> dict[str, Any]:
         return {"content": content_digest(_path(config))}
 
-    def needs_image(self, scene: Scene) -> bool:
+    def needs_image(self, scene: DescribedImage) -> bool:
         return False
 
-    def describe(self, scenes: Sequence[Scene]) -> list[Descriptors]:
-        return [self._of(scene) for scene in scenes]
+    def describe(self, scenes: Sequence[DescribedImage]) -> list[Descriptors]:
+        return [self._descriptors(scene) for scene in scenes]
 
-    def _of(self, scene: Scene) -> Descriptors:
+    def _descriptors(self, scene: DescribedImage) -> Descriptors:
         offset = self._offsets.get(_hash(scene.image))
         if offset is None:
             missing = f"no line in {self.path.name}"
             return {"failed": [missing]} if self.config.required else {}
         self._file.seek(offset)
         record = json.loads(self._file.readline())
-        found: Descriptors = {key: record[key] for key in GLOBAL_KEYS if key in record}
+        descriptors: Descriptors = {key: record[key] for key in GLOBAL_KEYS if key in record}
         regions = {
             region_id: {key: entry[key] for key in REGION_KEYS if key in entry}
             for region_id, entry in _entries(record.get("region_locations"))
         }
         if regions:
-            found["regions"] = regions
-        return found
+            descriptors["regions"] = regions
+        return descriptors
 
     def _scan(self) -> Iterator[tuple[int, dict[str, Any]]]:
         offset = 0

@@ -1,10 +1,11 @@
-"""A local model that writes texts about images: any image-text-to-text model of transformers.
+"""Models of transformers on this machine; those that write texts about images.
 
 Shapes: N requests, L prompt tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,29 @@ from lavis.common.errors import ConfigError
 from lavis.common.pretrained import load_with_processor
 from lavis.verbalizers.base import WriteError, WriteRequest
 from lavis.verbalizers.config import WriterConfig
+
+
+def load_local(auto_class: str, config: Any, device: str, what: str) -> tuple[Any, Any]:
+    """Return a frozen model on a device, and its processor.
+
+    Args:
+        auto_class: name of the class of transformers that knows the model's kind.
+        config: has `model`, `revision` and `dtype`.
+        what: the kind, named in the error.
+
+    Raises:
+        ConfigError: one of them cannot be loaded.
+    """
+    import transformers
+
+    model, processor = load_with_processor(
+        getattr(transformers, auto_class),
+        config.model,
+        refusal=f"cannot load '{config.model}' as {what}",
+        revision=config.revision,
+        dtype=getattr(torch, config.dtype),
+    )
+    return model.to(device).eval().requires_grad_(False), processor
 
 
 class SeededNucleus(LogitsProcessor):
@@ -35,7 +59,7 @@ class SeededNucleus(LogitsProcessor):
         self._streams = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._temperature, self._top_p = temperature, top_p
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores `(N, V)` with one finite value in each row."""
         draws = torch.cat([torch.rand(1, generator=stream) for stream in self._streams])
         probabilities = (scores.float() / self._temperature).softmax(dim=-1)
@@ -57,17 +81,8 @@ class LocalWriter:
     """
 
     def __init__(self, config: WriterConfig, device: str) -> None:
-        from transformers import AutoModelForImageTextToText
-
-        refusal = f"cannot load '{config.model}' as an image-text-to-text model"
-        model, self.processor = load_with_processor(
-            AutoModelForImageTextToText,
-            config.model,
-            refusal=refusal,
-            revision=config.revision,
-            dtype=getattr(torch, config.dtype),
-        )
-        self.model = model.to(device).eval().requires_grad_(False)
+        name = "AutoModelForImageTextToText"
+        self.model, self.processor = load_local(name, config, device, "an image-text-to-text model")
         self.config = config
         self.tokenizer = self.processor.tokenizer
         self.tokenizer.padding_side = "left"  # prompts must end where the text begins
@@ -79,7 +94,7 @@ class LocalWriter:
         """Return a text for each request; an image asked several times in a row is seen once."""
         texts: list[str | WriteError] = []
         batch: list[list[WriteRequest]] = []
-        for group in _same_question(requests):
+        for group in _alike(requests):
             # One batch repeats each of its images equally often.
             if batch and (len(batch) == self.config.batch_size or len(batch[0]) != len(group)):
                 texts += self._write(batch, len(batch[0]))
@@ -111,10 +126,8 @@ class LocalWriter:
         if self.config.temperature == 0:
             output = output.repeat_interleave(count, dim=0)
         new = _without_prompt(output, inputs["input_ids"].repeat_interleave(count, dim=0))
-        return [" ".join(t.split()) for t in self._decode(new)]
-
-    def _decode(self, tokens: Tensor) -> list[str]:
-        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]
 
     def _inputs(self, requests: Sequence[WriteRequest]) -> Any:
         images = [request.image for request in requests]
@@ -137,21 +150,14 @@ class LocalWriter:
         )
 
 
-def _same_question(requests: Iterable[WriteRequest]) -> Iterator[list[WriteRequest]]:
-    """Yield neighbours that ask the same of the same image, as groups."""
-    group: list[WriteRequest] = []
-    for request in requests:
-        same = group and group[0].image is request.image and group[0].prompt == request.prompt
-        if group and not same:
-            yield group
-            group = []
-        group.append(request)
-    if group:
-        yield group
+def _alike(requests: Iterable[WriteRequest]) -> Iterator[list[WriteRequest]]:
+    """Yield neighbours with the same prompt and image, as groups."""
+    for _, group in itertools.groupby(requests, lambda one: (id(one.image), one.prompt)):
+        yield list(group)
 
 
 def _without_prompt(output: Tensor, prompt: Tensor) -> Tensor:
-    """Cut the prompt off where the output begins with it, as decoder-only models give it."""
+    """Return `(N, L)` outputs without the prompt, with which decoder-only models begin them."""
     length = prompt.shape[1]
     starts_with_it = output.shape[1] >= length and torch.equal(output[:, :length], prompt)
     return output[:, length:] if starts_with_it else output

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 IMPORTS = (
     "lavis.tasks.knowledge.verbalization",
     "lavis.verbalizers.writing",
-    "lavis.verbalizers.encoder",
+    "lavis.verbalizers.concepts",
     "transformers:AutoProcessor",
     "transformers:AutoModelForImageTextToText",
     "transformers:CLIPModel",

@@ -6,9 +6,9 @@ from transformers import AutoProcessor, CLIPModel, SiglipModel
 
 from lavis.common.errors import ConfigError
 from lavis.verbalizers.base import Tools, vocabulary
-from lavis.verbalizers.concepts import AttributeTagger, ConceptTagger
+from lavis.verbalizers.concepts import AttributeTagger, ConceptTagger, DualEncoder, best
 from lavis.verbalizers.config import AttributesConfig, ConceptsConfig
-from lavis.verbalizers.encoder import DualEncoder, best
+
 
 WORDS = ["red", "blue", "dog", "cat", "tree"]
 TOOLS = Tools("tags", 0, "cpu", lambda config: None)
@@ -60,7 +60,7 @@ def test_siglip_scores_are_sigmoids_of_padded_texts(tiny, image):
     folder = tiny("siglip")
     encoder = DualEncoder(ConceptsConfig(type="concepts", model=folder), "cpu")
     images = [image(0), image(1)]
-    scores = encoder.scores(encoder.pictures(images), encoder.texts(WORDS, ["a {}"]))
+    scores = encoder.scores(encoder.images(images), encoder.texts(WORDS, ["a {}"]))
     model, processor = SiglipModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     inputs = processor(
         text=[f"a {w}" for w in WORDS], images=images, padding="max_length", return_tensors="pt"
