@@ -32,8 +32,9 @@ from lavis.common.config.catalogue import command_sections
 from lavis.common.config.sections import Sections, load_sections
 from lavis.common.errors import ConfigError, NothingDoneError, RunError
 from lavis.datasets.files.formats import open_records
-from lavis.tasks.knowledge.generation import Generation, estimate
-from lavis.tasks.knowledge.reasons import count_phrases, how_to_go_on, money, plural
+from lavis.tasks.knowledge.estimate import estimate
+from lavis.tasks.knowledge.generation import KnowledgeGeneration
+from lavis.tasks.knowledge.reasons import count_phrases, how_to_go_on, plural, spent_figures
 
 logger = logging.getLogger("lavis.generate_qar")
 
@@ -70,21 +71,21 @@ def main(argv: list[str] | None = None) -> int:
     if args.print_config:
         sys.stdout.write(config.to_yaml())
         return 0
-    generation = Generation(config["generate"], open_records(config["generate"].records))
+    generation = KnowledgeGeneration(config["generate"], open_records(config["generate"].records))
     if args.dry_run:
         print(json.dumps(estimate(generation, config["llm"]), indent=1))
         return 0
     return run(config, generation, retry_rejects=args.retry_rejects)
 
 
-def run(config: Sections, generation: Generation, *, retry_rejects: bool = False) -> int:
+def run(config: Sections, generation: KnowledgeGeneration, *, retry_rejects: bool = False) -> int:
     """Generate, write the files, and say what was made."""
-    from lavis.common.logger import Progress, setup_logging
+    from lavis.common.logger import setup_logging
     from lavis.llm.client import build_client
     from lavis.llm.money.ledger import open_ledger
     from lavis.runners.identity import describe_environment, write_provenance
-    from lavis.tasks.knowledge.generation_outcomes import Outcomes
     from lavis.tasks.knowledge.generation_results import write_results
+    from lavis.tasks.knowledge.outcomes import Outcomes
 
     setup_logging()
     folder = Path(config["run"].output_dir)
@@ -98,11 +99,8 @@ def run(config: Sections, generation: Generation, *, retry_rejects: bool = False
         made_with = describe_environment(seed=seed, run_id="", world_size=1)
         write_provenance(folder, config.to_yaml(), made_with)
         with outcomes:
-            done = outcomes.done_before
-            progress = Progress(generation.units, "generating", unit="requests", done=done)
-            generation.run(client, outcomes, progress)
-            progress.close()
-        spent = money(client.spent(), client.reserved())
+            generation.run(client, outcomes)
+        spent = spent_figures(client.spent(), client.reserved())
     summary = write_results(generation, outcomes, config["run"], spent=spent)
     print(json.dumps(summary, indent=1), flush=True)
     return conclude(summary, generation.stop, folder)

@@ -64,8 +64,8 @@ class DescribedImage(Protocol):
         """Return the image with the regions of `ids` drawn, coloured in that order."""
         ...
 
-    def crop(self, region: ImageRegion, margin: float) -> Image.Image:
-        """Return the region with `margin` of its edges around it."""
+    def crop(self, region: Any, margin: float) -> Image.Image:
+        """Return one of `regions` with `margin` of its edges around it."""
         ...
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lavis.llm.prompts import Prompts
-from lavis.tasks.knowledge import generation, generation_report
+from lavis.tasks.knowledge import generation, generation_results
 
 CONTEXT = functools.cache(ssl.create_default_context)
 PROMPTS = functools.cache(Prompts)
@@ -25,7 +25,7 @@ def quick(monkeypatch, unknown_names):
     """Leave out of the many starts what takes most of their time and has tests of its own."""
     monkeypatch.setattr(ssl, "create_default_context", CONTEXT)
     monkeypatch.setattr(generation, "Prompts", PROMPTS)
-    monkeypatch.setattr(generation_report.GenerationReport, "write", lambda *args, **options: None)
+    monkeypatch.setattr(generation_results, "write_page", lambda *args, **options: None)
 
 
 @pytest.fixture

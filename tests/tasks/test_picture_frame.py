@@ -19,7 +19,7 @@ from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.lck.scenes import Scene, ScenesConfig, open_scene
 from lavis.integrations.regions import RegionModel
 from lavis.llm.base import ChatReply, image_part
-from lavis.tasks.knowledge.verbalization_writers import ChatWriter
+from lavis.tasks.knowledge.writers import ChatWriter
 from lavis.tasks.report import image_uri
 from lavis.ui.shown import RecordViewer, open_corpus
 from lavis.verbalizers.base import WriteRequest

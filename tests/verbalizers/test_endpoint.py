@@ -13,7 +13,7 @@ import verbalize as command
 from PIL import Image
 
 from lavis.common.errors import ConfigError
-from lavis.tasks.knowledge.verbalization_writers import build_writer
+from lavis.tasks.knowledge.writers import build_writer
 from lavis.verbalizers.config import WriterConfig
 
 pytest.importorskip("openai")

@@ -247,6 +247,6 @@ def test_other_images_of_the_same_names_are_refused(world, tiny, run_file, image
     image(79).save(world / "copied/p1.png")
     assert verbalize(run_file(settings, root=str(world / "copied"))) == 2
     said = capsys.readouterr().err
-    assert "was made of images in another folder" in said and "first: p1.png" in said
+    assert "these descriptors are of files in" in said and "first: p1.png" in said
     assert (world / "out/verbalized.jsonl").read_bytes() == before
     assert (world / "out/config.yaml").read_bytes() == config

@@ -9,7 +9,6 @@ from lavis.verbalizers.base import Tools, vocabulary
 from lavis.verbalizers.concepts import AttributeTagger, ConceptTagger, DualEncoder, best
 from lavis.verbalizers.config import AttributesConfig, ConceptsConfig
 
-
 WORDS = ["red", "blue", "dog", "cat", "tree"]
 TOOLS = Tools("tags", 0, "cpu", lambda config: None)
 

@@ -36,13 +36,13 @@ KINDS = {each.kind: each for each in vars(registry).values() if isinstance(each,
 COMMANDS = {
     "generate_qar": {
         "llm": "lavis.llm.config:LlmSettings",
-        "generate": "lavis.tasks.knowledge.generation_config:GenerateConfig",
-        "run": "lavis.tasks.knowledge.generation_config:GenerationRunConfig",
+        "generate": "lavis.tasks.knowledge.config:GenerateConfig",
+        "run": "lavis.tasks.knowledge.config:GenerationRunConfig",
     },
     "verbalize": {
         "pictures": "lavis.datasets.lck.scenes:ScenesConfig",
-        "stages": "lavis.tasks.knowledge.verbalization_config:Stages",
-        "run": "lavis.tasks.knowledge.verbalization_config:VerbalizeRunConfig",
+        "stages": "lavis.tasks.knowledge.config:Stages",
+        "run": "lavis.tasks.knowledge.config:VerbalizeRunConfig",
     },
 }
 REQUIRED = "required"

@@ -1,38 +1,34 @@
 """Verbalized images to question / answer / rationale records, by a language model.
 
 The plan is a list of units, `row * prompts + prompt`: one request each, made from the data and the
-config alone. A unit is finished when its items are in the journal; see `generation_outcomes` for
-those that have none. Images are read when their turn comes; the numbers of finished units are all
-that grows with the data in memory.
+config alone. A unit is finished when its items are in the journal; see `outcomes` for those that
+have none. Images are read when their turn comes; the numbers of finished units are all that grows
+with the data in memory.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from lavis.common.errors import ConfigError, RecordError
+from lavis.common.errors import RecordError
+from lavis.common.units import UnitResult, run_units
 from lavis.datasets.files.records import RecordStore
-from lavis.llm.base import ChatReply, ChatRequest, content_key
+from lavis.llm.base import ChatReply, ChatRequest
 from lavis.llm.client import ChatClient
-from lavis.llm.config import LlmConfig
 from lavis.llm.endpoint.failures import EndpointStopped
-from lavis.llm.money.budget import BudgetReached
-from lavis.llm.money.tokens import TokenCounter
 from lavis.llm.prompts import Prompts
 from lavis.llm.replies.items import ReplyError, ReplyItems, read_reply, response_format
 from lavis.llm.replies.parse import Requirements, make_record
 from lavis.llm.replies.scene import SceneLimits, SceneNotes, read_scene
-from lavis.llm.store import ReplyStore
-from lavis.tasks.knowledge.generation_config import GenerateConfig, PromptConfig
-from lavis.tasks.knowledge.generation_outcomes import Kind, Outcomes
-
-logger = logging.getLogger(__name__)
+from lavis.tasks.knowledge.config import GenerateConfig, PromptConfig
+from lavis.tasks.knowledge.outcomes import Kind, Outcomes, without_records
+from lavis.tasks.knowledge.reasons import STOPS
 
 SHOWN = 500  # characters of a reply in the list of rejects
+MOST_WAITING = 10_000  # units without a request that wait to be journaled
 
 
 @dataclass(frozen=True)
@@ -44,12 +40,16 @@ class _Broken:
     tokens: tuple[int, int]
 
 
-class Generation:
+class KnowledgeGeneration:
     """What is asked about each image, and what is made of the replies.
 
     Args:
         config: section `generate`.
         store: rows of the verbalized mappings.
+
+    Example:
+        >>> generation = KnowledgeGeneration(config, RecordStore(config.records))
+        >>> request = generation.request(0, generation.scene(0))
     """
 
     def __init__(self, config: GenerateConfig, store: RecordStore) -> None:
@@ -60,13 +60,11 @@ class Generation:
         self._format = response_format() if config.structured else None
         self._broken: dict[int, _Broken] = {}
         self._repairs: deque[ChatRequest] = deque()
-        self._refused: dict[int, dict[str, Any]] = {}  # since the last answer
+        self._unasked: deque[UnitResult] = deque()  # nothing can be asked about them
         self._instructions = {p.style: self.prompts.instructions(p.style) for p in config.prompts}
 
     def identity(self) -> dict[str, Any]:
         """Return the identity of everything a unit depends on beside the model."""
-        from dataclasses import asdict
-
         node = asdict(self.config)
         for name in ("records", "prompt_dir", "dry_run_sample"):
             del node[name]
@@ -121,32 +119,63 @@ class Generation:
             "people": prompt.people,
             "num_items": prompt.num_items,
         }
-        return self._ask(f"{unit}", self.prompts.messages(prompt.style, values), tries)
+        return self._chat(f"{unit}", self.prompts.messages(prompt.style, values), tries)
 
-    def run(self, client: ChatClient, outcomes: Outcomes, progress: Any) -> None:
+    def run(self, client: ChatClient, outcomes: Outcomes) -> None:
         """Ask for every unit that is left, and write what comes back.
 
         A cap that is reached, a server that is gone and a wrong key end the run: see `stop`.
         """
-        rest = (unit for unit in range(self.units) if not outcomes.done(unit))
-        try:
-            while True:
-                for reply in client.complete(self._requests(rest, outcomes, progress)):
-                    if self._receive(int(reply.key.rstrip("r")), reply, outcomes):
-                        progress.add(note=_note(client))
-                if not self._repairs:
-                    return
-        except (BudgetReached, EndpointStopped, ConfigError) as stop:
-            self.stop = stop
-            if isinstance(stop, EndpointStopped):  # for once, refusals tell of the server
-                for unit, row in self._refused.items():
-                    outcomes.set_aside(unit, "left", row)
+        import torch
 
-    def _requests(
-        self, rest: Iterator[int], outcomes: Outcomes, progress: Any
-    ) -> Iterator[ChatRequest]:
+        from lavis.common.dist import World
+
+        left = self.units - outcomes.done_before
+        self.stop = run_units(
+            self._results(client, outcomes),
+            outcomes,
+            World(0, 1, torch.device("cpu")),
+            name="generating",
+            units=left,
+            left=left,
+            total=self.units,
+            noun="requests",
+            note=lambda: _note(client),
+            stops=STOPS,
+        )
+
+    def _results(self, client: ChatClient, outcomes: Outcomes) -> Iterator[UnitResult]:
+        """Yield what becomes of the units, as replies come."""
+        rest = (unit for unit in range(self.units) if not outcomes.done(unit))
+        refused: list[tuple[int, Mapping[str, Any]]] = []  # since the last answer
+        try:
+            more = True
+            while more:
+                for reply in client.complete(self._requests(rest, outcomes)):
+                    yield from self._without_request()
+                    if reply.ok:
+                        refused.clear()
+                    result = self._receive(reply, outcomes)
+                    if result is not None:
+                        yield result
+                    if result is not None and reply.failure == "refused":
+                        refused.append(result.rows[0])
+                more = bool(self._repairs) or len(self._unasked) >= MOST_WAITING
+                yield from self._without_request()
+        except STOPS as stop:
+            yield from self._without_request()
+            if isinstance(stop, EndpointStopped):  # for once, refusals tell of the server
+                for unit, payload in refused:
+                    yield without_records(unit, "left", payload)
+            raise
+
+    def _without_request(self) -> Iterator[UnitResult]:
+        while self._unasked:
+            yield self._unasked.popleft()
+
+    def _requests(self, rest: Iterator[int], outcomes: Outcomes) -> Iterator[ChatRequest]:
         """Yield repairs as they come up, then units that are left."""
-        while True:
+        while len(self._unasked) < MOST_WAITING:
             if self._repairs:
                 yield self._repairs.popleft()
                 continue
@@ -154,16 +183,15 @@ class Generation:
             if unit is None:
                 return
             try:
-                request = self.request(unit, self.scene(unit), outcomes.tries(unit))
+                yield self.request(unit, self.scene(unit), outcomes.tries(unit))
             except RecordError as error:
                 kind: Kind = "left" if error.may_pass else "data"
-                outcomes.set_aside(unit, kind, {"rejects": [{"reason": error.reason}]})
-                progress.add()
-                continue
-            yield request
+                rejects = {"rejects": [{"reason": error.reason}]}
+                self._unasked.append(without_records(unit, kind, rejects))
 
-    def _receive(self, unit: int, reply: ChatReply, outcomes: Outcomes) -> bool:
-        """Note what a reply says of a unit; False where a better reply is asked for."""
+    def _receive(self, reply: ChatReply, outcomes: Outcomes) -> UnitResult | None:
+        """Return what a reply makes of its unit; None where a better reply is asked for."""
+        unit = int(reply.key.rstrip("r"))
         broken = self._broken.pop(unit, None)
         tokens = [reply.prompt_tokens, reply.completion_tokens]
         if broken is not None:
@@ -172,12 +200,8 @@ class Generation:
         first = {"first_reason": broken.reason} if broken is not None else {}
         if not reply.ok:
             kind: Kind = "endpoint" if reply.failure == "refused" else "left"
-            row["rejects"] = [{"reason": reply.error, **first}]
-            outcomes.set_aside(unit, kind, row)
-            if kind == "endpoint":
-                self._refused[unit] = row
-            return True
-        self._refused.clear()
+            rejects = [{"reason": reply.error, **first}]
+            return without_records(unit, kind, {**row, "rejects": rejects})
         try:
             read = read_reply(reply.text, reply.finish_reason)
         except ReplyError as error:
@@ -185,18 +209,15 @@ class Generation:
                 self._broken[unit] = _Broken(reply.text, error.reason, (tokens[0], tokens[1]))
                 tries = outcomes.tries(unit)
                 self._repairs.append(self._repair(unit, reply.text, error.reason, tries))
-                return False
+                return None
             reject = {"reason": error.reason, "reply": reply.text[:SHOWN], **first}
-            outcomes.set_aside(unit, "reply", {**row, "rejects": [reject]})
-            return True
+            return without_records(unit, "reply", {**row, "rejects": [reject]})
         if broken is not None:
             row["repaired"] = broken.reason
         row |= self._judge(unit, read)
         if row["records"]:
-            outcomes.keep(unit, row)
-        else:
-            outcomes.set_aside(unit, "reply", row)
-        return True
+            return UnitResult(unit, [(unit, row)])
+        return without_records(unit, "reply", row)
 
     def _judge(self, unit: int, read: ReplyItems) -> dict[str, Any]:
         """Return the records and rejects of a reply's items, each with its place in the reply.
@@ -206,30 +227,32 @@ class Generation:
         """
         _, prompt = self.place(unit)
         scene = self.scene(unit)
-        wanted = Requirements(prompt.style, prompt.regions, prompt.people, prompt.num_items)
+        requirements = Requirements(prompt.style, prompt.regions, prompt.people, prompt.num_items)
         records = []
         rejects: list[dict[str, Any]] = [
             {"reason": reason, "position": position} for position, reason in read.dropped
         ]
         for count, (position, item) in enumerate(read.items):
-            if count >= wanted.num_items:
-                made: dict[str, Any] | str = "more items than asked for"
+            if count >= requirements.num_items:
+                record: dict[str, Any] | str = "more items than asked for"
             else:
-                made = make_record(item, scene, wanted, self._instructions[prompt.style])
-            if isinstance(made, str):
-                rejects.append({"reason": made, "position": position, "item": item.model_dump()})
+                instructions = self._instructions[prompt.style]
+                record = make_record(item, scene, requirements, instructions)
+            if isinstance(record, str):
+                rejects.append({"reason": record, "position": position, "item": item.model_dump()})
             else:
-                records.append({"position": position, "number": count, **made})
+                records.append({"position": position, "number": count, **record})
         return {"records": records, "rejects": rejects}
 
     def _repair(self, unit: int, text: str, problem: str, tries: int) -> ChatRequest:
         """Return the request that shows a reply beside what is wrong with it."""
         first = self.request(unit, self.scene(unit))
-        said = {"role": "assistant", "content": text[: 4 * self.config.max_tokens] or "(nothing)"}
-        messages = [*first.messages, said, self.prompts.repair(problem)]
-        return self._ask(f"{unit}r", messages, tries)
+        content = text[: 4 * self.config.max_tokens] or "(nothing)"
+        reply = {"role": "assistant", "content": content}
+        messages = [*first.messages, reply, self.prompts.repair(problem)]
+        return self._chat(f"{unit}r", messages, tries)
 
-    def _ask(self, key: str, messages: list[dict[str, Any]], tries: int) -> ChatRequest:
+    def _chat(self, key: str, messages: list[dict[str, Any]], tries: int) -> ChatRequest:
         config = self.config
         return ChatRequest(
             key=key,
@@ -253,49 +276,3 @@ def _note(client: ChatClient) -> str:
         text += f"; reserved {reserved.tokens} tokens"
         text += f", {reserved.cost:.4g}" if reserved.cost else ""
     return text
-
-
-def estimate(generation: Generation, llm: LlmConfig) -> dict[str, Any]:
-    """Return what a run would ask and cost, without touching the network.
-
-    At most `dry_run_sample` images, evenly spaced, are read; the rest is taken to be like them.
-    Replies that are stored already are not counted as cost. Repairs and retries are not foreseen.
-    """
-    rows = len(generation.store)
-    step = max(1, -(-rows // generation.config.dry_run_sample))
-    sample = range(0, rows, step)
-    counter = TokenCounter(llm, exact=True)
-    store, identity = ReplyStore(llm.cache_dir), llm.identity
-    asked = stored = tokens = 0
-    reasons: dict[str, int] = {}
-    kinds = len(generation.config.prompts)
-    for unit in (row * kinds + kind for row in sample for kind in range(kinds)):
-        try:
-            request = generation.request(unit, generation.scene(unit))
-        except RecordError as error:
-            reason = error.reason.split(":")[0]
-            reasons[reason] = reasons.get(reason, 0) + 1
-            continue
-        asked += 1
-        if store.has(content_key(identity, request)):
-            stored += 1
-        else:
-            tokens += counter.estimate(request)
-    scale = rows / max(1, len(sample))
-    to_send = round((asked - stored) * scale)
-    prompt_tokens, most = round(tokens * scale), to_send * generation.config.max_tokens
-    report: dict[str, Any] = {
-        "pictures": rows,
-        "requests": round(asked * scale),
-        "stored_replies": round(stored * scale),
-        "requests_to_send": to_send,
-        "not_asked": {reason: round(count * scale) for reason, count in reasons.items()},
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens_at_most": most,
-        "token_estimate": counter.method,
-        "pictures_read": len(sample),
-    }
-    if llm.price is not None:
-        cost = prompt_tokens * llm.price.input + most * llm.price.output
-        report["cost_at_most"] = round(cost * llm.price_factor / 1e6, 4)
-    return report

@@ -1,24 +1,53 @@
-"""Outcomes of a generation to its files: corpus, rejects, summary; duplicates fall out here."""
+"""Outcomes of a generation to its files: corpus, rejects, summary, page; duplicates fall out here.
+
+Records come in the order of the data, whatever the order in which replies came. `index` is
+`<source>-<n>` with n = row * num_items + place among the items of the reply that could be read, so
+it is the same after any number of restarts. Of items of one image that say the same, the first
+stays. Rejects tell their `kind`: `item` where one item of a reply was dropped, else as in
+`outcomes`; those with `left` are not rejected but asked again by the next start.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lavis.common.storage.atomic import AtomicFile, write_text
+from lavis.common.errors import RecordError
+from lavis.common.storage.atomic import AtomicFile, write_json
+from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.files.json_values import json_line
-from lavis.llm.replies.region_text import normalized
-from lavis.tasks.knowledge.generation import Generation
-from lavis.tasks.knowledge.generation_config import GenerationRunConfig
-from lavis.tasks.knowledge.generation_outcomes import Outcome, Outcomes
-from lavis.tasks.knowledge.generation_report import GenerationReport
-from lavis.tasks.knowledge.reasons import reason_phrase
+from lavis.datasets.lck.scenes import PageRegion
+from lavis.llm.replies.items import FIELDS
+from lavis.llm.replies.region_text import normalized, render
+from lavis.tasks.knowledge.config import GenerationRunConfig
+from lavis.tasks.knowledge.generation import KnowledgeGeneration
+from lavis.tasks.knowledge.outcomes import Outcome, Outcomes
+from lavis.tasks.knowledge.page import (
+    Card,
+    CardItem,
+    Table,
+    make_card,
+    money_table,
+    reason_tables,
+    write_page,
+)
+from lavis.tasks.knowledge.reasons import ReasonCounts, Verdict, plural, reason_phrase
+from lavis.tasks.report import ExampleRows
+
+TITLES = {
+    "kept": "Images with records",
+    "none": "Images without a record",
+    "left": "Images with requests that are left",
+}
+_SHOWN = 160  # characters of an example in a table
+_Lines = list[dict[str, Any]]
 
 
 @dataclass
@@ -31,7 +60,7 @@ class _Source:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def told(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """Return the figures, with the tokens that a record took."""
         tokens = self.prompt_tokens + self.completion_tokens
         each = round(tokens / self.records, 1) if self.records else None
@@ -40,31 +69,16 @@ class _Source:
 
 @dataclass
 class _Counts:
-    finished: int = 0
-    pictures: int = 0
-    sources: dict[str, _Source] = field(default_factory=dict)
+    sources: dict[str, _Source]
+    reasons: ReasonCounts = field(default_factory=ReasonCounts)
     kinds: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    left: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
-
-
-class _Image:
-    """Items that were written of the image at hand, by which duplicates are found."""
-
-    def __init__(self, row: int) -> None:
-        self.row, self.seen = row, set[str]()
-
-    def is_new(self, record: dict[str, Any]) -> bool:
-        """Return whether no item before it says the same."""
-        key = f"{normalized(record['question'])} | {normalized(record['answer'])}"
-        new = key not in self.seen
-        self.seen.add(key)
-        return new
+    finished: int = 0
+    images: int = 0
 
 
 def write_results(
-    generation: Generation,
+    generation: KnowledgeGeneration,
     outcomes: Outcomes,
     config: GenerationRunConfig,
     *,
@@ -72,106 +86,101 @@ def write_results(
 ) -> dict[str, Any]:
     """Write `corpus.jsonl` (or `.zst`), `rejects.jsonl`, `summary.json` and `report.html`.
 
-    Records come in the order of the data, whatever the order in which replies came. `index` is
-    `<source>-<n>` with n = row * num_items + place among the items of the reply that could be read,
-    so it is the same after any number of restarts. Of items of one image that say the same, the
-    first stays. Rejects tell their `kind`: `item` where one item of a reply was dropped, else as in
-    `generation_outcomes`; those with `left` are not rejected but asked again by the next start.
-
     Returns:
         The summary.
     """
-    folder, compress = Path(config.output_dir), config.compress
-    counts = _Counts(sources={prompt.name: _Source() for prompt in generation.config.prompts})
-    report = GenerationReport(generation, config.image_root, config.report_examples)
-    image = _Image(-1)
-    path = folder / f"corpus.jsonl{'.zst' if compress else ''}"
-    with _lines(path, compress) as corpus, AtomicFile(folder / "rejects.jsonl") as rejects:
-        for outcome in outcomes.read():
-            row, _ = generation.place(outcome.unit)
-            if row != image.row:
-                image = _Image(row)
-            records, bad = _sort_out(generation, outcome, image, counts)
-            for record in records:
+    folder = Path(config.output_dir)
+    counts = _Counts({prompt.name: _Source() for prompt in generation.config.prompts})
+    gallery = ExampleRows(config.report_examples, TITLES, _kind)
+    path = folder / f"corpus.jsonl{'.zst' if config.compress else ''}"
+    by_image = itertools.groupby(outcomes.read(), lambda one: generation.place(one.unit)[0])
+    with _lines(path, config.compress) as corpus, AtomicFile(folder / "rejects.jsonl") as rejects:
+        for row, of_image in by_image:
+            kept, missing = _sort_out(generation, of_image, counts)
+            for record in kept:
                 corpus.write(json_line(record) + b"\n")
-            for reject in bad:
+            for reject in missing:
                 rejects.write(json.dumps(reject).encode("ascii") + b"\n")
-            report.note(row, records, bad)
+            gallery.offer(row, {"kept": kept, "rejects": missing})
     summary = _summary(generation, counts, spent)
-    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-    report.write(folder / "report.html", summary)
+    write_json(folder / "summary.json", summary)
+    _write_page(folder / "report.html", generation, config.image_root, summary, counts, gallery)
     return summary
 
 
 def _sort_out(
-    generation: Generation, outcome: Outcome, image: _Image, counts: _Counts
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the lines of a unit for the corpus and for the rejects, and count them."""
-    row, prompt = generation.place(outcome.unit)
-    payload, name = outcome.payload, prompt.name
-    origin = {**generation.store.place(row), "source": name}
-    is_left = outcome.kind == "left"
-    bad = [
-        {**origin, **reject, "kind": "item" if "position" in reject else outcome.kind}
-        for reject in payload.get("rejects", [])
-    ]
-    if payload.get("repaired"):
-        counts.repaired[reason_phrase(payload["repaired"])] += 1
-    had_any = bool(image.seen)
-    kept = []
-    for record in payload.get("records", []):
-        position, number = record.pop("position"), record.pop("number")
-        if not image.is_new(record):
-            item = {part: record[part] for part in ("question", "answer")}
-            reject = {"reason": "duplicate", "position": position, **item, "kind": "item"}
-            bad.append({**origin, **reject})
-            continue
-        place = {
-            "split": generation.config.split,
-            "index": f"{name}-{row * prompt.num_items + number}",
-        }
-        kept.append({"image": record.pop("image"), "source": name, **place, **record})
-    source = counts.sources[name]
-    source.requests += outcome.kind != "data"
-    for reject in bad:
-        if is_left:
-            reject["left"] = True
-            counts.left[reason_phrase(reject["reason"])] += 1
-        else:
-            counts.reasons[reason_phrase(reject["reason"])] += 1
-            counts.kinds[reject["kind"]] += 1
-            source.rejected += 1
-    tokens = payload.get("tokens", [0, 0])
-    source.prompt_tokens += tokens[0]
-    source.completion_tokens += tokens[1]
-    source.records += len(kept)
-    counts.finished += not is_left
-    counts.pictures += bool(kept) and not had_any
-    return kept, bad
+    generation: KnowledgeGeneration, outcomes: Iterable[Outcome], counts: _Counts
+) -> tuple[_Lines, _Lines]:
+    """Return the lines of an image for the corpus and for the rejects, and count them."""
+    kept: _Lines = []
+    missing: _Lines = []
+    seen: set[str] = set()  # items of the image, by which duplicates are recognized
+    for outcome in outcomes:
+        row, prompt = generation.place(outcome.unit)
+        payload, name, is_left = outcome.payload, prompt.name, outcome.kind == "left"
+        origin = {**generation.store.place(row), "source": name}
+        rejects = [
+            {**origin, **reject, "kind": "item" if "position" in reject else outcome.kind}
+            for reject in payload.get("rejects", [])
+        ]
+        source = counts.sources[name]
+        for record in payload.get("records", []):
+            position, number = record.pop("position"), record.pop("number")
+            key = f"{normalized(record['question'])} | {normalized(record['answer'])}"
+            if key in seen:
+                item = {part: record[part] for part in ("question", "answer")}
+                duplicate = {"reason": "duplicate", "position": position, **item, "kind": "item"}
+                rejects.append({**origin, **duplicate})
+                continue
+            seen.add(key)
+            index = f"{name}-{row * prompt.num_items + number}"
+            place = {"source": name, "split": generation.config.split, "index": index}
+            kept.append({"image": record.pop("image"), **place, **record})
+            source.records += 1
+        for reject in rejects:
+            verdict: Verdict = "left" if is_left else "rejected"
+            counts.reasons.note(verdict, reject["reason"], _example(reject))
+            if is_left:
+                reject["left"] = True
+            else:
+                counts.kinds[reject["kind"]] += 1
+                source.rejected += 1
+        missing += rejects
+        if payload.get("repaired"):
+            counts.repaired[reason_phrase(payload["repaired"])] += 1
+        tokens = payload.get("tokens", [0, 0])
+        source.requests += outcome.kind != "data"
+        source.prompt_tokens += tokens[0]
+        source.completion_tokens += tokens[1]
+        counts.finished += not is_left
+    counts.images += bool(kept)
+    return kept, missing
 
 
-def _summary(generation: Generation, counts: _Counts, spent: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(
+    generation: KnowledgeGeneration, counts: _Counts, spent: Mapping[str, Any]
+) -> dict[str, Any]:
+    reasons, sources = counts.reasons, sorted(counts.sources.items())
     left = generation.units - counts.finished
-    untried = left - counts.left.total()
-    by_reason = dict(counts.left.most_common()) | ({"not asked yet": untried} if untried else {})
+    untried = left - reasons.left.total()
+    by_reason = dict(reasons.left.most_common()) | ({"not asked yet": untried} if untried else {})
     records = sum(source.records for source in counts.sources.values())
-    by_source = {name: source.records for name, source in sorted(counts.sources.items())}
     return {
         "complete": left == 0 and records > 0,
         "stopped_by": str(generation.stop) if generation.stop else None,
         "pictures": len(generation.store),
-        "pictures_with_records": counts.pictures,
+        "pictures_with_records": counts.images,
         "requests_planned": generation.units,
         "requests_finished": counts.finished,
         "left_for_next_start": left,
         "left_by_reason": by_reason,
         "records": records,
-        "records_by_source": {name: count for name, count in by_source.items() if count},
-        "rejected": counts.reasons.total(),
+        "records_by_source": {name: one.records for name, one in sources if one.records},
+        "rejected": reasons.rejected.total(),
         "rejected_by_kind": dict(counts.kinds.most_common()),
-        "rejected_by_reason": dict(counts.reasons.most_common()),
+        "rejected_by_reason": dict(reasons.rejected.most_common()),
         "repaired_by_reason": dict(counts.repaired.most_common()),
-        "by_source": {name: source.told() for name, source in sorted(counts.sources.items())},
+        "by_source": {name: source.figures() for name, source in sources},
         "spent": dict(spent),
     }
 
@@ -189,3 +198,116 @@ def _lines(path: Path, compress: bool) -> Iterator[Any]:
             yield buffered
             buffered.flush()
             buffered.detach()
+
+
+def _write_page(
+    path: Path,
+    generation: KnowledgeGeneration,
+    image_root: str | None,
+    summary: Mapping[str, Any],
+    counts: _Counts,
+    gallery: ExampleRows,
+) -> None:
+    root = None if image_root is None else ImageRoot(image_root)
+
+    def card(image: Mapping[str, Any]) -> Card:
+        name, regions = _regions(generation, image["row"])
+        return make_card(
+            root, name, regions, [_item(one) for one in image["kept"] + image["rejects"]]
+        )
+
+    reasons = reason_tables(
+        counts.reasons, summary["rejected_by_reason"], summary["left_by_reason"]
+    )
+    write_page(
+        path,
+        title="Question, answer and rationale records",
+        status=_status(summary),
+        tiles=[
+            (summary["pictures"], "pictures"),
+            (summary["pictures_with_records"], "images with records"),
+            (summary["records"], "records"),
+            (summary["rejected"], "rejects"),
+            (summary["left_for_next_start"], "requests left"),
+        ],
+        tables=[money_table(summary["spent"]), _sources(summary["by_source"]), *reasons],
+        gallery=gallery,
+        card_of=card,
+        note="Set run.image_root to show the images." if root is None else "",
+    )
+
+
+def _regions(generation: KnowledgeGeneration, row: int) -> tuple[str, list[PageRegion]]:
+    """Return an image's name and the regions that one of its requests showed."""
+    kinds = len(generation.config.prompts)
+    regions: dict[int, PageRegion] = {}
+    name = f"record {row}"
+    for unit in range(row * kinds, (row + 1) * kinds):
+        with contextlib.suppress(RecordError):
+            scene = generation.scene(unit)
+            name = scene.image
+            for region in scene.regions:
+                left, top, right, bottom = region.boxes[0][:4]
+                box = (left, top, right, bottom)
+                regions[region.id] = PageRegion(region.id, box, region.name)
+    return name, [regions[number] for number in sorted(regions)]
+
+
+def _kind(image: Mapping[str, Any]) -> str:
+    if any("left" in reject for reject in image["rejects"]):
+        return "left"
+    return "kept" if image["kept"] else "none"
+
+
+def _status(summary: Mapping[str, Any]) -> str:
+    if summary["complete"]:
+        return "Complete: every request is answered or set aside with its reason."
+    if not summary["left_for_next_start"]:
+        return "No request gave a record."
+    why = f" Stopped: {summary['stopped_by']}." if summary["stopped_by"] else ""
+    left, planned = summary["left_for_next_start"], plural(summary["requests_planned"], "request")
+    return f"Not complete: {left:,} of {planned} left.{why}"
+
+
+def _sources(by_source: Mapping[str, Mapping[str, Any]]) -> Table:
+    columns = ["prompt style", "requests", "records", "rejects", "tokens of prompts"]
+    columns += ["tokens of replies", "tokens a record"]
+    keys = ("requests", "records", "rejected", "prompt_tokens", "completion_tokens")
+    rows: list[list[Any]] = []
+    for name, figures in by_source.items():
+        each = figures["tokens_per_record"]
+        rows.append([name, *(figures[key] for key in keys), None if each is None else round(each)])
+    note = "Requests that are finished; tokens of replies that were read, as the server counted."
+    return Table("By prompt style", columns, rows, note)
+
+
+def _item(line: Mapping[str, Any]) -> CardItem:
+    """Return what a card shows of a record, or of a reject."""
+    parts = _parts(line)
+    if "reason" not in line:
+        return CardItem("kept", parts, source=line["source"])
+    if line.get("reply"):
+        parts.append(("reply", str(line["reply"])))
+    verdict: Verdict = "left" if "left" in line else "rejected"
+    return CardItem(verdict, parts, reason=line["reason"], source=line["source"])
+
+
+def _parts(line: Mapping[str, Any]) -> list[tuple[str, str]]:
+    item = line.get("item") or line
+    return [(part, _text(item[part])) for part in FIELDS if item.get(part)]
+
+
+def _example(reject: Mapping[str, Any]) -> str:
+    item = " / ".join(text for _, text in _parts(reject))
+    text = item or str(reject.get("reply") or reject["reason"])
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+
+
+def _text(value: Any) -> str:
+    """Return words and regions as text, each region in brackets of its own."""
+    if isinstance(value, str):
+        return value
+    split: list[Any] = []
+    for token in value:
+        split += [[number] for number in token] if isinstance(token, list) else [token]
+    return render(split)

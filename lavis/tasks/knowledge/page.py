@@ -6,21 +6,19 @@ images is read, when the run is over; one that cannot be read is said to be so, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lavis.common.errors import RecordError
 from lavis.common.storage.atomic import write_text
 from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.lck.marks import RegionMark
-from lavis.datasets.lck.scenes import PageRegion, marked_image, marks_without_image
-from lavis.tasks.knowledge.reasons import reason_phrase
-from lavis.tasks.report import ReportImage, image_uri, render
+from lavis.tasks.knowledge.reasons import ReasonCounts, Verdict
+from lavis.tasks.report import ExampleRows, ReportImage, image_uri, render
 
 TEMPLATE = "words.html.jinja"
-Verdict = Literal["kept", "rejected", "left"]
 _MAX_ITEMS = 12  # of a card
 _MONEY = {
     "requests_sent": "requests sent",
@@ -35,7 +33,7 @@ _MONEY = {
 
 
 @dataclass(frozen=True)
-class Item:
+class CardItem:
     """Something that was written of an image, or why it is not there.
 
     Attributes:
@@ -66,7 +64,7 @@ class Card:
     image: ReportImage | None
     problem: str
     marks: tuple[RegionMark, ...]
-    items: list[Item]
+    items: list[CardItem]
     more: int = 0
 
 
@@ -81,32 +79,21 @@ class Table:
     has_examples: bool = False
 
 
-class CardMaker:
-    """Reads the images of cards.
-
-    Args:
-        root: folder that their names are relative to; None shows no images.
-        follow_symlinks: see `ImageRoot`.
-    """
-
-    def __init__(self, root: str | None, *, follow_symlinks: bool = False) -> None:
-        self._root = None
+def make_card(
+    root: ImageRoot | None, name: str, regions: Sequence[PageRegion], items: Sequence[CardItem]
+) -> Card:
+    """Return the card of an image, without the image where `root` is None."""
+    image, problem = None, ""
+    marks: tuple[RegionMark, ...] = ()
+    try:
+        marks = marks_without_image(regions)
         if root is not None:
-            self._root = ImageRoot(root, follow_symlinks=follow_symlinks)
-
-    def card(self, name: str, regions: Sequence[PageRegion], items: Sequence[Item]) -> Card:
-        """Return the card of an image."""
-        image, problem = None, ""
-        marks: tuple[RegionMark, ...] = ()
-        try:
-            marks = marks_without_image(regions)
-            if self._root is not None:
-                drawn, marks = marked_image(self._root, name, regions)
-                image = ReportImage(image_uri(drawn), drawn.size, marks)
-        except (RecordError, OSError) as error:
-            problem = str(error)
-        shown = list(items[:_MAX_ITEMS])
-        return Card(name, image, problem, marks, shown, max(0, len(items) - _MAX_ITEMS))
+            drawn, marks = marked_image(root, name, regions)
+            image = ReportImage(image_uri(drawn), drawn.size, marks)
+    except (RecordError, OSError) as error:
+        problem = str(error)
+    more = max(0, len(items) - _MAX_ITEMS)
+    return Card(name, image, problem, marks, list(items[:_MAX_ITEMS]), more)
 
 
 def write_page(
@@ -116,7 +103,8 @@ def write_page(
     status: str,
     tiles: Sequence[tuple[Any, str]],
     tables: Iterable[Table],
-    galleries: Mapping[str, Sequence[Card]],
+    gallery: ExampleRows,
+    card_of: Callable[[dict[str, Any]], Card],
     note: str = "",
 ) -> None:
     """Write the page.
@@ -126,7 +114,8 @@ def write_page(
         status: how the run ended, in a sentence.
         tiles: (figure, what it counts) of the first row.
         tables: those without rows are left out.
-        galleries: title -> cards.
+        gallery: the images that are shown.
+        card_of: makes the card of one.
         note: above the cards.
     """
     page = render(
@@ -135,7 +124,7 @@ def write_page(
         status=status,
         tiles=tiles,
         tables=[table for table in tables if table.rows],
-        galleries={name: cards for name, cards in galleries.items() if cards},
+        galleries={name: list(map(card_of, rows)) for name, rows in gallery.by_title().items()},
         note=note,
     )
     write_text(path, page)
@@ -144,30 +133,22 @@ def write_page(
 def money_table(spent: Mapping[str, Any]) -> Table:
     """Return what was spent over all starts of the folder; amounts of nothing are left out."""
     rows = [
-        [
-            _MONEY.get(key, key.replace("_", " ")),
-            f"{value:.4f}" if key.startswith("cost") else value,
-        ]
+        [_MONEY.get(key, key), f"{value:.4f}" if key.startswith("cost") else value]
         for key, value in spent.items()
         if value
     ]
     return Table("Money and tokens", ["over all starts", "amount"], rows)
 
 
-class ReasonExamples:
-    """The first example of each reason that something is missing for."""
-
-    def __init__(self) -> None:
-        self._examples: dict[tuple[str, str], str] = {}
-
-    def note(self, source: str, reason: str, verdict: str, example: str) -> None:
-        """Take note of a reject."""
-        phrase = f"{source}: {reason_phrase(reason)}" if source else reason_phrase(reason)
-        self._examples.setdefault((verdict, phrase), example)
-
-    def table(self, title: str, verdict: Verdict, counts: Mapping[str, int]) -> Table:
-        """Return reasons with their counts, the most frequent first."""
-        ordered = sorted(counts.items(), key=lambda item: -item[1])
-        examples = self._examples
-        rows = [[phrase, count, examples.get((verdict, phrase), "")] for phrase, count in ordered]
-        return Table(title, ["reason", "count", "first example"], rows, has_examples=True)
+def reason_tables(
+    reasons: ReasonCounts, rejected: Mapping[str, int], left: Mapping[str, int]
+) -> list[Table]:
+    """Return the reasons of a summary with their first examples, the most frequent first."""
+    tables = []
+    for title, verdict, counts in (("Rejects", "rejected", rejected), ("Left", "left", left)):
+        rows = [
+            [phrase, count, reasons.examples.get((verdict, phrase), "")]
+            for phrase, count in sorted(counts.items(), key=lambda item: -item[1])
+        ]
+        tables.append(Table(title, ["reason", "count", "first example"], rows, has_examples=True))
+    return tables

@@ -1,12 +1,21 @@
-"""Reasons why something is missing: their fixed phrases, their counts, and what was spent."""
+"""Why something is missing: fixed phrases, their counts and examples; what ends a job; money."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+from lavis.common.errors import ConfigError
+from lavis.llm.endpoint.failures import EndpointStopped
 from lavis.llm.money.budget import BudgetReached
 from lavis.llm.money.ledger_file import Totals
+
+STOPS = (BudgetReached, EndpointStopped, ConfigError)
+"""What ends a job early: a cap, a server that is gone, a wrong key. What is finished is kept."""
+
+Verdict = Literal["kept", "rejected", "left"]
+"""What became of a text: written; missing for a reason that stays; asked for by the next start."""
 
 
 def reason_phrase(reason: str) -> str:
@@ -14,6 +23,21 @@ def reason_phrase(reason: str) -> str:
     if reason.startswith("HTTP "):
         return reason[:8]
     return reason.split(":")[0]
+
+
+class ReasonCounts:
+    """How often texts are missing for each reason, and the first example of each."""
+
+    def __init__(self) -> None:
+        self.rejected: Counter[str] = Counter()
+        self.left: Counter[str] = Counter()
+        self.examples: dict[tuple[str, str], str] = {}
+
+    def note(self, verdict: Verdict, reason: str, example: str, source: str = "") -> None:
+        """Count a missing text; `source` stands before its phrase."""
+        phrase = f"{source}: {reason_phrase(reason)}" if source else reason_phrase(reason)
+        (self.left if verdict == "left" else self.rejected)[phrase] += 1
+        self.examples.setdefault((verdict, phrase), example)
 
 
 def count_phrases(counts: Mapping[str, int], most: int = 3) -> str:
@@ -33,14 +57,14 @@ def how_to_go_on(stop: Exception) -> str:
     return "; start again with a higher cap to go on" if isinstance(stop, BudgetReached) else ""
 
 
-def money(spent: Totals, reserved: Totals | None = None) -> dict[str, Any]:
-    """Return what was spent over all starts, as summaries tell it.
+def spent_figures(spent: Totals, reserved: Totals | None = None) -> dict[str, Any]:
+    """Return what was spent over all starts, as summaries have it.
 
     Args:
-        spent: settled, with what nobody told the cost of at its bound.
+        spent: settled, requests of unknown cost at their bound.
         reserved: set aside for requests that a server still works on (a batch's).
     """
-    told: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "requests_sent": spent.requests,
         "prompt_tokens": spent.prompt_tokens,
         "completion_tokens": spent.completion_tokens,
@@ -48,9 +72,9 @@ def money(spent: Totals, reserved: Totals | None = None) -> dict[str, Any]:
         "requests_of_unknown_cost": spent.unknown,
     }
     if reserved is not None and reserved.requests:
-        told |= {
+        figures |= {
             "requests_reserved": reserved.requests,
             "tokens_reserved": reserved.tokens,
             "cost_reserved": round(reserved.cost, 6),
         }
-    return told
+    return figures

@@ -1,4 +1,4 @@
-"""Descriptors of all stages to one verbalized record an image, and what was left out."""
+"""Descriptors of all stages to one verbalized record an image, what was left out, and the page."""
 
 from __future__ import annotations
 
@@ -6,24 +6,49 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lavis.common.errors import NothingDoneError
-from lavis.common.storage.atomic import AtomicFile, write_text
+from lavis.common.storage.atomic import AtomicFile, write_json
+from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.files.json_values import json_line
 from lavis.datasets.files.records import JsonLinesFile
-from lavis.datasets.lck.scenes import region_entries
+from lavis.datasets.lck.scenes import PageRegion, region_entries
 from lavis.llm.money.ledger import folder_totals
-from lavis.tasks.knowledge.reasons import count_phrases, money, reason_phrase
-from lavis.tasks.knowledge.verbalization_report import VerbalizationReport
-from lavis.tasks.knowledge.verbalization_stages import FAILURES
+from lavis.tasks.knowledge.page import (
+    Card,
+    CardItem,
+    Table,
+    make_card,
+    money_table,
+    reason_tables,
+    write_page,
+)
+from lavis.tasks.knowledge.reasons import (
+    ReasonCounts,
+    Verdict,
+    count_phrases,
+    plural,
+    spent_figures,
+)
+from lavis.tasks.knowledge.stages import FAILURES
+from lavis.tasks.report import ExampleRows
+from lavis.verbalizers.base import tag_text
 
 LISTS = ("captions", "narratives", "dynamic")
+TITLES = {
+    "whole": "Images with all that was asked",
+    "missing": "Images that lack something",
+    "left": "Images with texts that are left",
+    "rejected": "Images that were rejected",
+}
 _KINDS = {"failed": "failed", "refused": "endpoint", "left": "left"}  # of what is missing
+_COUNTED = ("regions", "captioned_regions", "attributes", "concepts", *LISTS)
+_MAX_PARTS = 24  # texts of a card
 
 
-def tell(record: dict[str, Any], descriptors: Mapping[str, Any]) -> None:
-    """Add to a record what one stage says of its image."""
+def add_descriptors(record: dict[str, Any], descriptors: Mapping[str, Any]) -> None:
+    """Add to a record the descriptors that one stage has of its image."""
     if "region_locations" in descriptors:
         record["region_locations"] = descriptors["region_locations"]
     if "concepts" in descriptors:
@@ -34,27 +59,24 @@ def tell(record: dict[str, Any], descriptors: Mapping[str, Any]) -> None:
     regions = descriptors.get("regions")
     if regions:
         for number, entry in region_entries(record).items():
-            said = regions.get(str(number), {})
-            if said.get("caption"):
-                entry["caption"] = said["caption"]
-            words = [_word(attribute) for attribute in said.get("attributes", [])]
+            described = regions.get(str(number), {})
+            if described.get("caption"):
+                entry["caption"] = described["caption"]
+            words = [tag_text(attribute) for attribute in described.get("attributes", [])]
             if words:
                 entry["attributes"] = list(dict.fromkeys([*entry.get("attributes", []), *words]))
 
 
 def write_results(
-    folder: Path,
-    names: Sequence[str],
-    files: Sequence[JsonLinesFile],
-    report: VerbalizationReport,
+    folder: Path, files: Mapping[str, JsonLinesFile], root: ImageRoot, report_examples: int
 ) -> dict[str, Any]:
     """Write `verbalized.jsonl`, `rejects.jsonl`, `summary.json` and `report.html` in one pass.
 
     Args:
         folder: of the run.
-        names: of the stages, the images' first.
-        files: their descriptors, each with a line for every image.
-        report: of the page.
+        files: stage -> its descriptors, with a line for every image; the images' own stage first.
+        root: of the images.
+        report_examples: images on the page.
 
     Returns:
         The summary.
@@ -62,60 +84,58 @@ def write_results(
     Raises:
         NothingDoneError: nothing could be said of any image, or by one of the stages.
     """
+    names = list(files)
     counts: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    left: Counter[str] = Counter()
+    reasons = ReasonCounts()
     by_stage: dict[str, Counter[str]] = {name: Counter() for name in names}
+    gallery = ExampleRows(report_examples, TITLES, _kind)
     with (
         AtomicFile(folder / "verbalized.jsonl") as output,
         AtomicFile(folder / "rejects.jsonl") as rejects,
     ):
-        for row in range(len(files[0])):
-            said = [file.read(row) for file in files]
-            image, record = said[0]["image"], None
-            problems = _problems(names, said)
+        for row in range(len(files[names[0]])):
+            lines = [file.read(row) for file in files.values()]
+            image, record = lines[0]["image"], None
+            problems = _problems(names, lines)
             for problem in problems:
-                line = json.dumps({"image": image, "row": row, **problem})
-                rejects.write(line.encode("ascii") + b"\n")
-                counted = left if "left" in problem else reasons
-                counted[f"{problem['stage']}: {reason_phrase(problem['reason'])}"] += 1
-                by_stage[problem["stage"]][problem["kind"]] += 1
+                reject = json.dumps({"image": image, "row": row, **problem})
+                rejects.write(reject.encode("ascii") + b"\n")
+                reason, stage = problem["reason"], problem["stage"]
+                reasons.note(_verdict(problem), reason, f"{image}: {reason}", stage)
+                by_stage[stage][problem["kind"]] += 1
             if any(problem["rejected"] for problem in problems):
                 counts["rejected"] += 1
             else:
-                record = _record(said)
+                record = _record(lines)
                 output.write(json_line(record, ascii_only=True) + b"\n")
                 _count(record, counts)
-                for name, descriptors in zip(names[1:], said[1:], strict=True):
-                    by_stage[name]["described"] += says_something(descriptors)
-            report.note(row, image, record, problems)
+                for name, line in zip(names[1:], lines[1:], strict=True):
+                    by_stage[name]["described"] += says_something(line)
+            gallery.offer(row, {"image": image, "record": record, "problems": problems})
     silent = [n for n in names[1:] if by_stage[n].total() and not by_stage[n]["described"]]
+    left = reasons.left
     summary = {
         "complete": not left and not silent and counts["written"] > 0,
         "stopped_by": None,
-        "pictures": len(files[0]),
+        "pictures": len(files[names[0]]),
         **{key: counts[key] for key in ("written", "rejected", *_COUNTED)},
-        "reasons": dict(sorted(reasons.items())),
+        "reasons": dict(sorted(reasons.rejected.items())),
         "left": left.total(),
         "left_by_reason": dict(sorted(left.items())),
         "stages": {name: dict(sorted(by_stage[name].items())) for name in names},
-        "spent": money(folder_totals(folder)),
+        "spent": spent_figures(folder_totals(folder)),
     }
-    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-    report.write(folder / "report.html", summary)
+    write_json(folder / "summary.json", summary)
+    _write_page(folder / "report.html", summary, reasons, gallery, root)
     if not counts["written"]:
         raise NothingDoneError(f"{folder}: every image was rejected; see rejects.jsonl")
     if silent and not left:
-        _refuse_silence(folder, silent[0], reasons)
+        why = {k: count for k, count in reasons.rejected.items() if k.split(":")[0] == silent[0]}
+        raise NothingDoneError(
+            f"{folder}: not one image was described by stages.{silent[0]} ({count_phrases(why)}); "
+            "see rejects.jsonl"
+        )
     return summary
-
-
-def _refuse_silence(folder: Path, stage: str, reasons: Mapping[str, int]) -> NoReturn:
-    why = {key: count for key, count in reasons.items() if key.split(":")[0] == stage}
-    raise NothingDoneError(
-        f"{folder}: not one image was described by stages.{stage} ({count_phrases(why)}); "
-        "see rejects.jsonl"
-    )
 
 
 def write_stopped(folder: Path, images: int, reason: str, left: Mapping[str, int]) -> None:
@@ -123,7 +143,7 @@ def write_stopped(folder: Path, images: int, reason: str, left: Mapping[str, int
 
     Args:
         folder: of the run.
-        pictures: of all.
+        images: of all.
         reason: what stopped it.
         left: stage -> images that it has not described.
     """
@@ -132,9 +152,9 @@ def write_stopped(folder: Path, images: int, reason: str, left: Mapping[str, int
         "stopped_by": reason,
         "pictures": images,
         "left_of_stages": dict(left),
-        "spent": money(folder_totals(folder)),
+        "spent": spent_figures(folder_totals(folder)),
     }
-    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_json(folder / "summary.json", summary)
 
 
 def says_something(descriptors: Mapping[str, Any]) -> bool:
@@ -142,13 +162,10 @@ def says_something(descriptors: Mapping[str, Any]) -> bool:
     return any(value for key, value in descriptors.items() if key not in ("image", *FAILURES))
 
 
-_COUNTED = ("regions", "captioned_regions", "attributes", "concepts", *LISTS)
-
-
-def _record(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    record: dict[str, Any] = dict(said[0]["record"])
-    for descriptors in said[1:]:
-        tell(record, descriptors)
+def _record(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    record: dict[str, Any] = dict(lines[0]["record"])
+    for descriptors in lines[1:]:
+        add_descriptors(record, descriptors)
     for entry in region_entries(record).values():
         entry.setdefault("caption", "")
         entry.setdefault("attributes", [])
@@ -160,10 +177,10 @@ def _record(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _problems(names: Sequence[str], said: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _problems(names: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return what went wrong: an image that is left out, or something of it that is missing."""
-    found: list[dict[str, Any]] = []
-    for name, descriptors in zip(names, said, strict=True):
+    problems: list[dict[str, Any]] = []
+    for name, descriptors in zip(names, lines, strict=True):
         if "reject" in descriptors:
             problem = {"stage": name, "reason": descriptors["reject"], "rejected": True}
             return [{**problem, "kind": "picture"}]
@@ -171,8 +188,8 @@ def _problems(names: Sequence[str], said: Sequence[Mapping[str, Any]]) -> list[d
             for reason in descriptors.get(key, []):
                 left = {"left": True} if kind == "left" else {}
                 problem = {"stage": name, "reason": reason, "rejected": False, "kind": kind}
-                found.append({**problem, **left})
-    return found
+                problems.append({**problem, **left})
+    return problems
 
 
 def _count(record: Mapping[str, Any], counts: Counter[str]) -> None:
@@ -186,5 +203,92 @@ def _count(record: Mapping[str, Any], counts: Counter[str]) -> None:
         counts[key] += len(record[key])
 
 
-def _word(attribute: Any) -> str:
-    return str(attribute["text"]) if isinstance(attribute, Mapping) else str(attribute)
+def _verdict(problem: Mapping[str, Any]) -> Verdict:
+    return "left" if "left" in problem else "rejected"
+
+
+def _kind(image: Mapping[str, Any]) -> str:
+    if image["record"] is None:
+        return "rejected"
+    if any("left" in problem for problem in image["problems"]):
+        return "left"
+    return "missing" if image["problems"] else "whole"
+
+
+def _write_page(
+    path: Path,
+    summary: Mapping[str, Any],
+    reasons: ReasonCounts,
+    gallery: ExampleRows,
+    root: ImageRoot,
+) -> None:
+    write_page(
+        path,
+        title="Images in words",
+        status=_status(summary),
+        tiles=[
+            (summary["pictures"], "pictures"),
+            (summary["written"], "written"),
+            (summary["rejected"], "rejected"),
+            (summary["regions"], "regions"),
+            (sum(summary["reasons"].values()), "rejects"),
+            (summary["left"], "texts left"),
+        ],
+        tables=[
+            _stages(summary["stages"]),
+            money_table(summary["spent"]),
+            *reason_tables(reasons, summary["reasons"], summary["left_by_reason"]),
+        ],
+        gallery=gallery,
+        card_of=lambda image: _card(root, image),
+    )
+
+
+def _status(summary: Mapping[str, Any]) -> str:
+    if summary["complete"]:
+        return "Complete: every text is there, or set aside with its reason."
+    if summary["left"]:
+        return f"Not complete: {plural(summary['left'], 'text')} left for the next start."
+    return "Not one image was described by one of the stages."
+
+
+def _stages(stages: Mapping[str, Mapping[str, int]]) -> Table:
+    kinds = {
+        "described": "images described",
+        "failed": "nothing of use",
+        "endpoint": "refused by the server",
+        "left": "left",
+        "picture": "rejected images",
+    }
+    rows = [[name, *(counts.get(kind, 0) for kind in kinds)] for name, counts in stages.items()]
+    rows[0][1] = None  # the images' own stage describes nothing
+    return Table("By stage", ["stage", *kinds.values()], rows)
+
+
+def _card(root: ImageRoot, image: Mapping[str, Any]) -> Card:
+    record = image["record"] or {}
+    entries = region_entries(record) if record else {}
+    regions = [
+        PageRegion(number, tuple(entry["boxes"][0][:4]), str(entry.get("obj_guess") or ""))
+        for number, entry in entries.items()
+    ]
+    parts = _parts(record, entries)
+    items = [CardItem("kept", parts[:_MAX_PARTS])] if parts else []
+    for problem in image["problems"]:
+        verdict = _verdict(problem)
+        items.append(CardItem(verdict, reason=problem["reason"], source=problem["stage"]))
+    return make_card(root, str(image["image"]), regions, items)
+
+
+def _parts(record: Mapping[str, Any], entries: Mapping[int, Any]) -> list[tuple[str, str]]:
+    parts = [("caption", str(text)) for text in record.get("captions", [])]
+    parts += [("narrative", str(text)) for text in record.get("narratives", [])]
+    for kind, tags in record.get("concepts", {}).items():
+        parts.append((str(kind), ", ".join(map(tag_text, tags))))
+    for number, entry in entries.items():
+        texts = [entry.get("caption") or "", ", ".join(map(tag_text, entry.get("attributes", [])))]
+        if any(texts):
+            parts.append(("region", f"[{number}] {'; '.join(filter(None, texts))}"))
+    for pair in record.get("dynamic", []):
+        parts += [("question", str(pair["question"])), ("answer", str(pair["answer"]))]
+    return [(name, text) for name, text in parts if text]

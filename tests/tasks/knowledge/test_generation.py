@@ -16,8 +16,9 @@ from lavis.common.config.sections import load_sections
 from lavis.common.errors import ConfigError
 from lavis.datasets.files.formats import open_records
 from lavis.llm.config import LlmSettings
-from lavis.tasks.knowledge.generation import Generation, estimate
-from lavis.tasks.knowledge.generation_config import GenerateConfig, GenerationRunConfig
+from lavis.tasks.knowledge.config import GenerateConfig, GenerationRunConfig
+from lavis.tasks.knowledge.estimate import estimate
+from lavis.tasks.knowledge.generation import KnowledgeGeneration
 
 ROOT = Path(__file__).resolve().parents[3]
 RUN_FILES = sorted((ROOT / "lavis/projects/lskd/generate").glob("*.yaml"))
@@ -185,7 +186,9 @@ def test_a_hundred_thousand_images_are_estimated_in_seconds(serve, job, settings
     path = job(server, images=100_000, llm=settings(server, prices=prices))
     sections = load_sections(path, ["generate.dry_run_sample=500"], SECTIONS)
     begun = time.monotonic()
-    generation = Generation(sections["generate"], open_records(sections["generate"].records))
+    generation = KnowledgeGeneration(
+        sections["generate"], open_records(sections["generate"].records)
+    )
     report = estimate(generation, sections["llm"])
     assert time.monotonic() - begun < 10
     assert report["requests"] == report["requests_to_send"] == 100_000
@@ -216,7 +219,9 @@ def test_every_run_file_loads(path, tmp_path, monkeypatch):
         records.parent.mkdir(parents=True)
         records.write_text(json.dumps(image(0)) + "\n")
     sections = load_sections(path, [], SECTIONS)
-    generation = Generation(sections["generate"], open_records(sections["generate"].records))
+    generation = KnowledgeGeneration(
+        sections["generate"], open_records(sections["generate"].records)
+    )
     assert estimate(generation, sections["llm"])["requests"] == len(generation.config.prompts)
 
 

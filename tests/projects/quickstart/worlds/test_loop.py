@@ -5,8 +5,8 @@ import json
 import pytest
 
 from lavis.datasets.files.formats import open_records
-from lavis.tasks.knowledge.generation import Generation
-from lavis.tasks.knowledge.generation_config import GenerateConfig
+from lavis.tasks.knowledge.config import GenerateConfig
+from lavis.tasks.knowledge.generation import KnowledgeGeneration
 from projects.quickstart import loop_teacher
 from projects.quickstart.worlds import loop
 
@@ -45,7 +45,7 @@ def prompt_of(tmp_path):
     record = {"image": "a.png", "region_locations": regions, "width": 30, "height": 30}
     path.write_text(json.dumps(record) + "\n")
     config = GenerateConfig(records=[str(path)], prompts=[{"num_items": 6}])
-    generation = Generation(config, open_records([str(path)]))
+    generation = KnowledgeGeneration(config, open_records([str(path)]))
     return list(generation.request(0, generation.scene(0)).messages)
 
 

@@ -14,7 +14,7 @@ file is all that is needed. Four kinds:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from lavis.common.errors import ConfigError
 from lavis.common.storage.cache import make_key
 from lavis.common.storage.journal import Journal, JournalReader
 from lavis.common.storage.segments import open_segments
+from lavis.common.units import UnitResult
 from lavis.llm.config import LlmConfig
 
 Kind = Literal["data", "reply", "endpoint", "left"]
@@ -37,10 +38,13 @@ class Outcome(NamedTuple):
     payload: dict[str, Any]
 
 
-class Outcomes:
-    """Written while a generation runs, read when it ends.
+def without_records(unit: int, kind: Kind, payload: Mapping[str, Any]) -> UnitResult:
+    """Return the result of a unit that has no records; `rejects` of the payload say why."""
+    return UnitResult(unit, [(unit, {**payload, "kind": kind})])
 
-    Use it as a context manager to write.
+
+class Outcomes:
+    """The journals of a generation behind one `append`; a context manager to write, then `read`.
 
     Args:
         folder: of the run.
@@ -111,13 +115,19 @@ class Outcomes:
         """Return how often a unit was answered with nothing of use and asked for anew."""
         return self._tries.get(unit, 0)
 
-    def keep(self, unit: int, payload: Mapping[str, Any]) -> None:
-        """Note the records of a unit; they are on the disk on return."""
-        self._journals[0].append(unit, [(unit, payload)])
-
-    def set_aside(self, unit: int, kind: Kind, payload: Mapping[str, Any]) -> None:
-        """Note why a unit has no records; `rejects` of the payload tell."""
-        row = {**payload, "kind": kind, "depends_on": self._digests[kind]}
+    def append(
+        self,
+        unit: int,
+        rows: Sequence[tuple[int, Mapping[str, Any]]],
+        inputs: Sequence[Any] = (),
+        again: bool = False,
+    ) -> None:
+        """Note what became of a unit: its one row has a `kind` where it has no records."""
+        ((_, payload),) = rows
+        if "kind" not in payload:
+            self._journals[0].append(unit, rows)
+            return
+        row = {**payload, "depends_on": self._digests[payload["kind"]]}
         if self.tries(unit):
             row["tries"] = self.tries(unit)
         self._journals[1].append(unit, [(unit, row)])

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 
-from lavis.tasks.knowledge.verbalization_stages import (
-    Note,
+from lavis.tasks.knowledge.stages import (
     Stage,
+    UnitNote,
     endpoint_digest,
-    hash_said,
+    hash_descriptors,
     stage_identity,
 )
+from lavis.verbalizers.config import CaptionsConfig, WriterConfig
 
 
 def hashed(*lines):
-    return hash_said(json.dumps(line).encode() for line in lines)
+    return hash_descriptors(json.dumps(line).encode() for line in lines)
 
 
 def test_failures_change_what_is_read_only_where_something_is_left():
@@ -36,22 +37,29 @@ def stage(**more):
     return {"writer": {"type": "client", "client": client(**more), "batch_size": 4}, "chunk": 2}
 
 
+def digest(node):
+    """Return the digest of a stage whose writer has these settings."""
+    writer = WriterConfig(**node["writer"])
+    config = CaptionsConfig(type="captions", writer=writer)
+    return endpoint_digest(config)
+
+
 def test_a_stage_is_named_by_what_its_replies_depend_on_and_rejects_by_more():
     one, faster = stage(), stage(concurrency=3, timeout=9.0)
     assert stage_identity(one) == stage_identity(faster)
-    assert endpoint_digest(one) == endpoint_digest(faster)
+    assert digest(one) == digest(faster)
     other = stage(extra_body={"chat_template_kwargs": {"enable_thinking": False}})
     assert stage_identity(one) != stage_identity(other)
     asked_otherwise = stage(token_field="max_completion_tokens")
     assert stage_identity(one) == stage_identity(asked_otherwise)
-    assert endpoint_digest(one) != endpoint_digest(asked_otherwise)
-    assert endpoint_digest({"writer": {"type": "local", "model": "x", "client": {}}}) == ""
+    assert digest(one) != digest(asked_otherwise)
+    assert digest({"writer": {"type": "local", "model": "x", "client": {}}}) == ""
 
 
 def test_rejects_are_asked_anew_after_a_change_or_where_that_is_wanted(tmp_path):
     here = Stage("s", (), {}, tmp_path, 2, endpoint="now")
-    fine, refused = Note("r"), Note("r", has_rejects=True, endpoint="before")
-    same, useless = Note("r", has_rejects=True, endpoint="now"), Note("r", has_rejects=True)
+    fine, refused = UnitNote("r"), UnitNote("r", has_rejects=True, endpoint="before")
+    same, useless = UnitNote("r", has_rejects=True, endpoint="now"), UnitNote("r", has_rejects=True)
     assert [n.is_done_again(here, False) for n in (fine, refused, same, useless)] == [
         False, True, False, False,
     ]  # fmt: skip

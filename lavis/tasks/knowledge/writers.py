@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from lavis.common.dist import World
 from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatReply, ChatRequest, image_part
+from lavis.llm.client import ChatClient, build_client
 from lavis.llm.config import CapsConfig, read_llm
-from lavis.llm.money.ledger import Ledger
+from lavis.llm.money.ledger import Ledger, open_ledger
 from lavis.llm.replies.reasoning import answer_text
 from lavis.llm.replies.refusal import is_refusal
-from lavis.verbalizers.base import WriteError, Writer, WriteRequest
+from lavis.verbalizers.base import Tools, WriteError, Writer, WriteRequest
 from lavis.verbalizers.config import WriterConfig
 
 JPEG_QUALITY = 92
@@ -34,7 +38,7 @@ class ChatWriter:
         tries: how much more often it is asked for, at a start that asks rejects anew.
     """
 
-    def __init__(self, client: Any, config: WriterConfig) -> None:
+    def __init__(self, client: ChatClient, config: WriterConfig) -> None:
         self.client, self.config = client, config
         self.tries = 0
 
@@ -44,19 +48,19 @@ class ChatWriter:
         A cap that is reached, a server that is gone and a wrong key are raised.
         """
         texts: dict[str, WriteRequest] = {}  # without their images
-        found: dict[str, str | WriteError] = {}
-        asked: Iterable[ChatRequest] = self._chats(requests, texts)
+        results: dict[str, str | WriteError] = {}
+        chats: Iterable[ChatRequest] = self._chats(requests, texts)
         most = self.tries + (self.config.temperature != 0)
         for tries in range(most + 1):
             waiting: dict[str, ChatRequest] = {}  # kept until their texts are there
             anew: list[ChatRequest] = []
-            for reply in self.client.complete(_noted(asked, waiting)):
+            for reply in self.client.complete(_noted(chats, waiting)):
                 request = waiting.pop(reply.key)
-                text = found[reply.key] = _text(reply, texts[reply.key])
+                text = results[reply.key] = _text(reply, texts[reply.key])
                 if tries < most and isinstance(text, WriteError) and text.kind == "failed":
                     anew.append(replace(request, seed=((request.seed or 0) + 1) % 2**31))
-            asked = anew
-        return [found[key] for key in texts]
+            chats = anew
+        return [results[key] for key in texts]
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -111,8 +115,6 @@ def build_writer(
         from lavis.verbalizers.writing import LocalWriter
 
         return AcceptedTexts(LocalWriter(config, device))
-    from lavis.llm.client import build_client
-
     llm = read_llm(config.client)
     if world_size > 1 and llm.caps != CapsConfig():
         raise ConfigError(
@@ -161,9 +163,9 @@ def _text(reply: ChatReply, request: WriteRequest) -> str | WriteError:
         text = text[: max(text.rfind("\n"), text.rfind("?")) + 1]  # what is whole of it
     if reply.is_cut and not (request.by_line and text.strip()):
         return WriteError(f"cut off: the text reached max_tokens ({_end(reply.text)}); raise it")
-    found = accepted(text)
-    problem = request.problem_of(found) if request.problem_of and isinstance(found, str) else ""
-    return WriteError(problem) if problem else found
+    answer = accepted(text)
+    problem = request.problem_of(answer) if request.problem_of and isinstance(answer, str) else ""
+    return WriteError(problem) if problem else answer
 
 
 def _end(text: str) -> str:
@@ -192,3 +194,46 @@ class AcceptedTexts:
         """Return texts in the order of the requests."""
         texts = self.writer.write(requests)
         return [text if isinstance(text, WriteError) else accepted(text) for text in texts]
+
+
+class WriterFactory:
+    """Makes the writers of a run, whose clients spend from one ledger.
+
+    Args:
+        folder: of the run.
+        configs: settings of all stages; the caps of each hold from the first request.
+        world: of the processes.
+    """
+
+    def __init__(self, folder: Path, configs: Iterable[Any], world: World) -> None:
+        self._folder, self._configs, self._world = folder, list(configs), world
+        self._ledger: Ledger | None = None
+
+    def tools(self, stage: str, seed: int, stack: ExitStack, made: list[ChatWriter]) -> Tools:
+        """Return the tools of a stage, whose clients go into `made` and are closed by `stack`."""
+        device, size = str(self._world.device), self._world.size
+        numbers = itertools.count()
+
+        def writer(config: WriterConfig) -> Writer:
+            folder = self._folder / "clients" / stage / f"rank{self._world.rank}-{next(numbers)}"
+            ledger = self._open_ledger() if config.type == "client" else None
+            new = build_writer(config, folder, device=device, world_size=size, ledger=ledger)
+            if isinstance(new, ChatWriter):
+                stack.callback(new.close)
+                made.append(new)
+            return new
+
+        return Tools(stage, seed, device, writer)
+
+    def close(self) -> None:
+        """Close the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def _open_ledger(self) -> Ledger:
+        if self._ledger is None:
+            self._ledger = open_ledger(self._folder, rank=self._world.rank)
+            for config in self._configs:
+                for writer in clients_of(config):
+                    self._ledger.limit(read_llm(writer.client).caps)
+        return self._ledger
