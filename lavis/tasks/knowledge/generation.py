@@ -48,7 +48,7 @@ class KnowledgeGeneration:
         store: rows of the verbalized mappings.
 
     Example:
-        >>> generation = KnowledgeGeneration(config, RecordStore(config.records))
+        >>> generation = KnowledgeGeneration(config, open_records(config.records))
         >>> request = generation.request(0, generation.scene(0))
     """
 
