@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lavis.common.dist import World
 from lavis.common.errors import ConfigError
 from lavis.common.logger import Progress
 from lavis.common.storage.inputs import Changed, changed_units
 from lavis.common.storage.journal import Finished
+
+if TYPE_CHECKING:
+    from lavis.common.dist import World  # imports torch, which a command's help should not
 
 
 class UnitResult(NamedTuple):
