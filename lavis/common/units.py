@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from lavis.common.errors import ConfigError
-from lavis.common.logger import Progress
 from lavis.common.storage.inputs import Changed, changed_units
 from lavis.common.storage.journal import Finished
 
 if TYPE_CHECKING:
-    from lavis.common.dist import World  # imports torch, which a command's help should not
+    from lavis.common.dist import World
 
 
 class UnitResult(NamedTuple):
@@ -130,6 +129,8 @@ def run_units(
     Returns:
         The error that has stopped the job, or None.
     """
+    from lavis.common.logger import Progress  # imports torch, which a command's help should not
+
     done = max(0, total - left * world.size)  # what earlier starts finished, about
     progress = Progress(total, name, unit=noun, done=done, shown=world.is_main)
     stop: Exception | None = None
