@@ -1,1 +1,1 @@
-"""Language models behind one client: endpoints, local models, scripted rules; and what is asked."""
+"""Language models behind one client: endpoints, local models, scripted rules."""

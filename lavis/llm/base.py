@@ -1,4 +1,4 @@
-"""What is asked of a language model and what comes back; the protocol that every backend follows.
+"""Requests to a language model, its replies, and the protocol that every backend follows.
 
 A request's identity has two halves: `ChatRequest.key` is the caller's name for it, and
 `content_key` is a hash of everything its reply depends on, under which the reply is stored.
@@ -105,7 +105,7 @@ class PendingRequest:
 
     Attributes:
         content_key: name of the reply in the store.
-        request: what is asked.
+        request: to send.
         attempt: how many times it was sent before, by an earlier collector.
     """
 

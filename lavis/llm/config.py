@@ -109,7 +109,7 @@ class LlmConfig:
     def endpoint_identity(self) -> dict[str, Any]:
         """Return what it depends on whether a request is taken or rejected; no secrets.
 
-        A request that was rejected under another one is asked again.
+        A request that was rejected under another one is sent again.
         """
         return self.identity
 
@@ -181,7 +181,7 @@ class OpenAIConfig(LlmConfig):
 
     @property
     def failure_limit(self) -> int:
-        """Return how many failures alike stop a run: what is asked at once fails at once."""
+        """Return how many failures alike stop a run: requests that are sent at once fail at once."""
         return max(self.max_alike_failures, self.concurrency)
 
     def _check_extras(self) -> None:

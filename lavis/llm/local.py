@@ -140,7 +140,7 @@ class TransformersBackend:
         return answer.strip(), thought
 
     def _drawn(self, each: PendingRequest) -> PendingRequest:
-        """Return what is asked, with the model's own way to draw where none is asked for."""
+        """Return a request with the model's own temperature and top_p where it names none."""
         own, request = self._model.generation_config, each.request
         if request.temperature is None:
             request = replace(request, temperature=float(own.temperature or 1.0))

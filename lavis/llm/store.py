@@ -120,7 +120,7 @@ def _is_whole(reply: ChatReply) -> bool:
 
 
 def _read(key: str, entry: dict[str, Any]) -> ChatReply | None:
-    """Return the answer of an entry; earlier versions stored whatever a server sent."""
+    """Return the answer of an entry; earlier versions stored any reply."""
     text, thought = answer_text(entry["text"])
     reply = ChatReply(
         key=key,

@@ -1,6 +1,6 @@
 """The Batch API: files of requests for half the price, answered within a day.
 
-What the server is asked to do is on disk first: the file, its id, the job's id. A process that is
+What is sent is on disk first: the file, its id, the job's id. A process that is
 killed at any point finds its jobs again and collects them; one that was killed while the server
 made a job looks through the server's list before it makes another.
 """

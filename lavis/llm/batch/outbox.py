@@ -24,7 +24,7 @@ MOST_HELD = 256  # requests in memory while a cap is in the way; each may show i
 
 @dataclass(frozen=True)
 class _HeldLine:
-    """A request that is asked again: it stays in the file of an earlier job until then."""
+    """A request that is sent again: it stays in the file of an earlier job until then."""
 
     content_key: str
     attempt: int
@@ -133,7 +133,7 @@ class Outbox:
             if self.connection.simplify(job.body(key), problem):
                 attempt -= counted
             else:
-                most = 2  # what is wrong with it nobody knows
+                most = 2  # the cause is unknown
         if kind == "refused" or attempt >= min(most, self.config.max_attempts) or not now:
             failure: Any = kind if kind == "refused" else "transient"
             self.answer(ChatReply(key, error=problem.reason, failure=failure))

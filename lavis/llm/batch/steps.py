@@ -1,6 +1,6 @@
 """What is done about a batch job, one step at a look: upload, create, wait, collect, or give up.
 
-Nothing that the server may have done is made again without a word: what became of a request is
+Nothing that the server may have done is made again unseen: what became of a request is
 read from its files; where they do not say, the request is charged at its bound first.
 """
 
@@ -68,7 +68,7 @@ class JobSteps:
 
     def _step(self, job: Job) -> None:
         if job.state == "sealed":
-            if job.adopted:  # nobody has heard of it
+            if job.adopted:  # the server has not heard of it
                 self._ask_again(job, "not sent before", cost="unsent", counted=False)
                 return
             job.save(file_id=self._server.upload(job.input), state="uploaded")

@@ -212,7 +212,7 @@ class RateLimiter:
         """Start nothing for some seconds: the server said so.
 
         Returns:
-            Whether that is news: no other thread was told of about as long a wait.
+            Whether that is news: no other thread has met about as long a wait.
         """
         with self._lock:
             until = self._clock() + seconds

@@ -96,7 +96,7 @@ class Transport:
         try:
             self._loop.run_forever()
         finally:
-            for sending in list(self._sending):  # of a task that did not end when it was told to
+            for sending in list(self._sending):  # of a task that was cancelled and did not end
                 sending.cancel()
             self._loop.close()
 
@@ -112,7 +112,7 @@ async def _read(asking: Any) -> str:
         charset = answer.http_response.charset_encoding or "utf-8"
     try:
         return data.decode(charset, "replace")
-    except LookupError:  # a name that nobody knows
+    except LookupError:  # no known charset
         return data.decode("utf-8", "replace")
 
 

@@ -198,7 +198,7 @@ class Account:
         self._end(name, Totals(requests=1))
 
     def forfeit(self, name: str) -> None:
-        """Count a reservation in full: nobody knows what the server did."""
+        """Count a reservation in full: the outcome is unknown."""
         with self.ledger.changed:
             item = self._item(name)
             if item is not None:

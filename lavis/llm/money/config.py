@@ -51,7 +51,7 @@ class BatchConfig:
             100 MB.
         max_jobs: files at the server at once.
         poll_seconds: between looks at a job.
-        completion_window: what the server is asked for.
+        completion_window: time that the server is given, in its own words.
         price_factor: price of a batched token against a plain one.
     """
 

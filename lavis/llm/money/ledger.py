@@ -147,7 +147,7 @@ class Ledger:
         return [*left, *(path.with_suffix(".lock") for path in left)]
 
     def _count_lost(self) -> None:
-        """Count what a killed process was waiting for: nobody knows what the server did."""
+        """Count in full what a killed process was waiting for: the outcome is unknown."""
         for name in [name for name in self.state.waiting if not is_kept(name)]:
             self.state.close(name, self.forfeited(self.state.waiting[name]))
 
@@ -198,7 +198,7 @@ class Ledger:
     def waits_for(self, scope: str) -> bool:
         """Return whether requests are on their way that will turn out cheaper by themselves.
 
-        A batch of another client does not count: nobody looks after it while this one waits.
+        A batch of another client does not count: its results are not read while this one waits.
         """
         return any(unscoped(scope, name) is not None or not is_kept(name) for name in self.mine)
 

@@ -1,4 +1,4 @@
-"""Whether a text refuses what was asked, in place of doing it; one test for every kind of reply.
+"""Whether a text is a refusal: one test for captions, answers and whole replies.
 
 Refusals speak of themselves: an apology *and* what cannot be done, at the start of a sentence, or
 what the writer is (`lavis/configs/llm/refusals.yaml`). Somebody in the image may be sorry, too, so
