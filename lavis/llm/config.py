@@ -181,7 +181,7 @@ class OpenAIConfig(LlmConfig):
 
     @property
     def failure_limit(self) -> int:
-        """Return how many failures alike stop a run: requests that are sent at once fail at once."""
+        """Return how many failures alike stop a run: those on their way together fail together."""
         return max(self.max_alike_failures, self.concurrency)
 
     def _check_extras(self) -> None:
