@@ -7,76 +7,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Protocol
 
+from lavis.common.config.run import RunConfig
 from lavis.runners.resume import TrainerState
 from lavis.runners.sampler import BatchRequest, BatchSampler, Cursor
 
 
-class Counting(Protocol):
-    """Length and batches of (inner) epochs.
+class ByEpochs:
+    """An epoch is a pass over the data.
 
     Attributes:
+        best_key: name of the best checkpoint's time in log lines.
         epochs: of the whole training.
         schedule_epochs: over which the learning rate falls.
         steps_per_epoch: batches of a whole epoch.
-        best_key: name of the best checkpoint's time in log lines.
     """
-
-    epochs: int
-    schedule_epochs: int
-    steps_per_epoch: int
-    best_key: str
-
-    def steps(self, state: TrainerState) -> int:
-        """Return the batches of the current epoch, those done included."""
-        ...
-
-    def requests(self, state: TrainerState) -> Iterator[BatchRequest]:
-        """Yield the batches that the current epoch has left."""
-        ...
-
-    def close(self, cursor: Cursor) -> Cursor:
-        """Return the position in the data after an epoch that ended at `cursor`."""
-        ...
-
-    def token(self, state: TrainerState) -> str:
-        """Return what names results of the epoch that is complete."""
-        ...
-
-    def when(self, state: TrainerState) -> int:
-        """Return the epoch or iteration that log lines give."""
-        ...
-
-
-class ByEpochs:
-    """An epoch is a pass over the data."""
 
     best_key = "best_epoch"
 
-    def __init__(self, run: Any, sampler: BatchSampler) -> None:
+    def __init__(self, run: RunConfig, sampler: BatchSampler) -> None:
+        assert run.max_epoch is not None, "checked by run.check_training()"
         self._sampler = sampler
-        self.epochs = self.schedule_epochs = int(run.max_epoch)
+        self.epochs = self.schedule_epochs = run.max_epoch
         self.steps_per_epoch = sampler.steps_left(sampler.start())
 
     def steps(self, state: TrainerState) -> int:
-        """Count what is done and what the position leaves, also after a change of world size."""
+        """Return the batches of the current epoch, those done included, for any world size."""
         return state.step + self._sampler.steps_left(state.cursor)
 
     def requests(self, state: TrainerState) -> Iterator[BatchRequest]:
-        """Yield until the data end."""
+        """Yield the batches that the current epoch has left."""
         return self._sampler.epoch(state.cursor)
 
     def close(self, cursor: Cursor) -> Cursor:
-        """Begin the next pass."""
+        """Return the position in the data after an epoch: the start of the next pass."""
         return Cursor(cursor.epoch + 1, self._sampler.start().consumed)
 
     def token(self, state: TrainerState) -> str:
-        """Return the number of the epoch, from 0."""
+        """Return what names results of the complete epoch: its number, from 0."""
         return str(state.epoch - 1)
 
     def when(self, state: TrainerState) -> int:
-        """Return the number of the epoch, from 0."""
+        """Return what log lines give: the number of the epoch, from 0."""
         return state.epoch - 1
 
 
@@ -89,9 +61,10 @@ class ByIterations:
 
     best_key = "best_iters"
 
-    def __init__(self, run: Any, sampler: BatchSampler) -> None:
+    def __init__(self, run: RunConfig, sampler: BatchSampler) -> None:
+        assert run.max_iters is not None and run.iters_per_inner_epoch is not None
         self._sampler = sampler
-        self._total, self.steps_per_epoch = int(run.max_iters), int(run.iters_per_inner_epoch)
+        self._total, self.steps_per_epoch = run.max_iters, run.iters_per_inner_epoch
         self.epochs = -(-self._total // self.steps_per_epoch)
         self.schedule_epochs = max(1, self._total // self.steps_per_epoch)  # as LAVIS rounds
 
@@ -115,3 +88,6 @@ class ByIterations:
     def when(self, state: TrainerState) -> int:
         """Return the iterations done."""
         return state.iteration
+
+
+Counting = ByEpochs | ByIterations

@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from lavis.common.config.run import RunConfig
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError, NothingDoneError
 from lavis.common.storage.inputs import Changed
 from lavis.common.storage.journal import Finished, Journal, JournalReader, finished
 from lavis.common.storage.segments import open_segments
 from lavis.common.units import UnitResult, UnitsLeft, changed_inputs, run_units, units_left
+from lavis.datasets.base import RecordDataset
+from lavis.runners.contracts import LoadedUnit, RunnerModel, RunnerTask, UnitPlan
 from lavis.runners.identity import WeightDigest, plan_digest, scoring_identity
-from lavis.runners.loader import make_loader, to_device
-from lavis.runners.precision import autocast, evaluation_dtype
-from lavis.runners.watch import WatchedRows
+from lavis.runners.loader import autocast, evaluation_dtype, make_loader, to_device
 
 logger = logging.getLogger(__name__)
 
+_REJECT = b'{"reject": '  # a payload of `BaseTask.reject` begins so
 
-class Units(Dataset[Any]):
+
+class Units(Dataset[LoadedUnit]):
     """Item u is unit u of a plan, loaded; runs in loader processes."""
 
-    def __init__(self, task: Any, dataset: Any, plan: Any) -> None:
+    def __init__(self, task: RunnerTask, dataset: RecordDataset, plan: UnitPlan) -> None:
         self._task, self._dataset, self._plan = task, dataset, plan
 
-    def __getitem__(self, unit: int) -> Any:
+    def __getitem__(self, unit: int) -> LoadedUnit:
         return self._task.load_unit(self._dataset, self._plan, unit)
 
 
@@ -42,13 +47,19 @@ class Evaluator:
     """Scores data sets with a task and a model; every rank calls it together.
 
     Args:
-        run: `RunConfig`.
         tree: the resolved config, part of what the journal belongs to.
         folder: the run's output folder.
     """
 
     def __init__(
-        self, *, task: Any, model: nn.Module, world: World, run: Any, tree: Any, folder: Path
+        self,
+        *,
+        task: RunnerTask,
+        model: RunnerModel,
+        world: World,
+        run: RunConfig,
+        tree: Mapping[str, Any],
+        folder: Path,
     ) -> None:
         self._task, self._model, self._world = task, model, world
         self._run, self._tree, self._folder = run, tree, folder
@@ -58,7 +69,7 @@ class Evaluator:
         self._accepted: dict[str, _Job] = {}
 
     def run(
-        self, dataset: Any, name: str, *, report: bool = True, replace: bool = False
+        self, dataset: RecordDataset, name: str, *, report: bool = True, replace: bool = False
     ) -> dict[str, Any]:
         """Score what the journal lacks and return the metrics, the same on every rank.
 
@@ -107,7 +118,7 @@ class Evaluator:
             self.unscored.append(nothing)
         return metrics
 
-    def accept(self, dataset: Any, name: str) -> None:
+    def accept(self, dataset: RecordDataset, name: str) -> None:
         """Refuse what `run` would refuse, before anything is written; weights must stay till then.
 
         Raises:
@@ -115,25 +126,25 @@ class Evaluator:
         """
         self._accepted[name] = self._job(dataset, name)
 
-    def _job(self, dataset: Any, name: str, *, replace: bool = False) -> _Job:
+    def _job(self, dataset: RecordDataset, name: str, *, replace: bool = False) -> _Job:
         """Return whose scores are wanted, and on rank 0 which of them are there."""
         folder = self._folder / "journal" / name
-        found: list[_Before] = []
+        known: list[_Before] = []
 
         def look() -> dict[str, Any]:
             identity = self._identity(dataset)
             try:
-                found.append(self._before(folder, identity, _places(dataset), name))
+                known.append(self._before(folder, identity, _places(dataset), name))
             except ConfigError as error:
                 if not replace:
                     raise
                 logger.info("discarding scores of an earlier run: %s", error)
                 shutil.rmtree(folder)
-                found.append(_Before(finished(folder, identity), []))
+                known.append(_Before(finished(folder, identity), []))
             return identity
 
         identity = self._world.on_main(look, f"{name}: whose scores")
-        return _Job(name, folder, identity, found[0] if found else None)
+        return _Job(name, folder, identity, known[0] if known else None)
 
     def _before(
         self, folder: Path, identity: dict[str, Any], places: list[str], name: str
@@ -149,7 +160,7 @@ class Evaluator:
         )
         return _Before(before, changed)
 
-    def _identity(self, dataset: Any) -> dict[str, Any]:
+    def _identity(self, dataset: RecordDataset) -> dict[str, Any]:
         identity = scoring_identity(
             self._tree,
             data=dataset.fingerprint(),
@@ -158,11 +169,11 @@ class Evaluator:
         )
         return {**identity, "computed_in": str(self._dtype or torch.float32)}
 
-    def _plan(self, dataset: Any, path: Path, data: Mapping[str, Any]) -> Any:
+    def _plan(self, dataset: RecordDataset, path: Path, data: Mapping[str, Any]) -> UnitPlan:
         """Plan on rank 0, which saves the plan for the others."""
         size = self._run.batch_size_eval
 
-        made: list[Any] = []
+        made: list[UnitPlan] = []
 
         def make() -> str:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +190,13 @@ class Evaluator:
         return plan
 
     def _score(
-        self, dataset: Any, plan: Any, journal: Journal, *, name: str, units: list[int]
+        self,
+        dataset: RecordDataset,
+        plan: UnitPlan,
+        journal: Journal,
+        *,
+        name: str,
+        units: list[int],
     ) -> None:
         world, total = self._world, len(plan.order)
         rejected = 0
@@ -198,8 +215,8 @@ class Evaluator:
             logger.warning("%s: %d of %d records rejected in this start", name, rejected, total)
 
     def _outputs(
-        self, dataset: Any, plan: Any, units: list[int]
-    ) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+        self, dataset: RecordDataset, plan: UnitPlan, units: list[int]
+    ) -> Iterator[tuple[LoadedUnit, dict[str, Tensor]]]:
         """Yield each unit and its outputs on the host, one unit late, so that nothing waits."""
         run, device = self._run, self._world.device
         loader = make_loader(
@@ -223,7 +240,7 @@ class Evaluator:
 class _Copy:
     """Outputs on their way to the host."""
 
-    def __init__(self, batch: Any, outputs: dict[str, Tensor]) -> None:
+    def __init__(self, batch: LoadedUnit, outputs: dict[str, Tensor]) -> None:
         for large in ("image", "vision_features"):
             batch.samples.pop(large, None)
         self._batch = batch
@@ -233,10 +250,54 @@ class _Copy:
             self._event = torch.cuda.Event()
             self._event.record()
 
-    def take(self) -> tuple[Any, dict[str, Tensor]]:
+    def take(self) -> tuple[LoadedUnit, dict[str, Tensor]]:
         if self._event is not None:
             self._event.synchronize()
         return self._batch, self._outputs
+
+
+class WatchedRows:
+    """A journal's rows, in data-set order, and whether any of those that passed was scored."""
+
+    def __init__(self, reader: JournalReader) -> None:
+        self._reader = reader
+        self._rows = 0
+        self._scored = False
+        self._reasons: Counter[str] = Counter()
+
+    def iterate_raw(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (row number, the payload's JSON text)."""
+        if not self._scored:  # a task may read the rows more than once
+            self._rows = 0
+            self._reasons.clear()
+        for row, raw in self._reader.iterate_raw():
+            if not self._scored:
+                self._note(raw)
+            yield row, raw
+
+    def iterate(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (row number, payload)."""
+        for row, raw in self.iterate_raw():
+            yield row, json.loads(raw)
+
+    def nothing(self, name: str) -> str | None:
+        """Return a sentence where no row was scored, with the commonest reasons; None elsewhere.
+
+        Args:
+            name: of the result.
+        """
+        if self._scored:
+            return None
+        reasons = ", ".join(f"{why} ({count})" for why, count in self._reasons.most_common(3))
+        return f"{name}: none of {self._rows} records could be scored: {reasons}; see rejects.jsonl"
+
+    def _note(self, raw: bytes) -> None:
+        self._rows += 1
+        if raw.startswith(_REJECT):
+            self._reasons[json.loads(raw)["reject"].split(":")[0]] += 1
+        else:
+            self._scored = True
+            self._reasons.clear()
 
 
 @dataclass(frozen=True)
@@ -257,11 +318,11 @@ class _Job:
     before: _Before | None
 
 
-def _places(dataset: Any) -> list[str]:
+def _places(dataset: RecordDataset) -> list[str]:
     return dataset.places() if hasattr(dataset, "places") else []
 
 
-def _left(job: _Job, identity: dict[str, Any], plan: Any) -> UnitsLeft:
+def _left(job: _Job, identity: dict[str, Any], plan: UnitPlan) -> UnitsLeft:
     """Return the units that nobody has finished, or that must be done again; on rank 0.
 
     Raises:
@@ -278,6 +339,7 @@ def _left(job: _Job, identity: dict[str, Any], plan: Any) -> UnitsLeft:
     ):
         if units:
             rows = sum(len(plan.rows(unit)) for unit in units)
-            told = (job.name, len(units), rows, why)
-            logger.warning("%s: %d units (%d records) are scored again: %s", *told)
+            logger.warning(
+                "%s: %d units (%d records) are scored again: %s", job.name, len(units), rows, why
+            )
     return units_left(len(plan), before, [*redone, *again])

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lavis.common.config.run import RunConfig
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.logger import Progress
 from lavis.common.storage.cache import Cache, make_key
 from lavis.common.storage.content import file_state
-from lavis.datasets.base import TrainingView
+from lavis.datasets.base import FeatureSource, RecordDataset, TrainingView
 from lavis.datasets.rows import RejectedRow, Row
-from lavis.runners.loader import make_loader
-from lavis.runners.precision import autocast
+from lavis.runners.contracts import RunnerModel
+from lavis.runners.loader import autocast, make_loader
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ def cache_root(folder: Path) -> Path:
     return Path(os.environ.get("LAVIS_CACHE") or folder / "cache")
 
 
-class Features:
-    """Features by image key; picklable, so that loader processes read them.
+class VisionFeatures:
+    """VisionFeatures by image key; picklable, so that loader processes read them.
 
     Args:
         cache: where they are kept.
@@ -68,10 +69,9 @@ class Features:
 
 
 class FeatureBuilder:
-    """Fills a `Features` for data sets; every rank encodes its share, once per image ever.
+    """Fills a `VisionFeatures` for data sets; every rank encodes its share, once per image ever.
 
     Args:
-        run: `RunConfig`.
         dtype: autocast type in which the model is called, part of the features' identity.
 
     Raises:
@@ -79,7 +79,13 @@ class FeatureBuilder:
     """
 
     def __init__(
-        self, *, model: Any, world: World, run: Any, folder: Path, dtype: torch.dtype | None
+        self,
+        *,
+        model: RunnerModel,
+        world: World,
+        run: RunConfig,
+        folder: Path,
+        dtype: torch.dtype | None,
     ) -> None:
         if not getattr(model, "vision_is_frozen", False):
             raise ConfigError(
@@ -88,10 +94,10 @@ class FeatureBuilder:
             )
         self._model, self._world, self._run, self._dtype = model, world, run, dtype
         tower = f"{model.frozen_fingerprint()} {world.device.type} {dtype}"
-        self.features = Features(Cache(cache_root(folder)), tower)
-        self._fixed: dict[int, Any] = {}
+        self.features = VisionFeatures(Cache(cache_root(folder)), tower)
+        self._fixed: dict[int, RecordDataset] = {}
 
-    def for_training(self, dataset: Any, epoch: int) -> None:
+    def for_training(self, dataset: RecordDataset, epoch: int) -> None:
         """Make sure that every image of a training epoch has features.
 
         Images change with the epoch where a data set draws other regions each time.
@@ -116,14 +122,16 @@ class FeatureBuilder:
         if len(dataset) >= FIXED_ROWS and images == _images(keys, epoch + 1):
             self._fixed[id(dataset)] = dataset
 
-    def for_evaluation(self, dataset: Any) -> FeatureDataset:
+    def for_evaluation(self, dataset: RecordDataset) -> FeatureDataset:
         """Return the data set with features in place of images."""
         name = f"features of {dataset.name} {dataset.split}"
         images = _images(_PlainView(dataset, _NoImages()), 0)
         self._encode(_PlainView(dataset), 0, images, name)
         return FeatureDataset(dataset, self.features)
 
-    def _encode(self, view: Any, epoch: int, images: Images, what: str) -> None:
+    def _encode(
+        self, view: TrainingView | _PlainView, epoch: int, images: Images, what: str
+    ) -> None:
         world = self._world
         mine = list(images.items())[world.rank :: world.size]
         missing = [(key, row) for key, row in mine if not self.features.has(key)]
@@ -160,7 +168,7 @@ class FeatureDataset:
 
     reads_images = False
 
-    def __init__(self, dataset: Any, features: Features) -> None:
+    def __init__(self, dataset: RecordDataset, features: VisionFeatures) -> None:
         self._dataset, self._features = dataset, features
 
     def __getattr__(self, name: str) -> Any:
@@ -171,25 +179,25 @@ class FeatureDataset:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def image(self, row: Any, rng: random.Random | None = None) -> Tensor:
+    def image(self, row: Row, rng: random.Random | None = None) -> Tensor:
         """Return (T, D) features, or what the data set says of an image without any."""
         features = self._features.get(row.image_key)
         return self._dataset.image(row, rng) if features is None else features
 
 
 class _PlainView:
-    """Rows without training's randomness, through the interface of `TrainingView`."""
+    """Rows without training's randomness, with the interface of `TrainingView`."""
 
-    def __init__(self, dataset: Any, feature_cache: Any = None) -> None:
+    def __init__(self, dataset: RecordDataset, feature_cache: FeatureSource | None = None) -> None:
         self.dataset, self.feature_cache = dataset, feature_cache
 
     def set_epoch(self, epoch: int) -> None:
-        """Take note of nothing: every epoch is the same."""
+        """Do nothing: every epoch is the same."""
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> tuple[Row, Tensor | None] | RejectedRow:
         try:
             row = self.dataset.row(index)
             if self.feature_cache is not None:
@@ -202,7 +210,7 @@ class _PlainView:
 class _Chunks(Dataset[Any]):
     """Item [(key, row), ...] is the keys and images (P, 3, S, S) that can be read."""
 
-    def __init__(self, view: Any, epoch: int) -> None:
+    def __init__(self, view: TrainingView | _PlainView, epoch: int) -> None:
         self._view, self._epoch = view, epoch
 
     def __getitem__(self, chunk: list[tuple[str, int]]) -> tuple[list[str], Tensor | None]:
@@ -236,12 +244,12 @@ class _NoImages:
         return torch.zeros(1, 1)
 
 
-def _images(view: Any, epoch: int) -> Images:
+def _images(view: TrainingView | _PlainView, epoch: int) -> Images:
     """Return the distinct images of an epoch, each with the first row that shows it."""
     view.set_epoch(epoch)
-    found: Images = {}
+    images: Images = {}
     for index in range(len(view)):
         item = view[index]
         if not isinstance(item, RejectedRow):
-            found.setdefault(item[0].image_key, index)
-    return found
+            images.setdefault(item[0].image_key, index)
+    return images

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lavis.common.sharded import as_bytes, named_weights
 from lavis.common.storage.atomic import write_json, write_text
 from lavis.common.storage.leftovers import remove_leftovers
+from lavis.runners.contracts import UnitPlan
 
 # Keys of `run` that change neither weights nor scores.
 _FREE = {
@@ -68,7 +69,7 @@ def scoring_identity(
     return _jsonable({**parts, **({"task": task} if task else {})})
 
 
-def plan_digest(plan: Any) -> str:
+def plan_digest(plan: UnitPlan) -> str:
     """Return a hash of which rows belong to which unit."""
     state = hashlib.blake2b(digest_size=16)
     for part in (plan.order, plan.offsets):
@@ -112,8 +113,9 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return state.hexdigest()
 
 
-def _jsonable(tree: Any) -> Any:
-    return json.loads(json.dumps(tree, default=str, sort_keys=True))
+def _jsonable(tree: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(tree, default=str, sort_keys=True))
+    return plain
 
 
 PACKAGES = ("torch", "torchvision", "transformers", "timm", "accelerate", "numpy", "pillow")

@@ -1,10 +1,11 @@
-"""Batches of training rows, loaded ahead of the step that needs them."""
+"""Batches on their way to the model: loaded ahead, moved to its device, and in what precision."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lavis.common.errors import DataError
+from lavis.common.config.run import RunConfig
+from lavis.common.errors import ConfigError, DataError
 from lavis.datasets.base import TrainingView
 from lavis.datasets.rows import RejectedRow
 from lavis.runners.sampler import BatchRequest
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_REJECTS = 1000  # so many unusable records one after another mean that the data set is broken
 
 
@@ -109,10 +112,34 @@ def to_device(samples: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return moved
 
 
+def training_dtype(run: RunConfig, device: torch.device) -> torch.dtype | None:
+    """Return the autocast type of the training step; None for none.
+
+    Raises:
+        ConfigError: fp16 on a CPU, where gradients cannot be scaled.
+    """
+    if not run.amp:
+        return None
+    if run.amp_dtype == "fp16" and device.type == "cpu":
+        raise ConfigError("run.amp_dtype: fp16 trains on CUDA only; use bf16, or run.amp=false")
+    return DTYPES[run.amp_dtype]
+
+
+def evaluation_dtype(run: RunConfig, device: torch.device) -> torch.dtype | None:
+    """Return the autocast type of evaluation: `run.amp_eval`, where null means on CUDA only."""
+    wanted = device.type == "cuda" if run.amp_eval is None else run.amp_eval
+    return DTYPES[run.amp_dtype] if wanted else None
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Return the context in which a model is called."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
 def _own_stream(seed: int, request: BatchRequest) -> torch.Generator:
     """Return a batch's random numbers: not those of its loader process, nor of those before it."""
-    said = json.dumps([seed, request.dataset, request.epoch, list(map(int, request.indices))])
-    digest = hashlib.blake2b(said.encode(), digest_size=7).digest()
+    text = json.dumps([seed, request.dataset, request.epoch, list(map(int, request.indices))])
+    digest = hashlib.blake2b(text.encode(), digest_size=7).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 

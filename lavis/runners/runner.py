@@ -16,20 +16,23 @@ from typing import Any, ClassVar
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from torch import nn
 
-from lavis.common import dist
 from lavis.common.checkpoint import read_state_dict
+from lavis.common.config.loading import Config
+from lavis.common.config.run import RunConfig
+from lavis.common.dist import World, start
 from lavis.common.errors import ConfigError, NothingDoneError, nearest
 from lavis.common.logger import RunLog, setup_logging
 from lavis.common.registry import runners
 from lavis.common.sharded import is_wanted
 from lavis.common.storage.atomic import recover_folder
+from lavis.datasets.base import RecordDataset
+from lavis.runners.contracts import RunnerModel, RunnerTask
 from lavis.runners.counting import ByEpochs, ByIterations, Counting
 from lavis.runners.evaluator import Evaluator
 from lavis.runners.features import FeatureBuilder
 from lavis.runners.identity import describe_environment, training_identity, write_provenance
-from lavis.runners.precision import evaluation_dtype, training_dtype
+from lavis.runners.loader import evaluation_dtype, training_dtype
 from lavis.runners.resume import (
     MODEL,
     Checkpoint,
@@ -41,12 +44,12 @@ from lavis.runners.resume import (
 )
 from lavis.runners.sampler import BatchSampler
 from lavis.runners.sharding import Sharding, check_launch, shard
-from lavis.runners.tracking import check_trackers, start_trackers, stop_trackers, track
+from lavis.runners.tracking import check_trackers, numbers, start_trackers, stop_trackers, track
 from lavis.runners.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-Splits = Mapping[str, Any]  # split -> data set
+Splits = Mapping[str, RecordDataset]  # split -> data set
 
 
 class Runner:
@@ -58,23 +61,28 @@ class Runner:
         model: built and loaded, on any device.
         datasets: data set name -> split -> data set.
         world: None to join the processes the launcher started.
+
+    Example:
+        >>> config = load_config("run.yaml", ["run.output_dir=output"])
+        >>> runner = RunnerBase(config, task, model, {"lck": {"test": dataset}})
+        >>> runner.evaluate()["test"]["agg_metrics"]
     """
 
-    counting: ClassVar[type[Any]]
+    counting: ClassVar[type[ByEpochs] | type[ByIterations]]
 
     def __init__(
         self,
-        cfg: Any,
-        task: Any,
-        model: nn.Module,
+        cfg: Config,
+        task: RunnerTask,
+        model: RunnerModel,
         datasets: Mapping[str, Splits],
         *,
-        world: dist.World | None = None,
+        world: World | None = None,
     ) -> None:
-        run = cfg.run
+        run: RunConfig = cfg.run
         check_trackers(run.trackers)
         if world is None:
-            world = dist.start(run.device, run.timeout_minutes)
+            world = start(run.device, run.timeout_minutes)
             atexit.register(world.leave)
         check_launch()
         self.cfg, self.run, self.task, self.datasets = cfg, run, task, datasets
@@ -91,13 +99,8 @@ class Runner:
         )
         self._identity: dict[str, Any] = {}  # of the training
         self._features: dict[torch.dtype | None, FeatureBuilder] = {}
-        logger.info(
-            "run %s: %d process(es) on %s, files in %s",
-            world.run_id,
-            world.size,
-            world.device,
-            self.folder,
-        )
+        place = (world.run_id, world.size, world.device, self.folder)
+        logger.info("run %s: %d process(es) on %s, files in %s", *place)
 
     def train(self) -> dict[str, dict[str, Any]]:
         """Train unless `run.evaluate`, then evaluate the test splits with the best weights.
@@ -134,7 +137,7 @@ class Runner:
         self.model.to(self.world.device)
         if self.run.resume_ckpt_path:
             path = Path(self.run.resume_ckpt_path).expanduser()
-            self.model.load_state(read_state_dict(path))  # type: ignore[operator]
+            self.model.load_state(read_state_dict(path))
         fresh = self.run.resume == "never"
         if not fresh:
             for _, result, dataset in self._results(self.run.test_splits, "test_splits", "best"):
@@ -178,6 +181,7 @@ class Runner:
 
     def _trainer(self) -> Trainer:
         run, world = self.run, self.world
+        assert run.batch_size_train is not None, "checked by run.check_training()"
         named = [pair for split in run.train_splits for pair in self._split(split, "train_splits")]
         sampler = BatchSampler(
             [len(dataset) for _, dataset in named],
@@ -229,17 +233,17 @@ class Runner:
 
     def _checkpoint(self, trainer: Trainer) -> Checkpoint | None:
         """Read what to resume, if anything, on every rank."""
-        run, asked = self.run, self.run.resume_ckpt_path
-        folder = Path(asked).expanduser() if asked else trainer.last
-        if asked and (folder / "checkpoint_last").is_dir():
+        run, path = self.run, self.run.resume_ckpt_path
+        folder = Path(path).expanduser() if path else trainer.last
+        if path and (folder / "checkpoint_last").is_dir():
             folder = folder / "checkpoint_last"
         if self.world.is_main:
             recover_folder(folder)
         self.world.barrier("look for a checkpoint")
-        if not asked and (run.resume == "never" or not folder.exists()):
+        if not path and (run.resume == "never" or not folder.exists()):
             return None
         checkpoint = read_folder(folder)
-        check_identity(checkpoint, self._identity, strict=not asked)
+        check_identity(checkpoint, self._identity, strict=not path)
         return checkpoint
 
     def _fit(self, trainer: Trainer) -> None:
@@ -265,15 +269,10 @@ class Runner:
                 state.best = {"metric": metric, "at": when, "iteration": state.iteration}
                 trainer.save_best()
             for split, values in results.items():
-                best = {counting.best_key: state.best["at"]}
-                self.run_log.epoch(split, {**_numbers(values), **best})
-            logger.info(
-                "validation %.4f; best %.4f at %s %s",
-                metric,
-                state.best["metric"],
-                counting.best_key.removeprefix("best_"),
-                state.best["at"],
-            )
+                at = {counting.best_key: state.best["at"]}
+                self.run_log.epoch(split, {**numbers(values), **at})
+            best = (state.best["metric"], counting.best_key.removeprefix("best_"), state.best["at"])
+            logger.info("validation %.4f; best %.4f at %s %s", metric, *best)
         trainer.note_validated()
 
     def _test(self, trainer: Trainer) -> dict[str, dict[str, Any]]:
@@ -283,7 +282,7 @@ class Runner:
         if trainer.state.best is not None:
             token = "best"
             self.world.barrier("best checkpoint written")
-            self.model.load_state(read_state_dict(trainer.best / MODEL))  # type: ignore[operator]
+            self.model.load_state(read_state_dict(trainer.best / MODEL))
         return self._evaluate_splits(self.run.test_splits, token, replace_other=True)
 
     # Evaluation
@@ -318,7 +317,7 @@ class Runner:
 
     def _results(
         self, splits: list[str], option: str, token: str
-    ) -> Iterator[tuple[str, str, Any]]:
+    ) -> Iterator[tuple[str, str, RecordDataset]]:
         """Yield key, name of the result, and data set of each that is evaluated."""
         for split in splits:
             named = self._split(split, option)
@@ -327,14 +326,14 @@ class Runner:
                 yield key, f"{key}_epoch{token}", dataset
 
     def _report(self, key: str, token: str, metrics: Mapping[str, Any]) -> None:
-        numbers = _numbers(metrics)
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        values = numbers(metrics)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         logger.info("%s, epoch %s: %s", key, token, shown)
         self.run_log.metrics("evaluate", {"split": key, "epoch": token, **metrics})
         step = int(token.rpartition("=")[2]) if token[-1].isdigit() else 0
-        track(self.accelerator, numbers, kind=key, step=step)
+        track(self.accelerator, values, kind=key, step=step)
 
-    def _with_features(self, dataset: Any) -> Any:
+    def _with_features(self, dataset: RecordDataset) -> Any:
         if not (self.run.cache_features and getattr(self.model, "vision_is_frozen", False)):
             return dataset
         dtype = evaluation_dtype(self.run, self.world.device)
@@ -347,12 +346,12 @@ class Runner:
             )
         return self._features[dtype]
 
-    def _split(self, split: str, key: str) -> list[tuple[str, Any]]:
-        found = [(name, splits[split]) for name, splits in self.datasets.items() if split in splits]
-        if not found:
+    def _split(self, split: str, key: str) -> list[tuple[str, RecordDataset]]:
+        named = [(name, splits[split]) for name, splits in self.datasets.items() if split in splits]
+        if not named:
             known = {split for splits in self.datasets.values() for split in splits}
             raise ConfigError(f"run.{key}: no data set has split {split!r}{nearest(split, known)}")
-        return found
+        return named
 
 
 @runners.register("runner_base")
@@ -369,7 +368,7 @@ class RunnerIter(Runner):
     counting = ByIterations
 
 
-def _accelerator(run: Any, world: dist.World, folder: Path, model: nn.Module) -> Accelerator:
+def _accelerator(run: RunConfig, world: World, folder: Path, model: RunnerModel) -> Accelerator:
     """Set accelerate up; a model says by `uses_every_weight` that no batch leaves a head unused."""
     unused = not getattr(model, "uses_every_weight", False)
     dtype = training_dtype(run, world.device)
@@ -391,11 +390,3 @@ def _same_random_states() -> Iterator[None]:
         yield
     finally:
         set_rng_state(states)
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: value
-        for name, value in metrics.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }

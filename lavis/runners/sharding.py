@@ -16,13 +16,14 @@ from typing import Any
 
 import torch.distributed as torch_dist
 from accelerate.utils import FullyShardedDataParallelPlugin
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from lavis.common.dist import World
 from lavis.common.errors import ConfigError
 from lavis.common.sharded import gather, is_wanted, like
+from lavis.runners.contracts import RunnerModel
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def check_launch() -> None:
         )
 
 
-def shard(model: nn.Module, world: World) -> Sharding:
+def shard(model: RunnerModel, world: World) -> Sharding:
     """Split a model's weights over the ranks, in place, where the launcher asks for it.
 
     The model's `layers_to_shard` says what is gathered one after the other. Weights without an
@@ -104,7 +105,7 @@ def shard(model: nn.Module, world: World) -> Sharding:
                 "model.quantize=null, or launch without FSDP"
             )
     reshard = bool(FullyShardedDataParallelPlugin().reshard_after_forward)
-    layers: list[nn.Module] = model.layers_to_shard(world.device)  # type: ignore[operator]
+    layers = model.layers_to_shard(world.device)
     mesh = init_device_mesh(world.device.type, (world.size,))
     scalars = {weight for weight in model.parameters() if weight.ndim == 0}
     units: list[Any] = [*layers, model]

@@ -44,13 +44,18 @@ def start_trackers(
 
 def track(accelerator: Accelerator, values: Mapping[str, Any], *, kind: str, step: int) -> None:
     """Send the numbers among the values as `<kind>/<name>`."""
-    numbers = {
-        f"{kind}/{name}": float(value)
+    sent = {f"{kind}/{name}": float(value) for name, value in numbers(values).items()}
+    if accelerator.trackers and sent:
+        accelerator.log(sent, step=step)
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values that are numbers; `True` and `False` are none."""
+    return {
+        name: value
         for name, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    if accelerator.trackers and numbers:
-        accelerator.log(numbers, step=step)
 
 
 def stop_trackers(accelerator: Accelerator) -> None:

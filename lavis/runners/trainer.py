@@ -13,16 +13,24 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from lavis.common.config.run import RunConfig
 from lavis.common.dist import World, seed_everything
 from lavis.common.logger import Meters, Progress, RunLog, Totals, means, merge_totals
 from lavis.common.optim import build_optimizer, build_schedule, set_lr
 from lavis.common.sharded import gather, whole
-from lavis.datasets.base import TrainingView
+from lavis.datasets.base import RecordDataset, TrainingView
+from lavis.runners.contracts import RunnerModel, RunnerTask
 from lavis.runners.counting import Counting
 from lavis.runners.features import FeatureBuilder, cache_root
 from lavis.runners.guard import FiniteGuard
-from lavis.runners.loader import TrainBatch, TrainBatches, make_loader, to_device
-from lavis.runners.precision import autocast, training_dtype
+from lavis.runners.loader import (
+    TrainBatch,
+    TrainBatches,
+    autocast,
+    make_loader,
+    to_device,
+    training_dtype,
+)
 from lavis.runners.resume import (
     Checkpoint,
     TrainerState,
@@ -52,14 +60,14 @@ class Trainer:
     def __init__(
         self,
         *,
-        task: Any,
-        model: nn.Module,
-        datasets: Sequence[Any],
+        task: RunnerTask,
+        model: RunnerModel,
+        datasets: Sequence[RecordDataset],
         counting: Counting,
         state: TrainerState,
         world: World,
         accelerator: Accelerator,
-        run: Any,
+        run: RunConfig,
         run_log: RunLog,
         folder: Path,
         identity: Mapping[str, Any],
@@ -76,7 +84,8 @@ class Trainer:
         self._schedule = build_schedule(
             run, max_epoch=counting.schedule_epochs, steps_per_epoch=counting.steps_per_epoch
         )
-        groups = model.get_optimizer_params(run.weight_decay, run.lr_layer_decay)  # type: ignore
+        groups = model.get_optimizer_params(run.weight_decay, run.lr_layer_decay)
+        assert run.init_lr is not None, "checked by run.check_training()"
         optimizer = build_optimizer(groups, lr=run.init_lr, beta2=run.beta2)
         self._weights = [p for group in optimizer.param_groups for p in group["params"]]
         self._optimizer = accelerator.prepare_optimizer(optimizer)
@@ -92,7 +101,7 @@ class Trainer:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint: weights, optimizer, scaler, position and random states."""
-        self._model.load_state(checkpoint.weights)  # type: ignore[operator]
+        self._model.load_state(checkpoint.weights)
         load_optimizer(self._optimizer, checkpoint.tensors["optimizer"])
         scaler, saved = self._accelerator.scaler, checkpoint.tensors["scaler"]
         if scaler is not None and saved is not None:
@@ -202,7 +211,8 @@ class Trainer:
         """
         if last or self._sharding:
             return nullcontext()
-        return self._accelerator.no_sync(self._wrapped)
+        context: AbstractContextManager[Any] = self._accelerator.no_sync(self._wrapped)
+        return context
 
     def _update(self) -> None:
         run, state = self._run, self.state
@@ -285,7 +295,7 @@ class Trainer:
 
     def _saved(self) -> dict[str, Tensor]:
         """Return the weights of a checkpoint; every rank must call this, rank 0 gets them."""
-        model: Any = self._model
+        model = self._model
         state = model.full_state_dict() if self._run.save_frozen else model.trainable_state_dict()
         return gather(state, keep=self._world.is_main)
 
@@ -307,9 +317,9 @@ class Trainer:
                     )
 
 
-def _wrap(accelerator: Accelerator, model: nn.Module) -> nn.Module:
+def _wrap(accelerator: Accelerator, model: RunnerModel) -> nn.Module:
     """Return the model for several processes; the model itself keeps its own `forward`."""
-    wrapped = accelerator.prepare_model(model)
+    wrapped: nn.Module = accelerator.prepare_model(model)
     for name in ("forward", "_original_forward"):  # accelerate's own autocast: the loop opens one,
         model.__dict__.pop(name, None)  # and evaluation may want another
     return wrapped

@@ -21,7 +21,7 @@ from lavis.common.dist import World
 from lavis.common.storage.cache import Cache
 from lavis.models.late_fusion.config import FusionConfig, LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
-from lavis.runners.features import Features
+from lavis.runners.features import VisionFeatures
 from lavis.tasks.language_modeling.states import TextStates
 
 AGREEMENT = 1e-4
@@ -94,7 +94,7 @@ def cached_batches(
     lists = [row[:n].tolist() for row, n in zip(samples["input_ids"], lengths, strict=True)]
     states = TextStates.of(model, folder)
     states.fill(model, lists, world=world, batch_size=8)
-    features = Features(Cache(folder), model.frozen_fingerprint())
+    features = VisionFeatures(Cache(folder), model.frozen_fingerprint())
     encoded = model.encode_images(samples["pixel_values"])
     for number, one in enumerate(encoded):
         features.put(str(number), one)

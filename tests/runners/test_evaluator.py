@@ -5,10 +5,9 @@ import json
 import pytest
 import torch
 
-from lavis.common.config.difference import difference
 from lavis.common.errors import ConfigError
-from lavis.runners.identity import WeightDigest, scoring_identity, training_identity
-from nearness import assert_near
+from lavis.common.storage.journal import Journal, JournalReader
+from lavis.runners.evaluator import WatchedRows
 
 
 class Interrupt(Exception):
@@ -71,51 +70,6 @@ def test_weights_of_a_training_can_be_evaluated(tiny, tmp_path):
     assert torch.equal(runner.model.head.weight, trained.model.head.weight)
 
 
-def test_cached_features_train_and_score_as_images_do(tiny, tmp_path):
-    run = dict(max_epoch=2, valid_splits=["test"], test_splits=["test"], batch_size_eval=3)
-    plain = tiny.make_runner(tmp_path / "plain", **run)
-    plain.train()
-    cached = tiny.make_runner(tmp_path / "cached", cache_features=True, **run)
-    cached.train()
-    torch.testing.assert_close(plain.model.head.weight, cached.model.head.weight)
-    name = "result/test_epochbest.json"
-    texts = [(tmp_path / kind / name).read_text() for kind in ("plain", "cached")]
-    assert_near(json.loads(texts[0]), json.loads(texts[1]))
-    assert plain.model.encoded > 50
-    assert cached.model.encoded == 12 + 5  # images of 24 training and 10 test rows, once each
-    again = tiny.make_runner(tmp_path / "cached", cache_features=True, resume="never", **run)
-    again.train()
-    assert again.model.encoded == 0
-
-
-def test_features_of_random_images_or_a_trained_tower_are_refused(tiny, tmp_path):
-    data = tiny.TinyData()
-    data.vis_processor.deterministic = False
-    runner = tiny.make_runner(tmp_path, datasets={"t": {"train": data}}, cache_features=True)
-    with pytest.raises(ConfigError, match=r"vis_processor\.train: random images"):
-        runner.train()
-    model = tiny.TinyModel()
-    model.vision_is_frozen = False
-    with pytest.raises(ConfigError, match=r"run\.cache_features: the vision tower is trained"):
-        tiny.make_runner(tmp_path / "b", model=model, cache_features=True).train()
-
-
-def test_digests_follow_weights_and_identities_name_what_changed(tiny):
-    model = tiny.TinyModel()
-    digest = WeightDigest(model)
-    first = digest()
-    assert first == digest() == WeightDigest(tiny.TinyModel())()
-    with torch.no_grad():
-        model.qa_head.bias.add_(1)
-    assert digest() != first
-    tree = {"model": {"arch": "x"}, "run": {"seed": 1, "num_workers": 2, "batch_size_eval": 8}}
-    other = {"model": {"arch": "x"}, "run": {"seed": 2, "num_workers": 0, "batch_size_eval": 4}}
-    trained = [training_identity(t) for t in (tree, other)]
-    assert difference(*trained) == "run.seed is 1 there and 2 here"
-    scored = [scoring_identity(t, data={}, weights="w") for t in (tree, other)]
-    assert difference(*scored) == "run.batch_size_eval is 8 there and 4 here"
-
-
 RESULT = "result/test_epochbest.json"
 
 
@@ -171,3 +125,29 @@ def test_a_refused_run_changes_no_file(tiny, tmp_path):
     assert files(tmp_path) == before
     evaluate(tiny, tmp_path, num_workers=1)  # accepted: now its config stands beside the scores
     assert files(tmp_path) != before
+
+
+REJECTS = [{"reject": "missing image: a"}, {"reject": "missing image: b"}, {"reject": "no region"}]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_without_a_score_the_reasons_are_counted_once(tmp_path, times):
+    with Journal(tmp_path, {}) as journal:
+        journal.append(0, list(enumerate(REJECTS)))
+    with JournalReader(tmp_path, {}) as reader:
+        rows = WatchedRows(reader)
+        for _ in range(times):
+            assert [payload for _, payload in rows.iterate()] == REJECTS
+        assert rows.nothing("test") == (
+            "test: none of 3 records could be scored: missing image (2), no region (1); "
+            "see rejects.jsonl"
+        )
+
+
+def test_one_score_is_enough(tmp_path):
+    with Journal(tmp_path, {}) as journal:
+        journal.append(0, list(enumerate([*REJECTS, {"score": 0.5}])))
+    with JournalReader(tmp_path, {}) as reader:
+        rows = WatchedRows(reader)
+        assert len(list(rows.iterate_raw())) == 4
+        assert rows.nothing("test") is None
