@@ -30,8 +30,7 @@ from lavis.ui.browse.index import CorpusIndex, open_index
 from lavis.ui.browse.kind import check_corpus
 from lavis.ui.browse.query import COMPARED_ORDERS, DESCENDING, ORDERS, CorpusQuery, Filter
 from lavis.ui.browse.score_files import ScoreFile, read_scores
-from lavis.ui.command import named_corpus, page_parser, quiet_logging
-from lavis.ui.serve import check_ready
+from lavis.ui.serve import check_ready, named_corpus, page_parser
 from lavis.ui.shown import RecordViewer
 
 
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
     index, scores, compared = find_index(args, dataset)
     query = CorpusQuery(index)
     if args.export:
-        wanted = Filter(
+        selection = Filter(
             text=args.words,
             sources=tuple(args.source),
             score=tuple(args.score or (None, None)),
@@ -105,20 +104,19 @@ def run(args: argparse.Namespace) -> None:
             difference=tuple(args.difference or (None, None)),
             order=args.order,
         )
-        done = export_rows(dataset, query.select(wanted), args.export, scores=scores)
+        done = export_rows(dataset, query.select(selection), args.export, scores=scores)
         print(f"{done.written} records written to {done.path}, {done.skipped} could not be read")
         if not done.written:
             raise NothingDoneError(f"{done.path}: empty, no record was selected and read")
         return
     from lavis.ui import markup
-    from lavis.ui.browse.desk import BrowseDesk
-    from lavis.ui.browse.download import download_route
-    from lavis.ui.browse.page import build_page
+    from lavis.ui.browse.page import build_page, download_route
+    from lavis.ui.browse.service import BrowseService
     from lavis.ui.serve import serve
 
     viewer = RecordViewer(dataset, max_side=480)
     title = Path(args.corpus[0]).name
-    desk = BrowseDesk(
+    service = BrowseService(
         viewer,
         query,
         args.out,
@@ -128,18 +126,17 @@ def run(args: argparse.Namespace) -> None:
         name=title,
     )
     serve(
-        build_page(desk, title),
+        build_page(service, title),
         port=args.port,
-        css=markup.browse_style(),
-        head=markup.browse_script(),
-        routes=[download_route(desk)],
+        css=markup.style("browse"),
+        head=markup.script("browse"),
+        routes=[download_route(service)],
     )
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     """Browse the corpus that the flags name."""
-    quiet_logging()
     run(parse_args(argv))
 
 

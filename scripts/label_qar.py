@@ -29,17 +29,16 @@ from lavis.common.command import at_least, command
 from lavis.common.errors import DataError, NothingDoneError
 from lavis.common.storage.atomic import write_json, write_text
 from lavis.datasets.lck.dataset import LckDataset
-from lavis.ui.command import named_corpus, page_parser, quiet_logging
 from lavis.ui.label.agreement import agreement_report
-from lavis.ui.label.judgements import JudgementStore
-from lavis.ui.label.labelling import LabelDesk, scale_of
+from lavis.ui.label.judgements import JudgementStore, known_annotators
 from lavis.ui.label.queue import CorpusItems, LabelQueue, drawn_rows
+from lavis.ui.label.service import LabelService, scale_of
 from lavis.ui.label.training_export import export_comments, export_training
-from lavis.ui.serve import check_ready
+from lavis.ui.serve import check_ready, named_corpus, page_parser
 from lavis.ui.shown import RecordViewer
 
 READ_AT_ONCE = 5_000  # rows that are all checked before the page opens
-LOOKED_AT = 100  # rows of a larger corpus that are
+CHECKED_FIRST = 100  # rows of a larger corpus that are
 FULL_SIZE = 1600  # pixels of the longest side of an image, for the zoom
 
 
@@ -72,14 +71,14 @@ def find_annotators(args: argparse.Namespace, folder: Path) -> list[str]:
     """Return the names given, else those in the folder, else one."""
     if args.annotators is not None:
         return [name.strip() for name in args.annotators.split(",")]
-    return JudgementStore.known(folder) or ["annotator"]
+    return known_annotators(folder) or ["annotator"]
 
 
 def open_items(args: argparse.Namespace, dataset: LckDataset, lock: Any) -> CorpusItems:
     """Return the records to judge; a few are all read now, many while the page is open."""
     rows = drawn_rows(len(dataset), args.limit, args.seed)
     items = CorpusItems(dataset, rows, lock)
-    readable = any(items.item(place) for place in range(min(LOOKED_AT, len(items))))
+    readable = any(items.item(place) for place in range(min(CHECKED_FIRST, len(items))))
     if args.export or len(items) <= READ_AT_ONCE or not readable:
         with tqdm(
             total=len(items), unit="row", desc="checking", mininterval=1, disable=None
@@ -97,7 +96,7 @@ def list_rejects(out: Path, items: CorpusItems) -> None:
     path = out / "rejects.jsonl"
     write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rejects))
     print(
-        f"{len(items.all().items)} records to judge, {items.duplicates} duplicates left out, "
+        f"{len(items.all())} records to judge, {items.duplicates} duplicates left out, "
         f"{len(rejects)} bad ones listed in {path}",
         flush=True,
     )
@@ -129,17 +128,17 @@ def export(
     Raises:
         NothingDoneError: no record has a label that can be trained on.
     """
-    said = store.said()
+    judgements = store.judgements()
     summary: dict[str, Any] = export_training(
         dataset,
-        items.all().items,
-        said,
+        items.all(),
+        judgements,
         args.out / "critic_train.jsonl",
         majority=args.majority,
         min_annotators=args.min_annotators,
     )
-    summary["comments"] = export_comments(said, args.out / "comments.jsonl")
-    report = {"export": summary, "agreement": agreement_report(said)}
+    summary["comments"] = export_comments(judgements, args.out / "comments.jsonl")
+    report = {"export": summary, "agreement": agreement_report(judgements)}
     write_json(args.out / "agreement.json", report)
     print(json.dumps(report, indent=1))
     if not summary["written"]:
@@ -166,9 +165,9 @@ def run(args: argparse.Namespace) -> None:
 
     seed = args.seed if args.order == "shuffled" else None
     queue = LabelQueue(items, names, per_item=args.per_item, seed=seed)
-    desk = LabelDesk(viewer, queue, store, scale=scale, need_scores=not args.no_scores)
-    page = build_page(desk)
-    serve(page, port=args.port, css=markup.label_style(), head=markup.label_keys(), block=False)
+    service = LabelService(viewer, queue, store, scale=scale, need_scores=not args.no_scores)
+    page = build_page(service)
+    serve(page, port=args.port, css=markup.style("label"), head=markup.script("label"), block=False)
     if not items.is_whole:
         read_behind(args.out, items)
     page.block_thread()
@@ -177,7 +176,6 @@ def run(args: argparse.Namespace) -> None:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Label, or export what was labelled."""
-    quiet_logging()
     run(parse_args(argv))
 
 

@@ -39,7 +39,7 @@ from lavis.verbalizers.base import VOCABULARIES
 Prompts()
 assert len(VOCABULARY.read_text(encoding="utf-8").splitlines()) == 30522
 assert len((VOCABULARIES / "objects.txt").read_text().split()) > 100
-assert markup.style() and markup.label_keys()
+assert markup.style("label") and markup.script("label")
 """
 
 

@@ -46,7 +46,7 @@ class ShownPart:
 
 @dataclass(frozen=True, slots=True)
 class ShownRecord:
-    """What a page says of one row.
+    """A row as a page shows it.
 
     Attributes:
         regions: those that are drawn.
@@ -117,7 +117,7 @@ class RecordViewer:
         self.lock = threading.RLock()  # readers and the decoded image are shared
 
     def show(self, index: int, *, max_side: int | None = None) -> ShownRecord:
-        """Return a row as a page shows it; a broken image is told in `problem`.
+        """Return a row as a page shows it; `problem` names a broken image.
 
         Args:
             max_side: in place of the viewer's.
@@ -185,13 +185,13 @@ def _has_whole(record: Mapping[str, Any]) -> bool:
 
 def pieces(tokens: Tokens, numbers: Mapping[int, int]) -> tuple[str | int, ...]:
     """Return words as str and the regions between them as their numbers; unknown ids vanish."""
-    found: list[str | int] = []
+    parts: list[str | int] = []
     for token in tokens:
         if isinstance(token, list):
-            found += [numbers[i] for i in token if i in numbers]
+            parts += [numbers[i] for i in token if i in numbers]
         else:
-            found.append(str(token))
-    return tuple(found)
+            parts.append(str(token))
+    return tuple(parts)
 
 
 def _details(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from label_items import read_items
 from PIL import Image
 
 from lavis.datasets.builders import build_dataset
@@ -19,7 +20,6 @@ from lavis.tasks.config import ClassificationConfig
 from lavis.tasks.filtering.task import MultimodalClassificationTask as Task
 from lavis.ui.browse.export import export_rows
 from lavis.ui.label.judgements import Judgement
-from lavis.ui.label.queue import read_items
 from lavis.ui.label.training_export import export_training
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -116,7 +116,7 @@ def test_exports_hold_the_same_records(corpus, tmp_path):
     assert (exported.written, exported.skipped) == (ROWS, 0)
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()
     assert [strict(line) for line in lines] == [corpus.record(n) for n in range(ROWS)]
-    items = read_items(corpus).items
+    items = read_items(corpus).all()
     said = {item.key: Judgement(key=item.key, annotator="a", verdict="accept") for item in items}
     counts = export_training(corpus, items, {"a": said}, tmp_path / "training.jsonl")
     assert counts["written"] == ROWS

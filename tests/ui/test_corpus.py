@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from label_items import read_items
 from odd_values import ODD, as_json, spoiled
 
 from lavis.common.errors import ConfigError, DataError, RecordError
@@ -19,7 +20,6 @@ from lavis.ui.browse.index import open_index
 from lavis.ui.browse.query import CorpusQuery, Filter, page_of, parse_words
 from lavis.ui.browse.score_files import read_scores
 from lavis.ui.label.judgements import content_key
-from lavis.ui.label.queue import read_items
 from lavis.ui.shown import RecordViewer, open_corpus
 
 WORDS = ["red", "blue", "cat", "dog", "café", "hat"]
@@ -342,5 +342,5 @@ def test_odd_records_are_indexed_shown_or_refused(world, data):
         except RecordError as error:
             assert row and error.reason
     items = read_items(dataset)
-    assert items.items[0].index == 0
-    assert len(items.items) + len(items.rejects) + items.duplicates == 13
+    assert items.all()[0].index == 0
+    assert len(items.all()) + len(items.rejects) + items.duplicates == 13

@@ -23,7 +23,7 @@ def label(serve, world, *flags, count=4):
 def judged(out):
     return {
         name: {j.instance: (j.verdict, j.qa_score, j.r_score) for j in said.values()}
-        for name, said in JudgementStore(out / "judgements", ["ann", "bo"]).judged().items()
+        for name, said in JudgementStore(out / "judgements", ["ann", "bo"]).labels().items()
     }
 
 

@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from label_items import read_items
+
 from lavis.ui.label.judgements import Judgement, JudgementStore
-from lavis.ui.label.queue import read_items
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +20,7 @@ def run(script, *flags):
 def test_labels_are_exported_without_a_page(world):
     records = [world.record(0), world.record(1), "{torn"]
     dataset = world.open(records)
-    items = read_items(dataset).items
+    items = read_items(dataset).all()
     out = world.folder / "labels"
     store = JudgementStore(out / "judgements", ["bo", "ann"])
     for name, verdicts in {"bo": ["accept", "reject"], "ann": ["accept", "accept"]}.items():

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from lavis.common.errors import ConfigError, RecordError
-from lavis.ui.browse import markup as browse_markup
+from lavis.ui import markup
 from lavis.ui.browse.address import Address
-from lavis.ui.browse.desk import Score
+from lavis.ui.browse.service import Score
 from lavis.ui.shown import RecordViewer, open_corpus, pieces
 
 
@@ -94,7 +94,7 @@ def test_nothing_in_a_record_becomes_markup(world):
     )
     shown = RecordViewer(world.open([record])).show(0)
     records = [(shown, 0, Score(0.5, None)), (nasty, 1, Score(None, None))]
-    html = browse_markup.cards(records, Address())
+    html = markup.render("cards", records=records, address=Address(), compared=False)
     assert "<img" not in html and html.count("&lt;img src=x") == 7
     for mark in ("${", "{{", "@children", "\"'&amp; "):
         assert mark not in html

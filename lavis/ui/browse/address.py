@@ -1,6 +1,6 @@
 """What a page of the browser shows, as the part of its address behind the `?`.
 
-An address holds what was asked for and nothing else, so it can be shared, kept, and gone back to.
+An address holds the selection and nothing else, so it can be shared, kept, and gone back to.
 """
 
 from __future__ import annotations
@@ -43,25 +43,24 @@ class Address:
 
     @classmethod
     def read(cls, query: str | None) -> Address:
-        """Return what stands in an address; names that are not ours, such as a theme's, are not."""
+        """Parse an address; names that are not ours, such as a theme's, are passed over."""
         values = parse_qs((query or "")[:_LONGEST].removeprefix("?"), keep_blank_values=False)
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for name, default in asdict(cls()).items():
             texts = values.get(_IN_ADDRESS.get(name, name))
             if not texts:
                 continue
             if name == "source":
-                found[name] = tuple(dict.fromkeys(texts))
+                fields[name] = tuple(dict.fromkeys(texts))
             elif name in ("page", "open"):
-                found[name] = _number(texts[-1], default)
+                fields[name] = _number(texts[-1], default)
             else:
-                found[name] = texts[-1][:_WORDS]
-        if "order" in found:
-            found["order"] = OTHER_NAMES.get(found["order"], found["order"])
-        return cls(**found)
+                fields[name] = texts[-1][:_WORDS]
+        order = fields.get("order", cls.order)
+        return cls(**{**fields, "order": OTHER_NAMES.get(order, order)})
 
     def write(self, **changes: Any) -> str:
-        """Return the address with other values; defaults do not stand in it."""
+        """Return the address with other values; defaults are left out."""
         address, nothing = replace(self, **changes), Address()
         pairs: list[tuple[str, str]] = []
         for name, value in asdict(address).items():
@@ -71,8 +70,14 @@ class Address:
             pairs += [(_IN_ADDRESS.get(name, name), str(one)) for one in values]
         return "?" + urlencode(pairs)
 
+    def toggle_source(self, name: str) -> str:
+        """Return the address with a source added, or without it where it is there."""
+        others = tuple(one for one in self.source if one != name)
+        source = others if name in self.source else (*self.source, name)
+        return self.write(source=source, page=1, open=None)
+
     def filter(self) -> Filter:
-        """Return what is asked for.
+        """Return the selection.
 
         Raises:
             ConfigError: an unknown order, no number, or bounds the wrong way round.

@@ -5,17 +5,21 @@ Shapes: N rows of the corpus, B bins of the histogram, C cells of an edge of the
 
 from __future__ import annotations
 
+import functools
 import math
-import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from lavis.ui.browse.index import Columns
+from lavis.ui.browse.address import Address
 from lavis.ui.browse.query import CorpusQuery, Filter
+from lavis.ui.markup import render
 
 BINS, CELLS = 40, 24
 _NO_BIN = 255  # of rows without a score
+_TALLEST = 60.0  # of a bar, in units of the drawing
+_LISTED = 12  # sources that are listed unfolded
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,21 @@ class Histogram:
     def edge(self, place: int) -> float:
         """Return the lower end of a bin; of `BINS` the upper end of the last."""
         return self.low + (self.high - self.low) * place / len(self.counts)
+
+    def bars(self) -> list[dict[str, Any]]:
+        """Return bars as heights by the square root, so that a bin of few rows is still seen."""
+        scale = _TALLEST / math.sqrt(max(*self.counts, 1))
+        return [
+            {
+                "height": scale * math.sqrt(count),
+                "chosen": scale * math.sqrt(chosen),
+                "title": (
+                    f"{self.edge(place):.3g} to {self.edge(place + 1):.3g}: {chosen:,}"
+                    + (f" of {count:,}" if chosen != count else "")
+                ),
+            }
+            for place, (count, chosen) in enumerate(zip(self.counts, self.chosen, strict=True))
+        ]
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,14 @@ class Comparison:
     higher: int
     lower: int
 
+    def shaded_cells(self) -> list[tuple[int, int, int, float]]:
+        """Return cells from the top with their opacity, 0.3 to 1, by the logarithm of the rows."""
+        scale = math.log1p(max((rows for _, _, rows in self.cells), default=1))
+        return [
+            (x, CELLS - 1 - y, rows, 0.3 + 0.7 * math.log1p(rows) / scale)
+            for x, y, rows in self.cells
+        ]
+
 
 @dataclass(frozen=True)
 class Facets:
@@ -77,38 +104,51 @@ class Facets:
     histogram: Histogram | None
     comparison: Comparison | None
 
+    def render(self, address: Address, names: tuple[str, str]) -> str:
+        """Return the HTML; its links change the address. `names` are those of the two runs."""
+        largest = max((rows for _, rows in self.sources), default=0) or 1
+        sources = [
+            {
+                "name": name,
+                "rows": rows,
+                "share": rows / largest,
+                "chosen": name in address.source,
+                "link": address.toggle_source(name),
+            }
+            for name, rows in self.sources
+            if rows or name in address.source
+        ]
+        return render(
+            "browse_facets",
+            bars=self.histogram.bars() if self.histogram else [],
+            histogram=self.histogram,
+            sources=sources,
+            listed=_LISTED,
+            cells=self.comparison.shaded_cells() if self.comparison else [],
+            comparison=self.comparison,
+            edge=CELLS,
+            address=address,
+            names=names,
+        )
+
 
 class FacetCounter:
-    """Counts for filters; a score's bin is found once, so a count is one pass over bytes."""
+    """Counts for filters; a score's bin is computed once, so a count is one pass over bytes."""
 
     def __init__(self, query: CorpusQuery) -> None:
         self.query = query
         columns = query.index.columns
-        values = [columns.score] + ([] if columns.other is None else [columns.other])
+        values = [one for one in (columns.score, columns.other) if one is not None]
         self._range = _range_of(values)
         self._bins = _binned(columns.score, self._range, BINS)
-        self._cells: tuple[np.ndarray, np.ndarray] | None = None
-        if columns.other is not None:
-            first, second = (_binned(one, self._range, CELLS) for one in values)
-            self._cells = first, second
-        self._lock = threading.Lock()
-        self._last: tuple[Filter, Facets] | None = None
+        self._cells = [_binned(one, self._range, CELLS) for one in values]
+        self.count = functools.lru_cache(1)(self._count)  # the last counts are kept: pages turn
 
-    def count(self, wanted: Filter) -> Facets:
-        """Return the counts of a filter; the last ones are kept, as pages turn."""
-        with self._lock:
-            if self._last is not None and self._last[0] == wanted:
-                return self._last[1]
-        facets = self._count(wanted)
-        with self._lock:
-            self._last = wanted, facets
-        return facets
-
-    def _count(self, wanted: Filter) -> Facets:
+    def _count(self, selection: Filter) -> Facets:
         query, columns = self.query, self.query.index.columns
-        base, scored = query.base(wanted), query.in_score(wanted)
+        base, scored = query.base(selection), query.in_score(selection)
         by_source = np.bincount(columns.source[base & scored], minlength=len(columns.sources))
-        in_sources = base & query.in_sources(wanted)
+        in_sources = base & query.in_sources(selection)
         selected = in_sources & scored
         return Facets(
             sources=sorted(
@@ -116,7 +156,7 @@ class FacetCounter:
                 key=lambda item: (-item[1], item[0]),
             ),
             histogram=self._histogram(in_sources, selected),
-            comparison=self._compare(columns, selected),
+            comparison=self._compare(selected),
         )
 
     def _histogram(self, rows: np.ndarray, selected: np.ndarray) -> Histogram | None:
@@ -129,14 +169,14 @@ class FacetCounter:
             low, high, counts[:BINS].tolist(), chosen[:BINS].tolist(), int(counts[_NO_BIN])
         )
 
-    def _compare(self, columns: Columns, selected: np.ndarray) -> Comparison | None:
-        if self._cells is None or self._range is None:
+    def _compare(self, selected: np.ndarray) -> Comparison | None:
+        columns = self.query.index.columns
+        if columns.other is None or self._range is None:
             return None
         first, second = self._cells
         both = selected & (first != _NO_BIN) & (second != _NO_BIN)
         place = first[both].astype(np.int64) * CELLS + second[both]
         counts = np.bincount(place, minlength=CELLS * CELLS)
-        assert columns.other is not None
         a, b = (one[both].astype(np.float64) for one in (columns.score, columns.other))
         difference = b - a
         filled = np.flatnonzero(counts)
@@ -169,14 +209,14 @@ def _range_of(values: list[np.ndarray]) -> tuple[float, float] | None:
 
 def _binned(values: np.ndarray, ends: tuple[float, float] | None, bins: int) -> np.ndarray:
     """Return the bin of each value, (N,) uint8; the last bin holds its upper end."""
-    found = np.full(len(values), _NO_BIN, np.uint8)
+    numbers = np.full(len(values), _NO_BIN, np.uint8)
     if ends is not None:
         rows = np.flatnonzero(np.isfinite(values))
         low, high = ends
         # In double: a range of float32's largest numbers has no end in float32.
         places = (values[rows].astype(np.float64) - low) / (high - low) * bins
-        found[rows] = np.clip(places, 0, bins - 1).astype(np.uint8)
-    return found
+        numbers[rows] = np.clip(places, 0, bins - 1).astype(np.uint8)
+    return numbers
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float | None:

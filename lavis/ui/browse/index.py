@@ -16,14 +16,14 @@ import json
 import logging
 import math
 import sqlite3
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch.utils.data import DataLoader, Dataset
 
 from lavis.common.errors import RecordError, finite, record_errors
 from lavis.datasets.files.built import built_once, cache_folder, digest_of
@@ -44,7 +44,7 @@ NO_SOURCE = "(none)"
 
 @dataclass
 class Columns:
-    """What is known of every row.
+    """Numbers of every row.
 
     Attributes:
         score: (rows,) float32, NaN without one.
@@ -80,17 +80,15 @@ class Columns:
             np.zeros(rows, np.uint16),
         )
 
-    def add(self, chunk: Chunk) -> None:
-        """Take over the rows of a chunk."""
-        first = chunk.words[0][0]
-        part = slice(first, first + len(chunk.words))
-        self.score[part] = chunk.score
-        self.regions[part] = chunk.regions
-        self.length[part] = chunk.length
-        names = dict.fromkeys(name for name in chunk.source if name)
+    def add(self, rows: Sequence[IndexedRow]) -> None:
+        """Take over consecutive rows."""
+        part = slice(rows[0].row, rows[0].row + len(rows))
+        for name in ("score", "regions", "length"):
+            getattr(self, name)[part] = [getattr(row, name) for row in rows]
+        names = dict.fromkeys(row.source for row in rows if row.source)
         numbers = {"": 0, **{name: self.source_number(name) for name in names}}
-        self.source[part] = [numbers[name] for name in chunk.source]
-        self.reasons.update(chunk.reasons)
+        self.source[part] = [numbers[row.source] for row in rows]
+        self.reasons.update(row.reason for row in rows if row.reason)
 
     def source_number(self, name: str) -> int:
         """Return a source's place, made where it is new."""
@@ -109,7 +107,7 @@ def read_number(value: Any) -> float:
 
 
 class CorpusIndex:
-    """The index of a corpus, opened.
+    """An open index of a corpus.
 
     Args:
         path: a file made by `build_index`.
@@ -154,8 +152,8 @@ class CorpusIndex:
     def matching(self, match: str) -> np.ndarray:
         """Return the rows that an FTS5 expression matches, ascending int64."""
         with self.connect() as connection:
-            found = connection.execute("SELECT rowid FROM words WHERE words MATCH ?", (match,))
-            return np.fromiter((row for (row,) in found), np.int64)
+            rows = connection.execute("SELECT rowid FROM words WHERE words MATCH ?", (match,))
+            return np.fromiter((row for (row,) in rows), np.int64)
 
 
 def open_index(
@@ -166,7 +164,7 @@ def open_index(
     workers: int = 0,
     tick: Callable[[int], object] = lambda rows: None,
 ) -> CorpusIndex:
-    """Return the index of a corpus, built on first use and found again while no file changes.
+    """Return the index of a corpus, built on first use and kept while no file changes.
 
     Args:
         dataset: the corpus.
@@ -174,6 +172,10 @@ def open_index(
         cache_dir: where the index is kept.
         workers: processes that read records beside this one.
         tick: called with a number of rows as they are read.
+
+    Example:
+        >>> dataset = open_corpus(["kept.jsonl"], "images")
+        >>> rows = CorpusQuery(open_index(dataset)).select(Filter(text="hat"))
     """
     mapping = dataset.mapping.file.identity() if dataset.mapping else None
     parts = ["browse", VERSION, score_key, mapping, *dataset.store.whole_identity()]
@@ -181,91 +183,69 @@ def open_index(
 
     def build(temporary: Path) -> None:
         logger.info("indexing %d rows to %s, once", len(dataset), target)
-        chunks = read_chunks(dataset, score_key, workers)
-        build_index(temporary, len(dataset), chunks, tick=tick)
+        rows = len(dataset)
+        parts = DataLoader(
+            _IndexedRows(dataset, score_key),
+            batch_size=None,
+            sampler=[
+                range(i, min(i + _BATCH, len(dataset))) for i in range(0, len(dataset), _BATCH)
+            ],
+            num_workers=workers,
+            collate_fn=list,
+        )
+        build_index(temporary, rows, parts, tick=tick)
 
     return CorpusIndex(built_once(target, build))
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What is indexed of some rows: (row, text, region names), and the columns; see `Columns`."""
+class IndexedRow(NamedTuple):
+    """What is indexed of a row; see `Columns`. A bad one has a reason and no words."""
 
-    words: list[tuple[int, str, str]]
-    score: list[float]
-    regions: list[int]
-    source: list[str]
-    length: list[int]
-    reasons: Counter[str]
+    row: int
+    text: str = ""
+    names: str = ""
+    score: float = math.nan
+    regions: int = BAD
+    source: str = ""
+    length: int = 0
+    reason: str = ""
 
 
-class ChunkReader:
-    """Reads rows for the index; one is made in each process."""
-
-    made: ClassVar[ChunkReader]
+class _IndexedRows(Dataset[list[IndexedRow]]):
+    """Item `rows` (a range) is what is indexed of these rows; runs in loader processes."""
 
     def __init__(self, dataset: LckDataset, score_key: str) -> None:
-        self.dataset = dataset
-        self.score_key = score_key
+        self._dataset, self._score_key = dataset, score_key
 
-    @classmethod
-    def start(cls, dataset: LckDataset, score_key: str) -> None:
-        """Make the reader of a process."""
-        cls.made = cls(dataset, score_key)
+    def __getitem__(self, rows: range) -> list[IndexedRow]:
+        return [self._read(row) for row in rows]
 
-    @classmethod
-    def read_in_process(cls, rows: range) -> Chunk:
-        """Read with the reader of this process."""
-        return cls.made.read(rows)
-
-    def read(self, rows: range) -> Chunk:
-        """Return some rows; a bad one has no words."""
-        chunk = Chunk([], [], [], [], [], Counter())
-        for row in rows:
-            text, names, count, score, source = "", "", BAD, math.nan, ""
-            try:
-                with record_errors("malformed record"):
-                    record = self.dataset.store.read(row)
-                    text, names, count = searchable(self.dataset, record)
-                    count = min(count, BAD - 1)
-                    score = read_number(record.get(self.score_key))
-                    source = str(record.get("source") or NO_SOURCE)[:200]
-            except RecordError as error:
-                chunk.reasons[error.reason.split(":", 1)[0]] += 1
-            chunk.words.append((row, text, names))
-            chunk.score.append(score)
-            chunk.regions.append(count)
-            chunk.source.append(source)
-            chunk.length.append(min(len(text.split()), 65535))
-        return chunk
-
-
-def read_chunks(dataset: LckDataset, score_key: str, workers: int = 0) -> Iterator[Chunk]:
-    """Yield all rows in order, read in other processes where there are some."""
-    total = len(dataset)
-    ranges = (range(i, min(i + _BATCH, total)) for i in range(0, total, _BATCH))
-    if workers < 1:
-        yield from map(ChunkReader(dataset, score_key).read, ranges)
-        return
-    setup = (dataset, score_key)
-    with ProcessPoolExecutor(workers, initializer=ChunkReader.start, initargs=setup) as pool:
-        running: deque[Future[Chunk]] = deque()
-        for rows in ranges:  # a few ahead: finished texts must not pile up
-            running.append(pool.submit(ChunkReader.read_in_process, rows))
-            if len(running) > 2 * workers:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+    def _read(self, row: int) -> IndexedRow:
+        try:
+            with record_errors("malformed record"):
+                record = self._dataset.store.read(row)
+                text, names, count = searchable(self._dataset, record)
+                return IndexedRow(
+                    row,
+                    text,
+                    names,
+                    score=read_number(record.get(self._score_key)),
+                    regions=min(count, BAD - 1),
+                    source=str(record.get("source") or NO_SOURCE)[:200],
+                    length=min(len(text.split()), 65535),
+                )
+        except RecordError as error:
+            return IndexedRow(row, reason=error.reason.split(":", 1)[0])
 
 
 def build_index(
     path: Path,
-    rows: int,
-    chunks: Iterable[Chunk],
+    count: int,
+    parts: Iterable[Sequence[IndexedRow]],
     *,
     tick: Callable[[int], object] = lambda rows: None,
 ) -> None:
-    """Write the index of a corpus to a new file; see `open_index`."""
+    """Write the index of a corpus to a new file, from parts of consecutive rows."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         # A killed build leaves a temporary file that is never opened: no journal is needed.
@@ -279,13 +259,13 @@ def build_index(
         )
         connection.execute("CREATE TABLE stored (name TEXT PRIMARY KEY, value BLOB)")
         connection.execute("BEGIN")
-        columns = Columns.empty(rows)
-        for chunk in chunks:
+        columns = Columns.empty(count)
+        for rows in parts:
             connection.executemany(
-                "INSERT INTO words(rowid, text, names) VALUES (?, ?, ?)", chunk.words
+                "INSERT INTO words(rowid, text, names) VALUES (?, ?, ?)", (row[:3] for row in rows)
             )
-            columns.add(chunk)
-            tick(len(chunk.words))
+            columns.add(rows)
+            tick(len(rows))
         connection.execute("INSERT INTO words(words) VALUES ('optimize')")
         head = {"sources": columns.sources, "reasons": dict(columns.reasons)}
         values = {

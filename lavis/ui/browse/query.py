@@ -6,10 +6,8 @@ Case and accents do not count. Nothing else is special, so no text is an error.
 
 from __future__ import annotations
 
+import functools
 import re
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +38,7 @@ _WORD = re.compile(r"\w")
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """What is asked for.
+    """A selection and its order.
 
     Attributes:
         text: words, see the module.
@@ -100,68 +98,54 @@ def parse_words(text: str) -> tuple[str, list[str]]:
 
 
 class CorpusQuery:
-    """Answers filters over an index; may be called from several threads."""
+    """Answers filters over an index; may be called from several threads.
+
+    Example:
+        >>> query = CorpusQuery(open_index(dataset))
+        >>> rows = query.select(Filter(text='"red hat" -dog', score=(0.5, None)))
+    """
 
     def __init__(self, index: CorpusIndex) -> None:
         self.index = index
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[Filter, np.ndarray] = OrderedDict()
-        self._bases: OrderedDict[Filter, np.ndarray] = OrderedDict()
+        self.select = functools.lru_cache(_KEPT)(self._select)
+        self._base_of = functools.lru_cache(_KEPT)(self._base)
 
-    def select(self, wanted: Filter) -> np.ndarray:
+    def _select(self, selection: Filter) -> np.ndarray:
         """Return the rows of a filter in its order, int64; bad records are never among them."""
-        return self._once(self._kept, wanted, lambda: self._select(wanted))
+        mask = self.base(selection) & self.in_score(selection) & self.in_sources(selection)
+        rows = self._order(np.flatnonzero(mask), selection.order)
+        rows.flags.writeable = False
+        return rows
 
-    def _select(self, wanted: Filter) -> np.ndarray:
-        mask = self.base(wanted) & self.in_score(wanted) & self.in_sources(wanted)
-        return self._order(np.flatnonzero(mask), wanted.order)
-
-    def base(self, wanted: Filter) -> np.ndarray:
+    def base(self, selection: Filter) -> np.ndarray:
         """Return which rows all of a filter holds for but its scores and sources, bool.
 
         These two are what a page draws counts of, in which the other bounds hold.
         """
-        key = replace(wanted, score=(None, None), sources=(), order="file")
-        return self._once(self._bases, key, lambda: self._base(key))
+        return self._base_of(replace(selection, score=(None, None), sources=(), order="file"))
 
-    def _base(self, wanted: Filter) -> np.ndarray:
+    def _base(self, selection: Filter) -> np.ndarray:
         columns = self.index.columns
         mask = columns.regions != BAD
-        mask &= _within(columns.regions, wanted.regions)
-        if wanted.difference != (None, None):
+        mask &= _within(columns.regions, selection.regions)
+        if selection.difference != (None, None):
             self._check_compared("difference")
-            mask &= _within(columns.difference, wanted.difference)
-        return self._with_words(mask, wanted.text)
+            mask &= _within(columns.difference, selection.difference)
+        mask = self._with_words(mask, selection.text)
+        mask.flags.writeable = False
+        return mask
 
-    def in_score(self, wanted: Filter) -> np.ndarray:
+    def in_score(self, selection: Filter) -> np.ndarray:
         """Return which rows are within the bounds of the score, bool."""
-        return _within(self.index.columns.score, wanted.score)
+        return _within(self.index.columns.score, selection.score)
 
-    def in_sources(self, wanted: Filter) -> np.ndarray:
-        """Return which rows are of the sources asked for, bool."""
+    def in_sources(self, selection: Filter) -> np.ndarray:
+        """Return which rows are of the filter's sources, bool."""
         columns = self.index.columns
-        if not wanted.sources:
+        if not selection.sources:
             return np.ones(len(columns.source), bool)
-        chosen = np.array([name in wanted.sources for name in columns.sources] or [False])
+        chosen = np.array([name in selection.sources for name in columns.sources] or [False])
         return chosen[columns.source]
-
-    def _once(
-        self,
-        kept: OrderedDict[Filter, np.ndarray],
-        key: Filter,
-        make: Callable[[], np.ndarray],
-    ) -> np.ndarray:
-        with self._lock:
-            if key in kept:
-                kept.move_to_end(key)
-                return kept[key]
-        made = make()
-        made.flags.writeable = False
-        with self._lock:
-            kept[key] = made
-            while len(kept) > _KEPT:
-                kept.popitem(last=False)
-        return made
 
     def _check_compared(self, name: str) -> None:
         if self.index.columns.other is None:
@@ -170,9 +154,9 @@ class CorpusQuery:
     def _with_words(self, mask: np.ndarray, text: str) -> np.ndarray:
         match, unwanted = parse_words(text)
         if match:
-            found = np.zeros_like(mask)
-            found[self.index.matching(match)] = True
-            mask &= found
+            has_words = np.zeros_like(mask)
+            has_words[self.index.matching(match)] = True
+            mask &= has_words
         for term in unwanted:
             mask[self.index.matching(term)] = False
         return mask

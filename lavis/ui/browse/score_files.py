@@ -1,4 +1,4 @@
-"""Scores of a filtering run (`result/*.jsonl`) of a corpus, read once and then found again."""
+"""Scores of a filtering run (`result/*.jsonl`) of a corpus, read once and then kept."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def _check_ids(path: str, results: RecordStore, dataset: LckDataset) -> None:
     """Compare some rows' ids with the corpus': as many rows do not make it the same one."""
     for place in np.unique(np.linspace(0, len(results) - 1, _COMPARED).astype(int)).tolist():
         result = _read(path, results, place)
-        index, said = result.get("index"), result.get("instance")
-        if said is None or not isinstance(index, int) or not 0 <= index < len(dataset):
+        index, instance = result.get("index"), result.get("instance")
+        if instance is None or not isinstance(index, int) or not 0 <= index < len(dataset):
             continue
         try:
-            held = instance_of(dataset.store.read(index), index)
+            expected = instance_of(dataset.store.read(index), index)
         except RecordError:
             continue
-        if str(said) != held:
-            names = f"'{printable(str(said)[:60])}', in the corpus '{printable(held[:60])}'"
+        if str(instance) != expected:
+            names = f"'{printable(str(instance)[:60])}', in the corpus '{printable(expected[:60])}'"
             raise DataError(f"{path}: scores of another corpus: row {index} is {names}")

@@ -1,4 +1,4 @@
-"""What the browser page's events do: an address in, what is shown of it out."""
+"""What the browser page's events do: an address goes in, the parts of the page come out."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.datasets.files.built import digest_of
-from lavis.ui.browse import markup
 from lavis.ui.browse.address import Address
 from lavis.ui.browse.export import export_rows, row_line
 from lavis.ui.browse.facets import FacetCounter
 from lavis.ui.browse.query import COMPARED_ORDERS, ORDERS, RANDOM, CorpusQuery, Filter, page_of
 from lavis.ui.browse.score_files import ScoreFile
+from lavis.ui.markup import message, render
 from lavis.ui.shown import RecordViewer, ShownRecord
 
 _AT_A_TIME = 256  # rows of a download read before they are sent
@@ -44,30 +44,8 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """The record that is shown large.
-
-    Attributes:
-        fields: all its fields as (name, text, whether it is folded).
-        source: file and line.
-        place: its place in the selection from 1, None where it is not in it.
-        before, after: its neighbours in the selection.
-    """
-
-    shown: ShownRecord | str
-    row: int
-    score: Score
-    fields: list[tuple[str, str, bool]]
-    source: str
-    place: int | None
-    total: int
-    before: int | None
-    after: int | None
-
-
-@dataclass(frozen=True)
 class View:
-    """What an address shows: HTML of each part, the page's number, and the address as it holds."""
+    """What an address shows: HTML of each part, the page's number, and the address corrected."""
 
     address: str
     number: int
@@ -77,7 +55,7 @@ class View:
     detail: str
 
 
-class BrowseDesk:
+class BrowseService:
     """Answers addresses; may be called from several threads.
 
     Args:
@@ -129,35 +107,34 @@ class BrowseDesk:
         start = time.perf_counter()
         address = Address.read(query)
         try:
-            wanted = address.filter()
-            rows = self.query.select(wanted)
+            selection = address.filter()
+            rows = self.query.select(selection)
         except ConfigError as error:
-            line = markup.message(str(error), "warning")
-            return View(address.write(), 1, line, "", markup.cards([], address), "")
+            line = message(str(error), "warning")
+            return View(address.write(), 1, line, "", self._cards([], address), "")
         page = page_of(rows, address.page, self.page_size)
-        facets = self.facets.count(wanted)
-        took = 1000 * (time.perf_counter() - start)
-        line = markup.line(
-            page,
-            len(self.query.index),
-            took,
+        facets = self.facets.count(selection)
+        line = render(
+            "browse_line",
+            page=page,
+            rows=len(self.query.index),
+            took=1000 * (time.perf_counter() - start),
             download=f"download{address.write(page=1, open=None)}" if page.total else "",
-            notes=self._notes(wanted),
+            notes=self._notes(selection),
         )
         shown_at = address.write(page=page.number)
         address = Address.read(shown_at)
-        cards = [(self._show(row), row, self.score(row)) for row in page.rows]
         return View(
             shown_at,
             page.number,
             line,
-            markup.facets(facets, address, self.score_names),
-            markup.cards(cards, address, compared=self.compared is not None),
+            facets.render(address, self.score_names),
+            self._cards(page.rows, address),
             self._detail(address, rows),
         )
 
     def detail(self, query: str | None) -> str:
-        """Return the record that an address shows large, or nothing."""
+        """Return the record that an address shows large, as HTML, or nothing."""
         address = Address.read(query)
         try:
             rows = self.query.select(address.filter())
@@ -165,55 +142,58 @@ class BrowseDesk:
             rows = np.zeros(0, np.int64)
         return self._detail(address, rows)
 
+    def _cards(self, rows: list[int], address: Address) -> str:
+        records = [(self._show(row), row, self.score(row)) for row in rows]
+        compared = self.compared is not None
+        return render("cards", records=records, address=address, compared=compared)
+
     def _detail(self, address: Address, rows: np.ndarray) -> str:
         row = address.open
         if row is None:
             return ""
-        if row >= len(self.query.index):
-            opened = Opened(f"Row {row}: the corpus has no such row.", row, Score(None, None), [],
-                            "", None, len(rows), None, None)  # fmt: skip
-            return markup.detail(opened, address, self.score_names)
-        places = np.flatnonzero(rows == row)
+        known = row < len(self.query.index)
+        places = np.flatnonzero(rows == row) if known else np.zeros(0, np.int64)
         place = int(places[0]) if len(places) else None
-        neighbour = {
-            step: int(rows[place + step])
+        before, after = (
+            int(rows[place + step]) if place is not None and 0 <= place + step < len(rows) else None
             for step in (-1, 1)
-            if place is not None and 0 <= place + step < len(rows)
-        }
-        opened = Opened(
-            shown=self._show(row, _LARGE),
+        )
+        return render(
+            "browse_detail",
+            shown=self._show(row, _LARGE) if known else f"Row {row}: the corpus has no such row.",
             row=row,
-            score=self.score(row),
-            fields=self._fields(row),
-            source=self._source(row),
+            score=self.score(row) if known else Score(None, None),
+            fields=self._fields(row) if known else [],
+            source=self._source(row) if known else "",
             place=None if place is None else place + 1,
             total=len(rows),
-            before=neighbour.get(-1),
-            after=neighbour.get(1),
+            before=before,
+            after=after,
+            address=address,
+            names=self.score_names,
         )
-        return markup.detail(opened, address, self.score_names)
 
     def export(self, query: str | None) -> str:
         """Write the selection into the folder of this machine and return where, as HTML."""
         if self.out is None:
-            return markup.message("Not exported: no folder was named with --out", "warning")
+            return message("Not exported: no folder was named with --out", "warning")
         try:
-            wanted = Address.read(query).filter()
-            rows = self.query.select(wanted)
-            target = self.out / self.file_name(wanted)
+            selection = Address.read(query).filter()
+            rows = self.query.select(selection)
+            target = self.out / self.file_name(selection)
             done = export_rows(self.viewer.dataset, rows, target, scores=self.scores)
         except (ConfigError, DataError, OSError) as error:
-            return markup.message(f"Not exported: {error}", "warning")
+            return message(f"Not exported: {error}", "warning")
         skipped = f", {done.skipped:,} could not be read" if done.skipped else ""
-        return markup.message(f"{done.written:,} records written to {done.path}{skipped}")
+        return message(f"{done.written:,} records written to {done.path}{skipped}")
 
-    def file_name(self, wanted: Filter) -> str:
+    def file_name(self, selection: Filter) -> str:
         """Return the name of a selection's file: the same for the same selection."""
-        return f"{self.name}-{digest_of(repr(wanted))[:10]}.jsonl"
+        return f"{self.name}-{digest_of(repr(selection))[:10]}.jsonl"
 
-    def lines(self, wanted: Filter) -> Iterator[bytes]:
+    def lines(self, selection: Filter) -> Iterator[bytes]:
         """Yield the selection as JSON lines, some rows at a time, whatever its size."""
-        rows = self.query.select(wanted)
+        rows = self.query.select(selection)
         for start in range(0, len(rows), _AT_A_TIME):
             with self.viewer.lock:  # readers of Parquet and tar files are shared
                 lines = [
@@ -251,10 +231,10 @@ class BrowseDesk:
         kind = "line" if "line" in place else "row"
         return f"{place['file']}, {kind} {place[kind]}"
 
-    def _notes(self, wanted: Filter) -> list[str]:
+    def _notes(self, selection: Filter) -> list[str]:
         index = self.query.index
         notes = []
-        unknown = [name for name in wanted.sources if name not in index.columns.sources]
+        unknown = [name for name in selection.sources if name not in index.columns.sources]
         if unknown:
             notes.append(f"no such source: {', '.join(name[:40] for name in unknown[:4])}")
         if index.bad:

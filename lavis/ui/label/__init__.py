@@ -1,1 +1,1 @@
-"""The label page: which records are asked, judgements, agreement."""
+"""The label page: who judges which records, judgements, agreement."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lavis.ui.label.judgements import LABELS, Judgement
+from lavis.ui.label.judgements import LABELS, Judgement, only_labels
 
 
 def cohen_kappa(first: Sequence[Any], second: Sequence[Any]) -> float | None:
@@ -96,10 +96,7 @@ def agreement_report(judged: Mapping[str, Mapping[str, Judgement]]) -> dict[str,
     Fleiss' kappa is taken over the records that the usual number of people judged (two or more,
     the number that most records have); `records` beside it says how many those are.
     """
-    judged = {
-        name: {key: j for key, j in said.items() if j.verdict in LABELS}
-        for name, said in judged.items()
-    }
+    judged = only_labels(judged)
     counts = verdict_counts(judged)
     sizes = Counter(int(row.sum()) for row in counts.values() if row.sum() >= 2)
     report: dict[str, Any] = {
@@ -136,7 +133,7 @@ def _pair(
     keys = [key for key in first if key in second]
     verdicts = [[j[key].verdict for key in keys] for j in (first, second)]
     same = sum(a == b for a, b in zip(*verdicts, strict=True))
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "annotators": [name, other],
         "records": len(keys),
         "same_verdict": same / len(keys) if keys else None,
@@ -146,5 +143,5 @@ def _pair(
         values = [(getattr(first[k], score), getattr(second[k], score)) for k in keys]
         both = [(a, b) for a, b in values if a is not None and b is not None]
         columns = ([a for a, _ in both], [b for _, b in both])
-        found[f"{score}_kappa_quadratic"] = quadratic_kappa(*columns)
-    return found
+        report[f"{score}_kappa_quadratic"] = quadratic_kappa(*columns)
+    return report

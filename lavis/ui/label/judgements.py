@@ -36,12 +36,12 @@ _KEYED = ("image", "index", "question", "answer", "rationale", "full_text_input"
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What one person said of one record.
+    """One person's judgement of one record.
 
     Attributes:
         key: identity of the record's content, from `content_key`.
         verdict: `unsure` and `skip` are no labels, but take the record out of the person's queue:
-            one says that it was looked at, the other that it was passed over.
+            `unsure` was looked at, `skip` was passed over.
         qa_score, r_score: 0 (wrong) to 1 (right) for question with answer, and rationale.
         seconds: time the person looked at it, or None.
         time: when, UTC.
@@ -216,29 +216,36 @@ class JudgementStore:
             raise ConfigError(f"no annotator {annotator!r}; there are: {names}")
         return self._files[annotator]
 
-    def judged(self) -> dict[str, dict[str, Judgement]]:
+    def labels(self) -> dict[str, dict[str, Judgement]]:
         """Return key -> label for each annotator; skipped and unsure records are left out."""
-        return {
-            name: {k: j for k, j in said.items() if j.verdict in LABELS}
-            for name, said in self.said().items()
-        }
+        return only_labels(self.judgements())
 
-    def said(self) -> dict[str, dict[str, Judgement]]:
+    def judgements(self) -> dict[str, dict[str, Judgement]]:
         """Return key -> judgement for each annotator, whatever the verdict."""
         return {name: self._files[name].latest() for name in self.annotators}
 
-    @staticmethod
-    def known(folder: str | Path) -> list[str]:
-        """Return the annotators that have a file in a folder, sorted."""
-        names = set()
-        for path in Path(folder).glob("*.jsonl"):
-            for line in path.read_bytes().splitlines():
-                try:
-                    names.add(str(json.loads(line)["annotator"]))
-                    break
-                except REFUSALS:
-                    continue
-        return sorted(names)
+
+def only_labels(
+    judgements: Mapping[str, Mapping[str, Judgement]],
+) -> dict[str, dict[str, Judgement]]:
+    """Return annotator -> key -> judgement without `unsure` and `skip`, which are no labels."""
+    return {
+        name: {key: one for key, one in mine.items() if one.verdict in LABELS}
+        for name, mine in judgements.items()
+    }
+
+
+def known_annotators(folder: str | Path) -> list[str]:
+    """Return the annotators that have a file in a folder, sorted."""
+    names = set()
+    for path in Path(folder).glob("*.jsonl"):
+        for line in path.read_bytes().splitlines():
+            try:
+                names.add(str(json.loads(line)["annotator"]))
+                break
+            except REFUSALS:
+                continue
+    return sorted(names)
 
 
 def file_name(annotator: str) -> str:

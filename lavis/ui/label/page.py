@@ -1,4 +1,4 @@
-"""The labelling page: components and events only; `labelling.py` decides what happens.
+"""The labelling page: components and events only; `service.py` decides what happens.
 
 A click is bound to the record that the page showed: the page sends back the `token` of its view,
 so a judgement never goes to another record or person, however slow the answers are.
@@ -11,12 +11,12 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from lavis.common.errors import ConfigError
 from lavis.ui import markup
-from lavis.ui.label.labelling import LabelDesk, LabelView, read_mode, read_token
+from lavis.ui.label.service import LabelService, LabelView, read_mode, read_token
 from lavis.ui.serve import load_gradio
 
 logger = logging.getLogger(__name__)
@@ -32,59 +32,33 @@ def score_choices(scale: tuple[float, ...]) -> list[tuple[str, float]]:
     return [(f"{i + 1} {ends.get(i, '')}".strip(), score) for i, score in enumerate(scale)]
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """The page's components."""
-
-    annotator: Any
-    review: Any
-    progress: Any
-    image: Any
-    text: Any
-    verdict: Any
-    qa_score: Any
-    r_score: Any
-    comment: Any
-    back: Any
-    skip: Any
-    save: Any
-    target: Any
-    go: Any
-    agreement: Any
-    token: Any
-    key: Any
-    since: Any
-
-    @property
-    def shown(self) -> list[Any]:
-        """What every event fills."""
-        first = [self.annotator, self.key, self.since, self.progress, self.image, self.text]
-        return [
-            *(*first, self.verdict, self.qa_score, self.r_score),
-            *(self.comment, self.review, self.token, self.skip, self.target),
-        ]
+# What every event fills, in this order; see `_Events._values`.
+_FILLED = (
+    *("annotator", "key", "since", "progress", "image", "text", "verdict", "qa_score", "r_score"),
+    *("comment", "review", "token", "skip", "target"),
+)
 
 
-def build_page(desk: LabelDesk) -> Any:
+def build_page(service: LabelService) -> Any:
     """Return the page (`gradio.Blocks`); the address says who labels which record.
 
     `?annotator=name` chooses the person, `record=key` the record and `mode=review` what is shown.
     """
     gr = load_gradio()
     with gr.Blocks(title="Label question, answer, rationale", analytics_enabled=False) as page:
-        parts = _lay_out(gr, desk)
-        _connect(gr, page, parts, _Events(desk, gr))
+        parts = _lay_out(gr, service)
+        _connect(gr, page, parts, _Events(service, gr))
     return page
 
 
-def _lay_out(gr: Any, desk: LabelDesk) -> _Parts:
-    """Make the components."""
-    choices = score_choices(desk.scale)
+def _lay_out(gr: Any, service: LabelService) -> SimpleNamespace:
+    """Return the components by name."""
+    choices = score_choices(service.scale)
     key, since = gr.State(None), gr.State(0.0)
     with gr.Row(elem_classes="lv-row", elem_id="head"):
         annotator = gr.Dropdown(
-            desk.annotators,
-            value=desk.annotators[0],
+            service.store.annotators,
+            value=service.store.annotators[0],
             label="Annotator",
             elem_id="annotator",
             scale=1,
@@ -124,19 +98,24 @@ def _lay_out(gr: Any, desk: LabelDesk) -> _Parts:
             min_width=160,
         )
         go = gr.Button("Go", elem_id="go", min_width=60, scale=0)
-        gr.HTML(markup.label_help(len(choices)), scale=6, min_width=300)
+        gr.HTML(markup.render("label_help", steps=len(choices)), scale=6, min_width=300)
     with gr.Accordion("Agreement so far", open=False, elem_id="agreement-fold"):
         agreement = gr.HTML(elem_id="agreement")
     token = gr.Textbox("", visible="hidden", elem_id="token", label="shown record")
-    return _Parts(**{k: v for k, v in locals().items() if k in _Parts.__dataclass_fields__})
+    return SimpleNamespace(
+        **dict(annotator=annotator, review=review, progress=progress, image=image, text=text),
+        **dict(verdict=verdict, qa_score=qa_score, r_score=r_score, comment=comment, back=back),
+        **dict(skip=skip, save=save, target=target, go=go, agreement=agreement, token=token),
+        **dict(key=key, since=since),
+    )
 
 
-def _connect(gr: Any, page: Any, parts: _Parts, events: _Events) -> None:
-    """Tie events to the desk.
+def _connect(gr: Any, page: Any, parts: SimpleNamespace, events: _Events) -> None:
+    """Tie events to components.
 
     Clicks that come before an answer are all sent (`multiple`), one after another.
     """
-    shown = parts.shown
+    shown = [getattr(parts, name) for name in _FILLED]
     who = [parts.annotator, parts.key, parts.review, parts.token]
     judged = [parts.annotator, parts.key, parts.since, parts.verdict, parts.qa_score]
     judged += [parts.r_score, parts.comment, parts.review, parts.token]
@@ -147,7 +126,7 @@ def _connect(gr: Any, page: Any, parts: _Parts, events: _Events) -> None:
 
     load.__annotations__["request"] = gr.Request  # how Gradio knows to pass it
     start = [parts.annotator, parts.review]
-    happened = [
+    listeners = [
         page.load(load, None, shown, api_name="load"),
         parts.annotator.input(events.start, start, shown, api_name="start"),
         parts.review.input(events.start, start, shown, api_name=False),
@@ -157,27 +136,29 @@ def _connect(gr: Any, page: Any, parts: _Parts, events: _Events) -> None:
         parts.go.click(events.jump, [*who, parts.target], shown, api_name="jump", **each),
         parts.target.submit(events.jump, [*who, parts.target], shown, api_name=False, **each),
     ]
-    for event in happened:
+    for event in listeners:
         event.then(
             events.agreement, None, [parts.agreement], api_name=False, show_progress="hidden"
         )
 
 
 class _Events:
-    """What the page's events do; each returns the values of `_Parts.shown`."""
+    """What the page's events do; each returns the values of `_FILLED`."""
 
-    def __init__(self, desk: LabelDesk, gradio: Any) -> None:
-        self.desk = desk
+    def __init__(self, service: LabelService, gradio: Any) -> None:
+        self.service = service
         self.gr = gradio
         self._serial = itertools.count(1)  # tells the page that an answer came
 
-    def load(self, asked: dict[str, str]) -> list[Any]:
+    def load(self, address: dict[str, str]) -> list[Any]:
         """Show what the address says; a name that is nobody's is refused."""
-        name = asked.get("annotator") or self.desk.annotators[0]
-        record = asked.get("record")
+        name = address.get("annotator") or self.service.store.annotators[0]
+        record = address.get("record")
         try:
-            mode = read_mode(asked.get("mode"))
-            view = self.desk.jump(name, record, mode) if record else self.desk.start(name, mode)
+            mode = read_mode(address.get("mode"))
+            view = (
+                self.service.jump(name, record, mode) if record else self.service.start(name, mode)
+            )
         except (ConfigError, OSError) as error:
             return self._refuse(str(error))
         return self._values(view)
@@ -185,14 +166,14 @@ class _Events:
     def agreement(self) -> str:
         """Show how far people agree so far."""
         try:
-            return markup.label_agreement(self.desk.agreement())
+            return markup.render("label_agreement", report=self.service.agreement())
         except OSError as error:
             return markup.message(f"Agreement is not known: {error}", "warning")
 
     def start(self, annotator: str | None, review: bool = False) -> list[Any]:
         """Show an annotator's next record."""
         return self._act(
-            (annotator, None, review, ""), lambda name, mode, _: self.desk.start(name, mode)
+            (annotator, None, review, ""), lambda name, mode, _: self.service.start(name, mode)
         )
 
     def skip(
@@ -206,7 +187,7 @@ class _Events:
         """Pass over a record."""
         return self._act(
             (annotator, key, review, token),
-            lambda name, mode, key: self.desk.skip(name, key, comment=comment, mode=mode),
+            lambda name, mode, key: self.service.skip(name, key, comment=comment, mode=mode),
         )
 
     def back(
@@ -214,7 +195,8 @@ class _Events:
     ) -> list[Any]:
         """Show the record before."""
         return self._act(
-            (annotator, key, review, token), lambda name, mode, key: self.desk.back(name, key, mode)
+            (annotator, key, review, token),
+            lambda name, mode, key: self.service.back(name, key, mode),
         )
 
     def jump(
@@ -230,7 +212,7 @@ class _Events:
             return self.start(annotator, review)
         return self._act(
             (annotator, key, review, token),
-            lambda name, mode, _: self.desk.jump(name, target, mode),
+            lambda name, mode, _: self.service.jump(name, target, mode),
         )
 
     def judge(
@@ -246,10 +228,9 @@ class _Events:
         token: str = "",
     ) -> list[Any]:
         """Save a judgement of the record that was shown."""
-        said = [verdict, qa_score, r_score, comment or ""]
         return self._act(
             (annotator, key, review, token),
-            lambda name, mode, key: self.desk.judge(
+            lambda name, mode, key: self.service.judge(
                 name,
                 key,
                 verdict,
@@ -259,12 +240,12 @@ class _Events:
                 comment=comment or "",
                 mode=mode,
             ),
-            keep=(since, said),
+            keep=(since, [verdict, qa_score, r_score, comment or ""]),
         )
 
     def _act(
         self,
-        asked: tuple[str | None, str | None, bool, str],
+        sent: tuple[str | None, str | None, bool, str],
         act: Callable[..., LabelView],
         keep: tuple[float, list[Any]] | None = None,
     ) -> list[Any]:
@@ -273,17 +254,17 @@ class _Events:
         Args:
             keep: since when the record was shown and what was chosen, kept where it is not saved.
         """
-        name, key, review, token = asked
+        name, key, review, token = sent
         if token:
             key, owner = read_token(token)
             if owner and owner != name:
-                view = self.desk.start(name or owner)
+                view = self.service.start(name or owner)
                 message = f"Nothing was saved: the record shown was {owner}'s."
                 return self._values(dataclasses.replace(view, message=message))
         try:
             view = act(name or "", "review" if review else "label", key)
         except ConfigError as error:
-            if name not in self.desk.annotators:
+            if name not in self.service.store.annotators:
                 return self._refuse(str(error))
             raise self._error(error) from None
         except OSError as error:
@@ -300,29 +281,29 @@ class _Events:
 
     def _refuse(self, why: str) -> list[Any]:
         """Show nothing but who can label."""
-        page = markup.label_refused(why, self.desk.annotators)
+        page = markup.render("label_refused", why=why, annotators=self.service.store.annotators)
         empty = ["", page, "", None, None, None, "", False, "", "Skip", ""]
         return [self.gr.update(value=None), None, 0.0, *empty]
 
     def _values(self, view: LabelView) -> list[Any]:
-        said = view.earlier if view.earlier and view.earlier.verdict != "skip" else None
+        judged = view.earlier if view.earlier and view.earlier.verdict != "skip" else None
         reviews = view.mode == "review"
         return [
             view.annotator,
             view.item.key if view.item else None,
             time.monotonic(),
-            markup.label_progress(view),
-            markup.label_image(view),
-            markup.label_text(view, serial=next(self._serial)),
-            said.verdict if said else None,
-            said.qa_score if said else None,
+            markup.render("label_progress", view=view),
+            markup.render("label_picture", view=view),
+            markup.render("label_text", view=view, serial=next(self._serial)),
+            judged.verdict if judged else None,
+            judged.qa_score if judged else None,
             self.gr.update(
-                value=said.r_score if said else None,
+                value=judged.r_score if judged else None,
                 visible=view.item is None or view.item.has_rationale,
             ),
             view.earlier.comment if view.earlier else "",
             reviews,
             view.token,
-            "Next" if reviews or said else "Skip",
+            "Next" if reviews or judged else "Skip",
             "",
         ]

@@ -12,7 +12,7 @@ import random
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from lavis.ui.label.judgements import Judgement, content_key
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class LabelItem:
     """A record to judge: its row, the key of its content, its id, and whether it gives a reason."""
 
     index: int
@@ -34,21 +34,7 @@ class Item:
     has_rationale: bool
 
 
-@dataclass
-class Items:
-    """Records that can be judged, in file order, and what was left out.
-
-    Attributes:
-        rejects: `{file, line, index, reason}` of bad records.
-        duplicates: records whose content came before.
-    """
-
-    items: list[Item] = field(default_factory=list)
-    rejects: list[dict[str, object]] = field(default_factory=list)
-    duplicates: int = 0
-
-
-def read_item(dataset: RecordDataset, index: int) -> Item:
+def read_item(dataset: RecordDataset, index: int) -> LabelItem:
     """Return a row as an item, its image's header checked.
 
     Raises:
@@ -63,7 +49,7 @@ def read_item(dataset: RecordDataset, index: int) -> Item:
     has_rationale = "question" not in record or (
         record.get("rationale") is not None and not has_empty_rationale(record)
     )
-    return Item(index, key, str(row.fields["instance"]), has_rationale)
+    return LabelItem(index, key, str(row.fields["instance"]), has_rationale)
 
 
 def drawn_rows(count: int, limit: int | None, seed: int) -> Sequence[int]:
@@ -73,34 +59,11 @@ def drawn_rows(count: int, limit: int | None, seed: int) -> Sequence[int]:
     return sorted(random.Random(f"rows {seed}").sample(range(count), limit))
 
 
-def read_items(
-    dataset: RecordDataset,
-    *,
-    limit: int | None = None,
-    seed: int = 0,
-    tick: Callable[[], object] = lambda: None,
-) -> Items:
-    """Return the records that can be judged; bad ones (image headers included) are set aside.
-
-    Args:
-        dataset: the corpus.
-        limit: read only so many rows, drawn at random by the seed.
-        seed: of that draw.
-        tick: called for every row.
-
-    Raises:
-        DataError: none is left.
-    """
-    source = CorpusItems(dataset, drawn_rows(len(dataset), limit, seed))
-    source.check_all(tick)
-    return source.all()
-
-
 class CorpusItems:
-    """Items of a corpus, each read when it is asked for; safe from several threads.
+    """Items of a corpus, each read on first use; safe from several threads.
 
     A row's number among them is its place. Bad records and ones whose content came before have
-    none; `rejects` and `duplicates` list those that were met so far.
+    none; `rejects` and `duplicates` say which those were so far.
 
     Args:
         dataset: the corpus.
@@ -117,17 +80,17 @@ class CorpusItems:
         self.dataset = dataset
         self.rows = rows
         self.is_whole = False  # every row was read
-        self.duplicates = 0
+        self.duplicates = 0  # records whose content came before
         self.left_out = np.zeros(len(rows), np.bool_)
         self._rejects: dict[int, dict[str, object]] = {}
-        self._items: dict[int, Item] = {}
+        self._items: dict[int, LabelItem] = {}
         self._places: dict[str, int] = {}
         self._lock = lock or threading.RLock()
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def item(self, place: int) -> Item | None:
+    def item(self, place: int) -> LabelItem | None:
         """Return the item at a place, None where there is nothing to judge."""
         with self._lock:
             if place in self._items:
@@ -189,41 +152,14 @@ class CorpusItems:
         with self._lock:
             return [self._rejects[place] for place in sorted(self._rejects)]
 
-    def all(self) -> Items:
-        """Return what was read, in file order."""
+    def all(self) -> list[LabelItem]:
+        """Return the items read so far, in file order."""
         with self._lock:
-            items = [self._items[place] for place in sorted(self._items)]
-        return Items(items, self.rejects, self.duplicates)
-
-
-class ListedItems:
-    """Items that are all known; see `CorpusItems`."""
-
-    is_whole = True
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self._items = list(items)
-        self._places = {item.key: place for place, item in enumerate(self._items)}
-        self.left_out = np.zeros(len(self._items), np.bool_)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def item(self, place: int) -> Item | None:
-        """Return the item at a place."""
-        return self._items[place]
-
-    def place(self, key: str, row: int | None = None) -> int | None:
-        """Return the place of a key, None where it is not there."""
-        return self._places.get(key)
-
-    def find(self, instance: str) -> int | None:
-        """Return the first place whose record has an id."""
-        return next((p for p, i in enumerate(self._items) if i.instance == instance), None)
+            return [self._items[place] for place in sorted(self._items)]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class LabelProgress:
     """How far an annotator is: records judged, skipped, in the queue, and left as unsure."""
 
     done: int
@@ -254,7 +190,7 @@ class LabelQueue:
 
     def __init__(
         self,
-        items: CorpusItems | Sequence[Item],
+        items: CorpusItems,
         annotators: Sequence[str],
         *,
         per_item: int | None = None,
@@ -264,7 +200,7 @@ class LabelQueue:
         per_item = people if per_item is None else per_item
         if not 1 <= per_item <= people:
             raise ConfigError(f"--per-item {per_item}: use 1 to {people}, the number of annotators")
-        self.items = items if isinstance(items, CorpusItems) else ListedItems(items)
+        self.items = items
         self.per_item = per_item
         places = list(range(len(self.items)))
         if seed is not None:
@@ -278,7 +214,7 @@ class LabelQueue:
             self._rank[name] = np.full(len(places), -1, np.int64)
             self._rank[name][mine] = np.arange(len(mine))
 
-    def queue(self, annotator: str) -> list[Item]:
+    def queue(self, annotator: str) -> list[LabelItem]:
         """Return all items of an annotator's queue, in order; reads what was not read yet."""
         return list(self._walk(annotator, range(len(self._order[annotator]))))
 
@@ -288,12 +224,12 @@ class LabelQueue:
         rank = -1 if place is None else int(self._rank[annotator][place])
         return rank if rank >= 0 else None
 
-    def item(self, annotator: str, key: str, row: int | None = None) -> Item | None:
+    def item(self, annotator: str, key: str, row: int | None = None) -> LabelItem | None:
         """Return an annotator's item of a key, or None where it is not in the queue."""
         rank = self.rank(annotator, key, row)
         return None if rank is None else self._at(annotator, rank)
 
-    def named(self, annotator: str, text: str) -> Item | None:
+    def named(self, annotator: str, text: str) -> LabelItem | None:
         """Return the item of a number in the queue (from 1), a key or a record's id."""
         size = len(self._order[annotator])
         if text.isdecimal() and len(text) < 18 and 1 <= int(text) <= size:
@@ -305,7 +241,7 @@ class LabelQueue:
 
     def following(
         self, annotator: str, done: Collection[str], after: str | None = None
-    ) -> Item | None:
+    ) -> LabelItem | None:
         """Return the next item without a judgement, from `after` on and then round from the start.
 
         None when everything is judged or skipped.
@@ -316,19 +252,19 @@ class LabelQueue:
         ranks = ((start + step) % size for step in range(size))
         return next((i for i in self._walk(annotator, ranks) if i.key not in done), None)
 
-    def before(self, annotator: str, key: str | None) -> Item | None:
+    def before(self, annotator: str, key: str | None) -> LabelItem | None:
         """Return the item before one, judged or not; of None (the end), the last."""
         rank = None if key is None else self.rank(annotator, key)
         end = len(self._order[annotator]) if rank is None else rank
         return next(self._walk(annotator, range(end - 1, -1, -1)), None)
 
-    def after(self, annotator: str, key: str) -> Item | None:
+    def after(self, annotator: str, key: str) -> LabelItem | None:
         """Return the item after one, judged or not, None at the end."""
         rank = self.rank(annotator, key)
         start = 0 if rank is None else rank + 1
         return next(self._walk(annotator, range(start, len(self._order[annotator]))), None)
 
-    def progress(self, annotator: str, judged: Mapping[str, Judgement]) -> Progress:
+    def progress(self, annotator: str, judged: Mapping[str, Judgement]) -> LabelProgress:
         """Count an annotator's judgements of items in the queue.
 
         While rows are still unread, a judgement whose record was not met counts as in the queue,
@@ -342,12 +278,12 @@ class LabelQueue:
                 counts[judgement.verdict] += 1
         total = int((~self.items.left_out & (mine >= 0)).sum())
         done = counts["accept"] + counts["reject"]
-        return Progress(done, counts["skip"], total, counts["unsure"])
+        return LabelProgress(done, counts["skip"], total, counts["unsure"])
 
-    def _at(self, annotator: str, rank: int) -> Item | None:
+    def _at(self, annotator: str, rank: int) -> LabelItem | None:
         return self.items.item(int(self._order[annotator][rank]))
 
-    def _walk(self, annotator: str, ranks: Iterable[int]) -> Iterator[Item]:
+    def _walk(self, annotator: str, ranks: Iterable[int]) -> Iterator[LabelItem]:
         """Yield the items at some ranks, those that cannot be judged left out."""
         for rank in ranks:
             item = self._at(annotator, rank)

@@ -1,4 +1,4 @@
-"""The work of the labelling page without the page: what to show next, and saving what was said."""
+"""The labelling page without its components: which record comes next, and saving judgements."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from lavis.ui.label.judgements import (
     LABELS,
     Judgement,
     JudgementStore,
-    Verdict,
     now,
 )
-from lavis.ui.label.queue import Item, LabelQueue, Progress
+from lavis.ui.label.queue import LabelItem, LabelProgress, LabelQueue
 from lavis.ui.shown import RecordViewer, ShownRecord
 
 Mode = Literal["label", "review"]
@@ -31,23 +30,23 @@ class LabelView:
         item: the record to judge; None when the queue is done.
         shown: the record's image and text, or None where it cannot be read.
         place: of the item in the annotator's queue, from 1.
-        earlier: what the annotator said of it before.
+        earlier: the annotator's previous judgement of it.
         message: why nothing was saved or shown, or empty.
-        mode: what is gone through: the queue, or in `review` the records on which people differ.
-        said: in `review`, everybody's judgement of the record.
+        mode: `label` goes through the queue, `review` through the records on which people differ.
+        judgements: in `review`, everybody's judgement of the record.
         differing: in `review`, how many such records this annotator can judge, and how many more
             there are in other queues or among the rows that are not read yet.
     """
 
     annotator: str
-    progress: Progress
-    item: Item | None = None
+    progress: LabelProgress
+    item: LabelItem | None = None
     shown: ShownRecord | None = None
     place: int = 0
     earlier: Judgement | None = None
     message: str = ""
     mode: Mode = "label"
-    said: tuple[Judgement, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
     differing: tuple[int, int] = (0, 0)
 
     @property
@@ -86,8 +85,16 @@ def scale_of(steps: int) -> tuple[float, ...]:
     return tuple(round(i / (steps - 1), 4) for i in range(steps))
 
 
-class LabelDesk:
-    """Serves all annotators.
+class LabelService:
+    """Answers the pages of all annotators.
+
+    Example:
+        >>> viewer = RecordViewer(open_corpus(["corpus.jsonl"], "images"))
+        >>> items = CorpusItems(viewer.dataset, range(len(viewer.dataset)), viewer.lock)
+        >>> queue, store = LabelQueue(items, ["ann"]), JudgementStore("labels", ["ann"])
+        >>> service = LabelService(viewer, queue, store)
+        >>> view = service.start("ann")
+        >>> view = service.judge("ann", view.item.key, "accept", qa_score=1.0, r_score=0.5)
 
     Args:
         viewer: shows rows.
@@ -127,18 +134,16 @@ class LabelDesk:
         return self._next(annotator, None, mode)
 
     def back(self, annotator: str, key: str | None, mode: Mode = "label") -> LabelView:
-        """Return the record before `key` (None: the end of the queue), with what was said of it."""
-        self._check(annotator, key)
+        """Return the record before `key` (None: the end of the queue)."""
+        here = self._check(annotator, key)
         if mode == "review":
-            here = self._rank(annotator, key)
+            rank = self._rank(annotator, key)
             items = self._differing(annotator)[0]
-            earlier = [item for rank, item in items if here is None or rank < here]
-            item = earlier[-1] if earlier else None
+            item = next((i for n, i in reversed(items) if rank is None or n < rank), None)
         else:
             item = self.queue.before(annotator, key)
         if item is None:
-            item = None if key is None else self.queue.item(annotator, key)
-            return self._view(annotator, item, mode=mode, message="This is the first record.")
+            return self._view(annotator, here, mode=mode, message="This is the first record.")
         return self._view(annotator, item, mode=mode)
 
     def jump(self, annotator: str, text: str, mode: Mode = "label") -> LabelView:
@@ -180,10 +185,10 @@ class LabelDesk:
         self._save(
             annotator,
             item,
-            verdict=verdict,  # type: ignore[arg-type]  # checked by _lacking
+            verdict=verdict,  # checked by _lacking
             qa_score=qa_score,
             r_score=r_score if item.has_rationale else None,
-            seconds=seconds,
+            seconds=None if seconds is None else round(seconds, 1),
             comment=comment,
         )
         return self._next(annotator, item.key, mode)
@@ -193,13 +198,13 @@ class LabelDesk:
     ) -> LabelView:
         """Leave a record out of the annotator's queue and return the next one.
 
-        What was said of it before stays, and the record beside it comes next; in `review`, too.
+        A judgement that it has stays, and the record beside it comes next; in `review`, too.
         """
         item = self._check(annotator, key)
         if item is None or mode == "review":
             return self._next(annotator, key, mode)
-        said = self.store.file(annotator).latest().get(item.key)
-        if said is not None and said.verdict != "skip":
+        earlier = self.store.file(annotator).latest().get(item.key)
+        if earlier is not None and earlier.verdict != "skip":
             beside = self.queue.after(annotator, item.key)
             return self._view(annotator, beside) if beside else self._next(annotator, item.key)
         self._save(annotator, item, verdict="skip", comment=comment.strip()[:COMMENT_LENGTH])
@@ -207,10 +212,10 @@ class LabelDesk:
 
     def agreement(self) -> dict[str, Any]:
         """Return how far people agree so far; see `agreement_report`."""
-        judged = self.store.judged()
+        judged = self.store.labels()
         return {**agreement_report(judged), "differing": len(differing(judged))}
 
-    def _check(self, annotator: str, key: str | None) -> Item | None:
+    def _check(self, annotator: str, key: str | None) -> LabelItem | None:
         self.store.file(annotator)
         item = None if key is None else self.queue.item(annotator, key)
         if key is not None and item is None:
@@ -220,9 +225,9 @@ class LabelDesk:
     def _rank(self, annotator: str, key: str | None) -> int | None:
         return None if key is None else self.queue.rank(annotator, key)
 
-    def _differing(self, annotator: str) -> tuple[list[tuple[int, Item]], int]:
+    def _differing(self, annotator: str) -> tuple[list[tuple[int, LabelItem]], int]:
         """Return (rank, item) of records on which people differ, and how many more there are."""
-        judged = self.store.judged()
+        judged = self.store.labels()
         keys = differing(judged)
         items = []
         for key in keys:
@@ -236,7 +241,7 @@ class LabelDesk:
 
     def _lacking(
         self,
-        item: Item,
+        item: LabelItem,
         verdict: str | None,
         qa_score: float | None,
         r_score: float | None,
@@ -258,28 +263,14 @@ class LabelDesk:
             return "rate the rationale"
         return ""
 
-    def _save(
-        self,
-        annotator: str,
-        item: Item,
-        *,
-        verdict: Verdict,
-        qa_score: float | None = None,
-        r_score: float | None = None,
-        seconds: float | None = None,
-        comment: str = "",
-    ) -> None:
+    def _save(self, annotator: str, item: LabelItem, **values: Any) -> None:
         judgement = Judgement(
             key=item.key,
             annotator=annotator,
-            verdict=verdict,
-            qa_score=qa_score,
-            r_score=r_score,
-            seconds=None if seconds is None else round(seconds, 1),
             time=now(),
             instance=item.instance,
-            comment=comment,
             row=item.index,
+            **values,
         )
         self.store.file(annotator).append(judgement)
 
@@ -304,16 +295,16 @@ class LabelDesk:
         return None if item is None else item.key
 
     def _view(
-        self, annotator: str, item: Item | None, *, mode: Mode = "label", message: str = ""
+        self, annotator: str, item: LabelItem | None, *, mode: Mode = "label", message: str = ""
     ) -> LabelView:
         latest = self.store.file(annotator).latest()
-        said: tuple[Judgement, ...] = ()
+        judgements: tuple[Judgement, ...] = ()
         counts = 0, 0
         if mode == "review":
             items, elsewhere = self._differing(annotator)
             counts = len(items), elsewhere
-            everybody = self.store.said().values()
-            said = tuple(j[item.key] for j in everybody if item and item.key in j)
+            everybody = self.store.judgements().values()
+            judgements = tuple(mine[item.key] for mine in everybody if item and item.key in mine)
         shown = None
         if item is not None:
             try:
@@ -330,6 +321,6 @@ class LabelDesk:
             earlier=latest.get(item.key) if item else None,
             message=message,
             mode=mode,
-            said=said,
+            judgements=judgements,
             differing=counts,
         )

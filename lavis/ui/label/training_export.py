@@ -10,8 +10,8 @@ from lavis.common.storage.atomic import AtomicFile
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.files.json_values import json_line
 from lavis.datasets.lck.record import read_label
-from lavis.ui.label.judgements import LABELS, Judgement
-from lavis.ui.label.queue import Item
+from lavis.ui.label.judgements import LABELS, Judgement, only_labels
+from lavis.ui.label.queue import LabelItem
 
 _LABELS = ("label", "reject_label", "qa_score", "r_score", "label_comments")
 
@@ -19,13 +19,13 @@ _LABELS = ("label", "reject_label", "qa_score", "r_score", "label_comments")
 def training_record(
     record: Mapping[str, Any], judgements: Sequence[Judgement], *, majority: bool = False
 ) -> dict[str, Any]:
-    """Return a record with what people said of it; labels that it carried are replaced.
+    """Return a record with people's labels; those that it carried are replaced.
 
     `label` lists the verdicts, `qa_score` and `r_score` are means of those that gave one.
     Readers of `label` accept with two or more `accept`, which is meant for three people.
     `label_comments` holds `{annotator, comment}` of those that wrote one.
-    `reject_label`, which readers prefer, is written with `majority`, and wherever that rule would
-    say something else than the majority. A tie rejects.
+    `reject_label`, which readers prefer, is written with `majority`, and wherever that rule differs
+    from the majority. A tie rejects.
 
     Args:
         record: as in the corpus.
@@ -35,24 +35,24 @@ def training_record(
     comments = [{"annotator": j.annotator, "comment": j.comment} for j in judgements if j.comment]
     judgements = [j for j in judgements if j.verdict in LABELS]
     labels = [j.verdict for j in judgements]
-    found = {k: v for k, v in record.items() if k not in _LABELS}
-    found["label"] = list(labels)
+    labelled = {k: v for k, v in record.items() if k not in _LABELS}
+    labelled["label"] = list(labels)
     accepted = 2 * labels.count("accept") > len(labels)
     if majority or read_label({"label": list(labels)}) != int(accepted):
-        found["reject_label"] = int(not accepted)
+        labelled["reject_label"] = int(not accepted)
     for name in ("qa_score", "r_score"):
         scores = [getattr(j, name) for j in judgements if getattr(j, name) is not None]
         if scores:
-            found[name] = sum(scores) / len(scores)
+            labelled[name] = sum(scores) / len(scores)
     if comments:
-        found["label_comments"] = comments
-    return found
+        labelled["label_comments"] = comments
+    return labelled
 
 
-def export_comments(said: Mapping[str, Mapping[str, Judgement]], target: Path) -> int:
+def export_comments(judgements: Mapping[str, Mapping[str, Judgement]], target: Path) -> int:
     """Write every comment, whatever its verdict, as a JSON line; returns how many."""
     wanted = ("key", "instance", "annotator", "verdict", "comment", "time")
-    comments = [j for judgements in said.values() for j in judgements.values() if j.comment]
+    comments = [j for mine in judgements.values() for j in mine.values() if j.comment]
     with AtomicFile(target) as output:
         for judgement in comments:
             output.write(json_line({name: getattr(judgement, name) for name in wanted}) + b"\n")
@@ -61,7 +61,7 @@ def export_comments(said: Mapping[str, Mapping[str, Judgement]], target: Path) -
 
 def export_training(
     dataset: RecordDataset,
-    items: Sequence[Item],
+    items: Sequence[LabelItem],
     judged: Mapping[str, Mapping[str, Judgement]],
     target: Path,
     *,
@@ -80,18 +80,18 @@ def export_training(
         min_annotators: records that fewer people judged are left out and counted.
     """
     counts = {"written": 0, "accepted": 0, "with_reject_label": 0, "too_few_judgements": 0}
+    labels = only_labels(judged)
     with AtomicFile(target) as output:
         for item in sorted(items, key=lambda item: item.index):
-            said = [j[item.key] for j in judged.values() if item.key in j]
-            labels = sum(j.verdict in LABELS for j in said)
-            if labels < max(1, min_annotators):
-                counts["too_few_judgements"] += labels > 0
+            people = sum(item.key in mine for mine in labels.values())
+            if people < max(1, min_annotators):
+                counts["too_few_judgements"] += people > 0
                 continue
-            record = training_record(dataset.record(item.index), said, majority=majority)
+            judgements = [mine[item.key] for mine in judged.values() if item.key in mine]
+            record = training_record(dataset.record(item.index), judgements, majority=majority)
             output.write(json_line(record) + b"\n")
             counts["written"] += 1
             counts["accepted"] += read_label(record) == 1
             counts["with_reject_label"] += "reject_label" in record
-    known = {item.key for item in items}
-    elsewhere = {k for said in judged.values() for k, j in said.items() if j.verdict in LABELS}
-    return {"file": str(target), **counts, "judged_but_not_in_corpus": len(elsewhere - known)}
+    elsewhere = {key for mine in labels.values() for key in mine} - {item.key for item in items}
+    return {"file": str(target), **counts, "judged_but_not_in_corpus": len(elsewhere)}

@@ -18,6 +18,7 @@ from lavis.ui.label.judgements import (
     JudgementStore,
     content_key,
     file_name,
+    known_annotators,
 )
 
 
@@ -134,9 +135,9 @@ def test_a_store_knows_its_annotators(tmp_path):
     store = JudgementStore(tmp_path, ["ann", "../bo"])
     store.file("../bo").append(said("k", annotator="../bo"))
     store.file("ann").append(said("k", "skip"))
-    assert JudgementStore.known(tmp_path) == ["../bo", "ann"]
+    assert known_annotators(tmp_path) == ["../bo", "ann"]
     assert {p.parent for p in tmp_path.rglob("*.jsonl")} == {tmp_path}
-    assert {name: list(j) for name, j in store.judged().items()} == {"ann": [], "../bo": ["k"]}
+    assert {name: list(j) for name, j in store.labels().items()} == {"ann": [], "../bo": ["k"]}
     with pytest.raises(ConfigError, match="no annotator 'cy'; there are: ann"):
         store.file("cy")
     with pytest.raises(ConfigError, match="belongs to ann"):

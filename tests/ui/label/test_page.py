@@ -64,7 +64,7 @@ def label(serve, world):
 def said(out, *names):
     return {
         name: {j.instance: (j.verdict, j.comment) for j in judged.values()}
-        for name, judged in JudgementStore(out / "judgements", names).said().items()
+        for name, judged in JudgementStore(out / "judgements", names).judgements().items()
     }
 
 
@@ -318,10 +318,10 @@ def judge(out, name, verdicts, keys):
 
 
 def test_differences_are_reviewed_and_agreement_is_live(label, world, browser):
-    from lavis.ui.label.queue import read_items
+    from label_items import read_items
 
     records = [world.record(i) for i in range(4)]
-    keys = {item.instance: item.key for item in read_items(world.open(records)).items}
+    keys = {item.instance: item.key for item in read_items(world.open(records)).all()}
     server, out = label(records, "--annotators", "ann,bo,cy")
     accept, reject = "accept", "reject"
     judge(out, "ann", {"test-0": accept, "test-1": accept, "test-2": reject}, keys)

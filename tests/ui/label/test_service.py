@@ -4,21 +4,22 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from label_items import read_items
 
 from lavis.common.errors import ConfigError
 from lavis.ui import markup
 from lavis.ui.label import queue as label_queue
 from lavis.ui.label.judgements import JudgementStore
-from lavis.ui.label.labelling import LabelDesk, scale_of
-from lavis.ui.label.queue import CorpusItems, LabelQueue, read_item, read_items
+from lavis.ui.label.queue import CorpusItems, LabelQueue, read_item
+from lavis.ui.label.service import LabelService, scale_of
 from lavis.ui.shown import RecordViewer
 
 
 def make_desk(world, records, names=("ann", "bo"), **options):
     dataset = world.open(records)
-    queue = LabelQueue(read_items(dataset).items, names, seed=None)
+    queue = LabelQueue(read_items(dataset), names, seed=None)
     store = JudgementStore(world.folder / "judgements", names)
-    return LabelDesk(RecordViewer(dataset), queue, store, **options)
+    return LabelService(RecordViewer(dataset), queue, store, **options)
 
 
 @pytest.fixture
@@ -37,13 +38,13 @@ def test_two_people_go_through_their_own_queues(desk):
     assert (view.item.index, view.progress.skipped) == (2, 1)
     view = desk.judge("ann", view.item.key, "reject", qa_score=0.0)  # there is no rationale
     assert view.item is None and view.progress.share == 1
-    assert "All done, <bdi>ann</bdi>." in markup.label_image(view)
-    said = list(desk.store.judged()["ann"].values())
+    assert "All done, <bdi>ann</bdi>." in markup.render("label_picture", view=view)
+    said = list(desk.store.labels()["ann"].values())
     assert [(j.verdict, j.qa_score, j.r_score, j.seconds, j.instance) for j in said] == [
         ("accept", 1.0, 0.5, 2.3, "test-0"),
         ("reject", 0.0, None, None, "test-2"),
     ]
-    assert desk.store.judged()["bo"] == {}
+    assert desk.store.labels()["bo"] == {}
 
 
 def test_a_mind_can_be_changed(desk):
@@ -51,10 +52,10 @@ def test_a_mind_can_be_changed(desk):
     view = desk.judge("ann", first, "accept", qa_score=1.0, r_score=1.0)
     view = desk.back("ann", view.item.key)
     assert (view.item.key, view.earlier.verdict) == (first, "accept")
-    assert "You said <b>accept</b> before" in markup.label_text(view)
+    assert "You said <b>accept</b> before" in markup.render("label_text", view=view, serial=0)
     view = desk.judge("ann", first, "reject", qa_score=0.0, r_score=0.0)
     assert view.item.index == 1 and view.progress.done == 1
-    assert desk.store.judged()["ann"][first].verdict == "reject"
+    assert desk.store.labels()["ann"][first].verdict == "reject"
     assert desk.back("ann", first).message == "This is the first record."
 
 
@@ -77,7 +78,7 @@ def test_what_lacks_is_asked_for_and_nothing_is_saved(desk):
         verdict, qa, r = given
         view = desk.judge("ann", key, verdict, qa_score=qa, r_score=r)
         assert view.message == f"Not saved yet: {message}." and view.item.key == key
-    assert desk.store.judged()["ann"] == {}
+    assert desk.store.labels()["ann"] == {}
     with pytest.raises(ConfigError, match=r"score 0.7; use one of \(0.0, 0.5, 1.0\)"):
         desk.judge("ann", key, "accept", qa_score=0.7, r_score=1.0)
 
@@ -107,7 +108,7 @@ def test_unsure_takes_a_record_out_of_the_queue_but_is_no_label(desk):
     assert (view.item.index, view.progress.done, view.progress.unsure) == (1, 0, 1)
     view = desk.back("ann", view.item.key)
     assert (view.earlier.verdict, view.earlier.comment) == ("unsure", "too dark")
-    assert desk.store.judged()["ann"] == {}
+    assert desk.store.labels()["ann"] == {}
     view = desk.judge("ann", first, "unsure", comment="x" * 2001)
     assert "the comment has 2,001 characters, 2,000 are the most" in view.message
 
@@ -117,7 +118,7 @@ def test_going_on_from_a_judged_record_keeps_what_was_said(desk):
     second = desk.judge("ann", first, "accept", qa_score=1.0, r_score=1.0).item.key
     assert desk.back("ann", second).item.key == first
     assert desk.skip("ann", first).item.key == second
-    assert desk.store.judged()["ann"][first].verdict == "accept"
+    assert desk.store.labels()["ann"][first].verdict == "accept"
 
 
 def test_a_record_is_found_by_number_id_and_key(desk):
@@ -146,12 +147,15 @@ def test_differences_are_gone_through_in_order(world):
     say("bo", 3, "accept")  # unsure is no label, so nobody differs
     view = desk.start("ann", "review")
     assert (view.item.index, view.differing) == (0, (2, 0))
-    assert [(j.annotator, j.verdict) for j in view.said] == [("ann", "accept"), ("bo", "reject")]
+    assert [(j.annotator, j.verdict) for j in view.judgements] == [
+        ("ann", "accept"),
+        ("bo", "reject"),
+    ]
     assert desk.skip("ann", keys[0], mode="review").item.index == 2  # nothing is written
     assert desk.back("ann", keys[2], "review").item.index == 0
     view = desk.judge("ann", keys[0], "reject", qa_score=0.0, r_score=0.0, mode="review")
     assert (view.item.index, view.differing) == (2, (1, 0))
-    assert desk.store.judged()["ann"][keys[0]].verdict == "reject"
+    assert desk.store.labels()["ann"][keys[0]].verdict == "reject"
     assert desk.agreement()["differing"] == 1
 
 
@@ -169,7 +173,7 @@ def test_many_people_and_clicks_at_once_lose_nothing(world):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(click, clicks))
-    judged = desk.store.judged()
+    judged = desk.store.labels()
     assert all(set(judged[name]) == set(keys) for name in names)
     for name in names:  # every click is a line, and each says what was clicked
         lines = desk.store.file(name).path.read_text().splitlines()
@@ -194,7 +198,7 @@ def test_a_large_corpus_is_not_read_to_label_its_first_records(world, monkeypatc
         viewer = RecordViewer(dataset)
         items = CorpusItems(dataset, range(len(dataset)), viewer.lock)
         store = JudgementStore(world.folder / "judgements", ["ann"])
-        return LabelDesk(viewer, LabelQueue(items, ["ann"], seed=seed), store)
+        return LabelService(viewer, LabelQueue(items, ["ann"], seed=seed), store)
 
     desk = open_desk()
     view = desk.start("ann")

@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from label_items import read_items
 
 from lavis.datasets.lck.record import read_label
 from lavis.ui.label.judgements import Judgement
-from lavis.ui.label.queue import read_items
 from lavis.ui.label.training_export import export_comments, export_training, training_record
 from lavis.ui.shown import open_corpus
 
@@ -54,7 +54,7 @@ def test_readers_get_the_majority(verdicts, accepted, written, majority):
 
 def test_the_export_trains_the_critic(world):
     dataset = world.open([world.record(i) for i in range(4)])
-    items = read_items(dataset).items
+    items = read_items(dataset).all()
     keys = [item.key for item in items]
 
     def of(name, pairs):
@@ -91,7 +91,7 @@ def test_the_export_trains_the_critic(world):
 
 def test_unsure_is_no_label_and_comments_are_kept(world, tmp_path):
     dataset = world.open([world.record(i) for i in range(3)])
-    items = read_items(dataset).items
+    items = read_items(dataset).all()
 
     def say(name, verdict, place, comment=""):
         key = items[place].key
