@@ -4,7 +4,7 @@
         --model_args llm=gpt2,pretrained=trained.safetensors,generator=diffusion,k=10
 
 Every request's images are drawn from its context, so the options of a question share them. Needs
-the extra `eval`. Shapes: B rows, L tokens, R read positions, M requests that read one row, V
+the extra `eval`. Shapes: B rows, L tokens, R target positions, M requests of one row, V
 vocabulary.
 """
 
@@ -13,60 +13,39 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from lavis.common import dist
 from lavis.common.errors import ConfigError
 from lavis.common.logger import Progress
 from lavis.common.pretrained import Specials, check_vocabulary, load_tokenizer, padding_token
 from lavis.common.registry import import_module
+from lavis.integrations.harness_batches import (
+    Continuation,
+    padded,
+    target_tokens,
+    text_before,
+)
 from lavis.integrations.harness_images import TextImages
-from lavis.integrations.harness_options import GenerationOptions, Options, whole_number
+from lavis.integrations.harness_options import (
+    GenerationOptions,
+    Options,
+    batch_rows,
+    is_usable,
+    whole_number,
+)
 from lavis.integrations.lm_eval_command import register
 
 logger = logging.getLogger(__name__)
 
 _NUMBERS = 2**26  # log-probabilities held at a time
-_AUTO_BATCH = 16
 
 register()
-
-
-@dataclass(frozen=True)
-class _Ask:
-    """A continuation to score.
-
-    Attributes:
-        tokens: context and continuation.
-        count: tokens of the continuation, the last ones.
-        text: what images are drawn from; without words there are none.
-    """
-
-    tokens: tuple[int, ...]
-    count: int
-    text: str
-
-
-def _is_there(device: str | None) -> bool:
-    """Return whether a device is named and usable; the harness asks for cuda:0 on any machine.
-
-    Raises:
-        ConfigError: there is no such kind of device.
-    """
-    if device is None or str(device) == "cuda":
-        return False
-    try:
-        kind = torch.device(str(device)).type
-    except RuntimeError:
-        raise ConfigError(f"device is '{device}'; use cpu, cuda or cuda:N") from None
-    return kind == "cpu" or getattr(torch, kind).is_available()
 
 
 class LateFusionLM(TemplateLM):
@@ -119,11 +98,11 @@ class LateFusionLM(TemplateLM):
             raise ConfigError(f"pictures_of is '{pictures_of}'; use context or all")
         if not (add_bos_token is None or isinstance(add_bos_token, bool)):
             raise ConfigError(f"add_bos_token is {add_bos_token!r:.60}; use True or False")
-        self.batch_size = _batch_size(batch_size, max_batch_size)
+        self.batch_size = batch_rows(batch_size, max_batch_size)
         self.add_bos_token = add_bos_token
         self.max_gen_toks = whole_number("max_gen_toks", max_gen_toks)
         wished = None if max_length is None else whole_number("max_length", max_length, 2)
-        there = _is_there(device)
+        there = is_usable(device)
         chosen = Options.of(llm, pretrained, generator, k, picture_size, options)
         self._world = dist.start("cpu" if device == "cpu" else "auto")
         self._rank, self._world_size = self._world.rank, self._world.size
@@ -147,9 +126,9 @@ class LateFusionLM(TemplateLM):
         if wished and room and wished > room:
             raise ConfigError(f"max_length is {wished}, but texts of at most {room} tokens fit")
         self.max_length = wished or room or 2048
-        self._told = False
+        self._warned = False
 
-    # What the harness asks of every model
+    # What the harness continuations of every model
 
     @property
     def eot_token_id(self) -> int | None:
@@ -182,13 +161,13 @@ class LateFusionLM(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """Return a conversation in the tokenizer's own form."""
-        said: Any = self.tokenizer.apply_chat_template(
+        text: Any = self.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )
-        return said
+        return text
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
@@ -222,13 +201,13 @@ class LateFusionLM(TemplateLM):
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """Return the tensors of all processes, one behind the other."""
-        found = self._world.gather(tensor.reshape(-1).cpu(), "lm_eval tensors")
-        return torch.cat(found).to(tensor.device)
+        parts = self._world.gather(tensor.reshape(-1).cpu(), "lm_eval tensors")
+        return torch.cat(parts).to(tensor.device)
 
     def gather_object(self, obj: Any, dst: int = 0) -> list[Any] | None:
         """Return the objects of all processes on process `dst`, None on others."""
-        found = self._world.gather(obj, "lm_eval objects")
-        return found if self._rank == dst else None
+        objects = self._world.gather(obj, "lm_eval objects")
+        return objects if self._rank == dst else None
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -239,13 +218,13 @@ class LateFusionLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        asks = []
+        continuations = []
         for (context, continuation), before, after in requests:
             text = context + continuation if self._whole else context
-            asks.append(self._ask(before, after, text))
-        answers = self._score(asks)
-        for (key, _, _), found in zip(requests, answers, strict=True):
-            self.cache_hook.add_partial("loglikelihood", key, found)
+            continuations.append(self._fitted(before, after, text))
+        answers = self._score(continuations)
+        for (key, _, _), answer in zip(requests, answers, strict=True):
+            self.cache_hook.add_partial("loglikelihood", key, answer)
         return answers
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
@@ -254,7 +233,7 @@ class LateFusionLM(TemplateLM):
         A window sees images of what stands before the tokens it predicts (`pictures_of=all`: of
         the whole text), so the first window of a text is text-only.
         """
-        asks, owners = [], []
+        continuations, owners = [], []
         for number, request in enumerate(requests):
             (text,) = request.args
             tokens = self.tok_encode(text)
@@ -267,17 +246,17 @@ class LateFusionLM(TemplateLM):
             ):
                 before, after = make_disjoint_window(window)
                 seen = self.tokenizer.decode(tokens[:done], skip_special_tokens=True)
-                asks.append(self._ask(before, after, text if self._whole else seen))
+                continuations.append(self._fitted(before, after, text if self._whole else seen))
                 owners.append(number)
                 done += len(after)
         totals = [0.0] * len(requests)
-        for number, (total, _) in zip(owners, self._score(asks), strict=True):
+        for number, (total, _) in zip(owners, self._score(continuations), strict=True):
             totals[number] += total
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return totals
 
-    def _ask(self, before: Sequence[int], after: Sequence[int], text: str) -> _Ask:
+    def _fitted(self, before: Sequence[int], after: Sequence[int], text: str) -> Continuation:
         """Return a continuation with as much of its context as fits.
 
         Raises:
@@ -288,29 +267,29 @@ class LateFusionLM(TemplateLM):
                 f"max_length: a continuation of {len(after)} tokens, but {self.max_length} fit"
             )
         tokens = tuple(before) + tuple(after)
-        if len(tokens) > self.max_length + 1 and not self._told:
-            self._told = True
+        if len(tokens) > self.max_length + 1 and not self._warned:
+            self._warned = True
             logger.warning("contexts of more than %d tokens lose their beginning", self.max_length)
-        return _Ask(tokens[-(self.max_length + 1) :], len(after), text)
+        return Continuation(tokens[-(self.max_length + 1) :], len(after), text)
 
-    def _score(self, asks: Sequence[_Ask]) -> list[tuple[float, bool]]:
+    def _score(self, continuations: Sequence[Continuation]) -> list[tuple[float, bool]]:
         """Return log-likelihood, and whether each token is the likeliest one.
 
         Continuations that differ in their last token only are read off one row.
         """
         groups: dict[tuple[tuple[int, ...], str], list[int]] = {}
-        for number, ask in enumerate(asks):
-            if ask.count:
-                groups.setdefault((ask.tokens[:-1], ask.text), []).append(number)
+        for number, one in enumerate(continuations):
+            if one.count:
+                groups.setdefault((one.tokens[:-1], one.text), []).append(number)
         if self._images is not None:
             self._images.prepare(self.model, (text for _, text in groups))
         order = sorted(groups, key=lambda group: (-len(group[0]), group))
-        answers = [(0.0, True)] * len(asks)
+        answers = [(0.0, True)] * len(continuations)
         progress = Progress(len(order), "lm_eval likelihoods", unit="texts", shown=not self._rank)
         for start in range(0, len(order), self.batch_size):
             part = order[start : start + self.batch_size]
             owners = [groups[group] for group in part]
-            targets, counts = _targets(part, owners, asks)
+            targets, counts = target_tokens(owners, continuations)
             for one, values, greedy in zip(owners, *self._read(part, targets, counts), strict=True):
                 for number, value, best in zip(one, values, greedy, strict=False):
                     answers[number] = (value, best)
@@ -327,24 +306,25 @@ class LateFusionLM(TemplateLM):
             targets: `(B, M, R)`, tokens that follow the last R tokens of each row.
             counts: `(B, M)`, how many of them each request reads, the last ones.
         """
-        samples = self._rows([row for row, _ in part], side="right")
+        samples = padded([row for row, _ in part], side="right")
         samples |= self._shown([text for _, text in part])
         encoded = self.model.encode_text(samples["input_ids"], samples["attention_mask"])
         samples["text_hidden"] = encoded.hidden
-        reads = targets.shape[2]
+        count = targets.shape[2]
         ends = samples["attention_mask"].sum(dim=1)
-        positions = (ends[:, None] - reads + torch.arange(reads)).clamp(min=0)  # (B, R)
-        used = torch.arange(reads) >= reads - counts[..., None]  # (B, M, R)
+        positions = (ends[:, None] - count + torch.arange(count)).clamp(min=0)  # (B, R)
+        used = torch.arange(count) >= count - counts[..., None]  # (B, M, R)
         totals = torch.zeros(counts.shape, dtype=torch.float64)
         greedy = torch.ones(counts.shape, dtype=torch.bool)
         vocabulary = self.model.language.config.vocab_size
         step = max(1, _NUMBERS // (len(part) * vocabulary))
-        for start in range(0, reads, step):
+        for start in range(0, count, step):
             now = slice(start, start + step)
-            found = self.model.predict({**samples, "positions": positions[:, now]})["log_probs"]
-            wanted = targets[..., now].transpose(1, 2).to(found.device)  # (B, r, M)
-            values = found.gather(-1, wanted).transpose(1, 2).cpu().double()
-            same = (found.argmax(dim=-1, keepdim=True) == wanted).transpose(1, 2).cpu()
+            outputs = self.model.predict({**samples, "positions": positions[:, now]})
+            log_probs = outputs["log_probs"]  # (B, r, V)
+            wanted = targets[..., now].transpose(1, 2).to(log_probs.device)  # (B, r, M)
+            values = log_probs.gather(-1, wanted).transpose(1, 2).cpu().double()
+            same = (log_probs.argmax(dim=-1, keepdim=True) == wanted).transpose(1, 2).cpu()
             totals += values.masked_fill(~used[..., now], 0).sum(dim=-1)
             greedy &= (same | ~used[..., now]).all(dim=-1)
         return totals.tolist(), greedy.tolist()
@@ -371,9 +351,9 @@ class LateFusionLM(TemplateLM):
                 part = order[start : start + self.batch_size]
                 texts = [requests[n].args[0] for n in part]
                 made = self._continue([rows[n] for n in part], texts, options)
-                for number, said in zip(part, made, strict=True):
-                    answers[number] = said
-                    self.cache_hook.add_partial("generate_until", requests[number].args, said)
+                for number, answer in zip(part, made, strict=True):
+                    answers[number] = answer
+                    self.cache_hook.add_partial("generate_until", requests[number].args, answer)
                 progress.add(len(part))
         progress.close()
         return answers
@@ -393,10 +373,10 @@ class LateFusionLM(TemplateLM):
         stops = [*options.until, *([] if end is None else [tokenizer.decode([end])])]
 
         def stop(tokens: Tensor) -> Tensor:
-            said = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-            return torch.tensor([any(s and s in text for s in stops) for text in said])
+            texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+            return torch.tensor([any(s and s in text for s in stops) for text in texts])
 
-        samples = self._rows([tuple(row) for row in rows], side="left") | self._shown(texts)
+        samples = padded(rows, side="left") | self._shown(texts)
         tokens = self.model.generate(
             **samples,
             max_new_tokens=options.max_gen_toks,
@@ -406,51 +386,10 @@ class LateFusionLM(TemplateLM):
             pad_token_id=padding_token(tokenizer),
             stop=stop,
         )
-        said = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [_until(text, stops) for text in said]
+        decoded = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text_before(text, stops) for text in decoded]
 
     # Samples
 
-    def _rows(self, rows: Sequence[tuple[int, ...]], *, side: str) -> dict[str, Tensor]:
-        tokens = [torch.tensor(row, dtype=torch.long) for row in rows]
-        ones = [torch.ones_like(row) for row in tokens]
-        return {
-            name: pad_sequence(part, batch_first=True, padding_side=side)
-            for name, part in (("input_ids", tokens), ("attention_mask", ones))
-        }
-
     def _shown(self, texts: list[str]) -> dict[str, Tensor]:
         return {} if self._images is None else self._images.samples(texts)
-
-
-def _targets(
-    part: Sequence[tuple[tuple[int, ...], str]], owners: list[list[int]], asks: Sequence[_Ask]
-) -> tuple[Tensor, Tensor]:
-    """Return tokens `(B, M, R)` that requests read off rows, and how many each reads `(B, M)`."""
-    reads = max(asks[number].count for one in owners for number in one)
-    wide = max(len(one) for one in owners)
-    targets = torch.zeros(len(part), wide, reads, dtype=torch.long)
-    counts = torch.zeros(len(part), wide, dtype=torch.long)
-    for row, one in enumerate(owners):
-        for place, number in enumerate(one):
-            ask = asks[number]
-            targets[row, place, reads - ask.count :] = torch.tensor(ask.tokens[-ask.count :])
-            counts[row, place] = ask.count
-    return targets, counts
-
-
-def _until(text: str, stops: Sequence[str]) -> str:
-    """Return what stands before the first stop text."""
-    for stop in stops:
-        text = text.split(stop)[0] if stop else text
-    return text
-
-
-def _batch_size(given: int | str, most: int | None) -> int:
-    largest = _AUTO_BATCH if most is None else whole_number("max_batch_size", most)
-    if str(given).startswith("auto"):
-        return largest
-    try:
-        return whole_number("batch_size", given)
-    except ConfigError as error:
-        raise ConfigError(f"{error}, or auto") from None

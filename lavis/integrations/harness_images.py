@@ -35,7 +35,7 @@ class _Texts:
 
 
 def as_question(text: str) -> Question:
-    """Return a question that has nothing but what is drawn for it."""
+    """Return a question of nothing but the text that images are drawn from."""
     return Question("", "generate", (text,), (), text, image_text=text, image_texts=(text,))
 
 
@@ -73,17 +73,19 @@ class TextImages:
             next(iter(self._images.sets(as_question(text))), ()) if text.strip() else ()
             for text in texts
         ]
-        places = {r: n for n, r in enumerate(dict.fromkeys(r for one in sets for r in one))}
+        places = {
+            request: n for n, request in enumerate(dict.fromkeys(r for one in sets for r in one))
+        }
         if not places:
             return {}
-        found = self._images.load(list(places), self._benchmark)
+        samples = self._images.load(list(places), self._benchmark)
         index = torch.full((len(texts), self._count), -1, dtype=torch.long)
         scores = torch.zeros(len(texts), self._count)
         for row, one in enumerate(sets):
             for column, request in enumerate(one):
                 index[row, column] = places[request]
                 scores[row, column] = self._images.score(request) or 0.0
-        found["image_index"] = index
+        samples["image_index"] = index
         if self._images.weighed:
-            found["scores"] = scores
-        return found
+            samples["scores"] = scores
+        return samples

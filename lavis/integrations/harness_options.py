@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,6 +23,7 @@ from lavis.processors import load_processor
 logger = logging.getLogger(__name__)
 
 ARCH = "late_fusion"
+_AUTO_BATCH = 16
 _OWN = ("llm", "pretrained", "num_images", "arch", "model_type", "generator")  # other arguments
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _GREEDY = ("do_sample", "temperature", "top_p", "top_k")  # the likeliest token is always taken
@@ -108,6 +110,36 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
+def is_usable(device: str | None) -> bool:
+    """Return whether a device is named and usable; the harness asks for cuda:0 on any machine.
+
+    Raises:
+        ConfigError: there is no such kind of device.
+    """
+    if device is None or str(device) == "cuda":
+        return False
+    try:
+        kind = torch.device(str(device)).type
+    except RuntimeError:
+        raise ConfigError(f"device is '{device}'; use cpu, cuda or cuda:N") from None
+    return kind == "cpu" or getattr(torch, kind).is_available()
+
+
+def batch_rows(size: int | str, most: int | None) -> int:
+    """Return the rows of a batch; `auto` is `most`, or 16.
+
+    Raises:
+        ConfigError: no whole number of 1 or more.
+    """
+    largest = _AUTO_BATCH if most is None else whole_number("max_batch_size", most)
+    if str(size).startswith("auto"):
+        return largest
+    try:
+        return whole_number("batch_size", size)
+    except ConfigError as error:
+        raise ConfigError(f"{error}, or auto") from None
+
+
 def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return keys of `model` and of `run.pictures`, nested at their dots."""
     sections: list[Any] = [OmegaConf.create({}), OmegaConf.create({})]
@@ -166,7 +198,7 @@ class GenerationOptions:
     length_penalty: float = 1.0
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], max_gen_toks: int) -> GenerationOptions:
+    def of(cls, options: Mapping[str, Any], max_gen_toks: int) -> GenerationOptions:
         """Read a request's options.
 
         Args:
@@ -175,7 +207,7 @@ class GenerationOptions:
         Raises:
             ConfigError: the task wants random answers, or a value is no number.
         """
-        node = dict(given)
+        node = dict(options)
         if node.get("do_sample"):
             raise ConfigError(
                 "do_sample: late_fusion takes the likeliest token, or beams; use "
@@ -184,7 +216,7 @@ class GenerationOptions:
         until = node.pop("until", None) or ()
         lengths = {name: node.pop(name, None) for name in _LENGTHS}
         named = {name: length for name, length in lengths.items() if length is not None}
-        found = next((whole_number(k, v, 0) for k, v in named.items()), max_gen_toks)
+        length = next((whole_number(k, v, 0) for k, v in named.items()), max_gen_toks)
         beams = whole_number("num_beams", node.pop("num_beams", 1))
         penalty = node.pop("length_penalty", 1.0)
         try:
@@ -195,4 +227,4 @@ class GenerationOptions:
         if unread:
             logger.warning("generation options that late_fusion does not read: %s", unread)
         stops = (until,) if isinstance(until, str) else tuple(until)
-        return cls(stops, found, beams, penalty)
+        return cls(stops, length, beams, penalty)

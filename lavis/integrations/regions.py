@@ -123,8 +123,8 @@ class RegionModel:
         """
         if not hasattr(self.model, "score" if by == "itc" else "predict"):
             raise ConfigError(f"{type(self.model).__name__} has no score by {by}")
-        said = [t if question is None else f"{question} {_ANSWER} {t}" for t in texts]
-        samples = self._samples(image, boxes, said)
+        full = [t if question is None else f"{question} {_ANSWER} {t}" for t in texts]
+        samples = self._samples(image, boxes, full)
         if by == "itc":
             values = self.model.score(samples)["itc"]
         else:
@@ -154,11 +154,11 @@ class RegionModel:
 def dataset_options(name: str, node: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `RegionModel` that a data set's section gives."""
     defaults = datasets.config_class(name).__dataclass_fields__
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for key in ("palette", "line_width", "max_regions"):
         if key in defaults:
-            found[key] = node.get(key, defaults[key].default)
+            options[key] = node.get(key, defaults[key].default)
     for kind in ("vis", "text"):
-        options = (node.get(f"{kind}_processor") or {}).get("eval") or {"name": "base"}
-        found[f"{kind}_processor"] = load_processor(options["name"], options)
-    return found
+        processor = (node.get(f"{kind}_processor") or {}).get("eval") or {"name": "base"}
+        options[f"{kind}_processor"] = load_processor(processor["name"], processor)
+    return options
