@@ -278,9 +278,10 @@ class LateFusionLM(TemplateLM):
         Continuations that differ in their last token only are read off one row.
         """
         groups: dict[tuple[tuple[int, ...], str], list[int]] = {}
-        for number, one in enumerate(continuations):
-            if one.count:
-                groups.setdefault((one.tokens[:-1], one.text), []).append(number)
+        for number, continuation in enumerate(continuations):
+            if continuation.count:
+                row = continuation.tokens[:-1]
+                groups.setdefault((row, continuation.text), []).append(number)
         if self._images is not None:
             self._images.prepare(self.model, (text for _, text in groups))
         order = sorted(groups, key=lambda group: (-len(group[0]), group))

@@ -247,7 +247,7 @@ class _Copy:
         self._outputs = {k: v.to("cpu", non_blocking=True) for k, v in outputs.items()}
         self._event: torch.cuda.Event | None = None
         if any(value.is_cuda for value in outputs.values()):
-            self._event = torch.cuda.Event()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
 
     def take(self) -> tuple[LoadedUnit, dict[str, Tensor]]:

@@ -120,7 +120,7 @@ def shard(model: RunnerModel, world: World) -> Sharding:
     for weight in scalars:
         weight.data = weight.data.to(world.device)
         if weight.requires_grad:
-            weight.register_post_accumulate_grad_hook(_average_gradient)
+            weight.register_post_accumulate_grad_hook(_average_gradient)  # type: ignore[no-untyped-call]
     logger.info("FSDP splits %d layers over %d processes", len(layers), world.size)
     return Sharding(units, reshard=reshard)
 

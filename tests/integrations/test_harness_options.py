@@ -14,7 +14,13 @@ from lavis.integrations.harness_options import (
 
 
 def test_keys_go_to_their_sections():
-    given = {"mix": "logits", "vision.width": 4, "vision.name": None, "scorer": None, "options.root": "x"}
+    given = {
+        "mix": "logits",
+        "vision.width": 4,
+        "vision.name": None,
+        "scorer": None,
+        "options.root": "x",
+    }
     chosen = Options.of("gpt2", None, "folder", 3, 64, given)
     assert (chosen.model.llm, chosen.model.num_images, chosen.model.mix) == ("gpt2", 3, "logits")
     assert (chosen.pictures.generator, chosen.pictures.num_images) == ("folder", 3)
@@ -23,8 +29,9 @@ def test_keys_go_to_their_sections():
     assert text.pictures is None and (text.model.num_images, text.model.vision.name) == (0, None)
 
 
-def test_images_of_openmoji_are_weighed_by_their_names():
-    assert Options.of("gpt2", None, "openmoji", 2, None, {}).pictures.scorer == "named"
+def test_images_are_weighed_as_it_is_said():
+    chosen = Options.of("gpt2", None, "folder", 2, None, {"scorer": None})
+    assert chosen.pictures.scorer is None and chosen.model.num_images == 2
 
 
 def test_an_unknown_key_is_named_with_the_nearest():
