@@ -16,7 +16,7 @@ from lavis.common.config.loading import load_config, load_model_config
 from lavis.common.config.sections import load_sections
 from lavis.common.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RUN = """
 model: {{arch: blip2_critic, model_type: pretrain, image_size: 28}}
 datasets:
