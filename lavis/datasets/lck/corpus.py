@@ -17,8 +17,7 @@ import numpy as np
 from lavis.common.errors import RecordError
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.files.images import decode_image, image_size
-from lavis.datasets.lck.record import check_inside, name_hash
-from lavis.datasets.lck.text import has_empty_rationale
+from lavis.datasets.lck.record import check_inside, has_empty_rationale, name_hash
 from lavis.datasets.rows import Row
 
 Images = Literal["none", "header", "decode"]

@@ -301,6 +301,26 @@ def read_word_boxes(record: Mapping[str, Any]) -> dict[str, list[Box]] | None:
     return found
 
 
+def has_empty_rationale(record: Mapping[str, Any]) -> bool:
+    """Say whether a record has a rationale without a word or a region of its `region`."""
+    tokens = record.get("rationale")
+    if "question" not in record or not isinstance(tokens, list):
+        return False
+    if any(not isinstance(token, list) and str(token).strip() for token in tokens):
+        return False
+    try:
+        known = set(read_region_ids(record, "region"))
+        named = [
+            i
+            for token in read_tokens(record, "rationale")
+            if isinstance(token, list)
+            for i in token
+        ]
+    except RecordError:
+        return False
+    return known.isdisjoint(named)
+
+
 def _share_box(box: Any) -> Box:
     x1, y1, x2, y2 = (float(number) for number in box)
     if not (0 <= x1 <= x2 <= 1 and 0 <= y1 <= y2 <= 1):

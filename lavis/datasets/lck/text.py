@@ -75,23 +75,3 @@ def qar_text(
     if "full_text_input" in record:
         return part("full_text_input")
     return f"{part('text_input')} {part('text_output')}"
-
-
-def has_empty_rationale(record: Mapping[str, Any]) -> bool:
-    """Say whether a record has a rationale without a word or a region of its `region`."""
-    tokens = record.get("rationale")
-    if "question" not in record or not isinstance(tokens, list):
-        return False
-    if any(not isinstance(token, list) and str(token).strip() for token in tokens):
-        return False
-    try:
-        known = set(read_region_ids(record, "region"))
-        named = [
-            i
-            for token in read_tokens(record, "rationale")
-            if isinstance(token, list)
-            for i in token
-        ]
-    except RecordError:
-        return False
-    return known.isdisjoint(named)

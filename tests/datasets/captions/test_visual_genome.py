@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import pickle
 import random
+import re
 import subprocess
 import sys
 import zipfile
@@ -247,7 +248,7 @@ def test_a_file_that_is_something_else_is_named(folder, tmp_path, text, message)
 
 def test_missing_sources_say_what_to_put_where(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"it should hold region_descriptions\.json"):
+    with pytest.raises(DataError, match=re.escape(f"it should hold {CroppedVgConfig.LOCAL_FILES}")):
         opened(tmp_path / "empty", tmp_path / "cache")
     with pytest.raises(ConfigError, match="data_dir: no such file or folder"):
         opened(tmp_path / "gone", tmp_path / "cache")

@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 from lavis.common.errors import ConfigError, RecordError
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
-from lavis.datasets.lck.record import read_label
-from lavis.datasets.lck.text import has_empty_rationale
+from lavis.datasets.lck.record import has_empty_rationale, read_label
 
 GOLDEN = Path(__file__).resolve().parents[2] / "fixtures" / "lskd"
 EXPECTED = json.loads((GOLDEN / "filter" / "expected.json").read_text())["records"]
