@@ -116,7 +116,7 @@ class Calibrator:
         """Return calibrated scores, `(N,)` float64."""
         values = np.asarray(scores, dtype=np.float64)
         if self.method == "temperature":
-            return 1 / (1 + np.exp(-_log_odds(values) / self.temperature))
+            return np.asarray(1 / (1 + np.exp(-_log_odds(values) / self.temperature)))
         x, y = np.array(self.knots).T
         return np.interp(values, x, y)
 
@@ -174,4 +174,4 @@ def _both_classes(labels: np.ndarray) -> bool:
 
 def _log_odds(scores: np.ndarray) -> np.ndarray:
     clipped = np.clip(scores, EPSILON, 1 - EPSILON)
-    return np.log(clipped) - np.log1p(-clipped)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))

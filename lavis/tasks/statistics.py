@@ -1,6 +1,6 @@
 """Accuracies by prompt with intervals, and comparisons of two columns on the same questions.
 
-Shapes: Q questions, P prompts of a question; marks lie in [0, 1].
+Shapes: Q questions, P prompts of a question; `correct` holds numbers from 0 (wrong) to 1 (right).
 """
 
 from __future__ import annotations
@@ -10,43 +10,45 @@ from typing import Any
 
 import numpy as np
 
-DECIMALS = 9  # of a mark that count: what is beyond is rounding
+DECIMALS = 9  # of a number that count: what is beyond is rounding
 
 
-def describe(marks: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+def describe(correct: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
     """Return accuracy of each prompt, mean, standard deviation and interval, all in percent.
 
     Args:
-        marks: `(Q, P)`.
+        correct: `(Q, P)`.
         resamples: of the questions, for the 95 % interval of the mean.
 
     Returns:
         `questions`, `per_prompt`, `mean`, `std` (sample, over prompts; null for one prompt),
         `interval` [low, high].
     """
-    per_prompt = 100 * marks.mean(axis=0)
+    per_prompt = 100 * correct.mean(axis=0)
     return {
-        "questions": len(marks),
+        "questions": len(correct),
         "per_prompt": per_prompt.tolist(),
         "mean": float(per_prompt.mean()),
-        "std": float(per_prompt.std(ddof=1)) if marks.shape[1] > 1 else None,
-        "interval": interval(marks.mean(axis=1), resamples, seed),
+        "std": float(per_prompt.std(ddof=1)) if correct.shape[1] > 1 else None,
+        "interval": interval(correct.mean(axis=1), resamples, seed),
     }
 
 
-def compare(marks: np.ndarray, reference: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Return how marks differ from reference marks of the same questions.
+def compare(
+    correct: np.ndarray, reference: np.ndarray, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Return how two columns differ on the same questions.
 
     Args:
-        marks, reference: `(Q, P)`.
+        correct, reference: `(Q, P)`.
 
     Returns:
         `difference` of the means, in points, and its 95 % `interval` over resampled questions;
-        `better`, `worse`: questions with a higher, a lower mean mark; `p_value`: two-sided sign
+        `better`, `worse`: questions with a higher, a lower mean; `p_value`: two-sided sign
         test of these two counts (null where both are 0).
     """
     # Rounded: equal means of fractions (F1) may differ in the last bit, which is no difference.
-    difference = np.round(marks.mean(axis=1) - reference.mean(axis=1), DECIMALS)
+    difference = np.round(correct.mean(axis=1) - reference.mean(axis=1), DECIMALS)
     better, worse = int((difference > 0).sum()), int((difference < 0).sum())
     return {
         "difference": float(100 * difference.mean()),

@@ -124,13 +124,15 @@ def answer(task: VisualQuestionsTask, model: Any, dataset: Any, batch_size: int 
 
 
 def _note(known: dict[tuple[int, int], dict[int, float]], batch: Any, values: Tensor) -> None:
-    for row, ask in enumerate(batch.asks):
-        index = batch.questions[ask.question].index
-        for at, prefix in enumerate(ask.prefixes):
+    for row, request in enumerate(batch.requests):
+        index = batch.questions[request.question].index
+        for at, prefix in enumerate(request.prefixes):
             if prefix == ():
-                wanted = ask.reads[at][1]
+                wanted = request.targets[at][1]
                 numbers = values[row, at, : len(wanted)].tolist()
-                known.setdefault((index, ask.prompt), {}).update(zip(wanted, numbers, strict=True))
+                known.setdefault((index, request.prompt), {}).update(
+                    zip(wanted, numbers, strict=True)
+                )
 
 
 def make_config(

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from torch import Tensor
 from lavis.common.errors import ConfigError, DataError
 from lavis.common.logger import Progress
 from lavis.common.storage.arrays import ArrayShards, array_key
+
+if TYPE_CHECKING:
+    from lavis.common.dist import World
+    from lavis.tasks.base import LateFusionModel
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +62,10 @@ class TextStates:
         )
 
     @classmethod
-    def of(cls, model: Any, folder: Path) -> TextStates:
+    def of(cls, model: LateFusionModel, folder: Path) -> TextStates:
         """Return the states of a model, in the type that its language model gives them in.
 
         They are those of the device and of the autocast that this is called in.
-
-        Args:
-            model: gives `encode_text`, `text_fingerprint` and `device`.
         """
         hidden = model.encode_text(torch.zeros(1, 1, dtype=torch.long)).hidden
         device = model.device.type
@@ -77,16 +78,19 @@ class TextStates:
         return len(self._shards)
 
     def fill(
-        self, model: Any, token_lists: Iterable[TokenList], *, world: Any, batch_size: int
+        self,
+        model: LateFusionModel,
+        token_lists: Iterable[TokenList],
+        *,
+        world: World,
+        batch_size: int,
     ) -> None:
         """Encode texts without states; each process its share; all of them call this together.
 
         Equal texts are encoded once. Finished batches outlive a kill.
 
         Args:
-            model: gives `encode_text`.
             token_lists: the same ones in every process; read once, a window at a time.
-            world: gives `rank`, `size`, `is_main`, `beat` and `barrier`.
             batch_size: texts that are encoded together, of about one length.
         """
         shards = self._shards
@@ -112,7 +116,7 @@ class TextStates:
         if encoded:
             logger.info("states of %d texts, %d of this process's are new", len(shards), encoded)
 
-    def _missing(self, window: list[TokenList], world: Any) -> list[tuple[bytes, TokenList]]:
+    def _missing(self, window: list[TokenList], world: World) -> list[tuple[bytes, TokenList]]:
         """Return this process's texts of a window without states, the longest first."""
         distinct = {_key(tokens): tokens for tokens in window if len(tokens)}
         keys = list(distinct)
@@ -124,7 +128,7 @@ class TextStates:
         ]
         return sorted(mine, key=lambda pair: (-len(pair[1]), pair[0]))
 
-    def _encode(self, model: Any, texts: list[tuple[bytes, TokenList]]) -> None:
+    def _encode(self, model: LateFusionModel, texts: list[tuple[bytes, TokenList]]) -> None:
         ids, mask = _padded([tokens for _, tokens in texts])
         hidden = model.encode_text(ids, mask).hidden
         states = _bits(hidden.to(self.dtype).cpu())
@@ -136,10 +140,10 @@ class TextStates:
         """Return the states of a text, `(L, H)`, or None where it was not encoded."""
         if not len(token_ids):
             return torch.zeros(0, self.width, dtype=self.dtype)
-        found = self._shards.get(_key(token_ids))
-        if found is None:
+        states = self._shards.get(_key(token_ids))
+        if states is None:
             return None
-        return torch.from_numpy(np.array(found)).view(self.dtype)
+        return torch.from_numpy(np.array(states)).view(self.dtype)
 
     def batch(
         self,
@@ -166,12 +170,11 @@ class TextStates:
         for row, tokens in zip(rows, token_lists, strict=True):
             if not len(tokens):
                 continue
-            found = self._shards.get(_key(tokens))
-            if found is None:
+            states = self._shards.get(_key(tokens))
+            if states is None:
                 raise DataError(f"a text of {len(tokens)} tokens has no states; fill them first")
-            row[slice(0, len(tokens)) if side == "right" else slice(length - len(tokens), None)] = (
-                found
-            )
+            start = 0 if side == "right" else length - len(tokens)
+            row[start : start + len(tokens)] = states
         return whole
 
 

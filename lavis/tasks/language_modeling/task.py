@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,15 +21,17 @@ from lavis.common.errors import NothingDoneError, RecordError
 from lavis.common.registry import tasks
 from lavis.common.storage.atomic import AtomicFile
 from lavis.datasets.rows import DrawsImages, row_random
-from lavis.tasks.base import BaseTask, LateFusionModel, NumberedRow, UnitBatch
+from lavis.tasks.base import BaseTask, LateFusionModel, NumberedRow, Samples, UnitBatch
 from lavis.tasks.language_modeling.config import LanguageModelingConfig
-from lavis.tasks.language_modeling.tokens import IGNORED, CaptionTokenizer, Tokens
+from lavis.tasks.language_modeling.tokens import CaptionTokenizer, Tokens, target_positions
 from lavis.tasks.rows import JsonArray, Results
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from lavis.common.config.run import RunConfig
+    from lavis.common.dist import World
     from lavis.datasets.base import RecordDataset
     from lavis.generators.store import ImageStore
     from lavis.tasks.language_modeling.states import TextStates
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 64  # images between two signs of life
+_CHUNK = 64  # images between two heartbeats
 _ROWS = 256  # rows whose logits over the vocabulary exist at the same time
 _TEXT_PARTS = ("input_ids", "attention_mask", "labels", "text_hidden")
 _TEXTS = 1024  # texts that are tokenized at a time
@@ -47,12 +50,12 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
     """Next tokens of captions (bert: hidden ones), from the text and one image of it."""
 
     config_class: ClassVar[type] = LanguageModelingConfig
+    config: LanguageModelingConfig
 
     def __init__(self, config: LanguageModelingConfig) -> None:
         from lavis.generators.build import placed
 
         super().__init__(config)
-        self.config: LanguageModelingConfig = config
         self.texts = CaptionTokenizer.load(
             config.tokenizer, config.max_length, mlm_probability=config.mlm_probability
         )
@@ -81,14 +84,14 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
 
     def prepare_training(
         self,
-        model: Any,
+        model: LateFusionModel,
         datasets: Sequence[RecordDataset],
         *,
         epoch: int,
-        run: Any,
-        world: Any,
+        run: RunConfig,
+        world: World,
         folder: Path,
-        autocast: Any,
+        autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         """Make the images and text states of a pass over the data, and its vocabulary.
 
@@ -97,8 +100,7 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
         """
         if self.config.export_vlmig:
             model.check_exportable()
-        self.texts.check_reader(model)
-        self._width, self._fills_masks = model.vision_width, model.fills_masks
+        self._set_model(model)
         for dataset in datasets:
             self._make_images(dataset, epoch, run.seed, world)
         if self._filled >= {id(dataset) for dataset in datasets}:
@@ -107,22 +109,35 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
         if isinstance(self.config.loss_vocabulary, list):
             self._vocabulary = self.texts.tokens_of_words(self.config.loss_vocabulary)
         elif self.config.loss_vocabulary == "seen":
-            self._vocabulary = self._seen(datasets, epoch, run.seed, world)
+            self._vocabulary = self._seen_tokens(datasets, epoch, run.seed, world)
         if run.cache_features and not model.fills_masks:
-            self._fill_states(model, datasets, epoch, run, world, folder, autocast)
+            from lavis.tasks.language_modeling.states import TextStates
+
+            place = folder / f"text_states_{run.amp_dtype if run.amp else 'plain'}"
+            training = model.training
+            model.train(False)
+            with autocast():
+                self._states = TextStates.of(model, place)
+                for dataset in datasets:
+                    tokens = self._tokens_of(dataset, epoch, run.seed)
+                    self._states.fill(model, tokens, world=world, batch_size=run.batch_size_eval)
+            model.train(training)
         self._filled |= {id(dataset) for dataset in datasets}
 
-    def prepare_images(self, dataset: RecordDataset, world: Any) -> None:
+    def prepare_images(self, dataset: RecordDataset, world: World) -> None:
         """Draw what a data set without images of its own is evaluated with."""
         self._make_images(dataset, 0, 0, world)
 
-    def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:
-        """Take note of the model's kind and sizes."""
-        self.texts.check_reader(model)
-        self._width, self._fills_masks = model.vision_width, model.fills_masks
+    def prepare(self, model: LateFusionModel, dataset: RecordDataset, world: World) -> None:
+        """Make batches as the model takes them from now on."""
+        self._set_model(model)
         self._cut_texts(model, dataset)
 
-    def _cut_texts(self, model: Any, dataset: RecordDataset) -> None:
+    def _set_model(self, model: LateFusionModel) -> None:
+        self.texts.check_reader(model)
+        self._width, self._fills_masks = model.vision_width, model.fills_masks
+
+    def _cut_texts(self, model: LateFusionModel, dataset: RecordDataset) -> None:
         """Lower the longest text to what the language model has positions for."""
         most = model.longest_text(getattr(dataset.vis_processor, "image_size", None))
         own = self.config.max_length
@@ -130,7 +145,7 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
             self.texts.max_length = most
             logger.info("texts are cut at %d tokens, the language model's most", most)
 
-    def _make_images(self, dataset: RecordDataset, epoch: int, seed: int, world: Any) -> None:
+    def _make_images(self, dataset: RecordDataset, epoch: int, seed: int, world: World) -> None:
         """Fill the image store for a data set that draws on one."""
         if not isinstance(dataset, DrawsImages) or not dataset.has_images:
             return
@@ -177,7 +192,9 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
                 samples["token_ids"] = [row.targets["token_ids"] for row in rows]
             yield from self.texts.tokens(samples)
 
-    def _seen(self, datasets: Sequence[RecordDataset], epoch: int, seed: int, world: Any) -> Tensor:
+    def _seen_tokens(
+        self, datasets: Sequence[RecordDataset], epoch: int, seed: int, world: World
+    ) -> Tensor:
         import torch
 
         part = slice(world.rank, None, world.size)
@@ -187,37 +204,13 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
             for tokens in self._tokens_of(dataset, epoch, seed, part)
             for token in tokens
         }
-        seen = set().union(*world.gather(mine, "vocabulary"))
+        seen = set[int]().union(*world.gather(mine, "vocabulary"))
         logger.info("the loss is over %d tokens, those of the training texts", len(seen))
         return torch.tensor(sorted(seen), dtype=torch.long)
 
-    def _fill_states(
-        self,
-        model: Any,
-        datasets: Sequence[RecordDataset],
-        epoch: int,
-        run: Any,
-        world: Any,
-        folder: Path,
-        autocast: Any,
-    ) -> None:
-        from lavis.tasks.language_modeling.states import TextStates
-
-        place = folder / f"text_states_{run.amp_dtype if run.amp else 'plain'}"
-        training = model.training
-        model.eval()
-        with autocast():
-            self._states = TextStates.of(model, place)
-            for dataset in datasets:
-                tokens = self._tokens_of(dataset, epoch, run.seed)
-                self._states.fill(model, tokens, world=world, batch_size=run.batch_size_eval)
-        model.train(training)
-
     # Steps
 
-    def prepare_batch(
-        self, samples: dict[str, Any], generator: torch.Generator | None = None
-    ) -> dict[str, Any]:
+    def prepare_batch(self, samples: Samples, generator: torch.Generator | None = None) -> Samples:
         """Add a batch's tokens, labels, and the states of its texts where these are kept."""
         tokens = self.texts.tokens(samples)
         batch = self.texts.batch(tokens)
@@ -227,19 +220,19 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
             batch["text_hidden"] = self._states.batch(tokens)
         return {**samples, **batch}
 
-    def train_step(self, model: Any, samples: dict[str, Any]) -> dict[str, Tensor]:
+    def train_step(self, model: LateFusionModel, samples: Samples) -> dict[str, Tensor]:
         """Return `loss`, the mean over the predicted tokens of all processes' texts."""
         if "labels" not in samples:  # without the loader that calls `prepare_batch`
             self._fills_masks = model.fills_masks
             samples = self.prepare_batch(samples)
-        given = {name: samples[name] for name in _TEXT_PARTS if name in samples}
-        given |= self._images(samples)
+        inputs = {name: samples[name] for name in _TEXT_PARTS if name in samples}
+        inputs |= self._images(samples)
         if self._vocabulary is not None:
-            given["loss_vocabulary"] = self._vocabulary
-        outputs = model(given)
+            inputs["loss_vocabulary"] = self._vocabulary
+        outputs = model(inputs)
         return {"loss": outputs["loss"] * dist.share_of_mean(outputs["targets"])}
 
-    def _images(self, samples: dict[str, Any]) -> dict[str, Any]:
+    def _images(self, samples: Samples) -> Samples:
         """Return the images of a batch and `image_index` `(B, 1)`.
 
         Texts without images see one token of zeros, so that the block learns from them too.
@@ -262,44 +255,42 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
         """See `BaseTask`; adds tokens and labels."""
         batch = super().load_unit(dataset, plan, unit)
         if batch.rows:
-            batch.samples |= self._asked(batch.samples)
+            batch.samples |= self._labelled(batch.samples)
         return batch
 
-    def _asked(self, samples: dict[str, Any]) -> dict[str, Tensor]:
+    def _labelled(self, samples: Samples) -> dict[str, Tensor]:
         """Return the tokens and labels of an evaluated batch."""
         tokens = self.texts.tokens(samples)
-        given = self.texts.batch(tokens)
-        return self._masked(tokens, given) if self._fills_masks else given
+        batch = self.texts.batch(tokens)
+        return self.texts.mask_alike(tokens, batch) if self._fills_masks else batch
 
-    def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
+    def predict(self, model: LateFusionModel, batch: UnitBatch) -> dict[str, Tensor]:
         """Return `loss` and `text_loss` `(B,)`, means over each text's tokens, and their number.
 
         Both are over the same tokens: those that the text alone can predict too, so all but the
         first (bert: hidden ones, the same at each evaluation). With `loss_vocabulary: seen` while
         training, probabilities are over that vocabulary.
         """
-        if not batch.rows:
-            return {}
         import torch
 
-        given = batch.samples
-        if "labels" not in given:  # without `load_unit`
+        inputs = batch.samples
+        if "labels" not in inputs:  # without `load_unit`
             self._fills_masks = model.fills_masks
-            given = self._asked(given)
+            inputs = self._labelled(inputs)
         device = model.device
         positions, targets, valid = (
-            value.to(device) for value in _targets(given, masked=model.fills_masks)
+            value.to(device) for value in target_positions(inputs, masked=model.fills_masks)
         )
         vocabulary = None if self._vocabulary is None else self._vocabulary.to(device)
         if vocabulary is not None:
             place = torch.searchsorted(vocabulary, targets).clamp(max=len(vocabulary) - 1)
             valid = valid & (vocabulary[place] == targets)
             targets = place
-        seen = self._images(batch.samples)
-        features = seen.get("vision_features")
-        features = model.encode_frozen(seen["image"]) if features is None else features
-        text = model.encode_text(given["input_ids"], given["attention_mask"])
-        index = seen["image_index"].to(device)
+        images = self._images(batch.samples)
+        features = images.get("vision_features")
+        features = model.encode_frozen(images["image"]) if features is None else features
+        text = model.encode_text(inputs["input_ids"], inputs["attention_mask"])
+        index = images["image_index"].to(device)
         fused = model.fuse(text, features.to(device), index, positions)[:, 0]  # (B, R, H)
         plain = text.hidden.gather(1, positions[..., None].expand(fused.shape))
         count = valid.sum(dim=1)
@@ -309,20 +300,6 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
             losses[valid] = _losses(model, rows[valid], targets[valid], vocabulary)
             outputs[name] = losses.sum(dim=1) / count.clamp(min=1)
         return outputs
-
-    def _masked(self, tokens: Sequence[Tokens], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Hide tokens of each text, the same ones whenever it is evaluated."""
-        import torch
-
-        for row, own in enumerate(tokens):
-            digest = hashlib.sha256(json.dumps(own).encode()).digest()
-            draw = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            one = {name: value[row : row + 1, : len(own)] for name, value in batch.items()}
-            hidden = self.texts.mask(one, draw)
-            batch["labels"][row] = IGNORED
-            for name in ("input_ids", "labels"):
-                batch[name][row, : len(own)] = hidden[name][0]
-        return batch
 
     def scored_rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[NumberedRow]:
         """Return each text's losses (null where no token was predicted) and number of tokens."""
@@ -374,7 +351,7 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
             "tokens": tokens,
         }
 
-    def finish_epoch(self, model: Any, *, epoch: int, world: Any) -> None:
+    def finish_epoch(self, model: LateFusionModel, *, epoch: int, world: World) -> None:
         """Write the released code's file of the whole model, where the run asks for it."""
         if self.config.export_vlmig and world.is_main:
             path = Path(f"{self.config.export_vlmig}_{epoch}.bin").expanduser()
@@ -382,30 +359,19 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
             logger.info("wrote %s", path)
 
 
-def _losses(model: Any, rows: Tensor, targets: Tensor, vocabulary: Tensor | None) -> Tensor:
-    """Return the cross entropy of each of n rows, logits of some at a time."""
+def _losses(
+    model: LateFusionModel, hidden: Tensor, targets: Tensor, vocabulary: Tensor | None
+) -> Tensor:
+    """Return the cross entropy `(n,)` of states `(n, H)`, logits of some at a time."""
     import torch
     import torch.nn.functional as F
 
-    found = [
-        F.cross_entropy(model.logits(part, vocabulary), target, reduction="none")
-        for part, target in zip(rows.split(_ROWS), targets.split(_ROWS), strict=True)
+    losses = [
+        F.cross_entropy(
+            model.logits(hidden[start : start + _ROWS], vocabulary),
+            targets[start : start + _ROWS],
+            reduction="none",
+        )
+        for start in range(0, max(len(hidden), 1), _ROWS)
     ]
-    return torch.cat(found).float()
-
-
-def _targets(batch: dict[str, Tensor], *, masked: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows that are read, tokens predicted there, and which of these count; `(B, R)`."""
-    import torch
-    import torch.nn.functional as F
-
-    ids, labels = batch["input_ids"], batch["labels"]
-    if masked:
-        chosen = labels != IGNORED
-        most = max(1, int(chosen.sum(dim=1).max()))
-        order = torch.argsort(~chosen, dim=1, stable=True)[:, :most]
-        return order, labels.clamp(min=0).gather(1, order), chosen.gather(1, order)
-    if ids.shape[1] == 1:
-        ids, labels = F.pad(ids, (0, 1)), F.pad(labels, (0, 1), value=IGNORED)
-    rows = torch.arange(ids.shape[1] - 1).expand(len(ids), -1)
-    return rows, ids[:, 1:].contiguous(), labels[:, 1:] != IGNORED
+    return torch.cat(losses).float()

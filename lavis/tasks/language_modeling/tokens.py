@@ -1,10 +1,12 @@
 """Captions as tokens: the one place where training texts are tokenized, padded and masked.
 
-Shapes: B texts, L tokens.
+Shapes: B texts, L tokens, R target positions.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from lavis.common.pretrained import check_vocabulary, load_tokenizer, padding_to
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from lavis.tasks.base import LateFusionModel
 
 Tokens = tuple[int, ...]
 IGNORED = -100  # label of a token that is not predicted
@@ -49,7 +53,7 @@ class CaptionTokenizer:
         tokenizer = load_tokenizer(name, "run.tokenizer")
         return cls(tokenizer, max_length, mlm_probability=mlm_probability)
 
-    def check_reader(self, model: Any) -> None:
+    def check_reader(self, model: LateFusionModel) -> None:
         """Raise `ConfigError` where the tokenizer is not that of the model that reads the texts."""
         check_vocabulary(self.tokenizer, model)
 
@@ -61,7 +65,7 @@ class CaptionTokenizer:
         """
         import torch
 
-        from lavis.tasks.candidates import token_path
+        from lavis.tasks.questions.candidates import token_path
 
         paths = {word: token_path(self.tokenizer, word) for word in words}
         long = [word for word, path in paths.items() if len(path) != 1]
@@ -82,17 +86,18 @@ class CaptionTokenizer:
 
         A text without tokens becomes one padding token, which is never predicted.
         """
-        found = samples.get("token_ids")
-        if found is None:
-            found = self.encode(samples["text_input"])
-        return [tuple(ids)[: self.max_length] or (self.pad,) for ids in found]
+        token_ids = samples.get("token_ids")
+        if token_ids is None:
+            token_ids = self.encode(samples["text_input"])
+        return [tuple(ids)[: self.max_length] or (self.pad,) for ids in token_ids]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of texts, start and end tokens as the model has them."""
         if not texts:
             return []
         cut = {"truncation": True, "max_length": self.max_length} if self.max_length else {}
-        return self.tokenizer(list(texts), **cut).input_ids
+        ids: list[list[int]] = self.tokenizer(list(texts), **cut).input_ids
+        return ids
 
     def batch(self, tokens: Sequence[Tokens]) -> dict[str, Tensor]:
         """Return `input_ids`, `attention_mask`, `labels` `(B, L)`, padded at the right.
@@ -140,3 +145,33 @@ class CaptionTokenizer:
             "input_ids": torch.where(chosen & (kind < REPLACED), shown, ids),
             "labels": torch.where(chosen, ids, IGNORED),
         }
+
+    def mask_alike(self, tokens: Sequence[Tokens], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Hide tokens of each text of a batch, the same ones whenever it is evaluated."""
+        import torch
+
+        for row, own in enumerate(tokens):
+            digest = hashlib.sha256(json.dumps(own).encode()).digest()
+            draw = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            hidden = self.mask({n: v[row : row + 1, : len(own)] for n, v in batch.items()}, draw)
+            batch["labels"][row] = IGNORED
+            for name in ("input_ids", "labels"):
+                batch[name][row, : len(own)] = hidden[name][0]
+        return batch
+
+
+def target_positions(batch: dict[str, Tensor], *, masked: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return target positions, the tokens predicted there, and which of them count; `(B, R)`."""
+    import torch
+    import torch.nn.functional as F
+
+    ids, labels = batch["input_ids"], batch["labels"]
+    if masked:
+        chosen = labels != IGNORED
+        most = max(1, int(chosen.sum(dim=1).max()))
+        order = torch.argsort(~chosen, dim=1, stable=True)[:, :most]
+        return order, labels.clamp(min=0).gather(1, order), chosen.gather(1, order)
+    if ids.shape[1] == 1:
+        ids, labels = F.pad(ids, (0, 1)), F.pad(labels, (0, 1), value=IGNORED)
+    rows = torch.arange(ids.shape[1] - 1).expand(len(ids), -1)
+    return rows, ids[:, 1:].contiguous(), labels[:, 1:] != IGNORED

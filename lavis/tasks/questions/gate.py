@@ -1,8 +1,8 @@
 """Which questions of a benchmark need no images, because the text alone is certain of its answer.
 
 Every question is first answered without images; what that gives is kept in the cache, so that a
-run that is started again, on any number of processes, decides the same. Processes tell each other
-what they found, and so decide alike whatever a shared folder shows to each of them.
+run that is started again, on any number of processes, decides the same. Processes exchange their
+results, and so decide alike whatever a shared folder shows to each of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,20 +19,21 @@ from lavis.common.logger import Progress
 from lavis.common.storage.cache import Cache, make_key
 from lavis.tasks.planning import make_plan
 from lavis.tasks.questions.answers import AnswerRows
-from lavis.tasks.questions.requests import Ask, QuestionTokenizer, split_reads
+from lavis.tasks.questions.requests import QuestionTokenizer, TextRequest, split_targets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lavis.common.dist import World
     from lavis.datasets.benchmarks.dataset import BenchmarkDataset
     from lavis.datasets.benchmarks.question import Question
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of what is kept
-UNIT = 32  # texts asked at a time; fixed, so that no option changes a decision
+UNIT = 32  # texts answered at a time; fixed, so that no option changes a decision
 
-Predict = Callable[[list[Ask]], "dict[str, Tensor]"]  # rows -> `log_probs.text` (B, R, C)
+Predict = Callable[[list[TextRequest]], "dict[str, Tensor]"]  # rows -> `log_probs.text` (B, R, C)
 
 
 def certain_questions(
@@ -40,7 +41,7 @@ def certain_questions(
     texts: QuestionTokenizer,
     answers: AnswerRows,
     dataset: BenchmarkDataset,
-    world: Any,
+    world: World,
     *,
     model: str,
     cache: Cache,
@@ -50,9 +51,8 @@ def certain_questions(
 
     Args:
         predict: answers rows from the text alone.
-        world: gives `rank`, `size`, `beat` and `gather`.
         model: identity of the language model.
-        threshold: see `lavis.tasks.questions.gate.skip_when_certain`.
+        threshold: see `skip_when_certain`.
 
     Raises:
         ConfigError: answers are written, so that there are no candidates to be certain among.
@@ -68,18 +68,18 @@ def certain_questions(
     own: dict[int, float] = {}
     for unit in units:
         asked = _asked(texts, dataset, plan.rows(unit).tolist())
-        keys = [_key(asks, model, answers.gate_rule) for _, asks in asked]
+        keys = [_key(requests, model, answers.gate_rule) for _, requests in asked]
         kept = [cache.get_array(key) for key in keys]
-        found = [float(value) for value in kept if value is not None]
-        if len(found) < len(keys):
-            found = _certainties(predict, answers, asked)
-            for key, value in zip(keys, found, strict=True):
+        certainties = [float(value) for value in kept if value is not None]
+        if len(certainties) < len(keys):
+            certainties = _certainties(predict, answers, asked)
+            for key, value in zip(keys, certainties, strict=True):
                 cache.put_array(key, np.array(value, dtype=np.float64))
-        own |= {question.index: value for (question, _), value in zip(asked, found, strict=True)}
+        own |= {q.index: value for (q, _), value in zip(asked, certainties, strict=True)}
         progress.add(1)
         world.beat("text-only answers")
     progress.close()
-    # what the others found comes from them: a shared folder may not show it yet
+    # the others' results come from them: a shared folder may not show them yet
     values: dict[int, float] = {}
     for one in world.gather(own, "text-only answers"):
         values |= one
@@ -90,49 +90,43 @@ def certain_questions(
 
 def _asked(
     texts: QuestionTokenizer, dataset: BenchmarkDataset, indices: Sequence[int]
-) -> list[tuple[Question, list[Ask]]]:
+) -> list[tuple[Question, list[TextRequest]]]:
     """Return questions that can be asked, each with its rows as if it stood alone."""
-    found = []
+    asked = []
     for index in indices:
         try:
             question = dataset.question(index)
-            found.append((question, texts.asks(question, 0)))
+            asked.append((question, texts.requests(question, 0)))
         except RecordError:
             continue  # its unit reports it
-    return found
+    return asked
 
 
-def _key(asks: Sequence[Ask], model: str, rule: str) -> str:
-    said = [[list(ask.ids), [list(read[1]) for read in ask.reads]] for ask in asks]
-    return make_key("certainty", VERSION, model=model, rule=rule, asks=said)
+def _key(requests: Sequence[TextRequest], model: str, rule: str) -> str:
+    parts = [[list(row.ids), [list(wanted) for _, wanted in row.targets]] for row in requests]
+    return make_key("certainty", VERSION, model=model, rule=rule, asks=parts)
 
 
 def _certainties(
-    predict: Predict, answers: AnswerRows, asked: Sequence[tuple[Question, list[Ask]]]
+    predict: Predict, answers: AnswerRows, asked: Sequence[tuple[Question, list[TextRequest]]]
 ) -> list[float]:
-    rows = [replace(ask, question=n) for n, (_, asks) in enumerate(asked) for ask in asks]
-    rows = split_reads(rows)
+    rows = [replace(row, question=n) for n, (_, requests) in enumerate(asked) for row in requests]
+    rows = split_targets(rows)
     return answers.certainties([question for question, _ in asked], rows, predict(rows))
 
 
-def skip_when_certain(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:
-    """Return which questions to answer without images.
+def skip_when_certain(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Return which questions to answer without images, `(N,)` booleans.
 
     Args:
-        probabilities: `(N,)`, the text-only probability of each question's best answer; or `(N, C)`
-            of its candidates, whose largest counts.
-        threshold: images are skipped from this probability on; None skips none.
-
-    Returns:
-        `(N,)` booleans.
+        probabilities: `(N,)`, the text-only probability of each question's best answer.
+        threshold: images are skipped from this probability on.
 
     Raises:
         ValueError: the threshold or a probability lies outside [0, 1].
     """
-    best = np.asarray(probabilities, dtype=np.float64)
-    best = best.max(axis=1) if best.ndim == 2 else best
-    if threshold is None:
-        return np.zeros(len(best), dtype=bool)
-    if not 0 <= threshold <= 1 or (len(best) and not (best.min() >= 0 and best.max() <= 1 + 1e-6)):
+    values = np.asarray(probabilities, dtype=np.float64)
+    outside = len(values) and not (values.min() >= 0 and values.max() <= 1 + 1e-6)
+    if not 0 <= threshold <= 1 or outside:
         raise ValueError("probabilities and the threshold of skip_when_certain lie in [0, 1]")
-    return best >= threshold
+    return values >= threshold

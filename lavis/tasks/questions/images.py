@@ -6,7 +6,7 @@ Shapes: N distinct images of a unit, B rows, K images of a row, P tokens of widt
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,12 +21,14 @@ from lavis.generators.config import ImagesConfig
 from lavis.generators.prompts import image_prompts
 
 if TYPE_CHECKING:
+    from lavis.common.dist import World
     from lavis.datasets.benchmarks.dataset import BenchmarkDataset
     from lavis.datasets.benchmarks.question import Question
+    from lavis.tasks.base import LateFusionModel
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 64  # images between two signs of life
+_CHUNK = 64  # images between two heartbeats
 ImageSet = tuple[ImageRequest, ...]
 
 
@@ -57,11 +59,11 @@ class QuestionImages:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what images depend on besides questions."""
-        found: dict[str, Any] = {"generator": self.store.fingerprint(), "per": self._per}
+        parts: dict[str, Any] = {"generator": self.store.fingerprint(), "per": self._per}
         folder = Path(self.config.clip_model).expanduser()
         if self.config.scorer == "clip" and folder.is_dir():
-            found["clip_model"] = folder_digest(folder)
-        return found
+            parts["clip_model"] = folder_digest(folder)
+        return parts
 
     def sets(self, question: Question) -> list[ImageSet]:
         """Return the sets of a question: one, or one for each prompt; none where it is skipped.
@@ -69,8 +71,8 @@ class QuestionImages:
         The anchor, which stands for the whole text, comes first: a single image is that one.
         Withheld images are left out; where all are, there are no sets.
         """
-        found = [tuple(r for r in one if r not in self.withheld) for one in self._all(question)]
-        return found if any(found) else []
+        sets = [tuple(r for r in one if r not in self.withheld) for one in self._all(question)]
+        return sets if any(sets) else []
 
     def withheld_of(self, question: Question) -> int:
         """Return how many distinct images of a question are withheld."""
@@ -79,29 +81,32 @@ class QuestionImages:
     def _all(self, question: Question) -> list[ImageSet]:
         if question.index in self.skipped:
             return []
-        per_question = self._per == "question"
-        texts = [question.image_text] if per_question else question.image_texts
-        config = self.config
-        found = []
-        for text in texts:
-            prompts = image_prompts(
+        config, sets = self.config, []
+        for text in [question.image_text] if self._per == "question" else question.image_texts:
+            *sentences, anchor = image_prompts(
                 text,
                 config.num_images,
                 anchor_words=config.anchor_words,
                 verbatim=config.prompt_rule == "verbatim",
             )
-            found.append(tuple(image_requests([prompts[-1], *prompts[:-1]], config.seed)))
-        return found
+            sets.append(tuple(image_requests([anchor, *sentences], config.seed)))
+        return sets
 
-    def prepare(self, model: Any, dataset: BenchmarkDataset, world: Any) -> None:
+    def requests(self, dataset: BenchmarkDataset) -> Iterator[ImageRequest]:
+        """Yield every image that the questions of a data set are answered with."""
+        for index in range(len(dataset)):
+            try:
+                question = dataset.question(index)
+            except RecordError:
+                continue
+            for requests in self.sets(question):
+                yield from requests
+
+    def prepare(self, model: LateFusionModel, dataset: BenchmarkDataset, world: World) -> None:
         """Make, encode and score what is missing, each process its share; all of them call this.
 
         Features are computed in the autocast that this is called in, so that they are those which
         the model would compute there itself; all else in full precision.
-
-        Args:
-            model: gives `encode_frozen`, `frozen_fingerprint` and `device`.
-            world: gives `rank`, `size`, `beat`, `gather` and `barrier`.
         """
         import torch
 
@@ -113,11 +118,9 @@ class QuestionImages:
             share = wanted[world.rank :: world.size]
             made = self._fill(share, world)
             logger.info("%d distinct images, %d of this process's are new", len(wanted), made)
-            self._note_withheld(share, len(wanted), world)
-            wanted, share = (
-                [request for request in some if request not in self.withheld]
-                for some in (wanted, share)
-            )
+            self._find_withheld(share, len(wanted), world)
+            wanted = [request for request in wanted if request not in self.withheld]
+            share = [request for request in share if request not in self.withheld]
             if self._keep and not self.store.makes_features:
                 processing = dataset.vis_processor.describe()
                 self._tower = [model.frozen_fingerprint(), device, str(dtype), processing]
@@ -127,7 +130,13 @@ class QuestionImages:
         self.store.generator.release()
         world.barrier("images ready")
 
-    def _note_withheld(self, share: Sequence[ImageRequest], count: int, world: Any) -> None:
+    def _fill(self, share: Sequence[ImageRequest], world: World) -> int:
+        return sum(
+            self.store.fill(part, rank=0, world_size=1, progress=False).made
+            for part in _chunks(share, "pictures", world)
+        )
+
+    def _find_withheld(self, share: Sequence[ImageRequest], count: int, world: World) -> None:
         mine = [request for request in share if self.store.is_withheld(request)]
         parts = world.gather(mine, "withheld images")
         self.withheld = frozenset(ImageRequest(*request) for part in parts for request in part)
@@ -139,8 +148,26 @@ class QuestionImages:
                 count,
             )
 
+    def _encode(
+        self,
+        share: Sequence[ImageRequest],
+        model: LateFusionModel,
+        dataset: BenchmarkDataset,
+        world: World,
+    ) -> None:
+        import torch
+
+        store, tower = self.store, self._tower
+        missing = [r for r in share if not store.has_features(store.key(*r), tower)]
+        for part in _chunks(missing, "features of images", world):
+            images = [dataset.process(image) for image in store.images(part)]
+            with torch.no_grad():
+                encoded = model.encode_frozen(torch.stack(images)).float().cpu().numpy()
+            for request, features in zip(part, encoded, strict=True):
+                store.put_features(store.key(*request), tower, features)
+
     def _weigh(
-        self, wanted: Sequence[ImageRequest], share: Sequence[ImageRequest], world: Any
+        self, wanted: Sequence[ImageRequest], share: Sequence[ImageRequest], world: World
     ) -> None:
         scorer = build_scorer(self.config, self.store.generator)
         if scorer is None:
@@ -152,57 +179,15 @@ class QuestionImages:
         values = self.store.scores(wanted, scorer).tolist()
         self._scores = dict(zip(wanted, values, strict=True))
 
-    def requests(self, dataset: BenchmarkDataset) -> Iterable[ImageRequest]:
-        """Yield every image that the questions of a data set are asked with."""
-        for index in range(len(dataset)):
-            try:
-                question = dataset.question(index)
-            except RecordError:
-                continue
-            for requests in self.sets(question):
-                yield from requests
-
-    def _fill(self, share: Sequence[ImageRequest], world: Any) -> int:
-        progress = Progress(len(share), "pictures", unit="pictures", shown=world.rank == 0)
-        made = 0
-        for start in range(0, len(share), _CHUNK):
-            part = share[start : start + _CHUNK]
-            made += self.store.fill(part, rank=0, world_size=1, progress=False).made
-            progress.add(len(part))
-            world.beat("pictures")
-        progress.close()
-        return made
-
-    def _encode(
-        self, share: Sequence[ImageRequest], model: Any, dataset: BenchmarkDataset, world: Any
-    ) -> None:
-        store = self.store
-        missing = [r for r in share if not store.has_features(store.key(*r), self._tower)]
-        import torch
-
-        progress = Progress(
-            len(missing), "features of images", unit="pictures", shown=world.rank == 0
-        )
-        for start in range(0, len(missing), _CHUNK):
-            part = missing[start : start + _CHUNK]
-            images = [dataset.process(image) for image in store.images(part)]
-            with torch.no_grad():
-                encoded = model.encode_frozen(torch.stack(images)).float().cpu().numpy()
-            for request, features in zip(part, encoded, strict=True):
-                store.put_features(store.key(*request), self._tower, features)
-            progress.add(len(part))
-            world.beat("features of images")
-        progress.close()
-
     def score(self, request: ImageRequest) -> float | None:
         """Return how well an image shows its prompt, or None where nothing scores."""
         return self._scores.get(request)
 
     def shown(self, sets: Sequence[ImageSet]) -> bool | None:
-        """Return whether an image shows something of its prompt, or None where nobody can tell."""
+        """Return whether an image shows something of its prompt, None where that is unknown."""
         generator = self.store.generator
-        found = [generator.shows(request.prompt) for one in sets for request in one]
-        return None if None in found else any(found)
+        shown = [generator.shows(request.prompt) for one in sets for request in one]
+        return None if None in shown else any(shown)
 
     def load(self, requests: Sequence[ImageRequest], dataset: BenchmarkDataset) -> dict[str, Any]:
         """Return `vision_features` `(N, P, D)`, or `image` `(N, 3, S, S)` without kept features.
@@ -218,23 +203,37 @@ class QuestionImages:
                 return {"vision_features": torch.from_numpy(store.text_features(requests))}
             if not self._keep:
                 images = [store.image(store.key(*request)) for request in requests]
-                return {"image": torch.stack([dataset.process(p) for p in images])}
+                return {"image": torch.stack([dataset.process(image) for image in images])}
         except DataError as error:
             raise RecordError(str(error)) from None
-        found = []
+        features = []
         for request in requests:
-            features = store.features(store.key(*request), self._tower)
-            if features is None:
-                store.drop_features(store.key(*request), self._tower)
+            key = store.key(*request)
+            array = store.features(key, self._tower)
+            if array is None:
+                store.drop_features(key, self._tower)
                 raise RecordError(
                     f"missing features of an image: {request.prompt[:60]}; start again to compute "
                     "them"
                 )
-            found.append(features)
-        return {"vision_features": torch.from_numpy(np.stack(found))}
+            features.append(array)
+        return {"vision_features": torch.from_numpy(np.stack(features))}
 
 
-def others(
+def _chunks(
+    requests: Sequence[ImageRequest], title: str, world: World
+) -> Iterator[Sequence[ImageRequest]]:
+    """Yield requests a chunk at a time, with progress and heartbeats."""
+    progress = Progress(len(requests), title, unit="pictures", shown=world.rank == 0)
+    for start in range(0, len(requests), _CHUNK):
+        part = requests[start : start + _CHUNK]
+        yield part
+        progress.add(len(part))
+        world.beat(title)
+    progress.close()
+
+
+def control_question(
     dataset: BenchmarkDataset, index: int, skipped: frozenset[int] = frozenset()
 ) -> Question:
     """Return a question about something else, the same one each time: half a data set further.
@@ -245,9 +244,9 @@ def others(
     count = len(dataset)
     for step in range(count):
         try:
-            found = dataset.question((index + count // 2 + step) % count)
+            other = dataset.question((index + count // 2 + step) % count)
         except RecordError:
             continue
-        if found.image_text != question.image_text and found.index not in skipped:
-            return found
+        if other.image_text != question.image_text and other.index not in skipped:
+            return other
     return question

@@ -19,8 +19,8 @@ NOT_ANSWERED = ("not in background", "cannotanswer", "unanswerable", "no answer"
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
     """Return 1.0 where the prediction equals one of the answers once normalised, else 0.0."""
-    said = normalize_answer(prediction)
-    return float(any(said == normalize_answer(answer) for answer in answers))
+    normalized = normalize_answer(prediction)
+    return float(any(normalized == normalize_answer(answer) for answer in answers))
 
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
@@ -44,10 +44,10 @@ def declines(prediction: str, scorer: Scorer = "squad_v2") -> bool:
 
     SQuAD v2's scorer takes a prediction without words for that, too; QuAC's does not.
     """
-    said = normalize_answer(prediction)
-    if not said:
+    normalized = normalize_answer(prediction)
+    if not normalized:
         return scorer != "quac"
-    return said in {normalize_answer(text) for text in NOT_ANSWERED}
+    return normalized in {normalize_answer(text) for text in NOT_ANSWERED}
 
 
 def score_answer(

@@ -18,20 +18,14 @@ Answers = dict[str, list[tuple[int, list[str]]]]  # group -> (number of a questi
 
 
 class ReleasedFiles:
-    """Takes note of answers, then writes.
-
-    Args:
-        benchmark: its name.
-        model_name: of the language model.
-        num_images: K.
-    """
+    """Collects answers, then writes."""
 
     def __init__(self, benchmark: str, model_name: str, num_images: int) -> None:
         self._benchmark, self._model, self._count = benchmark, model_name, num_images
         self._answers: Answers = {}
 
     def add(self, payload: dict[str, Any]) -> None:
-        """Take a question in."""
+        """Add a question."""
         rules = payload["predicted"].get("pictures", payload["predicted"]["text"])
         if self._benchmark == "imagenetvc" and "first_token" in rules:
             number = int(payload["question_id"].rpartition("-")[2])
@@ -48,15 +42,15 @@ class ReleasedFiles:
         for group, answers in self._answers.items():
             place = folder / re.sub(r"[^\w.-]+", "_", group)
             for prompt in range(len(answers[0][1])):
-                listed = [{"question_id": n, "answer": said[prompt]} for n, said in answers]
+                listed = [{"question_id": n, "answer": words[prompt]} for n, words in answers]
                 write_text(place / f"prompt{prompt}.json", json.dumps(listed))
             columns = results["groups"][group]["rules"]["first_token"]
-            found = columns.get("pictures", columns["text"])
+            values = columns.get("pictures", columns["text"])
             lines = [
                 f"Accuracy for prompt{n}: {accuracy / 100} "
-                for n, accuracy in enumerate(found["per_prompt"])
+                for n, accuracy in enumerate(values["per_prompt"])
             ]
-            lines.append(f"Mean result: {found['mean']}, Std result: {found['std']}")
+            lines.append(f"Mean result: {values['mean']}, Std result: {values['std']}")
             write_text(place / "results.txt", "\n".join(lines) + "\n")
 
     def _lines(self, results: dict[str, Any]) -> str:
@@ -68,8 +62,8 @@ class ReleasedFiles:
         ]
         for rule, note in results["rules"].items():
             if note["protocol"] == "released":
-                found = whole["rules"][rule]
-                mean = found.get("pictures", found["text"])["mean"]
+                columns = whole["rules"][rule]
+                mean = columns.get("pictures", columns["text"])["mean"]
                 name = rule if rule in ("exact_match", "f1") else "Accuracy"
                 lines.append(f"{name}: {mean:.2f}")
         return "\n".join(lines) + "\n"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.errors import DataError
-from lavis.common.storage.atomic import write_text
-from lavis.tasks.report import ExampleRows, image_uri, render
+from lavis.tasks.report import image_uri, render
 
 if TYPE_CHECKING:
     from lavis.generators.store import ImageStore
@@ -23,39 +21,38 @@ TITLES = {
 
 def effect(payload: Mapping[str, Any]) -> str:
     """Return what images did to a question: `helped`, `hurt` or `other`."""
-    marks = payload["marks"]
-    column = "pictures" if "pictures" in marks else "single"
-    if column not in marks:
+    correct = payload["marks"]
+    column = "pictures" if "pictures" in correct else "single"
+    if column not in correct:
         return "other"
-    rule = next(iter(marks["text"]))
-    before, after = (sum(marks[name][rule]) for name in ("text", column))
+    rule = next(iter(correct["text"]))
+    before, after = (sum(correct[name][rule]) for name in ("text", column))
     return "helped" if after > before else "hurt" if after < before else "other"
 
 
-def write_page(
-    path: Path,
-    results: dict[str, Any],
-    rows: ExampleRows,
+def render_page(
+    results: Mapping[str, Any],
+    examples: Mapping[str, Sequence[Mapping[str, Any]]],
     store: ImageStore | None,
     *,
     parts: Sequence[str],
-) -> None:
-    """Write the page; images that are gone from the cache are left out.
+) -> str:
+    """Return the page; images that are gone from the cache are left out.
 
     Args:
+        examples: title -> result rows; their images get a `uri`.
         parts: of the results that stand below its groups.
     """
-    examples = rows.by_title()
-    for questions in examples.values():
-        for question in questions:
-            for images in question.get("pictures", []):
-                for image in images:
-                    image["uri"] = _uri(image, store)
-    listed = {name: results[name] for name in parts if name in results}
-    credit = store.generator.credit if store is not None else None
-    parts_of_page = {**results["groups"], **listed}
-    page = render(TEMPLATE, results=results, parts=parts_of_page, examples=examples, credit=credit)
-    write_text(path, page)
+    for rows in examples.values():
+        for image in (image for row in rows for one in row.get("pictures", []) for image in one):
+            image["uri"] = _uri(image, store)
+    return render(
+        TEMPLATE,
+        results=results,
+        parts={**results["groups"], **{name: results[name] for name in parts if name in results}},
+        examples=examples,
+        credit=store.generator.credit if store is not None else None,
+    )
 
 
 def _uri(image: Mapping[str, Any], store: ImageStore | None) -> str | None:

@@ -1,6 +1,6 @@
-"""Questions as token rows: what a model must read, where, and of which tokens.
+"""Questions as token rows: what a model predicts, at which positions, and of which tokens.
 
-Shapes: B rows, L tokens, R read positions of a row, C tokens read at one.
+Shapes: B rows, L tokens, R target positions of a row, C tokens wanted at one.
 """
 
 from __future__ import annotations
@@ -14,47 +14,46 @@ import numpy as np
 
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.pretrained import Specials, check_vocabulary, load_tokenizer, padding_token
-from lavis.tasks.candidates import CandidateTokens, Path
-from lavis.tasks.questions.sharing import reads_of_a_row, shared_beginnings
+from lavis.tasks.questions.candidates import CandidateTokens, Path
+from lavis.tasks.questions.prefixes import shared_prefixes, targets_per_row
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lavis.datasets.benchmarks.question import Kind, Question
+    from lavis.tasks.base import LateFusionModel
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class TextRequest:
     """One row for the model.
 
     Attributes:
         question: place of its question in the unit.
         prompt: which of the question's prompts.
         ids: tokens.
-        reads: (position, tokens whose probability after it is wanted).
-        prefixes: `next_word`: what of a candidate stands before each read.
+        targets: (position, tokens whose probability after it is wanted).
+        prefixes: `next_word`: what of a candidate stands before each target.
         ends: `choice`: where each token after the first ends, in characters.
-        skipped: `choice`: reads at the beginning that its question's first row has in its place.
+        skipped: `choice`: first targets, which its question's first row has in its place.
     """
 
     question: int
     prompt: int
     ids: tuple[int, ...]
-    reads: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    targets: tuple[tuple[int, tuple[int, ...]], ...] = ()
     prefixes: tuple[Path, ...] = ()
     ends: tuple[int, ...] = ()
     skipped: int = 0
 
 
 class QuestionTokenizer:
-    """Turns questions into rows.
+    """Turns questions into rows; `set_model` says first for which model.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
         max_tokens: longer rows are rejected, or cut at their beginning.
-        first_only: read no more of candidates than their first tokens.
-
-    Before it is asked for rows, `read_by` says which model will read them.
+        first_only: predict no more of candidates than their first tokens.
     """
 
     def __init__(
@@ -66,10 +65,10 @@ class QuestionTokenizer:
         first_only: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
-        self._masked: bool | None = None
         self.first_only = first_only
         self._max, self._cut = max_tokens, cut
         self._specials = Specials.of(tokenizer)
+        self._masked: bool | None = None
         self._vocabulary: int | None = None
         self.candidates = cache(self._candidates)
 
@@ -94,11 +93,8 @@ class QuestionTokenizer:
             raise ConfigError(f"run.tokenizer: '{name}' is not a fast tokenizer, which is needed")
         return cls(tokenizer, max_tokens, cut=cut, first_only=first_only)
 
-    def read_by(self, model: Any) -> None:
-        """Take note of the model that will read the rows; it, not the tokenizer, says how.
-
-        Args:
-            model: has `fills_masks` and `vocabulary`, how many tokens it has vectors for.
+    def set_model(self, model: LateFusionModel) -> None:
+        """Make rows for a model: it, not the tokenizer, says whether it fills masks.
 
         Raises:
             ConfigError: the tokenizer is not the model's.
@@ -110,8 +106,8 @@ class QuestionTokenizer:
 
     @property
     def masked(self) -> bool:
-        """Whether the model that will read the rows fills masks."""
-        assert self._masked is not None, "read_by(model) says whether texts are read at a mask"
+        """Whether the model fills masks."""
+        assert self._masked is not None, "set_model(model) says whether masks are filled"
         return self._masked
 
     @property
@@ -133,7 +129,9 @@ class QuestionTokenizer:
                 "needs the probability of whole texts; use a causal model"
             )
 
-    def asks(self, question: Question, place: int, *, own_images: bool = False) -> list[Ask]:
+    def requests(
+        self, question: Question, place: int, *, own_images: bool = False
+    ) -> list[TextRequest]:
         """Return the rows of a question.
 
         Args:
@@ -143,35 +141,35 @@ class QuestionTokenizer:
         Raises:
             RecordError: a text is too long, or has nothing to predict.
         """
+        prompts = list(enumerate(question.prompts))
         if question.kind == "next_word":
-            prompts = enumerate(question.prompts)
-            return [ask for n, text in prompts for ask in self._next_word(question, place, n, text)]
+            return [row for n, text in prompts for row in self._next_word(question, place, n, text)]
         self.check_kind(question.kind)
         if question.kind == "choice":
-            options = [self._choice(place, n, text) for n, text in enumerate(question.prompts)]
-            return options if own_images else _read_context_once(options)
-        prompts = enumerate(question.prompts)
-        return [Ask(place, n, self._fit(self._open(text))) for n, text in prompts]
+            options = [self._choice(place, n, text) for n, text in prompts]
+            return options if own_images else _context_once(options)
+        return [TextRequest(place, n, self._fit(self._open(text))) for n, text in prompts]
 
     def _candidates(self, options: tuple[str, ...], forms: Any) -> CandidateTokens:
         return CandidateTokens.of(self.tokenizer, options, forms, first_only=self.first_only)
 
-    def _next_word(self, question: Question, place: int, prompt: int, text: str) -> list[Ask]:
+    def _next_word(
+        self, question: Question, place: int, prompt: int, text: str
+    ) -> list[TextRequest]:
         tokens = self.candidates(question.options, question.forms)
         if self.masked:
-            ids = self.tokenizer(f"{text} {self.tokenizer.mask_token}").input_ids
-            ids = self._fit(ids)
+            ids = self._fit(self.tokenizer(f"{text} {self.tokenizer.mask_token}").input_ids)
             last = len(ids) - 1 - ids[::-1].index(self.tokenizer.mask_token_id)
         else:
             ids = self._fit(self._open(text))
             last = len(ids) - 1
-        found = []
-        for path, reads in zip(tokens.continuations, tokens.reads, strict=True):
-            places = tuple((last + len(prefix), wanted) for prefix, wanted in reads.items())
-            found.append(Ask(place, prompt, (*ids, *path), places, tuple(reads)))
-        return found
+        rows = []
+        for path, targets in zip(tokens.continuations, tokens.targets, strict=True):
+            at = tuple((last + len(prefix), wanted) for prefix, wanted in targets.items())
+            rows.append(TextRequest(place, prompt, (*ids, *path), at, tuple(targets)))
+        return rows
 
-    def _choice(self, place: int, prompt: int, text: str) -> Ask:
+    def _choice(self, place: int, prompt: int, text: str) -> TextRequest:
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         opening = self._specials.opening
         ids = (*opening, *encoded.input_ids)
@@ -180,8 +178,9 @@ class QuestionTokenizer:
             raise RecordError("too short: a text of one token has nothing to predict")
         kept = self._fit(ids)
         offsets = [*offsets[: len(opening)], *offsets[len(opening) + len(ids) - len(kept) :]]
-        reads = tuple((at, (kept[at + 1],)) for at in range(len(kept) - 1))
-        return Ask(place, prompt, kept, reads, ends=tuple(end for _, end in offsets[1:]))
+        targets = tuple((at, (kept[at + 1],)) for at in range(len(kept) - 1))
+        ends = tuple(end for _, end in offsets[1:])
+        return TextRequest(place, prompt, kept, targets, ends=ends)
 
     def _open(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a text that goes on: nothing closes it."""
@@ -208,82 +207,85 @@ class QuestionTokenizer:
         return (*start, *ids[len(ids) - self._max + len(start) :])
 
 
-def _read_context_once(options: list[Ask]) -> list[Ask]:
-    """Leave to the first option the reads whose tokens, and all before them, are in every one."""
+def _context_once(options: list[TextRequest]) -> list[TextRequest]:
+    """Leave to the first option the targets whose tokens, and all before them, are in every one."""
     common = 0
-    for tokens in zip(*(ask.ids for ask in options), strict=False):
+    for tokens in zip(*(option.ids for option in options), strict=False):
         if len(set(tokens)) > 1:
             break
         common += 1
-    skipped = max(common - 1, 0)  # token j is read at j - 1
+    skipped = max(common - 1, 0)  # token j is predicted at j - 1
     first, *rest = options
-    return [first, *(replace(ask, reads=ask.reads[skipped:], skipped=skipped) for ask in rest)]
+    return [first, *(replace(o, targets=o.targets[skipped:], skipped=skipped) for o in rest)]
 
 
-def split_reads(asks: Sequence[Ask]) -> list[Ask]:
-    """Cut rows with many reads in several of the same text, so that few reads are padding."""
-    size = reads_of_a_row([len(ask.reads) for ask in asks])
-    found = []
-    for ask in asks:
-        for start in range(0, max(len(ask.reads), 1), size):
+def split_targets(requests: Sequence[TextRequest]) -> list[TextRequest]:
+    """Cut rows with many targets in several of the same text, so that few targets are padding."""
+    size = targets_per_row([len(request.targets) for request in requests])
+    rows = []
+    for request in requests:
+        for start in range(0, max(len(request.targets), 1), size):
             part = slice(start, start + size)
-            found.append(replace(ask, reads=ask.reads[part], prefixes=ask.prefixes[part]))
-    return found
+            targets, prefixes = request.targets[part], request.prefixes[part]
+            rows.append(replace(request, targets=targets, prefixes=prefixes))
+    return rows
 
 
-def text_rows(asks: Sequence[Ask], pad: int, *, share: bool = True) -> dict[str, Any]:
+def collate_requests(
+    requests: Sequence[TextRequest], pad: int, *, share: bool = True
+) -> dict[str, Any]:
     """Return the tensors of a unit; equal texts stand once.
 
     Args:
-        asks: B rows.
+        requests: B rows.
         pad: what stands where no token is.
-        share: arrange texts by their beginnings.
+        share: arrange texts by their prefixes.
 
     Returns:
         `input_ids`, `attention_mask` `(T, L)` of T distinct texts; `text_index` `(B,)`; `positions`
-        `(B, R)` and `token_ids` `(B, R, C)`, padded with a row's first token. Where beginnings are
-        shared, `start_length` columns hold them at the left, `start_first` `(G,)` names a text of
-        each, and `start_of` `(T,)` says which one each text has.
+        `(B, R)` and `token_ids` `(B, R, C)`, padded with a row's first token. Where prefixes are
+        shared, `prefix_length` columns hold them at the left, `prefix_first` `(G,)` names a text of
+        each, and `prefix_of` `(T,)` says which one each text has.
     """
     import torch
 
-    places = {ids: n for n, ids in enumerate(dict.fromkeys(ask.ids for ask in asks))}
+    places = {ids: n for n, ids in enumerate(dict.fromkeys(row.ids for row in requests))}
     texts = list(places)
-    found = shared_beginnings(texts) if share else None
-    begun = [found.lengths[of] for of in found.of] if found is not None else [0] * len(texts)
-    width = max(begun)
-    rest = max(len(text) - n for text, n in zip(texts, begun, strict=True))
+    shared = shared_prefixes(texts) if share else None
+    lengths = [0] * len(texts) if shared is None else [shared.lengths[of] for of in shared.of]
+    width = max(lengths)
+    rest = max(len(text) - n for text, n in zip(texts, lengths, strict=True))
     ids = np.full((len(texts), width + rest), pad, dtype=np.int64)
     mask = np.zeros_like(ids)
-    for row, (text, n) in enumerate(zip(texts, begun, strict=True)):
+    for row, (text, n) in enumerate(zip(texts, lengths, strict=True)):
         ids[row, width - n : width - n + len(text)] = text
         mask[row, width - n : width - n + len(text)] = 1
-    of_text = [places[ask.ids] for ask in asks]
+    of_text = [places[row.ids] for row in requests]
     samples: dict[str, Any] = {
         "input_ids": torch.from_numpy(ids),
         "attention_mask": torch.from_numpy(mask),
         "text_index": torch.tensor(of_text, dtype=torch.long),
     }
-    if found is not None:
-        samples["start_length"] = width
-        samples["start_first"] = torch.tensor(found.first, dtype=torch.long)
-        samples["start_of"] = torch.tensor(found.of, dtype=torch.long)
-    return samples | _reads(asks, [width - begun[text] for text in of_text])
+    if shared is not None:
+        samples["prefix_length"] = width
+        samples["prefix_first"] = torch.tensor(shared.first, dtype=torch.long)
+        samples["prefix_of"] = torch.tensor(shared.of, dtype=torch.long)
+    return samples | _targets(requests, [width - lengths[text] for text in of_text])
 
 
-def _reads(asks: Sequence[Ask], shifts: Sequence[int]) -> dict[str, Tensor]:
-    """Return `positions` `(B, R)` and `token_ids` `(B, R, C)`; none where nothing is read."""
+def _targets(requests: Sequence[TextRequest], shifts: Sequence[int]) -> dict[str, Tensor]:
+    """Return `positions` `(B, R)` and `token_ids` `(B, R, C)`; none where no targets are."""
     import torch
 
-    read = max((len(ask.reads) for ask in asks), default=0)
-    if not read:
+    most = max((len(request.targets) for request in requests), default=0)
+    if not most:
         return {}
-    wide = max(len(wanted) for ask in asks for _, wanted in ask.reads)
-    positions = np.zeros((len(asks), read), dtype=np.int64)
-    tokens = np.zeros((len(asks), read, wide), dtype=np.int64)
-    for row, (ask, shift) in enumerate(zip(asks, shifts, strict=True)):
+    wide = max(len(wanted) for request in requests for _, wanted in request.targets)
+    positions = np.zeros((len(requests), most), dtype=np.int64)
+    tokens = np.zeros((len(requests), most, wide), dtype=np.int64)
+    for row, (request, shift) in enumerate(zip(requests, shifts, strict=True)):
         positions[row] = shift
-        for column, (position, wanted) in enumerate(ask.reads):
+        for column, (position, wanted) in enumerate(request.targets):
             positions[row, column] = shift + position
             tokens[row, column, : len(wanted)] = wanted
     return {"positions": torch.from_numpy(positions), "token_ids": torch.from_numpy(tokens)}

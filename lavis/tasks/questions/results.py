@@ -6,14 +6,15 @@ import json
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import compress
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from lavis.common.storage.atomic import write_text
 from lavis.tasks.questions.config import VisualQuestionsConfig
 from lavis.tasks.questions.released import ReleasedFiles
-from lavis.tasks.questions.report import TITLES, effect, write_page
+from lavis.tasks.questions.report import TITLES, effect, render_page
 from lavis.tasks.report import ExampleRows
 from lavis.tasks.rows import Results, Tally
 from lavis.tasks.statistics import compare, describe, majority
@@ -51,31 +52,51 @@ class Group:
     """Rows of one group.
 
     Attributes:
-        marks: rule -> column -> a list of marks by prompt for each question.
+        correct: rule -> column -> a list of numbers from 0 (wrong) to 1, by prompt, of each
+            question.
         golds: answers, for the share of the most frequent one.
         shown: of each question, whether an image shows something of it.
         answered: of each question, whether it has an answer.
     """
 
-    marks: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
+    correct: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
     golds: list[str] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
     answered: list[bool] = field(default_factory=list)
 
     def add(self, payload: dict[str, Any]) -> None:
-        """Take a question in."""
+        """Add a question."""
         for column, rules in payload["marks"].items():
-            for rule, marks in rules.items():
-                self.marks.setdefault(rule, {}).setdefault(column, []).append(marks)
+            for rule, correct in rules.items():
+                self.correct.setdefault(rule, {}).setdefault(column, []).append(correct)
         self.golds.append(json.dumps(payload["gold"]))
         self.answered.append(payload["gold"] != [])
         scores = [p["score"] for one in payload.get("pictures", []) for p in one]
         scored = any(score is not None and score > 0 for score in scores)
         self.shown.append(payload.get("shown", scored))
 
+    def extend(self, other: Group) -> None:
+        """Add the questions of another group."""
+        for rule, columns in other.correct.items():
+            for column, correct in columns.items():
+                self.correct.setdefault(rule, {}).setdefault(column, []).extend(correct)
+        self.golds += other.golds
+        self.shown += other.shown
+        self.answered += other.answered
+
+    def part(self, keep: list[bool]) -> Group:
+        """Return the questions that are kept."""
+        correct = {
+            rule: {column: list(compress(rows, keep)) for column, rows in columns.items()}
+            for rule, columns in self.correct.items()
+        }
+        lists = (self.golds, self.shown, self.answered)
+        golds, shown, answered = (list(compress(values, keep)) for values in lists)
+        return Group(correct, golds, shown, answered)  # type: ignore[arg-type]
+
 
 def write_results(
-    output: Results, config: VisualQuestionsConfig, store: ImageStore | None
+    results: Results, config: VisualQuestionsConfig, store: ImageStore | None
 ) -> dict[str, Any]:
     """Write all files of a split; see `VisualQuestionsTask.write_results`."""
     groups: dict[str, Group] = {}
@@ -84,9 +105,9 @@ def write_results(
     if config.pictures.num_images and config.pictures.skip_when_certain is not None:
         counts["without_pictures"] = 0
     examples = ExampleRows(config.report_examples, TITLES, effect)
-    dataset: Any = output.dataset
+    dataset = cast("BenchmarkDataset", results.dataset)
     released = ReleasedFiles(dataset.config.benchmark, config.tokenizer, config.pictures.num_images)
-    for row, payload in output.scored(tally, [".jsonl"]):
+    for row, payload in results.scored(tally, [".jsonl"]):
         if payload.get("pictures") == []:
             counts["without_pictures"] += 1
         if payload.get("withheld"):
@@ -95,16 +116,16 @@ def write_results(
         groups.setdefault(payload["group"], Group()).add(payload)
         examples.offer(row, payload)
         released.add(payload)
-    results = summarize(groups, dataset, config, counts)
-    text = json.dumps({"name": output.name, **results}, indent=1)
-    write_text(output.path("results.json"), text + "\n")
-    released.write(output.folder / output.prefix.rstrip("_"), results)
-    if output.full:
-        page = {"name": output.name, **results}
-        write_page(output.path("report.html"), page, examples, store, parts=PARTS)
-    for line in table(results):
+    summary = summarize(groups, dataset, config, counts)
+    named = {"name": results.name, **summary}
+    write_text(results.path("results.json"), json.dumps(named, indent=1) + "\n")
+    released.write(results.folder / results.prefix.rstrip("_"), summary)
+    if results.full:
+        page = render_page(named, examples.by_title(), store, parts=PARTS)
+        write_text(results.path("report.html"), page)
+    for line in table(summary):
         logger.info("%s", line)
-    return _metrics(results, counts)
+    return _metrics(summary, counts)
 
 
 def summarize(
@@ -118,15 +139,14 @@ def summarize(
     Returns:
         `benchmark`, `protocol`, `main_rule`, `rules` with what each is, counts, and `groups`: name
         -> `majority` and `rules`: rule -> column -> accuracies, and `vs_text` for columns other
-        than `text`, and `vs_shuffled` for `images` where that control was run. `mean_of_groups`
+        than `text`, and `vs_shuffled` for `pictures` where that control was run. `mean_of_groups`
         averages groups that are no control (`..._swapped`). Where images show something of some
         questions only (the generator says so, or a score is above 0), `shown` and `not_shown` list
         them apart; where some questions have no answer, `has_answer` and `no_answer` do.
     """
-    done = {name: _group(group, config) for name, group in groups.items()}
-    plain = [name for name in done if not is_control(name)]
-    rules = list(next(iter(done.values()))["rules"]) if done else []
-    whole = _joined(list(groups.values()))
+    described = {name: _describe(group, config) for name, group in groups.items()}
+    plain = [name for name in described if not is_control(name)]
+    rules = list(next(iter(described.values()))["rules"]) if described else []
     results: dict[str, Any] = {
         "benchmark": dataset.config.benchmark,
         "protocol": dataset.config.protocol,
@@ -139,26 +159,27 @@ def summarize(
             for rule in rules
         },
         **counts,
-        "groups": done,
+        "groups": described,
     }
     if len(plain) > 1:
         results["mean_of_groups"] = {
             rule: {
                 column: float(
-                    np.mean([done[name]["rules"][rule][column]["mean"] for name in plain])
+                    np.mean([described[name]["rules"][rule][column]["mean"] for name in plain])
                 )
-                for column in done[plain[0]]["rules"][rule]
+                for column in described[plain[0]]["rules"][rule]
             }
             for rule in rules
         }
+    whole = Group()
+    for group in groups.values():
+        whole.extend(group)
     if len(groups) > 1:
-        results["all"] = _group(whole, config)
-    if any(whole.shown) and not all(whole.shown):
-        results["shown"] = _group(_part(whole, whole.shown, True), config)
-        results["not_shown"] = _group(_part(whole, whole.shown, False), config)
-    if any(whole.answered) and not all(whole.answered):
-        results["has_answer"] = _group(_part(whole, whole.answered, True), config)
-        results["no_answer"] = _group(_part(whole, whole.answered, False), config)
+        results["all"] = _describe(whole, config)
+    for names, flags in ((PARTS[1:3], whole.shown), (PARTS[3:], whole.answered)):
+        if any(flags) and not all(flags):
+            results[names[0]] = _describe(whole.part(flags), config)
+            results[names[1]] = _describe(whole.part([not flag for flag in flags]), config)
     return results
 
 
@@ -185,55 +206,27 @@ def _main_rule(config: VisualQuestionsConfig, rules: list[str]) -> str | None:
     return rules[0] if rules else None
 
 
-def _group(group: Group, config: VisualQuestionsConfig) -> dict[str, Any]:
+def _describe(group: Group, config: VisualQuestionsConfig) -> dict[str, Any]:
+    draws = (config.resamples, config.seed)
     rules: dict[str, Any] = {}
-    for rule, columns in group.marks.items():
-        arrays = {column: _array(marks) for column, marks in columns.items()}
+    for rule, columns in group.correct.items():
+        arrays = {column: _array(rows) for column, rows in columns.items()}
         rules[rule] = {}
         for column in [c for c in config.shown if c in arrays]:
-            values = describe(arrays[column], config.resamples, config.seed)
+            values = describe(arrays[column], *draws)
             if column != "text":
-                values["vs_text"] = compare(
-                    arrays[column], arrays["text"], config.resamples, config.seed
-                )
+                values["vs_text"] = compare(arrays[column], arrays["text"], *draws)
             if column == "pictures" and "shuffled" in arrays:
-                values["vs_shuffled"] = compare(
-                    arrays[column], arrays["shuffled"], config.resamples, config.seed
-                )
+                values["vs_shuffled"] = compare(arrays[column], arrays["shuffled"], *draws)
             rules[rule][column] = values
     return {"questions": len(group.golds), "majority": majority(group.golds), "rules": rules}
 
 
-def _array(marks: list[list[float]]) -> np.ndarray:
-    """Return marks `(Q, P)`; where groups differ in prompts, their means `(Q, 1)`."""
-    if len({len(one) for one in marks}) == 1:
-        return np.array(marks, dtype=np.float64)
-    return np.array([[np.mean(one)] for one in marks])
-
-
-def _joined(groups: list[Group]) -> Group:
-    whole = Group()
-    for group in groups:
-        for rule, columns in group.marks.items():
-            for column, marks in columns.items():
-                whole.marks.setdefault(rule, {}).setdefault(column, []).extend(marks)
-        whole.golds += group.golds
-        whole.shown += group.shown
-        whole.answered += group.answered
-    return whole
-
-
-def _part(group: Group, values: list[bool], wanted: bool) -> Group:
-    """Return the questions of a group whose value is the wanted one."""
-    keep = [place for place, value in enumerate(values) if value == wanted]
-    marks = {
-        rule: {column: [marks[place] for place in keep] for column, marks in columns.items()}
-        for rule, columns in group.marks.items()
-    }
-    golds, shown, answered = (
-        [listed[place] for place in keep] for listed in (group.golds, group.shown, group.answered)
-    )
-    return Group(marks, golds, shown, answered)  # type: ignore[arg-type]
+def _array(rows: list[list[float]]) -> np.ndarray:
+    """Return numbers `(Q, P)`; where groups differ in prompts, their means `(Q, 1)`."""
+    if len({len(one) for one in rows}) == 1:
+        return np.array(rows, dtype=np.float64)
+    return np.array([[np.mean(one)] for one in rows])
 
 
 def _metrics(results: dict[str, Any], counts: Counter[str]) -> dict[str, Any]:
@@ -253,14 +246,13 @@ def _metrics(results: dict[str, Any], counts: Counter[str]) -> dict[str, Any]:
 
 def table(results: dict[str, Any]) -> list[str]:
     """Return the results as lines of text: a line for each group and rule."""
-    parts = dict(results["groups"])
-    parts |= {name: results[name] for name in PARTS if name in results}
-    lines = []
-    for name, part in parts.items():
-        for rule, columns in part["rules"].items():
-            shown = ", ".join(f"{c} {_figure(v)}" for c, v in columns.items())
-            lines.append(f"{name} ({part['questions']}), {rule}: {shown}")
-    return lines
+    parts = results["groups"] | {name: results[name] for name in PARTS if name in results}
+    return [
+        f"{name} ({part['questions']}), {rule}: "
+        + ", ".join(f"{column} {_figure(values)}" for column, values in columns.items())
+        for name, part in parts.items()
+        for rule, columns in part["rules"].items()
+    ]
 
 
 def _figure(values: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Answers benchmark questions from the text alone and with images, side by side.
 
-Shapes: T distinct texts and B rows of a unit, L tokens, R read positions, C tokens read at one,
+Shapes: T distinct texts and B rows of a unit, L tokens, R target positions, C tokens wanted at one,
 N distinct images, K images of a row, V vocabulary.
 """
 
@@ -8,32 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.registry import tasks
-from lavis.tasks.base import BaseTask, LateFusionModel, NumberedRow, UnitBatch
+from lavis.tasks.base import BaseTask, LateFusionModel, NumberedRow, Samples, UnitBatch
 from lavis.tasks.questions.answers import AnswerRows
 from lavis.tasks.questions.config import VisualQuestionsConfig
 from lavis.tasks.questions.gate import certain_questions
-from lavis.tasks.questions.images import ImageSet, QuestionImages, others
+from lavis.tasks.questions.images import ImageSet, QuestionImages, control_question
 from lavis.tasks.questions.reading_metrics import is_finished
-from lavis.tasks.questions.requests import Ask, QuestionTokenizer, split_reads, text_rows
+from lavis.tasks.questions.requests import (
+    QuestionTokenizer,
+    TextRequest,
+    collate_requests,
+    split_targets,
+)
 from lavis.tasks.questions.results import write_results
 from lavis.tasks.rows import Results
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lavis.common.dist import World
     from lavis.datasets.base import RecordDataset
     from lavis.datasets.benchmarks.dataset import BenchmarkDataset
     from lavis.datasets.benchmarks.question import Question
+    from lavis.tasks.planning import Plan
 
-_OWN = {"text": 0, "single": 1, "pictures": None}  # columns of a question's own images
+Images = dict[str, dict[str, Any]]  # of a unit: own (``) and foreign ones (`other_`)
+_OWN = {"text": 0, "single": 1, "pictures": None}  # column -> how many of the own images
 _TEXT = ("input_ids", "attention_mask", "text_index", "positions", "token_ids")
-_UNSCORED = {
-    "keep_features", "main_rule", "report_examples", "resamples",
-}  # fmt: skip  # options that change no row
+# options that change no row
+_FREE = ("keep_features", "main_rule", "report_examples", "resamples")
 
 
 @dataclass
@@ -42,24 +49,36 @@ class QuestionBatch(UnitBatch):
 
     Attributes:
         questions: those that can be asked.
-        asks: the B rows.
+        requests: the B rows.
         sets: of each question, its sets of images.
     """
 
     questions: list[Question] = field(default_factory=list)
-    asks: list[Ask] = field(default_factory=list)
+    requests: list[TextRequest] = field(default_factory=list)
     sets: list[list[ImageSet]] = field(default_factory=list)
 
 
 @tasks.register("visual_questions")
 class VisualQuestionsTask(BaseTask[LateFusionModel]):
-    """Benchmarks of late fusion: next words, multiple choice, written answers."""
+    """Benchmarks of late fusion: next words, multiple choice, written answers.
+
+    Example:
+        ```python
+        config = load_config(
+            "lavis/projects/vlmig/eval/imagenetvc.yaml",
+            ["model.num_images=3", "run.output_dir=output/imagenetvc"],
+            mode="evaluate",
+        )
+        metrics = build_runner(config).evaluate()["test"]  # of lavis.common.cli
+        print(metrics["text_accuracy"], metrics["pictures_accuracy"])
+        ```
+    """
 
     config_class: ClassVar[type] = VisualQuestionsConfig
+    config: VisualQuestionsConfig
 
     def __init__(self, config: VisualQuestionsConfig) -> None:
         super().__init__(config)
-        self.config: VisualQuestionsConfig = config
         self.texts = QuestionTokenizer.load(
             config.tokenizer,
             config.max_tokens,
@@ -71,12 +90,11 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
             self.pictures = QuestionImages(
                 config.pictures, config.pictures_per, keep_features=config.keep_features
             )
-        self._own = self.pictures is not None and config.pictures_per == "prompt"
         self._answers = AnswerRows(config, self.texts)
 
     def identity(self) -> dict[str, Any]:
         """Return the options that rows depend on."""
-        options = {k: v for k, v in asdict(self.config).items() if k not in _UNSCORED}
+        options = {k: v for k, v in asdict(self.config).items() if k not in _FREE}
         images = options.pop("pictures")
         if self.pictures is None:
             return options
@@ -84,7 +102,7 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
             del images[place]
         return {**options, "pictures": images, **self.pictures.fingerprint()}
 
-    def prepare(self, model: Any, dataset: RecordDataset, world: Any) -> None:
+    def prepare(self, model: LateFusionModel, dataset: RecordDataset, world: World) -> None:
         """Make all images, encode and score them; every process calls this together.
 
         Raises:
@@ -94,15 +112,15 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
             raise ConfigError(
                 f"run.task: visual_questions asks benchmarks; '{dataset.name}' is none"
             )
-        bench: BenchmarkDataset = dataset  # type: ignore[assignment]
-        self.texts.read_by(model)
+        bench = cast("BenchmarkDataset", dataset)
+        self.texts.set_model(model)
         self.texts.check_kind(bench.kind)
         if self.pictures is None:
             return
         threshold = self.config.pictures.skip_when_certain
         if threshold is not None:
             self.pictures.skipped = certain_questions(
-                lambda asks: self._text_only(model, asks),
+                lambda requests: self._text_only(model, requests),
                 self.texts,
                 self._answers,
                 bench,
@@ -113,39 +131,43 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
             )
         self.pictures.prepare(model, bench, world)
 
-    def _text_only(self, model: Any, asks: list[Ask]) -> dict[str, Tensor]:
+    def _text_only(self, model: LateFusionModel, requests: list[TextRequest]) -> dict[str, Tensor]:
         """Return `log_probs.text` of rows."""
         import torch
 
-        samples = text_rows(asks, self.texts.pad, share=not self.texts.masked)
+        samples = collate_requests(requests, self.texts.pad, share=not self.texts.masked)
         # in full precision whatever the run evaluates in: the answers are kept for all of them
         with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            return self._read(model, samples, {"": {}}, ["text"])
+            return _log_probs(model, samples, {"": {}}, ["text"])
 
-    def load_unit(self, dataset: RecordDataset, plan: Any, unit: int) -> QuestionBatch:
+    def load_unit(self, dataset: RecordDataset, plan: Plan, unit: int) -> QuestionBatch:
         """Tokenize one unit's questions and read their images, each distinct one once."""
-        bench: BenchmarkDataset = dataset  # type: ignore[assignment]
+        bench = cast("BenchmarkDataset", dataset)
         batch = QuestionBatch(unit, [], {})
+        own_images = self.pictures is not None and self.config.pictures_per == "prompt"
         for index in plan.rows(unit).tolist():
             try:
                 question = bench.question(index)
-                asks = self.texts.asks(question, len(batch.questions), own_images=self._own)
+                place = len(batch.questions)
+                requests = self.texts.requests(question, place, own_images=own_images)
             except RecordError as error:
                 batch.rejects.append(self.reject(dataset, index, error.reason))
                 continue
             batch.questions.append(question)
             batch.rows.append(dataset.row(index))
-            batch.asks += asks
-        if batch.asks:
-            batch.asks = split_reads(batch.asks)
+            batch.requests += requests
+        if batch.requests:
+            batch.requests = split_targets(batch.requests)
             written = batch.questions[0].kind == "generate"
             share = not (written or self.texts.masked)
-            batch.samples = text_rows(batch.asks, self.texts.pad, share=share)
+            batch.samples = collate_requests(batch.requests, self.texts.pad, share=share)
             if self.pictures is not None:
-                self._add_images(batch, bench)
+                self._add_images(batch, self.pictures, bench)
         return batch
 
-    def _add_images(self, batch: QuestionBatch, dataset: BenchmarkDataset) -> None:
+    def _add_images(
+        self, batch: QuestionBatch, images: QuestionImages, dataset: BenchmarkDataset
+    ) -> None:
         """Add images, `image_index` `(B, K)` and `scores` `(B, K)`, and those of the control.
 
         Rows have -1 where they have no image: questions that need none, and in the place of
@@ -154,16 +176,14 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
         """
         import torch
 
-        images = self.pictures
-        assert images is not None
         batch.sets = [images.sets(question) for question in batch.questions]
-        wanted = {"": [_set_of(batch.sets[ask.question], ask) for ask in batch.asks]}
+        wanted = {"": [_set_of(batch.sets, request) for request in batch.requests]}
         if "shuffled" in self.config.columns:
             foreign = [
-                images.sets(others(dataset, q.index, images.skipped)) if own else []
+                images.sets(control_question(dataset, q.index, images.skipped)) if own else []
                 for q, own in zip(batch.questions, batch.sets, strict=True)
             ]
-            wanted["other_"] = [_set_of(foreign[ask.question], ask) for ask in batch.asks]
+            wanted["other_"] = [_set_of(foreign, request) for request in batch.requests]
         distinct = dict.fromkeys(r for sets in wanted.values() for one in sets for r in one)
         if not distinct:
             return
@@ -171,99 +191,57 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
         try:
             batch.samples |= images.load(list(distinct), dataset)
         except RecordError as error:
-            rejects = [self.reject(dataset, row.index, error.reason) for row in batch.rows]
-            batch.rejects += rejects
-            batch.rows, batch.questions, batch.asks, batch.samples = [], [], [], {}
+            batch.rejects += [self.reject(dataset, row.index, error.reason) for row in batch.rows]
+            batch.rows, batch.questions, batch.requests, batch.samples = [], [], [], {}
             batch.again = True  # the next start makes what is gone
             return
         most = max(len(one) for sets in wanted.values() for one in sets)
-        for prefix, sets in wanted.items():
-            rows = [[places[r] for r in one] for one in sets]
-            index = torch.tensor([row + [-1] * (most - len(row)) for row in rows])
-            batch.samples[f"{prefix}drawn_index"] = index
+        for owner, sets in wanted.items():
+            index = [[places[r] for r in one] + [-1] * (most - len(one)) for one in sets]
+            batch.samples[f"{owner}drawn_index"] = torch.tensor(index)
             if images.weighed:
-                values = [[images.score(r) or 0.0 for r in one] for one in sets]
-                scores = [row + [0.0] * (most - len(row)) for row in values]
-                batch.samples[f"{prefix}scores"] = torch.tensor(scores)
+                scores = [
+                    [images.score(r) or 0.0 for r in one] + [0.0] * (most - len(one))
+                    for one in sets
+                ]
+                batch.samples[f"{owner}scores"] = torch.tensor(scores)
 
-    def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
+    def predict(self, model: LateFusionModel, batch: UnitBatch) -> dict[str, Tensor]:
         """Return `log_probs.<column>` `(B, R, C)`, or `tokens.<column>` `(B, n)` as written.
 
         Each distinct text runs through the language model once for all columns, each distinct
-        image through the tower once; `shares` `(B, K)` are the weights that images had.
+        image through the tower once; `image_weights` `(B, K)` are those that images had.
         """
-        assert isinstance(batch, QuestionBatch)
-        if not batch.rows:
-            return {}
-        samples = batch.samples
-        seen = self._seen(model, samples)
-        if "positions" not in samples:
-            return self._written(model, batch, seen)
+        images = _images(model, batch.samples)
+        if "positions" not in batch.samples:
+            return self._written(model, batch.samples, images)
         own = [column for column in self.config.shown if column in _OWN]
-        outputs = self._read(model, samples, seen, own)
+        outputs = _log_probs(model, batch.samples, images, own)
         for column in self.config.shown:  # a unit without any image
             if column not in ("text", "best_of_n"):
                 outputs.setdefault(f"log_probs.{column}", outputs["log_probs.text"])
-        return outputs | _shares(model, seen)
-
-    @staticmethod
-    def _read(
-        model: Any, samples: dict[str, Any], seen: dict[str, dict[str, Any]], own: list[str]
-    ) -> dict[str, Tensor]:
-        """Return log-probabilities of the columns `own`, and of `shuffled` where it is seen."""
-        text = model.encode_text(
-            samples["input_ids"], samples["attention_mask"], _starts(model, samples)
-        )
-        given = {name: samples[name] for name in _TEXT} | {"text_hidden": text.hidden}
-        images = seen.get("", {})
-        ways = {column: model.mixing(_OWN[column]) for column in own if images or column == "text"}
-        outputs = model.predict({**given, **images}, ways)
-        if "other_" in seen:
-            ways = {"shuffled": model.mixing()}
-            outputs |= model.predict({**given, **seen["other_"]}, ways)
-        return outputs
-
-    def _seen(self, model: Any, samples: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Return what the model needs of own images (``) and of foreign ones (`other_`)."""
-        if "drawn_index" not in samples:
-            return {}
-        features = samples.get("vision_features")
-        if features is None:
-            features = model.encode_frozen(samples["image"])
-        found = {}
-        for prefix in ("", "other_"):
-            if f"{prefix}drawn_index" in samples:
-                found[prefix] = {
-                    "vision_features": features,
-                    "image_index": samples[f"{prefix}drawn_index"],
-                }
-                if f"{prefix}scores" in samples:
-                    found[prefix]["scores"] = samples[f"{prefix}scores"]
-        return found
+        return outputs | _image_weights(model, images)
 
     def _written(
-        self, model: Any, batch: QuestionBatch, seen: dict[str, dict[str, Any]]
+        self, model: LateFusionModel, samples: Samples, images: Images
     ) -> dict[str, Tensor]:
-        samples, config = batch.samples, self.config
-        rows = samples["text_index"]
-        ids = samples["input_ids"][rows]
-        options: dict[str, Any] = {
-            "attention_mask": samples["attention_mask"][rows],
-            "max_new_tokens": config.max_new_tokens,
-            "eos_token_id": self.texts.ends or None,
-            "pad_token_id": self.texts.pad,
-            "stop": self._stop(),
-        }
+        config, rows = self.config, samples["text_index"]
         outputs = {}
         for column in config.shown:
-            given = dict(options)
+            options: dict[str, Any] = {
+                "attention_mask": samples["attention_mask"][rows],
+                "max_new_tokens": config.max_new_tokens,
+                "eos_token_id": self.texts.ends or None,
+                "pad_token_id": self.texts.pad,
+                "stop": self._stop(),
+            }
             if column == "best_of_n":
-                given["num_beams"] = config.samples
+                options["num_beams"] = config.samples
             elif column != "text":
-                given |= seen["other_" if column == "shuffled" else ""]
-                given["mixing"] = model.mixing(_OWN.get(column))
-            outputs[f"tokens.{column}"] = model.generate(ids, **given)
-        return outputs | _shares(model, seen)
+                options |= images["other_" if column == "shuffled" else ""]
+                options["mixing"] = model.mixing(_OWN.get(column))
+            outputs[f"tokens.{column}"] = model.generate(samples["input_ids"][rows], **options)
+        return outputs | _image_weights(model, images)
 
     def _stop(self) -> Callable[[Tensor], Tensor]:
         import torch
@@ -277,13 +255,13 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
         return stop
 
     def scored_rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[NumberedRow]:
-        """Return each question's answers and marks by column and rule, and its images."""
+        """Return each question's answers by column and rule, and its images."""
         assert isinstance(batch, QuestionBatch)
         rows = []
-        made = self._answers.payloads(batch.questions, batch.asks, outputs)
-        for place, (question, payload) in enumerate(zip(batch.questions, made, strict=True)):
+        payloads = self._answers.payloads(batch.questions, batch.requests, outputs)
+        for place, (question, payload) in enumerate(zip(batch.questions, payloads, strict=True)):
             if self.pictures is not None and "reject" not in payload:
-                payload["pictures"] = self._described(batch, place, outputs)
+                payload["pictures"] = self._described(batch, place, outputs.get("image_weights"))
                 withheld = self.pictures.withheld_of(question)
                 payload |= {"withheld": withheld} if withheld else {}
                 shown = self.pictures.shown(batch.sets[place])
@@ -292,35 +270,28 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
         return rows
 
     def _described(
-        self, batch: QuestionBatch, place: int, outputs: dict[str, Tensor]
+        self, batch: QuestionBatch, place: int, image_weights: Tensor | None
     ) -> list[list[dict[str, Any]]]:
         """Return prompt, index, score and weight of each image of each set of a question."""
-        images, shares = self.pictures, outputs.get("shares")
+        images, sets = self.pictures, batch.sets[place]
         assert images is not None
-        sets = batch.sets[place]
         rows = {
-            ask.prompt % len(sets): row
-            for row, ask in enumerate(batch.asks)
-            if ask.question == place and sets
+            request.prompt % len(sets): row
+            for row, request in enumerate(batch.requests)
+            if request.question == place and sets
         }
-        found = []
+        described = []
         for number, requests in enumerate(sets):
             weights: list[Any] = [None] * len(requests)
-            if shares is not None and requests:
-                weights = shares[rows[number]].tolist()[: len(requests)]
-            found.append(
+            if image_weights is not None and requests:
+                weights = image_weights[rows[number]].tolist()[: len(requests)]
+            described.append(
                 [
-                    {
-                        "prompt": request.prompt,
-                        "index": request.index,
-                        "seed": request.seed,
-                        "score": images.score(request),
-                        "weight": weight,
-                    }
-                    for request, weight in zip(requests, weights, strict=True)
+                    {**r._asdict(), "score": images.score(r), "weight": weight}
+                    for r, weight in zip(requests, weights, strict=True)
                 ]
             )
-        return found
+        return described
 
     def write_results(self, results: Results) -> dict[str, Any]:
         """Write `result/<name>.jsonl`, `results.json`, `rejects.jsonl` and `report.html`.
@@ -335,22 +306,51 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
         return write_results(results, self.config, store)
 
 
-def _starts(model: Any, samples: dict[str, Any]) -> Any:
-    """Return the beginnings that the unit's texts share, as the model takes them, or None."""
-    if "start_length" not in samples:
-        return None
-    return model.shared_starts(samples["start_length"], samples["start_first"], samples["start_of"])
+def _set_of(sets: list[list[ImageSet]], request: TextRequest) -> ImageSet:
+    own = sets[request.question]
+    return own[request.prompt % len(own)] if own else ()
 
 
-def _set_of(sets: list[ImageSet], ask: Ask) -> ImageSet:
-    return sets[ask.prompt % len(sets)] if sets else ()
-
-
-def _shares(model: Any, seen: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
-    """Return `shares` `(B, K)`, unless they follow from what each image predicts."""
-    if "" not in seen:
+def _images(model: LateFusionModel, samples: Samples) -> Images:
+    """Return what the model needs of own and of foreign images."""
+    if "drawn_index" not in samples:
         return {}
-    index = seen[""]["image_index"]
-    scores = seen[""].get("scores")
-    shares, _ = model.mixing().shares(scores, index >= 0)
-    return {} if shares is None else {"shares": shares}
+    features = samples.get("vision_features")
+    if features is None:
+        features = model.encode_frozen(samples["image"])
+    images: Images = {}
+    for owner in ("", "other_"):
+        if f"{owner}drawn_index" in samples:
+            index = samples[f"{owner}drawn_index"]
+            images[owner] = {"vision_features": features, "image_index": index}
+            if f"{owner}scores" in samples:
+                images[owner]["scores"] = samples[f"{owner}scores"]
+    return images
+
+
+def _log_probs(
+    model: LateFusionModel, samples: Samples, images: Images, columns: list[str]
+) -> dict[str, Tensor]:
+    """Return log-probabilities of columns with own images, and of `shuffled` where there is it."""
+    prefixes = None
+    if "prefix_length" in samples:
+        prefixes = model.shared_starts(
+            samples["prefix_length"], samples["prefix_first"], samples["prefix_of"]
+        )
+    text = model.encode_text(samples["input_ids"], samples["attention_mask"], prefixes)
+    inputs = {name: samples[name] for name in _TEXT} | {"text_hidden": text.hidden}
+    own = images.get("", {})
+    mixing = {c: model.mixing(_OWN[c]) for c in columns if own or c == "text"}
+    outputs: dict[str, Tensor] = model.predict({**inputs, **own}, mixing)
+    if "other_" in images:
+        outputs |= model.predict({**inputs, **images["other_"]}, {"shuffled": model.mixing()})
+    return outputs
+
+
+def _image_weights(model: LateFusionModel, images: Images) -> dict[str, Tensor]:
+    """Return `image_weights` `(B, K)`, unless they follow from what each image predicts."""
+    if "" not in images:
+        return {}
+    scores, index = images[""].get("scores"), images[""]["image_index"]
+    weights, _ = model.mixing().shares(scores, index >= 0)
+    return {} if weights is None else {"image_weights": weights}

@@ -75,27 +75,27 @@ def test_an_end_token_of_the_tokenizer_shifts_no_read():
     plain = QuestionTokenizer(AutoTokenizer.from_pretrained(SET))
     ending = QuestionTokenizer(closed(AutoTokenizer.from_pretrained(SET)))
     for texts in (plain, ending):
-        texts.read_by(reader(masked=False))
+        texts.set_model(reader(masked=False))
     for kind, options in (("next_word", ("green", "white")), ("choice", ()), ("generate", ())):
         asked = question(kind, ("the color of milk is", "milk is green"), options)
-        assert ending.asks(asked, 0) == plain.asks(asked, 0)
+        assert ending.requests(asked, 0) == plain.requests(asked, 0)
 
 
 def test_the_model_decides_whether_a_mask_is_read(bert_words):
     texts = QuestionTokenizer(bert_words)
     asked = question("next_word", ("the color of milk is",), ("green", "white"))
-    with pytest.raises(AssertionError, match="read_by"):
-        texts.asks(asked, 0)
-    texts.read_by(reader(masked=False))
-    (causal,) = texts.asks(asked, 0)
+    with pytest.raises(AssertionError, match="set_model"):
+        texts.requests(asked, 0)
+    texts.set_model(reader(masked=False))
+    (causal,) = texts.requests(asked, 0)
     assert bert_words.convert_ids_to_tokens(causal.ids) == [
         "[CLS]", "the", "color", "of", "milk", "is",
     ]  # fmt: skip
-    assert causal.reads[0][0] == 5
-    texts.read_by(reader(masked=True))
-    (masked,) = texts.asks(asked, 0)
+    assert causal.targets[0][0] == 5
+    texts.set_model(reader(masked=True))
+    (masked,) = texts.requests(asked, 0)
     assert bert_words.convert_ids_to_tokens(masked.ids)[-2:] == ["[MASK]", "[SEP]"]
-    assert masked.reads[0][0] == 6
+    assert masked.targets[0][0] == 6
 
 
 def test_all_start_tokens_stay_where_a_text_is_cut():
@@ -109,12 +109,12 @@ def test_all_start_tokens_stay_where_a_text_is_cut():
         text = "the color of milk is white"
         words = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         texts = QuestionTokenizer(tokenizer, count + 2, cut=True)
-        texts.read_by(reader(masked=False))
-        (ask,) = texts.asks(question("choice", (text,)), 0)
+        texts.set_model(reader(masked=False))
+        (ask,) = texts.requests(question("choice", (text,)), 0)
         assert ask.ids == (0,) * count + tuple(words.input_ids[-2:])
         ends = [0] * count + [end for _, end in words.offset_mapping[-2:]]
         assert ask.ends == tuple(ends[1:])
-        (open_text,) = texts.asks(question("generate", (text,)), 0)
+        (open_text,) = texts.requests(question("generate", (text,)), 0)
         assert open_text.ids == ask.ids
 
 
@@ -122,14 +122,14 @@ def test_a_mask_is_never_cut_away(bert_words):
     asked = question("next_word", ("the color of milk is",), ("green", "white"))
     for most, refused in ((2, True), (3, False)):
         texts = QuestionTokenizer(bert_words, most, cut=True)
-        texts.read_by(reader(masked=True))
+        texts.set_model(reader(masked=True))
         if refused:
             with pytest.raises(RecordError, match=r"8 tokens, run\.max_tokens is 2"):
-                texts.asks(asked, 0)
+                texts.requests(asked, 0)
             continue
-        (ask,) = texts.asks(asked, 0)
+        (ask,) = texts.requests(asked, 0)
         assert bert_words.convert_ids_to_tokens(ask.ids) == ["[CLS]", "[MASK]", "[SEP]"]
-        assert ask.reads[0][0] == 1
+        assert ask.targets[0][0] == 1
 
 
 def test_specials_around_a_text(bert_words):
@@ -145,9 +145,9 @@ def test_tokens_beyond_the_models_table_are_refused(bert_words):
     bert_words.add_tokens(["<image>"])
     check_vocabulary(bert_words, reader(masked=False, vocabulary=18))
     texts = QuestionTokenizer(bert_words)
-    texts.read_by(reader(masked=False, vocabulary=18))
+    texts.set_model(reader(masked=False, vocabulary=18))
     with pytest.raises(RecordError, match="token '<image>' has the number 18"):
-        texts.asks(question("generate", ("milk <image> is",)), 0)
+        texts.requests(question("generate", ("milk <image> is",)), 0)
     bert_words.add_special_tokens({"pad_token": "<pad>"})
     with pytest.raises(ConfigError, match="its pad token is 19"):
         check_vocabulary(bert_words, reader(masked=False, vocabulary=18))

@@ -12,8 +12,8 @@ import pytest
 import torch
 from page_checks import check_report
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from visual_run import (
+sys.path.insert(0, str(Path(__file__).parent))
+from question_run import (
     SET,
     GivenImages,
     World,
@@ -26,7 +26,7 @@ from visual_run import (
 
 from lavis.common.errors import ConfigError
 from lavis.common.storage.journal import Journal, JournalReader
-from lavis.tasks.questions.images import others
+from lavis.tasks.questions.images import control_question
 from lavis.tasks.questions.task import VisualQuestionsTask
 from nearness import assert_near
 
@@ -137,8 +137,8 @@ def test_the_likeliest_of_some_drawn_answers_is_kept(colors, monkeypatch):
 
 
 def test_the_control_shows_images_of_something_else(colors):
-    assert others(colors, 0).image_text == QUESTIONS[2]
-    assert others(colors, 2).image_text == QUESTIONS[0]
+    assert control_question(colors, 0).image_text == QUESTIONS[2]
+    assert control_question(colors, 2).image_text == QUESTIONS[0]
 
 
 def write_reading(folder):
@@ -158,7 +158,7 @@ def test_written_answers(model, pool, tmp_path, monkeypatch):
     config = make_config(2, columns=COLUMNS, max_new_tokens=3, max_tokens=160, long_texts="cut")
     task = make_task(config, monkeypatch, GivenImages(pool, given, "question"))
     rows = answer(task, model, dataset)
-    ids = torch.tensor([task.texts.asks(dataset.question(1), 0)[0].ids])
+    ids = torch.tensor([task.texts.requests(dataset.question(1), 0)[0].ids])
     for column, options in (
         ("text", {}),
         ("best_of_n", {"num_beams": 2}),

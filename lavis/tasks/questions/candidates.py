@@ -6,7 +6,7 @@ token is not the whole word cannot win, and numbers that share a blank token can
 `candidate_likelihood` repairs both: each form counts with the probability of all its tokens, and
 the likeliest form's candidate is the answer. Where every form is one token the rules agree.
 
-A masked language model (bert) reads one mask, so it has the first rule only.
+A masked language model (bert) predicts one mask, so it has the first rule only.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Forms = Literal["both", "given"]
 Path = tuple[int, ...]
+LogProbs = Mapping[tuple[Path, int], float]  # (prefix, token) -> log-probability
+Ranking = list[tuple[str, float]]  # answers with log-probabilities, the likeliest first
 _BEFORE = "a"  # stands before a candidate, so that its blank is tokenized as inside a text
 
 
@@ -27,12 +32,12 @@ def written_forms(candidates: Sequence[str], forms: Forms) -> list[str]:
     return [*candidates, *capitalised]
 
 
-def first_token(tokenizer: Any, text: str) -> int:
+def first_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     """Return the first token of a text after a blank; a start token is not counted."""
-    return tokenizer.encode(f" {text}", add_special_tokens=False)[0]
+    return int(tokenizer.encode(f" {text}", add_special_tokens=False)[0])
 
 
-def token_path(tokenizer: Any, text: str) -> Path:
+def token_path(tokenizer: PreTrainedTokenizerBase, text: str) -> Path:
     """Return all tokens of a text that follows another after a blank."""
     before = tokenizer.encode(_BEFORE, add_special_tokens=False)
     whole = tokenizer.encode(f"{_BEFORE} {text}", add_special_tokens=False)
@@ -50,9 +55,9 @@ class CandidateTokens:
         first: of each form, its first token (rule `first_token`).
         decoded: text of each of these tokens.
         paths: of each form, all its tokens (rule `candidate_likelihood`).
-        continuations: what to put behind a prompt so that every token of every path can be read;
+        continuations: what to put behind a prompt so that every token of every path is predicted;
             `()` is the prompt alone.
-        reads: of each continuation, prefix -> tokens to read after it; each prefix occurs once.
+        targets: of each continuation, prefix -> tokens wanted after it; each prefix occurs once.
     """
 
     forms: tuple[tuple[str, str], ...]
@@ -60,48 +65,46 @@ class CandidateTokens:
     decoded: tuple[str, ...]
     paths: tuple[Path, ...]
     continuations: tuple[Path, ...]
-    reads: tuple[Mapping[Path, tuple[int, ...]], ...]
+    targets: tuple[Mapping[Path, tuple[int, ...]], ...]
 
     @classmethod
     def of(
-        cls, tokenizer: Any, candidates: Sequence[str], forms: Forms, *, first_only: bool = False
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        candidates: Sequence[str],
+        forms: Forms,
+        *,
+        first_only: bool = False,
     ) -> CandidateTokens:
         """Tokenize candidates; `first_only` for rule `first_token` alone."""
         written = written_forms(candidates, forms)
         first = tuple(first_token(tokenizer, text) for text in written)
-        paths = tuple(
-            (i,) if first_only else token_path(tokenizer, t)
-            for i, t in zip(first, written, strict=True)
-        )
+        paths: tuple[Path, ...] = tuple((token,) for token in first)
+        if not first_only:
+            paths = tuple(token_path(tokenizer, text) for text in written)
         wanted: dict[Path, dict[int, None]] = {(): dict.fromkeys(first)}
         for path in paths:
             for end in range(len(path)):
                 wanted.setdefault(path[:end], {})[path[end]] = None
         inner = [p for p in wanted if not any(q[: len(p)] == p and q != p for q in wanted)]
         left = dict(wanted)
-        reads = []
+        targets = []
         for path in inner:
-            starts = [path[:end] for end in range(len(path) + 1)]
-            reads.append({start: tuple(left.pop(start)) for start in starts if start in left})
+            prefixes = [path[:end] for end in range(len(path) + 1)]
+            targets.append({p: tuple(left.pop(p)) for p in prefixes if p in left})
         names = [text.strip().lower() for text in written]
         return cls(
             forms=tuple(zip(written, names, strict=True)),
             first=first,
-            decoded=tuple(tokenizer.decode([i]) for i in first),
+            decoded=tuple(str(tokenizer.decode([i])) for i in first),
             paths=paths,
             continuations=tuple(inner),
-            reads=tuple(reads),
+            targets=tuple(targets),
         )
 
 
-LogProbs = Mapping[tuple[Path, int], float]  # (prefix, token) -> log-probability
-
-
-def by_first_token(tokens: CandidateTokens, log_probs: LogProbs) -> list[tuple[str, float]]:
-    """Return decoded first tokens with their log-probabilities, the likeliest first.
-
-    Forms whose first tokens have one text count once.
-    """
+def by_first_token(tokens: CandidateTokens, log_probs: LogProbs) -> Ranking:
+    """Return decoded first tokens; forms whose first tokens have one text count once."""
     scores: dict[str, float] = {}
     for token, text in zip(tokens.first, tokens.decoded, strict=True):
         scores[text] = log_probs[(), token]
@@ -109,8 +112,8 @@ def by_first_token(tokens: CandidateTokens, log_probs: LogProbs) -> list[tuple[s
     return [(text.strip().lower(), score) for text, score in ranked]
 
 
-def by_likelihood(tokens: CandidateTokens, log_probs: LogProbs) -> list[tuple[str, float]]:
-    """Return candidates with the log-probability of their likeliest form, the likeliest first."""
+def by_likelihood(tokens: CandidateTokens, log_probs: LogProbs) -> Ranking:
+    """Return candidates with the log-probability of their likeliest form."""
     scores: dict[str, float] = {}
     for (_, name), path in zip(tokens.forms, tokens.paths, strict=True):
         total = math.fsum(log_probs[path[:end], path[end]] for end in range(len(path)))
@@ -129,7 +132,7 @@ def option_scores(
     Args:
         log_probs: of each token after the first, given all before it.
         ends: where each of these tokens ends in `text`, in characters.
-        start: first character of what option-only rules read.
+        start: first character of what option-only rules count.
         text: context and option.
 
     Returns:
@@ -138,16 +141,9 @@ def option_scores(
         `option_likelihood_per_character`: the same over the option's length, as in lm-evaluation-
         harness's `acc_norm`.
     """
-    option = [value for value, end in zip(log_probs, ends, strict=True) if end > start]
-    total = math.fsum(option)
-    length = max(len(text[start:].strip()), 1)
+    total = math.fsum(value for value, end in zip(log_probs, ends, strict=True) if end > start)
     return {
         "sequence_loss": math.fsum(log_probs) / max(len(log_probs), 1),
         "option_likelihood": total,
-        "option_likelihood_per_character": total / length,
+        "option_likelihood_per_character": total / max(len(text[start:].strip()), 1),
     }
-
-
-def best(scores: Sequence[float]) -> int:
-    """Return the place of the largest score, the first on ties."""
-    return max(range(len(scores)), key=lambda place: (scores[place], -place))

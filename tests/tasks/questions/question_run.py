@@ -16,7 +16,7 @@ from lavis.models.late_fusion.model import LateFusion
 from lavis.tasks.questions.config import VisualQuestionsConfig
 from lavis.tasks.questions.task import VisualQuestionsTask
 
-SET = Path(__file__).parents[1] / "fixtures" / "vlmig" / "eval"
+SET = Path(__file__).parents[2] / "fixtures" / "vlmig" / "eval"
 PROCESSOR = {"name": "blip_image_eval", "image_size": 32}
 
 

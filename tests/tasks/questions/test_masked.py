@@ -13,7 +13,7 @@ from golden import given
 from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 VOCABULARY = ROOT / "lavis" / "configs" / "tokenizers" / "bert-base-uncased" / "vocab.txt"
 TOWER = ROOT / "tests" / "fixtures" / "vlmig" / "eval" / "vision_config.json"
 QUESTIONS = [("What is the color of a tench?", "green"), ("What color is milk?", "white")]

@@ -11,7 +11,7 @@ from PIL import Image
 from lavis.common import cli
 from lavis.tasks.questions.images import QuestionImages
 
-SET = Path(__file__).parents[1] / "fixtures" / "vlmig" / "eval"
+SET = Path(__file__).parents[2] / "fixtures" / "vlmig" / "eval"
 PIQA = {"goal": "Warm soup.", "sol1": "Use a flask.", "sol2": "Use a plate.", "label": 0}
 
 

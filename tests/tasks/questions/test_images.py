@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from visual_run import World, answer, make_config, make_dataset, make_model
+from question_run import World, answer, make_config, make_dataset, make_model
 
 from lavis.common.errors import RecordError
 from lavis.common.storage.journal import Journal, JournalReader
