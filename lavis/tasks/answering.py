@@ -28,7 +28,7 @@ _RATIONALE = re.compile(r"\brationale:", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 
 
-class Writer(Protocol):
+class AnswerModel(Protocol):
     """A model that writes text about images."""
 
     def answer_losses(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -62,12 +62,12 @@ class AnswerTally(Tally):
 
 
 @tasks.register("image_text_pretrain")
-class ImageTextPretrainTask(ScoringTask[Writer]):
+class ImageTextPretrainTask(ScoringTask[AnswerModel]):
     """Training on `text_input` -> `text_output`; the best weights have the least loss per token."""
 
     config_class: ClassVar[type] = PretrainConfig
 
-    def prepare(self, model: Writer, dataset: RecordDataset, world: World) -> None:
+    def prepare(self, model: AnswerModel, dataset: RecordDataset, world: World) -> None:
         """Raise `ConfigError` for a model that writes nothing."""
         if not hasattr(model, "answer_losses"):
             raise ConfigError(
@@ -75,7 +75,7 @@ class ImageTextPretrainTask(ScoringTask[Writer]):
                 "blip2_llm, or task comparison"
             )
 
-    def predict(self, model: Writer, batch: UnitBatch) -> dict[str, Tensor]:
+    def predict(self, model: AnswerModel, batch: UnitBatch) -> dict[str, Tensor]:
         """Return `loss_sum` and `tokens` of each row, `(N,)`."""
         return model.answer_losses(batch.samples)
 
@@ -130,7 +130,7 @@ class VisualAnsweringTask(ImageTextPretrainTask):
     config_class: ClassVar[type] = AnsweringConfig
     config: AnsweringConfig
 
-    def predict(self, model: Writer, batch: UnitBatch) -> dict[str, Tensor]:
+    def predict(self, model: AnswerModel, batch: UnitBatch) -> dict[str, Tensor]:
         """See the base class; the answers join the samples as `written`."""
         batch.samples["written"] = model.generate(
             batch.samples,
