@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--merge-rows", type=int, default=1_000_000, help="0 leaves it out")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile's tower")
     args = parser.parse_args()
-    from benchmarks.filtering import run  # after the flags: --help loads no torch
+    from projects.checks.benchmarks.filtering import run  # after the flags: --help loads no torch
 
     run(args)
 

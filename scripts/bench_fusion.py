@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny models, for the agreement only")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
-    from benchmarks.fusion import run  # after the flags: --help loads no torch
+    from projects.checks.benchmarks.fusion import run  # after the flags: --help loads no torch
 
     return run(args)
 

@@ -39,7 +39,7 @@ def main() -> int:
     )
     parser.add_argument("--folder", type=Path, help="where --way puts its gradients")
     args = parser.parse_args()
-    from benchmarks.fusion_step import run  # after the flags: --help loads no torch
+    from projects.checks.benchmarks.fusion_step import run  # after the flags: --help loads no torch
 
     return run(args)
 

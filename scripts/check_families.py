@@ -31,8 +31,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120, help="allowed for one family")
     args = parser.parse_args()
     import transformers
-    from families.sweep import markdown, sweep  # after the flags: --help loads no torch
-    from families.tiny import KINDS, model_types
+
+    from projects.checks.families.sweep import (  # after the flags: --help loads no torch
+        markdown,
+        sweep,
+    )
+    from projects.checks.families.tiny import KINDS, model_types
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

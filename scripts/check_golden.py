@@ -31,7 +31,9 @@ def main() -> int:
     signs = ("config.json", "*/golden.json", "eval/model.safetensors")
     if not any(any(folder.glob(sign)) for sign in signs):
         raise DataError(f"{folder} holds none of {', '.join(signs)}; give the folder of a set")
-    from golden.comparisons import comparisons  # after the flags: --help loads no torch
+    from projects.checks.golden.comparisons import (
+        comparisons,  # after the flags: --help loads no torch
+    )
 
     checks = []
     for check in comparisons(folder):

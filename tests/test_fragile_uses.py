@@ -18,7 +18,9 @@ ROWS = [
     for line in SECTION.splitlines()
     if line.startswith("| ") and "`" in line
 ]
-SOURCES = sorted([*(ROOT / "lavis").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")])
+SOURCES = sorted(
+    p for name in ("lavis", "scripts", "projects") for p in (ROOT / name).rglob("*.py")
+)
 DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
 MODULES = re.compile(r"(^|\.)_|^transformers\.models\.\w+\.(modeling|tokenization)_")
 

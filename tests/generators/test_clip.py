@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from transformers import SiglipConfig, SiglipModel
 
-from golden.clip import clip_checks
 from lavis.common.errors import ConfigError
 from lavis.generators.clip import ClipEncoder, Preprocessing, preprocess, truncate
+from projects.checks.golden.clip import clip_checks
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "vlmig" / "clip"
 

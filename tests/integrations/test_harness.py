@@ -18,7 +18,6 @@ from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
-from golden import given
 from lavis.common.errors import ConfigError
 from lavis.generators.config import ImagesConfig
 from lavis.generators.prompts import image_prompts
@@ -27,6 +26,7 @@ from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
 from lavis.tasks.questions.config import VisualQuestionsConfig
 from lavis.tasks.questions.task import VisualQuestionsTask
+from projects.checks.golden import given
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "What is the color of a tench? Answer: green. What is the flask made of? steel and glass. "

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from golden import given
 from lavis.common.dist import World as OneOfMany
 from lavis.datasets.benchmarks.dataset import BenchmarkDataset
 from lavis.generators.config import ImagesConfig
@@ -15,6 +14,7 @@ from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
 from lavis.tasks.questions.config import VisualQuestionsConfig
 from lavis.tasks.questions.task import VisualQuestionsTask
+from projects.checks.golden import given
 
 SET = Path(__file__).parents[2] / "fixtures" / "vlmig" / "eval"
 PROCESSOR = {"name": "blip_image_eval", "image_size": 32}

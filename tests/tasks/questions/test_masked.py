@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
-from golden import given
 from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
+from projects.checks.golden import given
 
 ROOT = Path(__file__).resolve().parents[3]
 VOCABULARY = ROOT / "lavis" / "configs" / "tokenizers" / "bert-base-uncased" / "vocab.txt"

@@ -9,13 +9,13 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, BertTokenizerFast, GPT2Config, GPT2LMHeadModel
 
-from golden import given
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.pretrained import Specials, check_vocabulary, load_tokenizer
 from lavis.datasets.benchmarks.question import Question
 from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
 from lavis.tasks.questions.requests import QuestionTokenizer
+from projects.checks.golden import given
 
 ROOT = Path(__file__).resolve().parents[3]
 SET = ROOT / "tests" / "fixtures" / "vlmig" / "eval"

@@ -300,7 +300,7 @@ def tower_rate(compiled: bool) -> None:
 
 def merge(rows: int) -> None:
     """Time the merge of synthetic rows in a process of its own."""
-    script = Path(__file__).parents[1] / "bench_merge.py"
+    script = Path(__file__).parents[3] / "scripts" / "bench_merge.py"
     subprocess.run([sys.executable, str(script), "--rows", str(rows)], check=True)
 
 

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from golden.checks import (
+from lavis.models.blip2.config import CriticConfig
+from lavis.models.blip2.keys import lavis_name
+from projects.checks.golden.checks import (
     CHANCES,
     STATES,
     Check,
@@ -20,9 +22,7 @@ from golden.checks import (
     read_weights,
     unequal,
 )
-from golden.sizes import build, model_fields
-from lavis.models.blip2.config import CriticConfig
-from lavis.models.blip2.keys import lavis_name
+from projects.checks.golden.sizes import build, model_fields
 
 
 def record_outputs(model: torch.nn.Module, wanted: dict[str, torch.nn.Module]) -> dict[str, list]:

@@ -366,7 +366,7 @@ def compare(name: str, per: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def run_steps(args: argparse.Namespace) -> dict[str, Any]:
     """Run the training benchmark's script and return what it measured."""
-    script = Path(__file__).parents[1] / "bench_fusion_step.py"
+    script = Path(__file__).parents[3] / "scripts" / "bench_fusion_step.py"
     with tempfile.TemporaryDirectory() as temporary:
         found = Path(temporary) / "step.json"
         command = [sys.executable, str(script), "--json", str(found), "--threads"]

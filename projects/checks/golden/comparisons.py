@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from golden.checks import Check, contained, read_json
-from golden.clip import clip_checks
-from golden.critic import critic_checks, resized_checks
-from golden.filtering import filter_checks
-from golden.inputs import drawing_checks, image_checks, schedule_checks, text_checks
-from golden.questions import question_checks
-from golden.stage1 import stage1_checks
-from golden.vlmig import families, family_checks
+from projects.checks.golden.checks import Check, contained, read_json
+from projects.checks.golden.clip import clip_checks
+from projects.checks.golden.critic import critic_checks, resized_checks
+from projects.checks.golden.filtering import filter_checks
+from projects.checks.golden.inputs import drawing_checks, image_checks, schedule_checks, text_checks
+from projects.checks.golden.questions import question_checks
+from projects.checks.golden.stage1 import stage1_checks
+from projects.checks.golden.vlmig import families, family_checks
 
 PARTS: dict[str, Callable[[Path, dict[str, Any]], Iterator[Check]]] = {
     "critic": critic_checks,

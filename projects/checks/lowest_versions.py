@@ -1,5 +1,7 @@
 """Write a pip constraints file of the lowest versions that setup.py allows, to standard output.
 
+    python -m projects.checks.lowest_versions > constraints.txt
+
 Torch and torchvision are left to pip: one release of them fills gigabytes, and the CPU wheels of
 old releases do not exist for every Python.
 """
@@ -12,10 +14,9 @@ import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lavis.common.command import command
 
-SETUP = Path(__file__).resolve().parents[1] / "setup.py"
+SETUP = Path(__file__).resolve().parents[2] / "setup.py"
 FREE = ("torch", "torchvision")
 _BOUND = re.compile(r"(?P<name>[A-Za-z][\w.-]*)>=(?P<version>\d[\w.]*)")
 
@@ -28,9 +29,9 @@ def lowest_versions(source: str) -> dict[str, str]:
 
 
 @command
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Print a line a requirement, in the order of names."""
-    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args(argv)
     lowest = lowest_versions(SETUP.read_text(encoding="utf-8"))
     for name in sorted(lowest.keys() - set(FREE)):
         sys.stdout.write(f"{name}=={lowest[name]}\n")

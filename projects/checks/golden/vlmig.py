@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from golden.checks import CHANCES, Check, compare, contained, read_json, unequal
 from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.mixing import Mixing, image_weights, mix_logits, mix_probs
 from lavis.models.late_fusion.model import LateFusion
+from projects.checks.golden.checks import CHANCES, Check, compare, contained, read_json, unequal
 
 STATES, LOSSES = 5e-4, 1e-4  # float32 noise of logits with a spread of 3 is about 1e-4
 RELEASED = Mixing("logits", "clip", clamp=False)

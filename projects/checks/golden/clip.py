@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from golden.checks import CHANCES, Check, compare, read_json
 from lavis.generators.clip import ClipEncoder, Preprocessing, preprocess
 from lavis.generators.scoring import similarity
+from projects.checks.golden.checks import CHANCES, Check, compare, read_json
 
 PIXELS = 1e-6  # one part in a million of a value of about 1: float32
 

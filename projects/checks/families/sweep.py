@@ -14,8 +14,16 @@ from pathlib import Path
 import torch
 import transformers
 
-from families.checks import BROKEN, NOT_BUILT, REFUSED, RIGHT, WRONG, Outcome, check_family
-from families.tiny import KINDS
+from projects.checks.families.checks import (
+    BROKEN,
+    NOT_BUILT,
+    REFUSED,
+    RIGHT,
+    WRONG,
+    Outcome,
+    check_family,
+)
+from projects.checks.families.tiny import KINDS
 
 WORDS = (RIGHT, REFUSED, NOT_BUILT, WRONG, BROKEN)
 

@@ -25,7 +25,7 @@ from lavis.runners.features import VisionFeatures
 from lavis.tasks.language_modeling.states import TextStates
 
 AGREEMENT = 1e-4
-SCRIPT = Path(__file__).parents[1] / "bench_fusion_step.py"
+SCRIPT = Path(__file__).parents[3] / "scripts" / "bench_fusion_step.py"
 WAYS = ("plain", "ours", "cached")
 TARGETS = {"time": 0.8, "memory": 1 / 3, "cached": 0.5}  # of the plain step's
 TEXTS, TOKENS = 32, 128

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-from families.tiny import tiny_config
 from lavis.common.errors import ConfigError
 from lavis.models.late_fusion.config import FusionConfig, LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
+from projects.checks.families.tiny import tiny_config
 
 TOLERANCE = 1e-4  # of log-probabilities, relative to the largest
 PATCHES, WIDTH = 3, 12

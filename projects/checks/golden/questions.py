@@ -18,8 +18,22 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from golden.checks import CHANCES, EXACT, Check, compare, contained, read_json, unequal
-from golden.given import (
+from lavis.common.text import split_sentences
+from lavis.datasets.benchmarks.imagenetvc import CANDIDATES, DEMONSTRATIONS, demonstrations
+from lavis.generators.prompts import image_prompts
+from lavis.models.late_fusion.model import LateFusion
+from lavis.tasks.questions.reading_metrics import normalize_answer, score_answer
+from lavis.tasks.statistics import describe
+from projects.checks.golden.checks import (
+    CHANCES,
+    EXACT,
+    Check,
+    compare,
+    contained,
+    read_json,
+    unequal,
+)
+from projects.checks.golden.given import (
     Answers,
     Chosen,
     GivenImages,
@@ -29,13 +43,7 @@ from golden.given import (
     make_task,
     write_lines,
 )
-from golden.vlmig import LOSSES, build
-from lavis.common.text import split_sentences
-from lavis.datasets.benchmarks.imagenetvc import CANDIDATES, DEMONSTRATIONS, demonstrations
-from lavis.generators.prompts import image_prompts
-from lavis.models.late_fusion.model import LateFusion
-from lavis.tasks.questions.reading_metrics import normalize_answer, score_answer
-from lavis.tasks.statistics import describe
+from projects.checks.golden.vlmig import LOSSES, build
 
 PERCENT = 1e-6
 MODES = {  # of ImageNetVC's results; `text` is the other column of each

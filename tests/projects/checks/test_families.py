@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from families.checks import REFUSED, RIGHT, WRONG, Outcome, check_family
 
-ROOT = Path(__file__).resolve().parents[2]
+from projects.checks.families.checks import REFUSED, RIGHT, WRONG, Outcome, check_family
+
+ROOT = Path(__file__).resolve().parents[3]
 FAMILIES = [
     ("causal", "llama", RIGHT, ""),
     ("causal", "mixtral", RIGHT, ""),  # experts start silent

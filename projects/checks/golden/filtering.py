@@ -12,11 +12,19 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from golden.checks import CHANCES, Check, compare, contained, read_json, read_weights, unequal
-from golden.inputs import sha256_rgb
-from golden.sizes import model_fields
 from lavis.common.cli import build_runner
 from lavis.common.config.loading import load_config
+from projects.checks.golden.checks import (
+    CHANCES,
+    Check,
+    compare,
+    contained,
+    read_json,
+    read_weights,
+    unequal,
+)
+from projects.checks.golden.inputs import sha256_rgb
+from projects.checks.golden.sizes import model_fields
 
 
 def filter_checks(folder: Path, config: dict[str, Any]) -> Iterator[Check]:

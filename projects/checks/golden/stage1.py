@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from golden.checks import (
+from lavis.models.blip2.config import Stage1Config
+from lavis.models.blip2.stage1 import Negatives
+from projects.checks.golden.checks import (
     CHANCES,
     STATES,
     Check,
@@ -20,10 +22,8 @@ from golden.checks import (
     read_weights,
     unequal,
 )
-from golden.critic import gradient_checks
-from golden.sizes import build, model_fields
-from lavis.models.blip2.config import Stage1Config
-from lavis.models.blip2.stage1 import Negatives
+from projects.checks.golden.critic import gradient_checks
+from projects.checks.golden.sizes import build, model_fields
 
 
 def stage1_checks(folder: Path, config: dict[str, Any]) -> Iterator[Check]:

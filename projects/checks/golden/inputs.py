@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
 
-from golden.checks import CHANCES, EXACT, Check, compare, read_json, unequal
 from lavis.common import optim  # noqa: F401 (registers the schedules)
 from lavis.common.registry import lr_schedulers, processors
 from lavis.datasets.lck.record import read_label
@@ -22,6 +21,7 @@ from lavis.processors.region import (
     region_colors,
     tag_tokens,
 )
+from projects.checks.golden.checks import CHANCES, EXACT, Check, compare, read_json, unequal
 
 
 def drawing_checks(folder: Path, _config: dict[str, Any]) -> Iterator[Check]:

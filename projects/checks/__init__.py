@@ -1,0 +1,1 @@
+"""Checks of the whole: published figures, language-model families, speed, lowest versions."""
