@@ -1,24 +1,19 @@
 """An exported corpus: every record, in shards that pyarrow, datasets and our own readers load."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from lavis.common.errors import ConfigError, NothingDoneError
+from lavis.datasets.corpus_export import CardFacts, export_corpus, size_category, to_row
 from lavis.datasets.files.formats import open_records
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "export_corpus.py"
 
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("export_corpus", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def export(corpus, output, *, split=None, shard_rows=100_000, **facts):
+    facts = CardFacts(name=output.name, **facts)
+    return export_corpus([str(corpus)], output, facts, split=split, shard_rows=shard_rows)
 
 
 def record(number, **changes):
@@ -39,17 +34,16 @@ def record(number, **changes):
     return {**made, **changes}
 
 
-def test_rows_shards_counts_and_card(script, tmp_path, capsys):
+def test_rows_shards_counts_and_card(tmp_path, capsys):
     records = [record(n) for n in range(7)]
     lines = [json.dumps(r) for r in records]
     lines.insert(3, "{broken")
     lines.append(json.dumps({**record(8), "answer": "a dog"}))
     corpus, folder = tmp_path / "lck.jsonl", tmp_path / "out"
     corpus.write_text("\n".join(lines) + "\n")
-    flags = ["--license", "cc-by-4.0", "--critic", "ft v2", "--threshold", "0.5"]
-    command = [str(corpus), "--output", str(folder), "--shard-rows", "4", *flags]
+    facts = {"license": "cc-by-4.0", "critic": "ft v2", "threshold": 0.5}
     for _ in range(2):  # again into the same folder: the same files
-        assert script.main(command) == 1
+        assert export(corpus, folder, shard_rows=4, **facts) == 2
     assert "7 rows of 4 pictures, 2 records rejected" in capsys.readouterr().out
     names = sorted(path.name for path in (folder / "data").iterdir())
     assert names == [
@@ -84,11 +78,11 @@ def test_rows_shards_counts_and_card(script, tmp_path, capsys):
     assert "kept by a critic (ft v2) at 0.5" in text
 
 
-def test_the_folder_is_a_data_set_of_the_hubs_library(script, tmp_path):
+def test_the_folder_is_a_data_set_of_the_hubs_library(tmp_path):
     datasets = pytest.importorskip("datasets")
     corpus = tmp_path / "lck.jsonl"
     corpus.write_text("".join(json.dumps(record(n)) + "\n" for n in range(7)))
-    assert script.main([str(corpus), "--output", str(tmp_path / "out")]) == 0
+    assert export(corpus, tmp_path / "out") == 0
     loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert {name: len(part) for name, part in loaded.items()} == {"train": 6, "val": 1}
     assert loaded["train"][1]["answer_text"] == "A dog"
@@ -97,36 +91,36 @@ def test_the_folder_is_a_data_set_of_the_hubs_library(script, tmp_path):
 @pytest.mark.parametrize(
     "split", ["../../escaped", "/tmp/escaped", "a/b", "..", ".hidden", "a\\b", "a\n", " ", "a..b"]
 )
-def test_a_split_never_becomes_a_path(script, tmp_path, capsys, split):
+def test_a_split_never_becomes_a_path(tmp_path, split):
     corpus, folder = tmp_path / "lck.jsonl", tmp_path / "in" / "out"
     corpus.write_text(
         "".join(json.dumps(record(n, split=s)) + "\n" for n, s in [(0, split), (1, "val")])
     )
-    assert script.main([str(corpus), "--output", str(folder)]) == 1
+    assert export(corpus, folder) == 1
     assert [path.name for path in (folder / "data").iterdir()] == ["val-00000-of-00001.parquet"]
     reject = json.loads((folder / "rejects.jsonl").read_text())
     assert reject["row"] == 0 and reject["reason"].startswith(f"bad split: {split!r}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "lck.jsonl"]
 
-    flags = [str(corpus), "--output", str(tmp_path / "flag"), "--split", split]
-    assert script.main(flags) == 2  # the flag is at fault, not each record
-    assert "--split" in capsys.readouterr().err and not (tmp_path / "flag").exists()
+    with pytest.raises(ConfigError, match=r"^--split: "):  # the flag is at fault, not each record
+        export(corpus, tmp_path / "flag", split=split)
+    assert not (tmp_path / "flag").exists()
 
 
 @pytest.mark.parametrize("split", ["train", "val.unseen", "test-dev_2015"])
-def test_names_that_are_splits(script, split):
-    assert script.to_row(record(0, split=split), None)["split"] == split
+def test_names_that_are_splits(split):
+    assert to_row(record(0, split=split), None)["split"] == split
 
 
-def test_nothing_readable_is_an_error(script, tmp_path, capsys):
+def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "lck.jsonl").write_text("{}\n")
-    assert script.main([str(tmp_path / "lck.jsonl"), "--output", str(tmp_path / "out")]) == 1
-    assert "none of 1 records can be exported" in capsys.readouterr().err
+    with pytest.raises(NothingDoneError, match="none of 1 records can be exported"):
+        export(tmp_path / "lck.jsonl", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("rows", "name"),
     [(999, "n<1K"), (1000, "1K<n<10K"), (10**6, "1M<n<10M"), (10**9, "n>100M")],
 )
-def test_size_categories(script, rows, name):
-    assert script.size_category(rows) == name
+def test_size_categories(rows, name):
+    assert size_category(rows) == name
