@@ -1,8 +1,6 @@
 """A trained run exported: weights in both forms, and a card that says where they come from."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +9,11 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from transformers import Blip2ForImageTextRetrieval
 
+from lavis.common.errors import ConfigError
 from lavis.models.blip2.config import Stage1Config
 from lavis.models.blip2.stage1 import Blip2Stage1
+from lavis.models.blip2.student_export import StudentFacts, export_run
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "export_student.py"
 SECTION = {
     "arch": "blip2", "model_type": "pretrain", "load_pretrained": False, "image_size": 28,
     "num_query_token": 4, "embed_dim": 16, "vit": {"embed_dim": 32, "depth": 1, "num_heads": 4},
@@ -23,14 +22,6 @@ SECTION = {
         "intermediate_size": 48,
     },
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("export_student", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +46,13 @@ def run(tmp_path_factory):
     return folder, model
 
 
-def test_a_folder_of_transformers_and_its_card(script, run, tmp_path):
+def test_a_folder_of_transformers_and_its_card(run, tmp_path):
     folder, model = run
-    flags = ["--license", "bsd-3-clause", "--critic", "critic_ft v2", "--threshold", "0.8"]
-    flags += ["--data-license", "cc-by-4.0", "--metric", "Sherlock=29.9"]
-    assert script.main([str(folder), "--output", str(tmp_path), *flags]) == 0
+    facts = StudentFacts(
+        name="student", license="bsd-3-clause", critic="critic_ft v2", threshold=0.8,
+        data_license="cc-by-4.0", metrics={"Sherlock": "29.9"},
+    )  # fmt: skip
+    export_run(folder, tmp_path, facts)
     theirs = Blip2ForImageTextRetrieval.from_pretrained(tmp_path).eval()
     image, texts = torch.randn(2, 3, 28, 28), ["a dog", "two red cats"]
     ids, mask = model.tokenize(texts)
@@ -89,19 +82,18 @@ def test_a_folder_of_transformers_and_its_card(script, run, tmp_path):
         assert line in text, line
 
 
-def test_weights_under_lavis_names(script, run, tmp_path):
+def test_weights_under_lavis_names(run, tmp_path):
     folder, model = run
-    for flags in ([], ["--whole"]):
-        command = [str(folder), "--output", str(tmp_path), "--form", "lavis", *flags]
-        assert script.main(command) == 0
+    for whole in (False, True):
+        export_run(folder, tmp_path, StudentFacts(name="x"), form="lavis", whole=whole)
         weights = load_file(tmp_path / "model.safetensors")
-        expected = model.full_state_dict() if flags else model.trainable_state_dict()
+        expected = model.full_state_dict() if whole else model.trainable_state_dict()
         assert weights.keys() == expected.keys()
         assert all(torch.equal(value, expected[name]) for name, value in weights.items())
-        assert ("visual_encoder.cls_token" in weights) == bool(flags)
+        assert ("visual_encoder.cls_token" in weights) == whole
     assert "Qformer.bert.embeddings.word_embeddings.weight" in weights
 
 
-def test_what_is_no_run_is_named(script, tmp_path, capsys):
-    assert script.main([str(tmp_path), "--output", str(tmp_path / "x")]) == 2
-    assert "no config.yaml; name the output folder" in capsys.readouterr().err
+def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no config\.yaml; name the output folder"):
+        export_run(tmp_path, tmp_path / "x", StudentFacts(name="x"))

