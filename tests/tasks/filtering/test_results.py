@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import sys
 from decimal import Decimal
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,14 +14,12 @@ from PIL import Image
 
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
+from lavis.datasets.corpus_export import CardFacts, export_corpus
 from lavis.tasks.config import ClassificationConfig
 from lavis.tasks.filtering.task import MultimodalClassificationTask as Task
 from lavis.ui.browse.export import export_rows
 from lavis.ui.label.judgements import Judgement
 from lavis.ui.label.training_export import export_training
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-import export_corpus
 
 ROWS = 4
 MOMENT = datetime.datetime(2024, 5, 1)
@@ -122,7 +118,8 @@ def test_exports_hold_the_same_records(corpus, tmp_path):
     assert counts["written"] == ROWS
     first = strict((tmp_path / "training.jsonl").read_text().splitlines()[0])
     assert first["price"] == "0.123456789012345678901" and first["label"] == ["accept"]
-    assert export_corpus.main([corpus.store.files[0].path, "--output", str(tmp_path / "hf")]) == 0
+    exported = export_corpus([corpus.store.files[0].path], tmp_path / "hf", CardFacts(name="hf"))
+    assert exported == 0  # rejects
     (shard,) = (tmp_path / "hf" / "data").glob("*.parquet")
     row = pq.read_table(shard).to_pylist()[0]
     assert row["prediction"] == 0.5
