@@ -193,7 +193,7 @@ class RecordDataset(abc.ABC):
 
         Args:
             rows: the rows of the batch.
-            pictures: (P, 3, S, S) pictures or (P, T, D) features of the frozen tower.
+            images: (P, 3, S, S) images or (P, T, D) features of the frozen tower.
             image_index: for each row, its image among the P.
 
         Returns:

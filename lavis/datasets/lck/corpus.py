@@ -54,7 +54,7 @@ class CorpusSummary:
     words: Counter[int] = field(default_factory=Counter)
     instances: array.array[int] = field(default_factory=_hashes)
     contents: array.array[int] = field(default_factory=_hashes)
-    pictures: array.array[int] = field(default_factory=_hashes)
+    images: array.array[int] = field(default_factory=_hashes)
 
     def add(self, row: Row, record: dict[str, Any], limit: int | None) -> None:
         """Count a good row; `limit` is the text processor's number of words."""
@@ -72,7 +72,7 @@ class CorpusSummary:
         boxes = [region.box for region in drawing.regions]
         self.instances.append(name_hash(str(row.fields.get("instance"))))
         self.contents.append(name_hash(json.dumps([drawing.file.name, row.all_texts, boxes])))
-        self.pictures.append(name_hash(drawing.file.name))
+        self.images.append(name_hash(drawing.file.name))
 
     def reject(self, reason: str) -> None:
         """Count a bad row."""
@@ -86,7 +86,7 @@ class CorpusSummary:
         self.empty_rationales += other.empty_rationales
         for name in ("reasons", "regions", "sources", "labels", "words"):
             getattr(self, name).update(getattr(other, name))
-        for name in ("instances", "contents", "pictures"):
+        for name in ("instances", "contents", "images"):
             getattr(self, name).extend(getattr(other, name))
 
     def report(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class CorpusSummary:
             "good": self.rows - rejected,
             "rejected": rejected,
             "reasons": dict(self.reasons.most_common()),
-            "images": _distinct(self.pictures),
+            "images": _distinct(self.images),
             "regions_per_row": {str(k): self.regions[k] for k in sorted(self.regions)},
             "sources": dict(self.sources.most_common()),
             "labels": dict(self.labels.most_common()),

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lavis.common.errors import RecordError
 from lavis.common.text import fold, letters_only
 from lavis.datasets.files.json_values import json_line
-from lavis.datasets.lck.record import read_region_ids, read_tokens
+from lavis.datasets.lck.record import Tokens, read_region_ids, read_tokens
 
 Record = dict[str, Any]
-Tokens = list[Any]
 Difficulty = Literal["easy", "hard"]
 KINDS = ("region_swap", "attribute_swap", "answer_swap", "rationale_swap")
 PARTS = ("question", "answer", "rationale")
@@ -133,7 +132,7 @@ class NegativeMaker:
     def __init__(
         self,
         corpus: Corpus,
-        read: Any,
+        read: Callable[[int], Record],
         *,
         kinds: Sequence[str] = KINDS,
         difficulties: Sequence[Difficulty] = ("easy", "hard"),
@@ -163,7 +162,12 @@ class NegativeMaker:
             yield self._label(record, wrong, kind, level, number)
 
     def _try(
-        self, rng: random.Random, record: Mapping[str, Any], parts: dict, kind: str, level: str
+        self,
+        rng: random.Random,
+        record: Mapping[str, Any],
+        parts: dict[str, Tokens],
+        kind: str,
+        level: str,
     ) -> dict[str, Tokens] | None:
         image = _image(record)
         for _ in range(TRIES):
@@ -178,7 +182,7 @@ class NegativeMaker:
         return None
 
     def _region_swap(
-        self, rng: random.Random, record: Mapping[str, Any], parts: dict, level: str
+        self, rng: random.Random, record: Mapping[str, Any], parts: dict[str, Tokens], level: str
     ) -> dict[str, Tokens] | None:
         """Name another region: one of the text's own (hard) or any of the image (easy)."""
         named = [i for part in PARTS for t in parts[part] if isinstance(t, list) for i in t]
@@ -198,7 +202,7 @@ class NegativeMaker:
         return {**parts, **swapped}
 
     def _attribute_swap(
-        self, rng: random.Random, record: Mapping[str, Any], parts: dict, level: str
+        self, rng: random.Random, record: Mapping[str, Any], parts: dict[str, Tokens], level: str
     ) -> dict[str, Tokens] | None:
         """Say another colour, size, number, side or state, the same in answer and rationale."""
         found = [
@@ -224,7 +228,7 @@ class NegativeMaker:
         }
 
     def _answer_swap(
-        self, rng: random.Random, record: Mapping[str, Any], parts: dict, level: str
+        self, rng: random.Random, record: Mapping[str, Any], parts: dict[str, Tokens], level: str
     ) -> dict[str, Tokens] | None:
         """Give another record's answer: to the same type of question (hard), to any (easy).
 
@@ -245,7 +249,7 @@ class NegativeMaker:
         return None if normal(answer) == normal(parts["answer"]) else {**parts, "answer": answer}
 
     def _rationale_swap(
-        self, rng: random.Random, record: Mapping[str, Any], parts: dict, level: str
+        self, rng: random.Random, record: Mapping[str, Any], parts: dict[str, Tokens], level: str
     ) -> dict[str, Tokens] | None:
         """Give another rationale: of the same type of question (hard), of any (easy)."""
         kind = question_type(parts["question"])
@@ -261,7 +265,7 @@ class NegativeMaker:
     ) -> Record | None:
         if not rows:
             return None
-        other: Record = self.read(rng.choice(rows))
+        other = self.read(rng.choice(rows))
         return None if but is not None and other.get("image") == but else other
 
     def _fit(self, tokens: Tokens, record: Mapping[str, Any]) -> Tokens:
@@ -274,7 +278,12 @@ class NegativeMaker:
         return _rename(tokens, turn)
 
     def _label(
-        self, record: Mapping[str, Any], wrong: dict, kind: str, level: str, number: int
+        self,
+        record: Mapping[str, Any],
+        wrong: dict[str, Tokens],
+        kind: str,
+        level: str,
+        number: int,
     ) -> Record:
         named = [i for part in PARTS for t in wrong[part] if isinstance(t, list) for i in t]
         regions = list(dict.fromkeys([*read_region_ids(record, "region"), *named]))
