@@ -11,7 +11,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lavis.common.command import DONE, command
+from lavis.common.storage.atomic import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- scripts/draw_walks.py writes from here -->", "<!-- to here -->"
@@ -59,18 +65,20 @@ def figure(package: Path = ROOT / "lavis") -> str:
     return "\n".join([*lines, "```"])
 
 
-def main() -> None:
-    """Print the figure, or write it."""
+@command
+def main() -> int:
+    """Print the figure, or write it; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--write", action="store_true", help="put it into CONTRIBUTING.md")
     if not parser.parse_args().write:
         print(figure())
-        return
+        return DONE
     page = ROOT / "CONTRIBUTING.md"
     head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     tail = rest.partition(END)[2]
-    page.write_text(f"{head}{BEGIN}\n{figure()}\n{END}{tail}", encoding="utf-8")
+    write_text(page, f"{head}{BEGIN}\n{figure()}\n{END}{tail}")
+    return DONE
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
