@@ -175,15 +175,25 @@ def test_an_interrupt_is_a_line_and_130_or_a_traceback_if_asked(capsys, monkeypa
         command(interrupted)()
 
 
-def has_boundary(code: str) -> bool:
-    """Return whether what a file runs as a program is a function that `@command` wraps."""
-    tree = ast.parse(code)
-    wrapped = {
+def wrapped_functions(tree):
+    """Return the functions of a module that `@command` wraps."""
+    return {
         node.name
         for node in tree.body
         if isinstance(node, ast.FunctionDef)
         and any(isinstance(d, ast.Name) and d.id == "command" for d in node.decorator_list)
-    } | {"run_front_end", "run_converter"}  # wrapped where they are
+    }
+
+
+def has_boundary(code: str) -> bool:
+    """Return whether what a file runs as a program is a function that `@command` wraps."""
+    tree = ast.parse(code)
+    wrapped = wrapped_functions(tree) | {"run_front_end", "run_converter"}  # where they are
+    for node in tree.body:  # a script that runs a module of the package
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lavis."):
+            module = ROOT / f"{node.module.replace('.', '/')}.py"
+            if any(alias.name == "main" for alias in node.names):
+                wrapped |= wrapped_functions(ast.parse(module.read_text(encoding="utf-8")))
     last = tree.body[-1]
     exits = isinstance(last, ast.If) and ast.unparse(last.test) == "__name__ == '__main__'"
     if not exits:
