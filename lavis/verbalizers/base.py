@@ -118,7 +118,7 @@ def set_aside(descriptors: Descriptors, why: WriteError | str, what: str = "") -
     descriptors.setdefault(kind, []).append(reason)
 
 
-class Writer(Protocol):
+class TextWriter(Protocol):
     """Writes texts; who is behind it, a run file says."""
 
     def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
@@ -144,7 +144,7 @@ class Tools:
     stage: str
     seed: int
     device: str
-    writer: Callable[[WriterConfig], Writer]
+    writer: Callable[[WriterConfig], TextWriter]
 
     def seed_of(self, *parts: str | int) -> int:
         """Return a seed below 2**63 that depends on the run's seed, the stage and `parts`."""
@@ -191,7 +191,7 @@ class Verbalizer(ABC):
 
     def write_texts(
         self,
-        writer: Writer,
+        writer: TextWriter,
         items: Sequence[tuple[int, T]],
         request: Callable[[int, T], WriteRequest],
         descriptors: list[Descriptors],

@@ -21,7 +21,7 @@ from lavis.verbalizers.base import (
 from lavis.verbalizers.config import CaptionsConfig, RegionCaptionsConfig
 
 
-class TextWriter(Verbalizer):
+class WriterStage(Verbalizer):
     """A stage whose texts one writer writes."""
 
     config: Any
@@ -36,7 +36,7 @@ class TextWriter(Verbalizer):
 
 
 @verbalizers.register("captions")
-class CaptionWriter(TextWriter):
+class CaptionWriter(WriterStage):
     """Several texts about the whole image, each under a seed of its own; repeats are dropped."""
 
     config_class: ClassVar[type] = CaptionsConfig
@@ -59,7 +59,7 @@ class CaptionWriter(TextWriter):
 
 
 @verbalizers.register("region_captions")
-class RegionCaptionWriter(TextWriter):
+class RegionCaptionWriter(WriterStage):
     """One text about each region, which the writer sees drawn into its image, or cut out."""
 
     config_class: ClassVar[type] = RegionCaptionsConfig

@@ -62,8 +62,8 @@ class WriterConfig:
         try:
             TypeAdapter(cls).validate_python(self.client)
         except ValidationError as error:
-            told = explain(error, cls, self.client, "client", source=lambda _: "")
-            lines = [line.removeprefix(", ") for line in told.split("\n")]
+            problems = explain(error, cls, self.client, "client", source=lambda _: "")
+            lines = [line.removeprefix(", ") for line in problems.split("\n")]
             raise ConfigError("; ".join(lines)) from None
 
 

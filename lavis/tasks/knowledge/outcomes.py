@@ -59,11 +59,11 @@ class Outcomes:
         self._folder = folder / "journal"
         self._job, self._retry = dict(job), retry_rejects
         self._fingerprint = {**job, "llm": llm.identity}
-        asked = {**self._fingerprint, "endpoint": llm.endpoint_identity}
+        request = {**self._fingerprint, "endpoint": llm.endpoint_identity}
         self._digests = {
             "data": make_key("data", VERSION, **self._job),
             "reply": make_key("reply", VERSION, **self._fingerprint),
-            "endpoint": make_key("endpoint", VERSION, **asked),
+            "endpoint": make_key("endpoint", VERSION, **request),
             "left": make_key("reply", VERSION, **self._fingerprint),
         }
         self._tries: dict[int, int] = {}

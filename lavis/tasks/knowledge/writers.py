@@ -21,7 +21,7 @@ from lavis.llm.config import CapsConfig, read_llm
 from lavis.llm.money.ledger import Ledger, open_ledger
 from lavis.llm.replies.reasoning import answer_text
 from lavis.llm.replies.refusal import is_refusal
-from lavis.verbalizers.base import Tools, WriteError, Writer, WriteRequest
+from lavis.verbalizers.base import TextWriter, Tools, WriteError, WriteRequest
 from lavis.verbalizers.config import WriterConfig
 
 JPEG_QUALITY = 92
@@ -98,7 +98,7 @@ def build_writer(
     device: str,
     world_size: int,
     ledger: Ledger | None = None,
-) -> Writer:
+) -> TextWriter:
     """Return the writer of a config.
 
     Args:
@@ -187,7 +187,7 @@ def accepted(text: str) -> str | WriteError:
 class AcceptedTexts:
     """What a local model writes, with the same acceptance as that of an endpoint."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: TextWriter) -> None:
         self.writer = writer
 
     def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
@@ -214,7 +214,7 @@ class WriterFactory:
         device, size = str(self._world.device), self._world.size
         numbers = itertools.count()
 
-        def writer(config: WriterConfig) -> Writer:
+        def writer(config: WriterConfig) -> TextWriter:
             folder = self._folder / "clients" / stage / f"rank{self._world.rank}-{next(numbers)}"
             ledger = self._open_ledger() if config.type == "client" else None
             new = build_writer(config, folder, device=device, world_size=size, ledger=ledger)
