@@ -134,3 +134,16 @@ def test_a_tiny_student_learns_to_answer(world):
 
     names = set(safe_open(saved, "pt").keys())
     assert "t5_proj.weight" in names and not any(n.startswith("t5_model") for n in names)
+
+
+def test_answers_are_as_long_as_they_are_asked_to_be(world):
+    lengths = []
+    for least, most in ((1, 2), (7, 8)):
+        folder = world / f"out{least}"
+        options = [f"run.min_len={least}", f"run.max_len={most}", f"run.output_dir={folder}"]
+        runner = build_runner(load_config(world / "run.yaml", options, mode="train"))
+        runner.train()
+        rows = json.loads((folder / "result/val_epoch2.json").read_text())
+        ids = runner.model.tokenizer([row["answer"] for row in rows], add_special_tokens=False)
+        lengths.append([len(each) for each in ids.input_ids])
+    assert max(lengths[0]) <= 2 < min(lengths[1]) and max(lengths[1]) <= 8

@@ -146,6 +146,19 @@ def test_metrics_can_be_left_out(choices, run, tmp_path):
     assert metrics == {"agg_metrics": 0.0, "rows": 5, "scored": 4, "rejected": 1}
 
 
+def test_equal_scores_are_ordered_by_the_seed(choices, run, tmp_path, monkeypatch):
+    tied = (("3 0", "3 0", "3 0"), {"label": 1})
+    monkeypatch.setitem(globals(), "ROWS", [tied, *ROWS[1:]])
+    orders = set()
+    for seed in range(12):
+        config = ComparisonConfig(tie_seed=seed)
+        run(ComparisonTask(config), choices, Matcher(), tmp_path / str(seed))
+        rows = json.loads((tmp_path / str(seed) / "result" / "test_epochbest.json").read_text())
+        orders.add(rows[0]["prediction"])
+        assert [row["prediction"] for row in rows[1:]] == [0, 0, 2]  # no ties: no chance
+    assert orders == {0, 1, 2}
+
+
 def test_the_question_is_what_candidates_share():
     texts = ["question: who is [0] ? answer: a man", "question: who is [0] ? answer: a woman"]
     assert split_question(texts) == ("question: who is [0] ? answer:", ["a man", "a woman"])

@@ -181,19 +181,21 @@ def test_while_training_only_the_score_file_is_written(list_dataset, rule_model,
     }
 
 
+@pytest.mark.parametrize("fitted", ["val", "train"])
 def test_calibration_is_fitted_on_one_split_and_applied_to_others(
-    list_dataset, rule_model, run, tmp_path
+    list_dataset, rule_model, run, tmp_path, fitted
 ):
-    task = Task(ClassificationConfig(calibrate="isotonic", keep_above=[0.5]))
+    config = ClassificationConfig(calibrate="isotonic", calibrate_on=fitted, keep_above=[0.5])
+    task = Task(config)
     scores = [0.6, 0.7, 0.8, 0.9]
     pairs = [(f"p{n}", f"{score} t") for n, score in enumerate(scores)]
     test = list_dataset(pairs, labels=[0, 0, 1, 1])
-    with pytest.raises(DataError, match=r"run\.test_splits=\[val,test\]"):
+    with pytest.raises(DataError, match=rf"run\.test_splits=\[{fitted},test\]"):
         run(task, test, rule_model, tmp_path / "no")
-    for split in ("val", "test"):
+    for split in (fitted, "test"):
         dataset = list_dataset(pairs, labels=[0, 0, 1, 1], split=split)
         run(task, dataset, rule_model, tmp_path)
-    fit = json.loads((tmp_path / "val_summary.json").read_text())["calibration"]
+    fit = json.loads((tmp_path / f"{fitted}_summary.json").read_text())["calibration"]
     # each score in a bin of its own: (0.6 + 0.7 + 0.2 + 0.1) / 4
     assert fit["ece_before"] == pytest.approx(0.4, abs=1e-6) and fit["ece_after"] == 0
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from generation_run import GOOD, OTHER, image, items, lines, number_of, run
 
 from lavis.common.config.sections import load_sections
@@ -24,29 +23,6 @@ ROOT = Path(__file__).resolve().parents[3]
 RUN_FILES = sorted((ROOT / "lavis/projects/lskd/generate").glob("*.yaml"))
 SECTIONS = {"llm": LlmSettings, "generate": GenerateConfig, "run": GenerationRunConfig}
 KEY = "sk-test-very-secret-0123456789"
-
-
-@pytest.fixture
-def job(tmp_path, settings):
-    """Return a function that writes data and a run file and returns its path."""
-
-    def make(server=None, images=4, llm=None, **more):
-        records = tmp_path / "words.jsonl"
-        records.write_text("".join(json.dumps(image(i)) + "\n" for i in range(images)))
-        node = {
-            "llm": llm or settings(server),
-            "generate": {
-                "records": [str(records)],
-                "prompts": [{"source": "s_v4", "num_items": 2}],
-                **more,
-            },
-            "run": {"output_dir": str(tmp_path / "out")},
-        }
-        path = tmp_path / "run.yaml"
-        path.write_text(yaml.safe_dump(node))
-        return path
-
-    return make
 
 
 def start(path, *options):
@@ -178,25 +154,6 @@ def test_the_scripted_teacher_reads_the_prompt(job, tmp_path):
     texts = json.dumps([records.read(i) for i in range(len(records))])
     assert "blue coat" in texts or "brown" in texts
     assert len({records.read(i)["index"] for i in range(len(records))}) == len(records)
-
-
-def test_a_hundred_thousand_images_are_estimated_in_seconds(serve, job, settings, tmp_path):
-    server = serve()
-    prices = {"tiny": {"input": 0.15, "output": 0.6}}
-    path = job(server, images=100_000, llm=settings(server, prices=prices))
-    sections = load_sections(path, ["generate.dry_run_sample=500"], SECTIONS)
-    begun = time.monotonic()
-    generation = KnowledgeGeneration(
-        sections["generate"], open_records(sections["generate"].records)
-    )
-    report = estimate(generation, sections["llm"])
-    assert time.monotonic() - begun < 10
-    assert report["requests"] == report["requests_to_send"] == 100_000
-    assert 4e7 < report["prompt_tokens"] < 1.2e8
-    assert report["completion_tokens_at_most"] == 80_000_000
-    money = (report["prompt_tokens"] * 0.15 + 80e6 * 0.6) / 1e6
-    assert report["cost_at_most"] == pytest.approx(money)
-    assert report["token_estimate"] == "4 characters a token" and not server.bodies
 
 
 def test_no_two_records_share_an_index_whatever_stands_between_the_items(serve, job, tmp_path):
