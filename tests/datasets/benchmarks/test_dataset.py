@@ -58,3 +58,11 @@ def test_questions_about_one_thing_share_a_unit(tmp_path):
     before = dataset.fingerprint()
     (tmp_path / "others.csv").write_text(lines.replace("old", "new"))
     assert make("imagenetvc", tmp_path, subsets=["others"]).fingerprint() != before
+
+
+def test_the_digest_of_questions_stays_that_of_begun_journals(tmp_path):
+    (tmp_path / "others.csv").write_text(
+        "category,question,answer\na,Is it red?,yes\nb,Is it old?,yes\n,,\n"
+    )
+    dataset = make("imagenetvc", tmp_path, subsets=["others"])
+    assert dataset.fingerprint()["content"] == "9564ec5ab97b56dd1d5e9680522ef48e"
