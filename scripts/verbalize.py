@@ -94,7 +94,7 @@ def _verbalize(config: Sections, *, dry_run: bool, retry_rejects: bool) -> int:
     if dry_run:
         if world.is_main:
             for name, (left, total) in job.plan.counts().items():
-                print(f"{name}: {left} of {total} pictures left")
+                print(f"{name}: {left} of {total} images left")
         return 0
     job.accept()
     if world.is_main:

@@ -221,7 +221,7 @@ def export_corpus(
     ]
     write_text(output / "README.md", card(facts, written, counts, len(images), rejected))
     rows = sum(part["rows"] for part in written)
-    print(f"{output}: {rows} rows of {len(images)} pictures, {rejected} records rejected")
+    print(f"{output}: {rows} rows of {len(images)} images, {rejected} records rejected")
     return rejected
 
 

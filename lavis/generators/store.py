@@ -141,7 +141,7 @@ class ImageStore:
         world_size = dist.world_size() if world_size is None else world_size
         share = _distinct(requests)[rank::world_size]
         todo = self.missing(share, verify=verify)
-        what = "text features" if self.makes_features else "pictures"
+        what = "text features" if self.makes_features else "images"
         meter = Progress(
             len(share),
             what,

@@ -136,7 +136,7 @@ class FeatureBuilder:
         mine = list(images.items())[world.rank :: world.size]
         missing = [(key, row) for key, row in mine if not self.features.has(key)]
         progress = Progress(
-            len(mine), what, unit="pictures", done=len(mine) - len(missing), shown=world.is_main
+            len(mine), what, unit="images", done=len(mine) - len(missing), shown=world.is_main
         )
         training = self._model.training
         self._model.eval()

@@ -44,7 +44,7 @@ def test_rows_shards_counts_and_card(tmp_path, capsys):
     facts = {"license": "cc-by-4.0", "critic": "ft v2", "threshold": 0.5}
     for _ in range(2):  # again into the same folder: the same files
         assert export(corpus, folder, shard_rows=4, **facts) == 2
-    assert "7 rows of 4 pictures, 2 records rejected" in capsys.readouterr().out
+    assert "7 rows of 4 images, 2 records rejected" in capsys.readouterr().out
     names = sorted(path.name for path in (folder / "data").iterdir())
     assert names == [
         "train-00000-of-00002.parquet",

@@ -1,4 +1,4 @@
-// A region under the pointer lights up in text and picture; a picture is enlarged by click or Enter.
+// A region under the pointer lights up in text and image; an image is enlarged by click or Enter.
 (() => {
   if (window.lvRegions) return;
   window.lvRegions = true;
@@ -15,7 +15,7 @@
   const open = (picture) => {
     const dialog = document.createElement("dialog");
     dialog.className = "lv-zoom";
-    dialog.setAttribute("aria-label", "Enlarged picture; Enter shows full size, Escape closes");
+    dialog.setAttribute("aria-label", "Enlarged image; Enter shows full size, Escape closes");
     const copy = picture.cloneNode(true);
     copy.style.setProperty("--wide", picture.querySelector("img")?.naturalWidth || 0);
     dialog.append(copy);

@@ -134,7 +134,7 @@ class FolderListing:
     Attributes:
         files: paths of record files, sorted.
         folders: paths of folders in it, sorted.
-        pictures: how many pictures. paired: how many of them have a record beside them.
+        pictures: how many images. paired: how many of them have a record beside them.
     """
 
     files: list[str] = field(default_factory=list)

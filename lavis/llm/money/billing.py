@@ -32,7 +32,7 @@ class PromptBound:
     Attributes:
         text: tokens that its text does not exceed.
         guess: tokens that its text has, about.
-        pictures: tokens of its pictures by the rule.
+        pictures: tokens of its images by the rule.
         documented: the rule is a provider's.
     """
 
@@ -77,7 +77,7 @@ class Bills:
     """What one server billed for one model so far.
 
     Attributes:
-        pictures: tokens of pictures against the rule.
+        pictures: tokens of images against the rule.
         text: tokens of prompts without images against their bound.
         reply: tokens of replies against `max_tokens`.
     """

@@ -68,7 +68,7 @@ def read_stages(node: Any) -> dict[str, Any]:
 
 def _read_stage(name: str, settings: Any) -> Any:
     if not re.fullmatch(r"[A-Za-z]\w*", name) or name == "pictures":
-        raise ConfigError(f"{name}: a stage's name is letters, digits and '_', not 'images'")
+        raise ConfigError(f"{name}: a stage's name is letters, digits and '_', not 'pictures'")
     if not isinstance(settings, dict):
         raise ConfigError(f"{name}: a mapping was expected")
     node = {"type": name, **settings}

@@ -224,7 +224,7 @@ def _write_page(
         title="Question, answer and rationale records",
         status=_status(summary),
         tiles=[
-            (summary["pictures"], "pictures"),
+            (summary["pictures"], "images"),
             (summary["pictures_with_records"], "images with records"),
             (summary["records"], "records"),
             (summary["rejected"], "rejects"),

@@ -231,7 +231,7 @@ class Verbalization:
                     units=len(mine),
                     left=sum(len(self.plan.rows(stage, unit)) for unit in mine),
                     total=len(self.source),
-                    noun="pictures",
+                    noun="images",
                     stops=STOPS,
                 )
         stop = None if stop is None else _named(stage, stop)

@@ -227,7 +227,7 @@ def _write_page(
         title="Images in words",
         status=_status(summary),
         tiles=[
-            (summary["pictures"], "pictures"),
+            (summary["pictures"], "images"),
             (summary["written"], "written"),
             (summary["rejected"], "rejected"),
             (summary["regions"], "regions"),

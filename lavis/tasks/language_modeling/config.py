@@ -24,8 +24,8 @@ class LanguageModelingConfig:
             which suits small worlds of captions and is much cheaper; or a list of words: these are
             told apart from each other, and no other word of a text counts.
         mlm_probability: share of tokens that a model which fills masks predicts (released: 0.2).
-        blank_pictures: zeros in place of every picture: the control that learns without them.
-        pictures: where pictures of texts without any come from (`wiki`).
+        blank_pictures: zeros in place of every image: the control that learns without them.
+        pictures: where images of texts without any come from (`wiki`).
         export_vlmig: the whole model is written after each epoch as `<this>_<epoch>.bin`, the file
             of the released code; needs `model.fusion.init: random`.
     """

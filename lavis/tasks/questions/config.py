@@ -21,7 +21,7 @@ class VisualQuestionsConfig:
 
     Attributes:
         tokenizer: Hugging Face id or folder; run files say `${model.llm}`.
-        pictures: where pictures come from; `num_images` says `${model.num_images}`. With
+        pictures: where images come from; `num_images` says `${model.num_images}`. With
             `skip_when_certain` all questions are first answered from the text alone, and those it
             is certain of get no images: their answer is the text's in every column.
         pictures_per: who shares pictures: all prompts and options of a `question`; or each `prompt`

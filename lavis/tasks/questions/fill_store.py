@@ -57,20 +57,20 @@ def main(arguments: list[str] | None = None) -> int:
             report_missing(store, requests, verify=args.verify)
     else:
         done = store.fill(requests, rank=world.rank, world_size=world.size, verify=args.verify)
-        made = sum(world.gather(done.made, "pictures stored"))
-        withheld = sum(world.gather(done.withheld, "pictures withheld"))
+        made = sum(world.gather(done.made, "images stored"))
+        withheld = sum(world.gather(done.withheld, "images withheld"))
         scored = score_share(store, requests, config, world)
         scored = sum(world.gather(scored, "scores stored"))
         distinct = len(set(requests))
         if world.is_main:
             kept = f", {withheld} withheld by a safety checker" if withheld else ""
             print(
-                f"{len(requests)} pictures asked for, {distinct} distinct: "
+                f"{len(requests)} images asked for, {distinct} distinct: "
                 f"{distinct - made - withheld} were stored, {made} made now{kept}; "
                 f"{scored} scores"
             )
         if withheld == distinct:
-            raise NothingDoneError("every picture was withheld by the generator's safety checker")
+            raise NothingDoneError("every image was withheld by the generator's safety checker")
     world.close()
     return 0
 
@@ -136,9 +136,9 @@ def of_run_file(args: argparse.Namespace) -> tuple[ImagesConfig, list[ImageReque
     if args.train_epochs:
         return task.pictures, training_requests(config, args.train_epochs)
     if config.run.task != "visual_questions":
-        raise ConfigError(f"{args.cfg_path}, run.task: '{config.run.task}' asks for no pictures")
+        raise ConfigError(f"{args.cfg_path}, run.task: '{config.run.task}' asks for no images")
     if not task.pictures.num_images:
-        raise ConfigError(f"{args.cfg_path}, model.num_images is 0: the run needs no pictures")
+        raise ConfigError(f"{args.cfg_path}, model.num_images is 0: the run needs no images")
     from lavis.tasks.questions.images import QuestionImages
 
     images = QuestionImages(task.pictures, task.pictures_per, keep_features=False)
@@ -162,7 +162,7 @@ def training_requests(config: Config, epochs: int) -> list[ImageRequest]:
         for split in config.run.train_splits
     ]
     if not drawn:
-        raise ConfigError("all data sets of the run file have pictures of their own")
+        raise ConfigError("all data sets of the run file have images of their own")
     requests: dict[ImageRequest, None] = {}
     for dataset in drawn:
         dataset.use_images(None, seed=config.task.pictures.seed)
@@ -234,7 +234,7 @@ def report_missing(store: ImageStore, requests: list[ImageRequest], *, verify: b
     """Print how many images a run would make."""
     missing = len(store.missing(requests, verify=verify))
     distinct = len(set(requests))
-    print(f"{len(requests)} pictures asked for, {distinct} distinct: {missing} missing")
+    print(f"{len(requests)} images asked for, {distinct} distinct: {missing} missing")
 
 
 def score_share(

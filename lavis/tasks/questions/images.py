@@ -133,7 +133,7 @@ class QuestionImages:
     def _fill(self, share: Sequence[ImageRequest], world: World) -> int:
         return sum(
             self.store.fill(part, rank=0, world_size=1, progress=False).made
-            for part in _chunks(share, "pictures", world)
+            for part in _chunks(share, "images", world)
         )
 
     def _find_withheld(self, share: Sequence[ImageRequest], count: int, world: World) -> None:
@@ -224,7 +224,7 @@ def _chunks(
     requests: Sequence[ImageRequest], title: str, world: World
 ) -> Iterator[Sequence[ImageRequest]]:
     """Yield requests a chunk at a time, with progress and heartbeats."""
-    progress = Progress(len(requests), title, unit="pictures", shown=world.rank == 0)
+    progress = Progress(len(requests), title, unit="images", shown=world.rank == 0)
     for start in range(0, len(requests), _CHUNK):
         part = requests[start : start + _CHUNK]
         yield part

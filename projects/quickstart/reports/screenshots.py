@@ -69,7 +69,7 @@ SHOTS = (
     Shot("report_examples", "report.html", top="h2:has-text('Examples')"),
     Shot("report_phone", "report.html", size=PHONE, dark=True, top="h2:has-text('Examples')"),
     Shot("comparison", "loop/zero_shot/report.html", top="h2:has-text('Wrong')"),
-    Shot("questions", "colours/report.html", top="h2:has-text('Right with pictures')"),
+    Shot("questions", "colours/report.html", top="h2:has-text('Right with images')"),
     Shot("corpus", "loop/qar/report.html", top="h2:has-text('Examples')"),
 )  # fmt: skip
 

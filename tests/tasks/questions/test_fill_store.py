@@ -50,7 +50,7 @@ def test_a_second_start_draws_only_what_is_missing(flags, tmp_path, capsys):
     texts = tmp_path / "texts.txt"
     texts.write_text("A dog ran. A cat sat.\n\nA banana\n")
     assert fill_store.main([str(texts), *flags, "--dry-run"]) == 0
-    assert capsys.readouterr().out == "6 pictures asked for, 6 distinct: 6 missing\n"
+    assert capsys.readouterr().out == "6 images asked for, 6 distinct: 6 missing\n"
     assert fill_store.main([str(texts), *flags]) == 0
     assert "6 distinct: 0 were stored, 6 made now" in capsys.readouterr().out
     texts.write_text("A banana\nA cow. A cat sat.\n")
@@ -104,7 +104,7 @@ def test_two_processes_share_the_work(flags, tmp_path):
     ]
     outputs = [process.communicate(timeout=120)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0]
-    assert "6 pictures asked for, 6 distinct: 0 were stored, 6 made now" in outputs[0]
+    assert "6 images asked for, 6 distinct: 0 were stored, 6 made now" in outputs[0]
     assert outputs[1] == ""
 
 
@@ -128,7 +128,7 @@ def test_a_run_file_asks_for_what_its_evaluation_needs(tmp_path, capsys, monkeyp
     ]  # fmt: skip
     arguments = ["--cfg-path", run, "--options", *options]
     assert fill_store.main([*arguments, "--dry-run"]) == 0
-    assert capsys.readouterr().out == "6 pictures asked for, 5 distinct: 5 missing\n"
+    assert capsys.readouterr().out == "6 images asked for, 5 distinct: 5 missing\n"
     assert fill_store.main(arguments) == 0
     assert "5 distinct: 0 were stored, 5 made now" in capsys.readouterr().out
 
@@ -158,7 +158,7 @@ def test_a_training_run_file_asks_for_the_images_of_its_texts(tmp_path, capsys):
     wiki = registry.datasets.get("wiki")(config.datasets["wiki"], "train", name="wiki")
     wanted = {request for epoch in (0, 1) for request in wiki.image_requests(epoch, 42)}
     assert len(wanted) > 1
-    assert first.startswith(f"{len(wanted)} pictures asked for, {len(wanted)} distinct: 0 were")
+    assert first.startswith(f"{len(wanted)} images asked for, {len(wanted)} distinct: 0 were")
     assert fill_store.main([*arguments, "--dry-run"]) == 0
     assert capsys.readouterr().out.endswith(": 0 missing\n")
 
