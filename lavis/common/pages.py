@@ -13,7 +13,7 @@ _TAG = re.compile(r"\[([0-9]{1,4})\]")
 def page_environment(folder: Path) -> Any:
     """Return the jinja2 environment of a package's pages: escaped, strict, with shared templates.
 
-    `regions.html.jinja` has the macros `image`, `names`, `chip` and `text`; they take the marks
+    `regions.html.jinja` has the macros `picture`, `names`, `chip` and `text`; they take the marks
     of `lavis.datasets.lck.marks`. A page of its own includes `regions.css` in its style and
     `regions.js` in a script.
 

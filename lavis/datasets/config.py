@@ -316,7 +316,7 @@ class ContrastiveConfig(RegionOptions):
         shuffle_regions: false keeps their order, so that an image is drawn, and its features
             computed, once.
         rationale_prob: in training, probability that the rationale follows the answer.
-        image_id: what `image_id` tells apart: `image` gives records of one image one id, in
+        image_id: what `image_id` tells apart: `picture` gives records of one image one id, in
             every file and data set; `row` is the row number.
     """
 

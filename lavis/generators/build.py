@@ -1,4 +1,4 @@
-"""From the section `images` of a run to a generator, its store and a scorer."""
+"""From the section `run.pictures` of a run to a generator, its store and a scorer."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def region_index(path: str, cache_dir: str | None = None) -> ArrowFile:
 
 
 def region_index_of_tables(tables: Sequence[ArrowFile], cache_dir: str | None = None) -> ArrowFile:
-    """Return the regions of tables with a row for each image; `image` is its row number.
+    """Return the regions of tables with a row for each image; `picture` is its row number.
 
     Raises:
         DataError: no column `regions`.

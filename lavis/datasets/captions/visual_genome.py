@@ -32,7 +32,7 @@ class RegionFile(RecordFile):
 
     Args:
         index: a row for each region.
-        tables: where `image` of a region counts the rows; none for the published JSON.
+        tables: where `picture` of a region counts the rows; none for the published JSON.
     """
 
     def __init__(self, index: ArrowFile, tables: Sequence[ArrowFile] = ()) -> None:

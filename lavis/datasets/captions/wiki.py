@@ -38,7 +38,7 @@ _HUB = "Salesforce/wikitext"
 class WikiDataset(RecordDataset):
     """Blocks of a corpus of lines; `targets["token_ids"]` holds a row's tokens.
 
-    The row's text, and its field `image_prompt`, is the sentence that is drawn: one of the
+    The row's text, and its field `picture_prompt`, is the sentence that is drawn: one of the
     decoded block's, each as likely, special tokens left out; `random` where there is none. Rows are
     of equal length and have no padding.
 
@@ -89,7 +89,7 @@ class WikiDataset(RecordDataset):
 
         Args:
             store: None for a data set whose requests are only listed.
-            seed: of the images: that of the section `images`.
+            seed: of the images: that of the section `run.pictures`.
         """
         self._images, self._image_seed = store, seed
 

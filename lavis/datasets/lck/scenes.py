@@ -25,7 +25,7 @@ RegionFormat = Literal["auto", "jsonl", "vcr", "vg", "coco"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScenesConfig:
-    """Section `images` of a verbalization run.
+    """Section `pictures` of a verbalization run.
 
     Without `regions`, every image of `root` is taken, without regions.
 
@@ -143,7 +143,7 @@ def open_scene(
     """Return the first state of an image's verbalized record, and why regions were left out.
 
     Args:
-        source: a line of `image_sources`: `image`, `regions` and what a mapping said already.
+        source: a line of `scene_sources`: `image`, `regions` and what a mapping said already.
 
     Raises:
         RecordError: the image cannot be used.

@@ -24,9 +24,9 @@ class VisualQuestionsConfig:
         pictures: where images come from; `num_images` says `${model.num_images}`. With
             `skip_when_certain` all questions are first answered from the text alone, and those it
             is certain of get no images: their answer is the text's in every column.
-        pictures_per: who shares pictures: all prompts and options of a `question`; or each `prompt`
+        pictures_per: who shares images: all prompts and options of a `question`; or each `prompt`
             has its own (each option, where options are the prompts), as released.
-        columns: what is compared. `text` sees no image, `single` one, `images` all K,
+        columns: what is compared. `text` sees no image, `single` one, `pictures` all K,
             `shuffled` those of another question (a control). `best_of_n` spends K predictions on
             the text alone and keeps the likeliest: of K answers drawn from the text-only
             probabilities of candidates or options; of K beams of a written answer.
