@@ -90,7 +90,7 @@ class Generator(ABC):
         return
 
     def shows(self, prompt: str) -> bool | None:
-        """Return whether something of a prompt is drawn, or None where nobody can tell."""
+        """Return whether something of a prompt is drawn, or None where that is unknown."""
         return None
 
 

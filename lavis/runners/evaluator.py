@@ -323,7 +323,7 @@ def _places(dataset: RecordDataset) -> list[str]:
 
 
 def _left(job: _Job, identity: dict[str, Any], plan: UnitPlan) -> UnitsLeft:
-    """Return the units that nobody has finished, or that must be done again; on rank 0.
+    """Return the units that no start has finished, or that must be done again; on rank 0.
 
     Raises:
         ConfigError: they are units of another plan.

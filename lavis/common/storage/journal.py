@@ -84,12 +84,8 @@ class Journal:
             start = before.next_start
         self._start = start
 
-    def done(self, unit: int) -> bool:
-        """Return whether the unit was finished before this start, or by this process since."""
-        return int(unit) in self._done
-
     def done_units(self) -> np.ndarray:
-        """Return the numbers of all finished units, sorted, int64."""
+        """Return the units finished before this start, or by this process since: sorted, int64."""
         return np.array(sorted(self._done), dtype=np.int64)
 
     def append(
@@ -249,10 +245,6 @@ class JournalReader:
     def __len__(self) -> int:
         """Return the number of distinct rows."""
         return int((self._table.lengths > 0).sum())
-
-    def rows(self) -> np.ndarray:
-        """Return the row numbers that are there, ascending, int64."""
-        return np.flatnonzero(self._table.lengths > 0)
 
     def iterate(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (row number, payload) in ascending row number."""

@@ -73,7 +73,7 @@ class SherlockConverter(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add a flag for each field; the image root is UNIFIED_IMAGE_DIR unless it is said."""
+        """Add a flag for each field; the image root is UNIFIED_IMAGE_DIR unless it is named."""
         super().add_arguments(parser)
         root = os.environ.get("UNIFIED_IMAGE_DIR")
         parser.set_defaults(image_root=Path(root) if root else None)

@@ -1,7 +1,7 @@
 """The page of runs that have words written about images: figures, money, and a sample of cards.
 
 A card is an image with its regions and what was written of it, kept or not. At most a handful of
-images is read, when the run is over; one that cannot be read is said to be so, and ends nothing.
+images is read, when the run is over; of one that cannot be read the card says why.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MONEY = {
     "prompt_tokens": "tokens of prompts",
     "completion_tokens": "tokens of replies",
     "cost": "cost",
-    "requests_of_unknown_cost": "requests whose cost nobody told, counted at their bound",
+    "requests_of_unknown_cost": "requests of unknown cost, counted at their bound",
     "requests_reserved": "requests that a server still works on",
     "tokens_reserved": "tokens set aside for them",
     "cost_reserved": "cost set aside for them",

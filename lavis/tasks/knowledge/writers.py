@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +132,9 @@ def clients_of(settings: Any) -> Iterator[WriterConfig]:
     elif dataclasses.is_dataclass(settings):
         for each in dataclasses.fields(settings):
             yield from clients_of(getattr(settings, each.name))
+    elif isinstance(settings, Mapping | list | tuple):  # of a stage of a plug-in
+        for inner in settings.values() if isinstance(settings, Mapping) else settings:
+            yield from clients_of(inner)
 
 
 def _encode(image: Image.Image, config: WriterConfig) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from lavis.common.storage.atomic import write_text
+from lavis.common.storage.atomic import write_json, write_text
 from lavis.tasks.questions.config import VisualQuestionsConfig
 from lavis.tasks.questions.released import ReleasedFiles
 from lavis.tasks.questions.report import TITLES, effect, render_page
@@ -118,7 +118,7 @@ def write_results(
         released.add(payload)
     summary = summarize(groups, dataset, config, counts)
     named = {"name": results.name, **summary}
-    write_text(results.path("results.json"), json.dumps(named, indent=1) + "\n")
+    write_json(results.path("results.json"), named)
     released.write(results.folder / results.prefix.rstrip("_"), summary)
     if results.full:
         page = render_page(named, examples.by_title(), store, parts=PARTS)
