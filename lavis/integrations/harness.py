@@ -128,7 +128,7 @@ class LateFusionLM(TemplateLM):
         self.max_length = wished or room or 2048
         self._warned = False
 
-    # What the harness continuations of every model
+    # What the harness asks of every model
 
     @property
     def eot_token_id(self) -> int | None:
