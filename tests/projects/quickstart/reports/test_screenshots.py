@@ -25,6 +25,14 @@ def test_readme_shows_images_that_the_script_makes():
         assert Image.open(path).size == shot.size, name
 
 
+def test_headings_that_are_scrolled_to_are_those_of_the_pages():
+    tops = " ".join(shot.top or "" for shot in screenshots.SHOTS)
+    headings = set(re.findall(r"has-text\('([^']+)'\)", tops))
+    paths = [p for p in (ROOT / "lavis" / "tasks").rglob("*.*") if p.suffix in (".py", ".jinja")]
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+    assert headings and [heading for heading in headings if heading not in pages] == []
+
+
 def test_every_image_of_readme_has_a_text():
     assert "![](" not in README
     assert all('alt="' in tag for tag in re.findall(r"<img [^>]*>", README))
