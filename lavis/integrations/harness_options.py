@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -180,7 +181,10 @@ def _checked(cls: Any, node: dict[str, Any]) -> Any:
         return TypeAdapter(cls).validate_python(node)
     except ValidationError as error:
         where = "--model_args"
-        raise ConfigError(explain(error, cls, node, "pictures", source=lambda _: where)) from None
+        message = explain(error, cls, node, "pictures", source=lambda _: where)
+        # What a run file lists is an argument here.
+        message = re.sub(r"run\.import_modules: \[([\w.]+)\]", r"import_modules=\1", message)
+        raise ConfigError(message) from None
 
 
 @dataclass(frozen=True)

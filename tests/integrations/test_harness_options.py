@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lavis.common.errors import ConfigError
+from lavis.common.registry import generators
 from lavis.integrations.harness_options import (
     GenerationOptions,
     Options,
@@ -57,3 +58,10 @@ def test_generation_options_of_every_spelling():
     assert options == GenerationOptions(("\n",), 7, 2, 1.0)
     assert GenerationOptions.of({"until": ["a", "b"]}, 256) == GenerationOptions(("a", "b"), 256)
     assert GenerationOptions.of({"max_gen_toks": 0}, 256).max_gen_toks == 0
+
+
+def test_a_generator_of_a_plug_in_names_the_argument_that_imports_it(monkeypatch):
+    for table in ("_extensions", "_classes"):  # as in a process that has not imported it
+        monkeypatch.setattr(generators, table, {})
+    with pytest.raises(ConfigError, match=r"; add import_modules=projects\.quickstart "):
+        Options.of("gpt2", None, "openmoji", 2, None, {})
