@@ -104,7 +104,10 @@ def load_run(folder: str | Path, checkpoint: str = "checkpoint_best") -> tuple[A
     for module in tree.get("run", {}).get("import_modules") or []:
         import_module(module, f"{path}, run.import_modules")
     section = tree["model"]
-    config, _ = load_model_config(section["arch"], section["model_type"], section)
+    try:
+        config, _ = load_model_config(section["arch"], section["model_type"], section)
+    except ConfigError as error:
+        raise ConfigError(f"{path}, {error}") from None
     model = models.get(section["arch"]).from_config(config)
     model.load_state(read_state_dict(str(weights)), source=str(weights))
     return model.eval(), tree

@@ -1,6 +1,7 @@
 """A trained run exported: weights in both forms, and a card that says where they come from."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -97,3 +98,13 @@ def test_weights_under_lavis_names(run, tmp_path):
 def test_what_is_no_run_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no config\.yaml; name the output folder"):
         export_run(tmp_path, tmp_path / "x", StudentFacts(name="x"))
+
+
+def test_a_config_that_cannot_be_used_is_named_with_its_file(run, tmp_path):
+    folder, _ = run
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace("model_type: pretrain", "model_type: absent"))
+    with pytest.raises(ConfigError, match=r"run/config\.yaml, model: 'absent' is not a model_type"):
+        export_run(copy, tmp_path / "x", StudentFacts(name="x"))
