@@ -176,7 +176,7 @@ def import_module(name: str, where: str) -> ModuleType:
         sys.path.append(beside)
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise ConfigError(f"{where}: cannot import {name}: {error}") from None
 
 

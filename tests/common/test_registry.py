@@ -75,6 +75,10 @@ def test_a_module_beside_the_package_is_found_wherever_one_works(tmp_path, monke
     assert sys.path == [*others, root]
     with pytest.raises(ConfigError, match=r"^where: cannot import no_such_module: No module named"):
         import_module("no_such_module", "where")
+    (tmp_path / "half_written.py").write_text("def f(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"^where: cannot import half_written: invalid syntax"):
+        import_module("half_written", "where")
 
 
 KINDS = [each for each in vars(registry_module).values() if isinstance(each, Registry)]

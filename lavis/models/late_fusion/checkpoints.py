@@ -17,11 +17,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from lavis.common.checkpoint import plain_names, save_safetensors, save_torch
-from lavis.common.errors import ConfigError
+from lavis.common.config.errors import explain
+from lavis.common.errors import ConfigError, brief
 from lavis.common.sharded import is_sharded
 from lavis.common.storage.atomic import write_text
 from lavis.models.late_fusion.config import LateFusionConfig, Layout
@@ -199,12 +200,19 @@ def read_config(source: str | Path, overrides: Mapping[str, Any]) -> LateFusionC
         except (OSError, ValueError) as error:
             raise ConfigError(f"no folder '{source}', and not on the hub: {error}") from None
     path = folder / "config.json"
-    fields = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if fields.pop("arch", None) != ARCH:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read: {brief(error)}") from None
+    if not isinstance(fields, dict) or fields.pop("arch", None) != ARCH:
         raise ConfigError(f"{path}: not the config of a late fusion model")
     fields.pop("architectures", None)
     fields.update(overrides, pretrained=str(folder))
-    return TypeAdapter(LateFusionConfig).validate_python(fields)
+    try:
+        return TypeAdapter(LateFusionConfig).validate_python(fields)
+    except ValidationError as error:
+        message = explain(error, LateFusionConfig, fields, "model", source=lambda _: str(path))
+        raise ConfigError(message) from None
 
 
 def check_exportable(model: FusionBase) -> None:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
 
 from lavis.common.errors import RecordError, finite, record_errors
 from lavis.datasets.files.built import built_once, cache_folder, digest_of
@@ -182,10 +181,12 @@ def open_index(
     target = cache_folder(cache_dir) / f"{digest_of(parts)}.sqlite"
 
     def build(temporary: Path) -> None:
+        from torch.utils.data import DataLoader  # `--help` needs no torch
+
         logger.info("indexing %d rows to %s, once", len(dataset), target)
         rows = len(dataset)
-        parts = DataLoader(
-            _IndexedRows(dataset, score_key),
+        parts: Iterable[list[IndexedRow]] = DataLoader(
+            _IndexedRows(dataset, score_key),  # type: ignore[arg-type]  # map-style by its methods
             batch_size=None,
             sampler=[
                 range(i, min(i + _BATCH, len(dataset))) for i in range(0, len(dataset), _BATCH)
@@ -211,11 +212,14 @@ class IndexedRow(NamedTuple):
     reason: str = ""
 
 
-class _IndexedRows(Dataset[list[IndexedRow]]):
+class _IndexedRows:
     """Item `rows` (a range) is what is indexed of these rows; runs in loader processes."""
 
     def __init__(self, dataset: LckDataset, score_key: str) -> None:
         self._dataset, self._score_key = dataset, score_key
+
+    def __len__(self) -> int:
+        return len(self._dataset)
 
     def __getitem__(self, rows: range) -> list[IndexedRow]:
         return [self._read(row) for row in rows]

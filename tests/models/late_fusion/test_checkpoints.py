@@ -200,6 +200,14 @@ def test_a_hugging_face_folder_reads_back(tmp_path):
     (tmp_path / "mine" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="not the config of a late fusion model"):
         LateFusion.from_pretrained(tmp_path / "mine")
+    for text, message in (
+        ('{"arch"', r"config\.json: cannot be read: "),
+        ("[]", "not the config of a late fusion model"),
+        (json.dumps({**fields, "mixx": "logits"}), "model.mixx: unknown key; did you mean 'mix'"),
+    ):
+        (tmp_path / "mine" / "config.json").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            LateFusion.from_pretrained(tmp_path / "mine")
 
 
 def test_resuming_loads_what_training_saved():
