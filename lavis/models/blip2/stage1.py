@@ -23,7 +23,6 @@ from lavis.models.blip2.config import Stage1Config
 from lavis.models.blip2.matching import Blip2Matcher, host_index
 
 SMOOTHING = 0.1
-TEMPERATURE = 0.07  # at the start; it is learnt
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Blip2Stage1(Blip2Matcher):
         width = config.qformer.hidden_size
         self.vision_proj = nn.Linear(width, config.embed_dim)
         self.text_proj = nn.Linear(width, config.embed_dim)
-        self.temp = nn.Parameter(torch.tensor(TEMPERATURE))
+        self.temp = nn.Parameter(torch.tensor(config.temperature_init))
         words = len(self.qformer.embeddings.word_embeddings.weight)
         self.lm_head = CaptionHead(self.qformer.model.config, words)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,8 +195,10 @@ def images_config(args: argparse.Namespace) -> ImagesConfig:
     try:
         return TypeAdapter(ImagesConfig).validate_python(node)
     except ValidationError as error:
-        lines = explain(error, ImagesConfig, node, "pictures", source=lambda _: "flags")
-        raise ConfigError(lines) from None
+        message = explain(error, ImagesConfig, node, "pictures", source=lambda _: "flags")
+        # What a run file lists is a flag here.
+        message = re.sub(r"run\.import_modules: \[([\w.]+)\]", r"--import-modules \1", message)
+        raise ConfigError(message) from None
 
 
 def read_requests(path: Path, config: ImagesConfig) -> list[ImageRequest]:

@@ -53,6 +53,13 @@ def model(stage1_state, tiny_sizes):
     return built.eval()
 
 
+@pytest.mark.parametrize("start", [None, 0.5])
+def test_the_temperature_starts_where_the_config_says(tiny_sizes, start):
+    options = {} if start is None else {"temperature_init": start}
+    model = Blip2Stage1(Stage1Config(**tiny_sizes, embed_dim=24, **options))
+    assert model.temp.item() == pytest.approx(start or 0.07) and model.temp.requires_grad
+
+
 def negatives(case):
     images, texts = (torch.tensor(case[f"neg_{k}_index"]) for k in ("image", "text"))
     every = torch.ones(len(images), dtype=torch.bool)

@@ -86,6 +86,10 @@ def test_wrong_flags_are_named(flags, tmp_path, capsys):
     for change, message in wrong:
         assert fill_store.main([str(texts), *flags, *change]) == 2
         assert message in capsys.readouterr().err
+    command = [sys.executable, str(SCRIPT), str(texts), "--generator", "openmoji"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "registered by projects.quickstart; add --import-modules projects.q" in done.stderr
     assert fill_store.main([str(tmp_path / "none.txt"), *flags]) == 2
     assert "none.txt: no such file" in capsys.readouterr().err
 
