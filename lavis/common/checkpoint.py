@@ -42,9 +42,6 @@ class LoadReport:
     """What a checkpoint gave a model and what it did not, in the model's own key names.
 
     Attributes:
-        source: where the weights came from.
-        missing: weights of the model that the checkpoint lacks.
-        unexpected: weights of the checkpoint that the model has no place for.
         resized: name -> (shape in the file, shape in the model), where values were fitted.
         missing_trainable: those of `missing` that training would change.
         fresh: those of `missing` that may start at random (heads a task adds).
@@ -59,7 +56,7 @@ class LoadReport:
     fresh: tuple[str, ...] = ()
 
     def log(self) -> None:
-        """Log one line, and a warning for each thing a user should know of."""
+        """Log one line, and a warning for each mismatch that a user should know of."""
         logger.info("loaded %d weights from %s", self.loaded, self.source)
         for name, (old, new) in self.resized.items():
             logger.info("resized %s from %s to %s", name, list(old), list(new))
@@ -135,16 +132,12 @@ def _missing_bytes(path: Path) -> str:
             ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
             whole = 8 + length + max(ends, default=0)
         except REFUSALS:
-            return ""  # the library says what it thinks of it
+            return ""  # the library reports this itself
     return f"{_CUT}: {size} of {whole} bytes are there" if size < whole else ""
 
 
 def plain_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Return weights without what `torch.compile`, FSDP and DDP put into their names.
-
-    Raises:
-        DataError: two weights then have one name.
-    """
+    """Strip name parts of `torch.compile`, FSDP and DDP; `DataError` if two names become one."""
     named = {name: ".".join(p for p in name.split(".") if p not in _WRAPPERS) for name in state}
     while named and all(name.startswith("module.") for name in named.values()):
         named = {name: plain.removeprefix("module.") for name, plain in named.items()}
@@ -210,11 +203,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _listed_shards(index: Path) -> list[str]:
-    """Return the files that an index of a sharded checkpoint names, sorted.
-
-    Raises:
-        DataError: it is cut or holds something else.
-    """
+    """Return the sorted files that a sharded checkpoint's index names; `DataError` if damaged."""
     kind = foreign_kind_of(index)
     if kind is not None:
         raise DataError(f"{index} is {kind}")
@@ -236,8 +225,7 @@ def cache_folder() -> Path:
 
 
 def cached_path(url: str) -> Path:
-    """Return the file a URL is kept in; the name holds the URL's SHA-256, so equal basenames of
-    different URLs do not collide."""
+    """Return a URL's cache file, named by the URL's SHA-256: equal basenames do not collide."""
     name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
     return cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()}-{name}"
 
@@ -320,7 +308,7 @@ def save_safetensors(
 
 
 def save_torch(path: str | Path, value: Any) -> None:
-    """Write what `torch.save` takes so that the file is the old one or the whole new one."""
+    """Save with `torch.save` so that the file is the old one or the whole new one."""
     with AtomicFile(path) as file:
         try:
             torch.save(value, file)

@@ -22,8 +22,8 @@ def parse_args(
     """Read the flags that both front ends share, and the released ones of `mode`.
 
     Returns:
-        `cfg_path`, `options` (those of released flags first), `print_config`, `explain` (nothing
-        else counts then), and `faults` of the flags' values, to be told with the config's.
+        `cfg_path`, `options` (released flags first), `print_config`, `explain` (which overrides all
+        else), and `faults` in the flags' values, to be reported with the config's.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg-path", help="run file, e.g. lavis/projects/...yaml")
@@ -89,11 +89,7 @@ def _truth(text: str) -> bool:
 
 @command
 def run_front_end(description: str, mode: Mode, argv: Sequence[str] | None = None) -> int:
-    """Read flags, check the config, build everything, then train or evaluate.
-
-    Returns:
-        The exit status; see `lavis.common.command`.
-    """
+    """Read flags, check the config, build everything, train or evaluate; return the exit status."""
     args = parse_args(description, argv, mode)
     if args.explain is not None:
         sys.stdout.write(catalogue.explain(args.explain) + "\n")
@@ -114,9 +110,9 @@ def run_front_end(description: str, mode: Mode, argv: Sequence[str] | None = Non
 
 
 def build_runner(config: Config) -> Any:
-    """Build task, data sets and model eagerly, in this order, and hand them to the runner.
+    """Build task, data sets and model, in this order, and hand them to the runner.
 
-    Processes join first, so that only rank 0 speaks while the model loads; fresh weights are drawn
+    Processes join first, so that only rank 0 logs while the model loads; fresh weights are drawn
     after seeding, the same on every rank.
     """
     from lavis.common import dist, logger  # they import torch, which a refused config should not

@@ -1,14 +1,14 @@
-"""Where every command ends: what its user can mend is told in a line, and so is the exit status.
+"""How every command ends: one line for an error that its user can fix, and an exit status.
 
 status  meaning
 0       done
 1       it ran and failed, or nothing could be done: disk, memory, a lost process, no usable record;
-        checking commands: something was found
+        a checking command found a fault
 2       refused before it began: flags, config, input files
 130     interrupted (Ctrl-C)
 141     the reader of its output has gone (`| head`)
 
-Errors of our own making keep their traceback; `LAVIS_TRACEBACK=1` shows that of every error.
+Our own bugs keep their traceback; `LAVIS_TRACEBACK=1` shows that of every error.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _MEMORY = (
     "out of memory{place}; lower run.batch_size_train or run.batch_size_eval, run.num_workers, or "
     "take a smaller model or image size"
 )
-# What torch says of memory in plain RuntimeErrors: its own on CPU, and of shared memory in loaders.
+# Torch's messages on memory in plain RuntimeErrors: its own on CPU, and shared memory in loaders.
 _MEMORY_TEXTS = re.compile(
     r"can't allocate memory|not enough memory|CUDA out of memory|insufficient shared memory"
     r"|DataLoader worker .* (is killed by signal|exited unexpectedly)|CUBLAS_STATUS_ALLOC_FAILED"
@@ -62,16 +62,16 @@ _LAST_RAISED = re.compile(r"^[\w.]+: (.*(?:\n(?!\s).*)*)\Z", re.MULTILINE)
 
 
 def command(main: Callable[_P, int | None]) -> Callable[_P, int]:
-    """Make a function the whole of a command: it returns an exit status and raises our bugs only.
+    """Wrap a command's main function: it returns an exit status and raises our own bugs only.
 
-    Under a launcher rank 0 speaks for all; another rank does where rank 0 did not fail as it did.
+    Under a launcher rank 0 reports for all; another rank reports only a different failure.
     """
 
     @functools.wraps(main)
     def run(*args: _P.args, **options: _P.kwargs) -> int:
         try:
             status = main(*args, **options) or DONE
-            sys.stdout.flush()  # here, where a reader that has gone can still be told from an error
+            sys.stdout.flush()  # here, where a closed pipe can still be distinguished from an error
             return status
         except KeyboardInterrupt:
             if os.environ.get("LAVIS_TRACEBACK"):
@@ -94,7 +94,7 @@ def command(main: Callable[_P, int | None]) -> Callable[_P, int]:
 
 
 def explain(error: Exception) -> tuple[int, str] | None:
-    """Return exit status and text of an error that its user can mend, or None of our own bugs."""
+    """Return exit status and text of an error that its user can fix, or None for our own bugs."""
     if isinstance(error, ConfigError | DataError):
         return REFUSED, _original(str(error))
     if isinstance(error, RunError):
@@ -134,7 +134,7 @@ def _is_of(module: str, name: str, error: Exception) -> bool:
 
 
 def _original(text: str) -> str:
-    """Return what an error said before torch wrapped it on its way out of a loader process."""
+    """Return an error's message from before torch wrapped it in a loader process."""
     if not _FROM_LOADER.match(text):
         return text
     last = _LAST_RAISED.search(text.rstrip())
@@ -146,7 +146,7 @@ def _line(text: str) -> str:
 
 
 def _has_no_reader() -> bool:
-    """Return whether it is the output's reader that has gone; then nobody is told, nor again."""
+    """Return whether the output's reader has gone; then nothing more is reported."""
     output = select.poll()
     output.register(1, select.POLLOUT)
     gone = any(events & (select.POLLERR | select.POLLHUP) for _, events in output.poll(0))
@@ -168,10 +168,10 @@ def _speak(text: str, is_consequence: bool) -> None:
 
 
 def _other_told(rank: int, text: str, is_consequence: bool) -> bool:
-    """Note this process's failure, and return whether rank 0 told the same one.
+    """Note this process's failure, and return whether rank 0 reported the same one.
 
-    Before the processes have joined there is nowhere to note it: where rank 0 fails too, the
-    launcher ends this process while it waits.
+    Before the processes have joined it cannot be noted: where rank 0 fails too, the launcher ends
+    this process while it waits.
     """
     dist = sys.modules.get("lavis.common.dist")
     if dist is not None and dist.has_joined():
@@ -207,15 +207,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def check_outputs(outputs: Iterable[Place | None], inputs: Iterable[Place] = ()) -> None:
-    """Refuse a command that would write over what it reads, or over its own other output.
-
-    Args:
-        outputs: files that are written; None where one is not asked for.
-        inputs: files that are read.
-
-    Raises:
-        ConfigError: two of them are one file, by whatever name.
-    """
+    """Raise `ConfigError` for an output that is also an input or another output, by any name."""
     read = {os.path.realpath(path) for path in inputs}
     written: set[str] = set()
     for path in outputs:

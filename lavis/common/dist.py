@@ -1,8 +1,8 @@
-"""Who this process is among its ranks, and meeting points that name the ranks that do not come.
+"""Who this process is among its ranks, and barriers that name the ranks that do not come.
 
 Works under plain python, torchrun and `accelerate launch`, on CPU (gloo) and CUDA (nccl). Gradients
-travel over the process group; everything else (meeting points, python objects, signs of life) goes
-through the launcher's key-value store, where a missing rank can be told from a slow one.
+travel over the process group; all else (barriers, python objects, heartbeats) goes through the
+launcher's key-value store, which can tell a missing rank from a slow one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _TARGET: ContextVar[torch.device | None] = ContextVar("target device", default=None)
 
-NOTE_SECONDS = 60.0  # how often a waiting rank says for whom it waits
+NOTE_SECONDS = 60.0  # how often a waiting rank logs for whom it waits
 
 
 class HungRankError(RunError):
@@ -43,7 +43,7 @@ class HungRankError(RunError):
 
 
 class StrayRankError(RuntimeError):
-    """Two ranks meet for different things; the run's state is not what each of them believes."""
+    """Two ranks wait at different barriers: they disagree on the run's state."""
 
 
 def rank() -> int:
@@ -95,10 +95,9 @@ def failed_alike(me: int, text: str, seconds: float, *, any_reason: bool = False
 
 
 def share_of_mean(count: torch.Tensor) -> torch.Tensor | float:
-    """Return what to multiply a mean over `count` items by, so that averaging ranks is exact.
+    """Return the factor of a mean over `count` items that makes the average over ranks exact.
 
-    Where ranks hold different numbers of items, the average over ranks of the products is the mean
-    over the items of all ranks. Every rank must call this.
+    Then it is the mean over all items, however they are spread. Every rank must call this.
     """
     if not has_joined():
         return 1.0
@@ -113,11 +112,7 @@ def make_run_id() -> str:
 
 
 def pick_device(device: str) -> torch.device:
-    """Return this process's device: for CUDA the one of `LOCAL_RANK`.
-
-    Raises:
-        ConfigError: CUDA is asked for and not there.
-    """
+    """Return this process's device, for CUDA that of `LOCAL_RANK`; `ConfigError` without CUDA."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "run.device: 'cuda' found, but torch sees no CUDA device; use auto or cpu"
@@ -130,7 +125,7 @@ def pick_device(device: str) -> torch.device:
 
 @contextmanager
 def building_for(device: torch.device) -> Iterator[None]:
-    """Say what device the models that are built inside will run on."""
+    """Set the device that models built inside the block will run on."""
     token = _TARGET.set(device)
     try:
         yield
@@ -139,9 +134,9 @@ def building_for(device: torch.device) -> Iterator[None]:
 
 
 def target_device() -> torch.device:
-    """Return what is built now will run on: as `building_for` says, else CUDA where there is any.
+    """Return the device that is built for: that of `building_for`, else CUDA where there is any.
 
-    Whoever chooses a precision while loading asks this, not whether the machine has a GPU.
+    Code that chooses a precision while loading uses this, not whether the machine has a GPU.
     """
     return _TARGET.get() or pick_device("auto")
 
@@ -253,7 +248,7 @@ class World:
 
 
 class Heartbeat:
-    """Signs of life and meeting points of the ranks, over the process group's key-value store.
+    """Heartbeats and barriers of the ranks, over the process group's key-value store.
 
     A thread publishes this rank's last note; when the process hangs or stops, the note stays, and
     the others see by their own clocks how long it has not changed.

@@ -38,15 +38,15 @@ class RunError(RuntimeError):
 
 
 class NothingDoneError(RunError):
-    """A command ended without a single result; it has written what it knows of the reasons."""
+    """A command ended without a single result; it has written the known reasons."""
 
 
 class RecordError(DataError):
     """One record cannot be used; the run sets it aside with `reason` and goes on.
 
     Args:
-        reason: a fixed phrase, a colon, and what was found.
-        paths: files that are not there, or are no image: once they change, the record may do.
+        reason: a fixed phrase, a colon, and the details.
+        paths: files that are missing or no images: once they change, the record is tried again.
         may_pass: the fault may pass without a change to any file, as a disk's or a server's does:
             the next start tries the record again.
     """
@@ -62,23 +62,17 @@ class RecordError(DataError):
 
 
 def may_pass(error: BaseException) -> bool:
-    """Return whether what the system refused may be granted later, the files being as they are.
+    """Return whether the system's error may pass while the files stay as they are.
 
-    A file that is missing is none of this: it is noted, and looked for by the next start. Nor is
-    what a decoder says of an image's bytes, which comes without an error number.
+    Not so a missing file, which is noted and looked for by the next start, nor a decoder's
+    complaint about an image's bytes, which has no error number.
     """
     number = getattr(error, "errno", None)
     return isinstance(error, MemoryError) or (number is not None and number not in _LASTING)
 
 
 def nearest(name: str, names: Iterable[str], *, most: int = 3) -> str:
-    """Return `"; did you mean 'x' or 'y'?"`, or the valid names where none is near.
-
-    Args:
-        name: what the user wrote.
-        names: every valid name.
-        most: how many near names are shown at the most.
-    """
+    """Return `"; did you mean 'x' or 'y'?"` with at most `most` names, or all valid names."""
     valid = sorted(set(names))
     close = difflib.get_close_matches(name, valid, n=most, cutoff=0.6)
     if close:
@@ -137,7 +131,7 @@ def brief(error: BaseException) -> str:
 def printable(text: str | os.PathLike[str]) -> str:
     r"""Return text that UTF-8 can hold: undecodable bytes of file names become `\xe9`.
 
-    Names that the system gives keep such bytes as lone surrogates, which no result file can hold.
+    The system gives such bytes as lone surrogates, which no result file can hold.
     """
     text = os.fspath(text)
     try:
@@ -148,7 +142,7 @@ def printable(text: str | os.PathLike[str]) -> str:
 
 
 def finite(value: Any) -> float | None:
-    """Return a number as a float, or None for what is no number or not finite as one."""
+    """Return a number as a finite float, or None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

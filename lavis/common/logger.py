@@ -21,11 +21,7 @@ Totals = dict[str, tuple[float, int]]  # name -> (sum, count)
 
 
 def setup_logging(rank: int = 0, *, level: int = logging.INFO, file: Path | None = None) -> None:
-    """Send `lavis` log lines to stderr: all from rank 0, warnings from the other ranks.
-
-    Args:
-        file: also append the lines to this file, rank 0 only.
-    """
+    """Send `lavis` log lines to stderr, and rank 0's to `file`; other ranks only log warnings."""
     root = logging.getLogger("lavis")
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -45,11 +41,11 @@ def setup_logging(rank: int = 0, *, level: int = logging.INFO, file: Path | None
 class _LogFile(logging.FileHandler):
     """The log's file, without a traceback for each line that a full disk refuses.
 
-    What the run itself writes fails too, and that is told.
+    The run's own writes fail too, and that is reported.
     """
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Pass over what the system refused to write."""
+        """Ignore lines that the system refused to write."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
@@ -62,7 +58,7 @@ class _TqdmHandler(logging.Handler):
 
 
 class Meters:
-    """Running sums of named scalars that stay on their device until someone asks.
+    """Running sums of named scalars, kept on their devices.
 
     `update` never waits for the device; `take` copies all sums to the host at once.
     """
@@ -220,7 +216,7 @@ class Progress:
         return f"{text}, {note}" if note else text
 
     def close(self) -> None:
-        """Take the bar away and log the time it took."""
+        """Remove the bar and log the time the job took."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -239,7 +235,7 @@ class Progress:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return `1:02:03`, `2:03`, or `?` where it cannot be told."""
+    """Return `1:02:03`, `2:03`, or `?` where it is unknown."""
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

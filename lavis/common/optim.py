@@ -24,14 +24,11 @@ class Schedule(ABC):
 
     Attributes:
         init_lr: the highest rate, reached at the end of the warm-up.
-        min_lr: the lowest rate.
         warmup_steps: steps of the linear warm-up; 0 still gives step 0 `warmup_start_lr`.
         warmup_start_lr: rate of step 0; below 0 for `init_lr`.
-        max_epoch: epochs of the whole training.
         decay_rate: factor per epoch, step schedule only.
         steps_per_epoch: batches of an epoch, per-step schedules only.
         accumulate: batches to an optimizer step, for schedules that count these.
-        name: the registered name it was asked for by.
     """
 
     init_lr: float
@@ -127,7 +124,7 @@ class LinearWarmupCosinePerStep(Schedule):
 class LibrarySchedule(Schedule):
     """A schedule of `transformers.get_scheduler`, over optimizer steps, ending at `min_lr`.
 
-    (Released training let it run over batches, so with accumulation it never came to its end.)
+    (The released training counted batches, so with accumulation it never came to its end.)
     """
 
     def __post_init__(self) -> None:

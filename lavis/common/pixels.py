@@ -1,7 +1,7 @@
 """Images of any mode as RGB with 8 bits a channel; wide samples are scaled, not cut off.
 
 Pillow cuts samples of 16 and 32 bits off at 255, which makes an image white; here they are scaled
-by the range that their format gives them, or refused where it gives none.
+by the range of their format, or refused where it has none.
 """
 
 from __future__ import annotations

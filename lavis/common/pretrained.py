@@ -1,7 +1,7 @@
 """Loading of models, tokenizers, processors, pipelines and tables by name or folder.
 
-Code that a model folder or a repository brings along is never run. Everything that this package
-loads by name is loaded here, so that the libraries neither ask on the terminal nor run it.
+Code of a model folder or a repository is never run. Everything that this package loads by name is
+loaded here, so that the libraries neither ask on the terminal nor run it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ def load_pretrained(cls: Any, name: str, *, refusal: str, **options: Any) -> Any
         cls: `AutoConfig`, `AutoModel...`, `AutoTokenizer`, `AutoProcessor`, or one class.
         name: Hugging Face id, or a folder.
         refusal: beginning of the message, such as `model.llm: cannot load 'x'`.
-        options: handed on.
 
     Raises:
         ConfigError: it cannot be loaded, or only with code of its own.
@@ -54,11 +53,7 @@ def load_pretrained(cls: Any, name: str, *, refusal: str, **options: Any) -> Any
 def load_with_processor(
     cls: Any, name: str, *, refusal: str, revision: str | None, dtype: Any
 ) -> tuple[Any, Any]:
-    """Return a model of `cls` and the processor of its images and texts; see `load_pretrained`.
-
-    Raises:
-        ConfigError: one of them cannot be loaded.
-    """
+    """Load a model and the processor of its images and texts, by the rules of `load_pretrained`."""
     from transformers import AutoProcessor
 
     model = load_pretrained(cls, name, refusal=refusal, revision=revision, dtype=dtype)
@@ -86,20 +81,12 @@ def load_whole_model(cls: Any, name: str, *, refusal: str, **options: Any) -> An
 
 
 def build_from_config(cls: Any, config: Any, **options: Any) -> Any:
-    """Return `cls.from_config(config)` of an Auto class, without code of the config's folder.
-
-    Raises:
-        ValueError: transformers has no class for the config.
-    """
+    """Call an Auto class's `from_config` without foreign code; `ValueError` for unknown configs."""
     return cls.from_config(config, trust_remote_code=False, **options)
 
 
 def load_pipeline(cls: Any, name: str, *, refusal: str, **options: Any) -> Any:
-    """Return `cls.from_pretrained(name)` of a pipeline class of diffusers, without foreign code.
-
-    Raises:
-        ConfigError: it cannot be loaded, or only with code of its own.
-    """
+    """Load a diffusers pipeline without foreign code; `ConfigError` if it cannot be loaded so."""
     name = os.path.expanduser(name)
     own = _pipeline_code(Path(name))
     if own:
@@ -134,7 +121,7 @@ def _foreign_model(name: str, auto: str, options: Mapping[str, Any]) -> str:
     """Return what code a model needs that transformers lacks though its config is known, or ''.
 
     Such a folder calls itself, say, `bert`, and its code computes something else (ALiBi in place of
-    positions); the library's class would load it without a word.
+    positions); the library's class would load it silently.
     """
     if not auto.startswith(("AutoConfig", "AutoModel")) and not auto.endswith("Model"):
         return ""
@@ -143,7 +130,7 @@ def _foreign_model(name: str, auto: str, options: Mapping[str, Any]) -> str:
     where = {k: v for k, v in options.items() if k == "revision" and v is not None}
     try:
         found, _ = transformers.PretrainedConfig.get_config_dict(name, **where)
-    except Exception:  # loading says why
+    except Exception:  # loading reports why
         return ""
     references = found.get("auto_map")
     if not isinstance(references, Mapping):
@@ -165,7 +152,7 @@ def _pipeline_code(folder: Path) -> str:
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return ""  # on the hub, or broken: loading says so
+        return ""  # on the hub, or broken: loading reports it
     if not isinstance(index, dict):
         return ""
     if isinstance(index.get("_class_name"), list):
@@ -216,8 +203,8 @@ def load_tokenizer(name: str, key: str) -> Any:
 class Specials:
     """Tokens that a tokenizer puts in front of a text and behind it.
 
-    A text that something is read after, or that goes on, must not be closed: an end token behind it
-    would be what the model reads.
+    A text that is read or continued at its end must not be closed: the model would read the end
+    token instead.
     """
 
     opening: tuple[int, ...]
@@ -225,11 +212,7 @@ class Specials:
 
     @classmethod
     def of(cls, tokenizer: Any) -> Specials:
-        """Find out by a short text.
-
-        Raises:
-            ConfigError: specials stand inside a text.
-        """
+        """Derive them from a short text; `ConfigError` if specials stand inside a text."""
         for text in _PROBE:
             bare = list(tokenizer(text, add_special_tokens=False).input_ids)
             whole = list(tokenizer(text, add_special_tokens=True).input_ids)

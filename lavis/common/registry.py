@@ -1,8 +1,8 @@
 """Names users write in a config, and the classes they stand for, imported when first used.
 
 The classes of this package stand in `lavis/configs/registry.yaml` by their paths, so that checking
-a configuration or printing `--help` imports no torch. A class outside this table joins in a module
-listed under `run.import_modules`: with `@models.register("name")`, or with
+a configuration or printing `--help` imports no torch. Any other class joins in a module listed
+under `run.import_modules`: with `@models.register("name")`, or with
 `models.extend("name", Target(...))`, which imports it when first used.
 """
 
@@ -44,7 +44,7 @@ class Registry:
     """Names of one kind of thing. Never returns None: an unknown name raises `ConfigError`.
 
     Args:
-        kind: what the names stand for, as messages call it.
+        kind: the word for such a thing in messages.
         targets: name -> class (None: those of the kind in `lavis/configs/registry.yaml`).
         plugins: name, or type, -> module outside this package that registers it, for an error.
     """
@@ -66,11 +66,7 @@ class Registry:
         return _shipped()[self.kind] if self._own_targets is None else self._own_targets
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Class decorator: `name` stands for the class from now on.
-
-        Raises:
-            ConfigError: the name is taken by another class.
-        """
+        """Class decorator; `ConfigError` if the name is taken by another class."""
 
         def decorate(cls: T) -> T:
             path = f"{cls.__module__}:{cls.__qualname__}"
@@ -181,7 +177,7 @@ def import_module(name: str, where: str) -> ModuleType:
 
 
 def load(path: str) -> Any:
-    """Return what `package.module:name` stands for."""
+    """Return the object that `package.module:name` stands for."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 

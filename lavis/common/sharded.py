@@ -1,4 +1,4 @@
-"""Weights that FSDP splits over processes: found, gathered, filled; plain ones stay as they are."""
+"""Find, gather and fill weights that FSDP splits over processes; others stay as they are."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 def whole(value: Tensor) -> Tensor:
-    """Return all of a tensor; of a split one every rank must ask."""
+    """Return the whole tensor; all ranks must call it on a split one."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def as_bytes(value: Tensor) -> Any:
-    """Return a copy of the values as bytes, to be hashed; of a split tensor every rank must ask.
+    """Return a copy of the values as bytes for hashing; all ranks must call it on a split tensor.
 
     A copy, as FSDP could not free gathered weights that numpy looks at.
     """
@@ -37,7 +37,7 @@ def as_bytes(value: Tensor) -> Any:
 
 
 def own_part(value: Tensor) -> Tensor:
-    """Return what this rank holds of a tensor."""
+    """Return this rank's part of a tensor."""
     return value.to_local() if isinstance(value, DTensor) else value
 
 
@@ -65,7 +65,7 @@ def like(value: Tensor, own: Tensor) -> Tensor:
 
 
 def named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield what `state_dict(keep_vars=True)` holds, in its order, as it is now.
+    """Yield the items of `state_dict(keep_vars=True)`, in its order, as they are now.
 
     `state_dict()` itself makes FSDP split weights again that were gathered for an evaluation.
     """

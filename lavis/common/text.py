@@ -78,10 +78,10 @@ def units(text: str) -> list[tuple[str, float]]:
 
 
 def fold(text: str) -> str:
-    """Return a text by which others that read the same are found.
+    """Return a key that is equal for texts that read the same.
 
-    Case, precomposed or not, width, and marks that are not seen do not count: NFKC of the case
-    folding of NFKD (Unicode standard, section 3.13, D146), without the characters of format.
+    Case, precomposed or not, width, and invisible marks do not count: NFKC of the case folding of
+    NFKD (Unicode standard, section 3.13, D146), without the characters of format.
     """
     if text.isascii():
         return text.lower()

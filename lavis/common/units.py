@@ -1,8 +1,8 @@
-"""Planned work: units that are done once, by one rank, journaled, and done again where that is due.
+"""Planned work: units that one rank does once and journals, and does again where that is due.
 
-The loop of every job that goes on after a crash: evaluation, verbalization, generation. A unit is
+The loop of every job that resumes after a crash: evaluation, verbalization, generation. A unit is
 finished when its rows are in the journal, rejected ones with their reasons among them; with `again`
-something of it is left for the next start. Some errors stop a job early, and lose nothing.
+a part of it is left for the next start. Some errors stop a job early, and lose nothing.
 """
 
 from __future__ import annotations
@@ -77,12 +77,11 @@ def changed_inputs(
     """Return the finished units whose input files are not what they were.
 
     Args:
-        before: what earlier starts have finished.
+        before: units that earlier starts have finished.
         places: folders that names of inputs are relative to.
-        folder: of the journal, named in the error.
-        what: the plural of what units make, likewise.
+        folder, what: of the journal, and the plural of what units make, for the error.
         beat: called now and then while files are compared.
-        noted: what units note of their inputs, where it is not `before.noted()`.
+        noted: notes of units on their inputs, in place of `before.noted()`.
 
     Raises:
         ConfigError: the files were in another folder, and differ from those of this one.
@@ -131,7 +130,7 @@ def run_units(
     """
     from lavis.common.logger import Progress  # imports torch, which a command's help should not
 
-    done = max(0, total - left * world.size)  # what earlier starts finished, about
+    done = max(0, total - left * world.size)  # rows finished by earlier starts, about
     progress = Progress(total, name, unit=noun, done=done, shown=world.is_main)
     stop: Exception | None = None
     try:

@@ -1,4 +1,4 @@
-"""What every data set gives a task: cheap rows, images on demand, and batches of both.
+"""Base of all data sets: cheap rows, images on demand, and batches of both.
 
 Shapes: N texts, P distinct images, S image size, T vision tokens, D vision width. Rows, records
 and drawn images need no torch; it is imported when a tensor is made.
@@ -80,21 +80,13 @@ class RecordDataset(abc.ABC):
         return len(self.store)
 
     def row(self, index: int, rng: random.Random | None = None) -> Row:
-        """Return one row.
-
-        Args:
-            index: row number.
-            rng: training augmentation of text and regions; None for none.
-
-        Raises:
-            RecordError: the record cannot be used; `reason` says why.
-        """
+        """Return one row, augmented by `rng` if any; raises `RecordError`, with a `reason`."""
         with record_errors("malformed record"):
             return self._read_row(index, rng)
 
     @abc.abstractmethod
     def _read_row(self, index: int, rng: random.Random | None) -> Row:
-        """Return one row; whatever its values make a parser raise, `row` turns into a reject."""
+        """Return one row; `row` turns any error that its values cause in a parser into a reject."""
 
     def image(self, row: Row, rng: random.Random | None = None) -> Tensor:
         """Return the decoded, drawn and processed image, (3, S, S) float32.
@@ -116,11 +108,7 @@ class RecordDataset(abc.ABC):
             raise ConfigError(f"{key}: missing; write {example}")
 
     def drawn_image(self, row: Row) -> Image.Image:
-        """Return the full-size RGB image with the row's regions drawn.
-
-        Raises:
-            RecordError: the image cannot be used; `reason` says why.
-        """
+        """Return the full-size RGB image, regions drawn; raises `RecordError` with a `reason`."""
         drawing = _drawing(row)
         image = self._decoded(drawing.file)
         check_inside(drawing.regions, image.size)
@@ -128,11 +116,7 @@ class RecordDataset(abc.ABC):
         return draw_regions(image, drawing.drawn, palette=self.palette, width=width)
 
     def region_marks(self, row: Row, size: tuple[int, int]) -> tuple[RegionMark, ...]:
-        """Return where a page sets the numbers of a row's regions.
-
-        Args:
-            size: width and height of `drawn_image(row)`.
-        """
+        """Return where a page sets the numbers of regions; `size` is that of `drawn_image(row)`."""
         return row_marks(self, row, size)
 
     def record(self, index: int) -> dict[str, Any]:
@@ -142,14 +126,11 @@ class RecordDataset(abc.ABC):
         return record if stored is None else {"image": stored.name, **record}
 
     def source(self, index: int) -> dict[str, Any]:
-        """Return the file of a row, and its line there."""
+        """Return the file and line of a row."""
         return self.store.place(index)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what all rows depend on: record files by content, processors and options.
-
-        What only some rows depend on, such as their images, is left to `inputs`.
-        """
+        """Return what all rows depend on: record content, processors, options; not `inputs`."""
         return {
             "name": self.name,
             "split": self.split,
@@ -160,7 +141,7 @@ class RecordDataset(abc.ABC):
         }
 
     def places(self) -> list[str]:
-        """Return the folders that rows' own files lie in: that of records, roots of images."""
+        """Return the folders that rows' own files lie in: those of records and images."""
         roots = [root.root for root in self._image_roots()]
         return [self.store.folder(), *roots]
 
@@ -169,14 +150,11 @@ class RecordDataset(abc.ABC):
         return self.store.inputs(index)
 
     def watch(self, *, with_digests: bool) -> Watch:
-        """Return notes, empty yet, on the files that the rows of one unit are read from."""
+        """Return an empty watch on the files that the rows of one work unit are read from."""
         return Watch(self.places(), with_digests=with_digests)
 
     def names_only(self) -> RecordDataset:
-        """Return a copy whose rows name images without a look at them, as a plan needs them.
-
-        So a plan does not depend on which images are there today.
-        """
+        """Return a copy that names images without checking them: plans must not depend on files."""
         twin = copy.copy(self)
         if hasattr(twin, "pictures"):
             twin.pictures = ImageRoot(twin.pictures.root, must_exist=False)
@@ -192,7 +170,6 @@ class RecordDataset(abc.ABC):
         """Return a batch.
 
         Args:
-            rows: the rows of the batch.
             images: (P, 3, S, S) images or (P, T, D) features of the frozen tower.
             image_index: for each row, its image among the P.
 
@@ -248,7 +225,7 @@ class RecordDataset(abc.ABC):
         return int(getattr(self.vis_processor, "image_size", 384))
 
     def _decoded(self, file: ImageFile) -> Image.Image:
-        """Decode, or take the last image again: rows of one image often follow each other."""
+        """Decode, or reuse the last image: rows of one image often follow each other."""
         if self._last is None or self._last[0] != file:
             image = decode_image(file, self.config.max_pixels)
             if image.width * image.height > _KEPT_PIXELS:
@@ -264,7 +241,7 @@ def _drawing(row: Row) -> Drawing:
 
 
 class FeatureSource(Protocol):
-    """Features of the frozen tower, computed before."""
+    """Precomputed features of the frozen tower."""
 
     def get(self, image_key: str) -> Tensor | None:
         """Return (T, D), or None where they were not computed."""
@@ -280,10 +257,8 @@ class TrainingView:
     (`persistent_workers`) would not see it.
 
     Args:
-        dataset: where rows come from.
         seed: of the run.
-        feature_cache: gives (T, D) features in place of images; needs processors without
-            randomness.
+        feature_cache: gives (T, D) features in place of images; needs deterministic processors.
     """
 
     def __init__(

@@ -37,8 +37,7 @@ _RETIRED = {
 class SplitSource:
     """Node `build_info.annotations.<split>`.
 
-    `UNREAD` names fields on which no row depends, since what they name is identified by what it
-    holds.
+    `UNREAD` names fields on which no row depends: what they name is identified by its content.
 
     Attributes:
         storage: record files, folders or shards; relative ones are joined to `ann_root`.
@@ -126,15 +125,15 @@ class ProcessorPair:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DatasetConfig:
-    """What every data set's section holds.
+    """Options that every data set's section has.
 
-    Every field is part of what rows depend on (`options`) but those of `UNREAD`: processors
-    describe themselves, and files and folders are identified by what they hold.
+    All but those in `UNREAD` are part of what rows depend on (`options`): processors describe
+    themselves, and files and folders are identified by their content.
 
     Attributes:
         type: which default YAML the section started from.
         data_type: key of `build_info` that holds the image root.
-        max_pixels: an image with more is set aside unread.
+        max_pixels: larger images are rejected undecoded.
         follow_symlinks: accept links that lead out of the image root.
         cache_dir: where `.gz` / `.zst` records are unpacked (default `~/.cache/lavis/records`).
     """
@@ -187,11 +186,7 @@ class DatasetConfig:
         return getattr(self.build_info, self.data_type) or VisualSource()
 
     def source(self, split: str) -> SplitSource:
-        """Return a split's node.
-
-        Raises:
-            ConfigError: there is none of that name.
-        """
+        """Return a split's node; raises `ConfigError` for an unknown split."""
         if split not in self.build_info.annotations:
             names = ", ".join(self.build_info.annotations)
             raise ConfigError(f"build_info.annotations: no split '{split}'; there are: {names}")
@@ -216,7 +211,7 @@ class DatasetConfig:
         return True
 
     def _missing_files(self, split: str) -> list[str]:
-        """Return what is named and not there, a line each."""
+        """Return what is configured but missing, one line each."""
         faults = []
         where = f"build_info.annotations.{split}"
         for path in self.record_paths(split):
@@ -238,15 +233,15 @@ class DatasetConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RegionOptions(DatasetConfig):
-    """How regions are found, drawn and named; the defaults are the released behaviour.
+    """How regions are looked up, drawn and named; the defaults are the released behaviour.
 
     Attributes:
         region_source: where a region id is looked up first: `references` of the record or the
             region mapping; the other one fills the gaps.
         region_mode: `boxes`, or `segms` (polygons; a region without one is drawn as its box).
         max_regions: only the first so many are drawn; None draws all.
-        undrawn_regions: what the text says of the others: their `number`, their object `name`, or
-            nothing (`drop`).
+        undrawn_regions: how the text writes the others: their `number`, object `name`, or not at
+            all (`drop`).
         palette: `distinct` gives ids over 4 colours of their own, `released` nearly one grey.
         line_width: pixels of the full image, or `auto` for 2 pixels after the resize.
     """
@@ -281,8 +276,8 @@ class LckConfig(RegionOptions):
         label_polarity: `corrected` has 1 = accept everywhere (2 or more annotators); `released`
             has 1 = reject for `label` lists.
         include_rationale: put the rationale behind question and answer.
-        word_boxes: in training, hand the records' `word_boxes` to the model (its `grounding`): word
-            -> boxes as shares of the image, an empty list where nothing there is named so.
+        word_boxes: in training, pass the records' `word_boxes` to the model (its `grounding`): word
+            -> boxes as shares of the image; an empty list: nothing there has that name.
     """
 
     region_prob: float = 0.6
@@ -311,13 +306,13 @@ class ContrastiveConfig(RegionOptions):
 
     Attributes:
         max_regions: None, all are drawn.
-        region_prob: in training, probability of the regions in `region`; else of `region_all`.
-            Both are shuffled.
-        shuffle_regions: false keeps their order, so that an image is drawn, and its features
-            computed, once.
+        region_prob: in training, probability of the regions in `region`, else of `region_all`;
+            both are shuffled.
+        shuffle_regions: false keeps their order, so that an image is drawn and its features are
+            computed once.
         rationale_prob: in training, probability that the rationale follows the answer.
-        image_id: what `image_id` tells apart: `picture` gives records of one image one id, in
-            every file and data set; `row` is the row number.
+        image_id: `picture` gives records of one image one id, in every file and data set; `row` is
+            the row number.
     """
 
     max_regions: int | None = None
@@ -338,8 +333,8 @@ class GenerativeDatasetConfig(RegionOptions):
 
     Attributes:
         max_regions: None, all are drawn.
-        region_prob: in training, probability of the regions in `region`; else of `region_all`.
-            Both are shuffled.
+        region_prob: in training, probability of the regions in `region`, else of `region_all`;
+            both are shuffled.
         split_at: where training cuts a text in two: at a random word of its first half
             (`random`, as released), or behind the question as evaluation does (`question`).
         include_rationale: the rationale follows the answer.
@@ -356,5 +351,5 @@ class GenerativeDatasetConfig(RegionOptions):
 
 
 def is_train_split(split: str) -> bool:
-    """Tell whether a split is read with the training processors (`train`, `train_synthetic`)."""
+    """Return whether a split is read with the training processors (`train`, `train_synthetic`)."""
     return split.startswith("train")

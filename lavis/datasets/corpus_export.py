@@ -1,6 +1,6 @@
-"""An LCK corpus of any size as a Hugging Face dataset folder: Parquet shards and a card.
+"""Export an LCK corpus of any size as a Hugging Face dataset folder: Parquet shards and a card.
 
-Rows are streamed; the shards are record files for our own data sets as well.
+Rows are streamed; our own data sets read the shards as record files, too.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """What the card of a corpus says beside its counts.
+    """What a corpus' card states besides counts.
 
     Attributes:
         name: its title.
         license: of the texts.
         picture_source: where the images come from.
         critic: name and version of the critic that filtered.
-        threshold: the score that rows reached.
+        threshold: lowest score of the rows.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Shards:
             self._close()
 
     def finish(self) -> int:
-        """Give the files their names; returns how many there are."""
+        """Rename the files and return how many there are."""
         self._flush()
         self._close()
         for number, part in enumerate(self._parts):
@@ -103,11 +103,7 @@ class Shards:
 
 
 def to_row(record: Mapping[str, Any], split: str | None) -> dict[str, Any]:
-    """Return the columns of a record.
-
-    Raises:
-        RecordError: no image, or parts that are no token lists or missing.
-    """
+    """Return a record's columns; raises `RecordError` without image, or for a bad part."""
     if not isinstance(record.get("image"), str):
         raise RecordError("missing field: image")
     name = split or str(record.get("split") or "train")
@@ -145,7 +141,7 @@ def readable(tokens: list[Any]) -> str:
 
 
 def style_of(record: Mapping[str, Any]) -> str:
-    """Return how a record speaks of regions: what it says itself, else by ids or by words."""
+    """Return how a record names regions: its `style`, else `ids` where tokens hold ids."""
     if isinstance(record.get("style"), str):
         return record["style"]
     tokens = [item for part in PARTS for item in record.get(part) or []]
@@ -169,10 +165,7 @@ def export_corpus(
 
     Args:
         paths: record files, or folders of these.
-        output: folder that is written.
         split: of all rows; None takes each record's own, or `train`.
-        shard_rows: rows of a Parquet file.
-        cache_dir: where compressed files are unpacked.
 
     Example:
         >>> export_corpus(["kept.jsonl"], Path("lck_hf"), CardFacts(name="lck"))

@@ -1,4 +1,4 @@
-"""What a data set gives a task for each record: a row without pixels, or why there is none."""
+"""Rows without pixels, which a data set makes of records, or the reasons why it cannot."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What a row's image is made of.
+    """How a row's image is drawn.
 
     Attributes:
         file: the image as stored.
-        regions: every region the row speaks of, in order.
+        regions: every region the row mentions, in order.
         drawn: those that are drawn.
         crop: x1, y1, x2, y2 of the part that is shown, where it is not the whole image.
     """
@@ -43,8 +43,8 @@ class Row:
         text: processed text; of several candidates the first.
         fields: JSON-able, written into the result row between `text` and `prediction`.
         texts: processed text of every candidate, where the row has more than one.
-        targets: `label` (1 = accept), `qa_label`, `r_label`, `image_id`, `scores`, `token_ids`, as
-            there are.
+        targets: any of `label` (1 = accept), `qa_label`, `r_label`, `image_id`, `scores`,
+            `token_ids`.
         drawing: what `RecordDataset.image` needs.
     """
 
@@ -72,7 +72,7 @@ class RejectedRow:
 
 
 def row_random(seed: int, epoch: int, index: int) -> random.Random:
-    """Return the random numbers of one row in one epoch, whatever process asks for them."""
+    """Return the random numbers of one row in one epoch, the same in every process."""
     return random.Random(f"{seed}/{epoch}/{index}")
 
 
@@ -93,7 +93,7 @@ class ImageSource(Protocol):
         ...
 
     def image(self, key: str) -> Image.Image:
-        """Return a stored image; raises `DataError` where it is not."""
+        """Return a stored image; raises `DataError` where it is missing."""
         ...
 
     def text_features(self, requests: Sequence[Any]) -> np.ndarray:
@@ -103,7 +103,7 @@ class ImageSource(Protocol):
 
 @runtime_checkable
 class DrawsImages(Protocol):
-    """A data set whose images are made from its texts, and kept in a store."""
+    """A data set whose images are made from its texts and kept in a store."""
 
     name: str
     has_images: bool

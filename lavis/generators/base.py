@@ -18,13 +18,7 @@ from lavis.generators.prompts import prompt_seed
 
 
 class ImageRequest(NamedTuple):
-    """One image that is wanted.
-
-    Attributes:
-        prompt: what it shows.
-        index: number of this image among those of the same prompt.
-        seed: the run's.
-    """
+    """One requested image: `index` counts those of the same prompt, `seed` is the run's."""
 
     prompt: str
     index: int = 0  # type: ignore[assignment]  # hides tuple.index, which nobody needs
@@ -50,20 +44,15 @@ def image_requests(prompts: Iterable[str], seed: int = 0) -> list[ImageRequest]:
 
 
 class Withheld(NamedTuple):
-    """Stands for an image that its generator drew and does not hand out.
-
-    Attributes:
-        reason: who withholds it, such as `the pipeline's safety checker`.
-    """
+    """An image drawn but withheld by `reason`, such as `the pipeline's safety checker`."""
 
     reason: str
 
 
 class Generator(ABC):
-    """Something that the image store can keep the output of.
+    """Source of what the image store keeps.
 
     Attributes:
-        name: the registered name.
         uses_seed: False where the seed changes nothing, so that runs share what is stored.
         batch_size: requests handed over at a time.
         credit: what must stand beside its images, or None.
@@ -86,7 +75,7 @@ class Generator(ABC):
         """Return everything that the output depends on besides the request; JSON-able."""
 
     def release(self) -> None:
-        """Let go of what only drawing needs, such as a model on the GPU; drawing loads it again."""
+        """Release what only drawing needs, such as a model on the GPU; drawing loads it again."""
         return
 
     def shows(self, prompt: str) -> bool | None:
@@ -109,11 +98,7 @@ class ImageGenerator(Generator):
 
 
 class FeaturesGenerator(Generator):
-    """Prompts to the features that otherwise a vision tower makes of images.
-
-    Attributes:
-        shape: (P, D), the same for every request.
-    """
+    """Prompts to features as a vision tower makes them; `shape` is (P, D) for all requests."""
 
     shape: tuple[int, int]
 
@@ -135,10 +120,7 @@ class ImageScorer(ABC):
 
     @classmethod
     def from_config(cls, config: Any, generator: Generator) -> ImageScorer:
-        """Build from the section of a run's images (`ImagesConfig`) and what makes them.
-
-        What is registered by a name has this.
-        """
+        """Build from a run's image section and generator; scorers registered by name have this."""
         raise NotImplementedError(f"{cls.__name__} is built by hand")
 
     @abstractmethod

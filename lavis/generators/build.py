@@ -62,11 +62,7 @@ def placed(config: ImagesConfig) -> ImagesConfig:
 
 
 def build_store(config: ImagesConfig) -> ImageStore:
-    """Return the store of a run's images.
-
-    Raises:
-        ConfigError: the generator's options are wrong.
-    """
+    """Return the store of a run's images; `ConfigError` if the generator's options are wrong."""
     generator = build_generator(config.generator, config.options, device=config.device)
     cache = Cache(Path(config.cache_dir).expanduser())
     return ImageStore(cache, generator, size=config.stored_size, format=config.stored_format)

@@ -32,12 +32,7 @@ Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images become pixel values.
-
-    Attributes:
-        shortest_edge: images are resized to it, bicubic, on 8-bit values.
-        crop: edge of the square cut from the middle.
-    """
+    """Image processing: resize of the shortest edge (bicubic, 8-bit values), centre crop."""
 
     shortest_edge: int = 224
     crop: int = 224
@@ -80,9 +75,9 @@ def truncate(input_ids: Tensor, attention_mask: Tensor, limit: int) -> tuple[Ten
 
 
 def released_mask(input_ids: Tensor) -> Tensor:
-    """Return the additive mask `(N, 1, L, L)` that token ids gave when they stood as the mask.
+    """Return the additive mask `(N, 1, L, L)` that results when token ids stand as the mask.
 
-    Every id but 1 then counted as hidden, and hidden twice over where it is also in the future, so
+    Every id but 1 then counts as hidden, and hidden twice over where it is also in the future, so
     a token averages over all before it (and over later tokens of id 1), unless id 1 is among them.
     """
     length = input_ids.shape[1]
@@ -98,9 +93,7 @@ class ClipEncoder:
     """A frozen `CLIPModel`, its tokenizer and its image processing.
 
     Args:
-        model: the whole model.
         tokenize: texts to ids and mask `(N, L)`, padded on the right, not cut.
-        preprocessing: of images.
         compat: `released` repeats two faults of the published scores: the last 77 columns are
             kept instead of the first, and the ids stand as the mask (`released_mask`).
         text_identity: of the tokenizer.
@@ -129,11 +122,7 @@ class ClipEncoder:
     def from_pretrained(
         cls, name: str, *, device: str = "auto", compat: Literal["released"] | None = None
     ) -> ClipEncoder:
-        """Load by Hugging Face id or folder.
-
-        Raises:
-            ConfigError: it is not there, or not a CLIP model.
-        """
+        """Load by Hugging Face id or folder; `ConfigError` if it is missing or not a CLIP model."""
         from transformers import AutoConfig, CLIPModel, CLIPTokenizer
 
         refusal = f"clip_model: cannot load '{name}' as a CLIP model"
@@ -173,11 +162,7 @@ class ClipEncoder:
         self.model.to("cpu")
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what embeddings depend on.
-
-        A hash of the weights, the model's settings, tokenizer, images, kind of device (a GPU
-        rounds convolutions otherwise), compat rules.
-        """
+        """Return what embeddings depend on, the kind of device too: a GPU rounds otherwise."""
         how = self.preprocessing
         return {
             "weights": _weights_hash(self.model),
@@ -236,7 +221,7 @@ def _processing_of(name: str, size: int) -> Preprocessing:
 
 
 def _config_hash(config: Any) -> str:
-    """Return a hash of a model's settings, without what only says where it is from."""
+    """Return a hash of a model's settings, without those that change no vector."""
     settings = {k: v for k, v in config.to_dict().items() if k not in _SAYS_NO_NUMBER}
     return hashlib.blake2b(
         json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16

@@ -163,7 +163,7 @@ def _flags(drawn: Any, count: int) -> list[bool]:
 
 
 def _checked(image: Image.Image, request: ImageRequest) -> Image.Image:
-    """Return the image as RGB, and say where it is all black, as what overflows in fp16 is."""
+    """Return the image as RGB; warn of one that is all black, as overflow in fp16 gives."""
     image = image.convert("RGB")
     if not np.asarray(image).any():
         logger.warning(

@@ -1,4 +1,4 @@
-"""Ready images, found by their prompt.
+"""Ready images, looked up by prompt.
 
 Without a manifest the files of a prompt are `NAME.png`, `NAME-0.png`, `NAME-1.png`, ... or lie in
 a folder `NAME/`, in the order of their names. NAME is the prompt's hash (`prompt_hash`) or its
@@ -35,7 +35,7 @@ from lavis.generators.image_files import (
 logger = logging.getLogger(__name__)
 
 _NAME_LENGTH = 120
-_NO_PIXELS = {"root", "batch_size"}  # options whose part is told by content, or that have none
+_NO_PIXELS = {"root", "batch_size"}  # covered by the content's hash, or without effect
 
 
 def prompt_hash(prompt: str) -> str:
@@ -67,11 +67,7 @@ class FolderGenerator(ImageGenerator):
 
     @classmethod
     def from_config(cls, config: FolderConfig) -> FolderGenerator:
-        """Read the folder's names, or the manifest.
-
-        Raises:
-            DataError: folder or manifest is missing, or a line of the manifest is wrong.
-        """
+        """Read folder names or the manifest; `DataError` if it is missing or a line is wrong."""
         return cls(config)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -86,11 +82,7 @@ class FolderGenerator(ImageGenerator):
         }
 
     def generate(self, requests: Sequence[ImageRequest]) -> list[Image.Image]:
-        """Return the ready images.
-
-        Raises:
-            DataError: a prompt has too few of them, or one cannot be read.
-        """
+        """Return the ready images; `DataError` if a prompt has too few, or one cannot be read."""
         return [self._image(request) for request in requests]
 
     def _image(self, request: ImageRequest) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Ready images on disk: found inside their folder, decoded to RGB."""
+"""Ready images on disk: looked up inside their folder, decoded to RGB."""
 
 from __future__ import annotations
 
@@ -16,15 +16,11 @@ from lavis.common.errors import REFUSALS, DataError, brief
 from lavis.common.pixels import IMAGE_REFUSALS, to_rgb
 from lavis.common.storage.content import FileState, content_digest, file_state
 
-READ_AT_MOST = 1 << 28  # bytes of images that are read at a start to say what they are
+READ_AT_MOST = 1 << 28  # bytes of a folder's images that are hashed at a start
 
 
 def existing_folder(path: str, key: str) -> Path:
-    """Return a folder.
-
-    Raises:
-        DataError: it is not there; the message names the config key.
-    """
+    """Return a folder; `DataError`, naming the config key, if it does not exist."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DataError(f"{key}: no such folder: {folder}")
@@ -32,11 +28,7 @@ def existing_folder(path: str, key: str) -> Path:
 
 
 def inside(root: Path, name: str) -> Path:
-    """Return the file `name` of a folder.
-
-    Raises:
-        DataError: it is not there, or a name or link leads out of the folder.
-    """
+    """Return file `name` of a folder; `DataError` if missing, or a name or link leads outside."""
     path = root / name
     real, real_root = os.path.realpath(path), os.path.realpath(root)
     if not real.startswith(os.path.join(real_root, "")):
@@ -47,11 +39,7 @@ def inside(root: Path, name: str) -> Path:
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-    """Return an RGB image from encoded bytes.
-
-    Raises:
-        DataError: they are no image, or cut short.
-    """
+    """Return an RGB image from encoded bytes; `DataError` if they are no image, or cut short."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return to_rgb(image)
@@ -60,11 +48,7 @@ def decode(content: bytes, name: str) -> Image.Image:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield line number (from 1) and object of each line that is not blank.
-
-    Raises:
-        DataError: a line is not a JSON object.
-    """
+    """Yield number (from 1) and JSON object of lines that are not blank; others: `DataError`."""
     try:
         file = open(path, "rb")
     except OSError as error:
@@ -87,7 +71,7 @@ def files_identity(root: Path, names: Iterable[str]) -> str:
     """Return a digest of files of a folder: their names and content.
 
     Of a folder of more than `READ_AT_MOST` bytes: names, sizes, change and status times, so that
-    a start need not read it all.
+    a start need not read them all.
     """
     digest = hashlib.blake2b(digest_size=16)
     states = {name: _state_of(root / name) for name in sorted(set(names))}

@@ -1,6 +1,6 @@
 """Images whose captions are nearest to a prompt; index i is the i-th nearest image.
 
-Captions are kept in memory, images are read when they are asked for.
+Captions are kept in memory, images are read on request.
 
 Shapes: M captions, N prompts, E width of a text vector.
 """
@@ -28,7 +28,7 @@ from lavis.generators.image_files import (
     read_json_lines,
 )
 
-# Options whose part in the images is told by content, or that have none.
+# Options covered by the hash of the content, or without effect on the images.
 _NO_PIXELS = {"records", "image_root", "clip_model", "batch_size", "device"}
 _BLOCK = 4_000_000  # similarities in memory at a time
 _DECIMALS = 6  # similarities that differ by less tie, so that rounding cannot change the order
@@ -72,11 +72,7 @@ class CaptionedFolder:
         return len(self.has_caption)
 
     def read(self, row: int) -> Image.Image:
-        """Return the RGB image of a row.
-
-        Raises:
-            DataError: it is missing, outside the folder, or cannot be read.
-        """
+        """Return a row's RGB image; `DataError` if missing, outside the folder or unreadable."""
         value = self._names[row] if self._parquet is None else self._cell(row)
         if isinstance(value, dict):  # the form of Hugging Face data sets
             value = value.get("bytes") or value.get("path")
@@ -156,7 +152,7 @@ class TextIndex(Protocol):
         """Return `(N, M)`."""
 
     def release(self) -> None:
-        """Take what compares texts off its device."""
+        """Take the encoder of texts off its device."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Return how texts are compared; JSON-able."""
@@ -286,11 +282,7 @@ class RetrievalGenerator(ImageGenerator):
         return np.argsort(-best, kind="stable")[: self.images.has_caption.sum()]
 
     def generate(self, requests: Sequence[ImageRequest]) -> list[Image.Image]:
-        """Return the images that the requests' indices count off by nearness.
-
-        Raises:
-            DataError: an image is missing or cannot be read.
-        """
+        """Return each request's image, by nearness; `DataError` if it is missing or unreadable."""
         counts: dict[str, int] = {}
         for request in requests:
             counts[request.prompt] = max(counts.get(request.prompt, 0), request.index + 1)

@@ -31,11 +31,7 @@ class ClipScorer(ImageScorer):
 
     @classmethod
     def from_config(cls, config: ImagesConfig, generator: Generator) -> ClipScorer:
-        """Load `config.clip_model`; any generator's images will do.
-
-        Raises:
-            ConfigError: it is not there, or not a CLIP model.
-        """
+        """Load `config.clip_model` for any generator; `ConfigError` if missing or not CLIP."""
         compat = config.clip_compat
         return cls.from_pretrained(config.clip_model, device=config.device, compat=compat)
 
@@ -43,11 +39,7 @@ class ClipScorer(ImageScorer):
     def from_pretrained(
         cls, name: str, *, device: str = "auto", compat: Literal["released"] | None = None
     ) -> ClipScorer:
-        """Load a CLIP model by Hugging Face id or folder.
-
-        Raises:
-            ConfigError: it is not there, or not a CLIP model.
-        """
+        """Load CLIP by Hugging Face id or folder; `ConfigError` if missing or not a CLIP model."""
         return cls(ClipEncoder.from_pretrained(name, device=device, compat=compat))
 
     def fingerprint(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Images on disk with their features and scores: drawn once, for any number of runs and ranks.
 
 An entry's key names the generator, the prompt, the index and the seed, so it never goes stale. Two
-processes that draw one image at a time write the same entry, and none is read half-written. A
+processes that draw one image at a time write the same entry, and none is read half-written. An
 image that its generator withholds leaves a mark in its place, so that it is not drawn again.
 """
 
@@ -73,7 +73,7 @@ class ImageStore:
         self.makes_features = isinstance(generator, FeaturesGenerator)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the generator's means of drawing behind: loader processes read what is there."""
+        """Leave the generator's means of drawing behind: loader processes only read."""
         return {**self.__dict__, "generator": _Elsewhere(self.generator)}
 
     def fingerprint(self) -> dict[str, Any]:
@@ -97,11 +97,7 @@ class ImageStore:
     def missing(
         self, requests: Sequence[ImageRequest], *, verify: bool = False
     ) -> list[ImageRequest]:
-        """Return the distinct requests that are not stored, in order.
-
-        Args:
-            verify: read every entry, so that a damaged one counts as missing.
-        """
+        """Return distinct requests not stored, in order; with `verify`, damaged ones as well."""
         distinct = _distinct(requests)
         if verify:
             there = [self.cache.get(self.key(*r)) is not None for r in distinct]
@@ -160,11 +156,7 @@ class ImageStore:
         return FillReport(share=len(share), made=made, withheld=withheld)
 
     def image(self, key: str) -> Image.Image:
-        """Return a stored RGB image.
-
-        Raises:
-            DataError: it is not stored, or damaged, or its generator withholds it.
-        """
+        """Return a stored RGB image; `DataError` if it is not stored, damaged or withheld."""
         image = self._read(key)
         if image is None:
             reason = self.cache.get(_mark_of(key))
@@ -177,11 +169,7 @@ class ImageStore:
         return image
 
     def images(self, requests: Sequence[ImageRequest]) -> list[Image.Image]:
-        """Return the images of requests, making here those that are missing or damaged.
-
-        Raises:
-            DataError: an image is withheld; ask `is_withheld` first.
-        """
+        """Return images, making missing and damaged ones; a withheld one is a `DataError`."""
         if self.makes_features:
             raise ConfigError(f"generator '{self.generator.name}' makes features, no images")
         stored = {request: self._read(self.key(*request)) for request in _distinct(requests)}
@@ -304,7 +292,7 @@ class ImageStore:
 
 
 class _Elsewhere:
-    """A generator as other processes see it: what it is, without what it draws with."""
+    """A generator in other processes: its description, without the means of drawing."""
 
     def __init__(self, generator: Generator | _Elsewhere) -> None:
         self.name: str = generator.name

@@ -42,11 +42,7 @@ class TextEmbedGenerator(FeaturesGenerator):
 
     @classmethod
     def from_config(cls, config: TextEmbedConfig) -> TextEmbedGenerator:
-        """Load the CLIP model.
-
-        Raises:
-            ConfigError: it cannot be loaded.
-        """
+        """Load the CLIP model; `ConfigError` if it cannot be loaded."""
         return cls(ClipEncoder.from_pretrained(config.model, device=config.device), config)
 
     def fingerprint(self) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Other people's programs that run our models; imported by them, and by nothing in `lavis`."""
+"""Adapters to other programs that run our models; nothing in `lavis` imports them."""

@@ -52,14 +52,13 @@ class LateFusionLM(TemplateLM):
     """Scores and continues texts with the images of their contexts.
 
     Args:
-        llm: the frozen language model; not needed where `pretrained` is a folder that
-            `save_pretrained` wrote.
+        llm: the frozen language model; optional if `pretrained` is a folder of `save_pretrained`.
         pretrained: trained weights, as `model.pretrained`.
         generator: where images come from, as `run.pictures.generator`; none: text only.
         k: images of a text; 0 is text only (default: the config's, where there is a generator).
         tokenizer: default: the language model's.
-        pictures_of: `context`, shared by the options of a question, and nothing that is to be
-            predicted is drawn; `all` draws context and continuation, as released.
+        pictures_of: `context` is shared by the options of a question and shows nothing that is to
+            be predicted; `all` draws context and continuation, as released.
         picture_size: edge of the tower's images, pixels.
         add_bos_token: start texts with the tokenizer's start token, or with none of its special
             tokens (default: the tokenizer's way).
@@ -128,7 +127,7 @@ class LateFusionLM(TemplateLM):
         self.max_length = wished or room or 2048
         self._warned = False
 
-    # What the harness asks of every model
+    # The harness's interface for every model
 
     @property
     def eot_token_id(self) -> int | None:
@@ -138,11 +137,7 @@ class LateFusionLM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What a text without context follows.
-
-        Raises:
-            ConfigError: the tokenizer has neither a start token nor an end token.
-        """
+        """Token before a text without context; `ConfigError` if there is no start or end token."""
         for token in (self.tokenizer.bos_token_id, self.eot_token_id):
             if token is not None:
                 return int(token)
@@ -154,7 +149,7 @@ class LateFusionLM(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Name that the harness's request cache knows the tokenizer by."""
+        """Name of the tokenizer in the harness's request cache."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def apply_chat_template(
@@ -174,7 +169,7 @@ class LateFusionLM(TemplateLM):
     ) -> list[int]:
         """Return a text's tokens, with the start token unless the text begins with it.
 
-        No end token closes it: what is read comes behind the text.
+        No end token closes it: predictions are read behind the text.
         """
         if add_special_tokens is None:
             start = self.tokenizer.bos_token
@@ -257,11 +252,7 @@ class LateFusionLM(TemplateLM):
         return totals
 
     def _fitted(self, before: Sequence[int], after: Sequence[int], text: str) -> Continuation:
-        """Return a continuation with as much of its context as fits.
-
-        Raises:
-            ConfigError: the continuation alone is longer than a text may be.
-        """
+        """Return a continuation with as much context as fits; `ConfigError` if too long without."""
         if len(after) > self.max_length:
             raise ConfigError(
                 f"max_length: a continuation of {len(after)} tokens, but {self.max_length} fit"

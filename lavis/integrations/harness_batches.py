@@ -59,7 +59,7 @@ def target_tokens(
 
 
 def text_before(text: str, stops: Sequence[str]) -> str:
-    """Return what stands before the first stop text."""
+    """Return the text before the first stop text."""
     for stop in stops:
         text = text.split(stop)[0] if stop else text
     return text

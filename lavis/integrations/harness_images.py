@@ -54,7 +54,7 @@ class TextImages:
         self._benchmark: Any = None
 
     def prepare(self, model: Any, texts: Iterable[str]) -> None:
-        """Make what is missing; each process does so for its own texts."""
+        """Make missing images; each process does so for its own texts."""
         distinct = [text for text in dict.fromkeys(texts) if text.strip()]
         self._benchmark = _Texts(distinct, self._processor)
         if distinct:

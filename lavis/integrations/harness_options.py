@@ -94,11 +94,7 @@ class Options:
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """Return a whole number that the harness hands over as it was typed.
-
-    Raises:
-        ConfigError: it is none, or less than `least`.
-    """
+    """Return an argument's whole number; `ConfigError` if it is none, or less than `least`."""
     refusal = ConfigError(f"{name} is {value!r:.60}; use a whole number of {least} or more")
     if isinstance(value, bool):
         raise refusal
@@ -127,11 +123,7 @@ def is_usable(device: str | None) -> bool:
 
 
 def batch_rows(size: int | str, most: int | None) -> int:
-    """Return the rows of a batch; `auto` is `most`, or 16.
-
-    Raises:
-        ConfigError: no whole number of 1 or more.
-    """
+    """Return the rows of a batch; `auto` is `most`, or 16. `ConfigError` unless 1 or more."""
     largest = _AUTO_BATCH if most is None else whole_number("max_batch_size", most)
     if str(size).startswith("auto"):
         return largest
@@ -189,12 +181,7 @@ def _checked(cls: Any, node: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How a task wants its texts continued.
-
-    Attributes:
-        until: texts that end an answer.
-        max_gen_toks: at most so many tokens.
-    """
+    """A task's options: the texts that end an answer, and the most tokens of one."""
 
     until: tuple[str, ...]
     max_gen_toks: int

@@ -18,7 +18,7 @@ NAME, TARGET = "late_fusion", "lavis.integrations.harness:LateFusionLM"
 
 
 def register() -> None:
-    """Add the name to the harness's models; nothing heavy is imported before it is asked for."""
+    """Add the name to the harness's models; nothing heavy is imported before it is used."""
     import lm_eval.models  # noqa: F401  # its own names: they are added to an empty list only
     from lm_eval.api.registry import model_registry
 
@@ -28,11 +28,7 @@ def register() -> None:
 
 @command
 def main() -> int:
-    """Run the harness's command line on `sys.argv`.
-
-    Returns:
-        The exit status (`lavis.common.command`); 2 without the harness.
-    """
+    """Run the harness's command line on `sys.argv`; return its status, 2 without the harness."""
     if find_spec("lm_eval") is None:
         sys.stderr.write("error: lm-eval is not installed; pip install 'lavis-commonsense[eval]'\n")
         return REFUSED

@@ -113,7 +113,6 @@ class RegionModel:
         """Return texts with their scores, the best first; the image is encoded once.
 
         Args:
-            image, boxes: as in `answer`.
             texts: whole texts, or answers where `question` is given.
             by: `itm` is P(match), from 0 to 1; `itc` the cosine of stage 1, from -1 to 1.
 

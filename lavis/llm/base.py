@@ -30,12 +30,12 @@ class ChatRequest:
     """One request.
 
     Attributes:
-        key: the caller's name for it; replies carry it.
+        key: the caller's name for it, returned with the reply.
         messages: OpenAI chat format; images as parts with data URLs (see `image_part`).
-        max_tokens: most tokens of the reply.
+        max_tokens: upper limit of the reply's length.
         temperature: 0 takes the likeliest token; None leaves it to the server or the model.
-        top_p: share of probability that tokens are drawn from; None likewise.
-        seed: also what makes a second, different reply to the same messages.
+        top_p: share of probability that tokens are sampled from; None likewise.
+        seed: also distinguishes repeated requests with the same messages.
         response_format: OpenAI's, such as a JSON schema; None for free text.
     """
 
@@ -48,7 +48,7 @@ class ChatRequest:
     response_format: Mapping[str, Any] | None = None
 
     def content(self) -> dict[str, Any]:
-        """Return all that a reply depends on, by the names of the fields."""
+        """Return all fields that the reply depends on."""
         names = ("max_tokens", "temperature", "top_p", "seed", "response_format")
         return {"messages": list(self.messages)} | {name: getattr(self, name) for name in names}
 
@@ -57,21 +57,21 @@ class ChatRequest:
 class ChatReply:
     """One reply, or the reason why there is none.
 
-    A reply without `failure` is an answer as far as its sender can tell: no thought, not empty, not
-    withheld, no error. Where it `is_cut`, the caller decides what of it is of use.
+    Without `failure` it is an answer as far as the backend can tell: not empty, not withheld, no
+    reasoning, no error. The caller decides what of a cut one (`is_cut`) is of use.
 
     Attributes:
         key: the request's.
-        text: what the model wrote as its answer; empty where it failed.
+        text: the answer; empty on failure.
         finish_reason: `stop`, `length`, or the server's own word for a normal end.
         prompt_tokens: as the server counted, else estimated.
         completion_tokens: likewise.
-        error: why there is no text, free of secrets; empty where there is.
-        failure: kind of error: `transient` may succeed when asked again later, `refused` is this
-            request's own fault; `fatal` would meet every request (a wrong key, no such model), as
-            would `stopped` (an account without money, a dead server), and `budget` is a cap.
-        cached: taken from the store, not paid for now.
-        reasoning: what it wrote before its answer, where the server or its marks tell them apart.
+        error: why there is no text, free of secrets.
+        failure: kind of error: `transient` may succeed later; `refused` is this request's own
+            fault; `fatal` (a wrong key, no such model) and `stopped` (an account without money, a
+            dead server) would meet every request; `budget` is a cap.
+        cached: read from the store, not paid for now.
+        reasoning: the text before the answer, where the server or its marks separate them.
     """
 
     key: str
@@ -86,28 +86,22 @@ class ChatReply:
 
     @property
     def ok(self) -> bool:
-        """Return whether there is a reply to read."""
+        """Return whether the reply can be read."""
         return not self.failure
 
     @property
     def is_cut(self) -> bool:
-        """Return whether the text ends where `max_tokens` was reached, not where it should."""
+        """Return whether the text was cut at `max_tokens`."""
         return self.finish_reason == "length"
 
     def named(self, key: str) -> ChatReply:
-        """Return the same reply to another name."""
+        """Return the reply under another key."""
         return replace(self, key=key)
 
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
-    """A request on its way through a backend.
-
-    Attributes:
-        content_key: name of the reply in the store.
-        request: to send.
-        attempt: how many times it was sent before, by an earlier collector.
-    """
+    """A request sent `attempt` times before; `content_key` names its reply in the store."""
 
     content_key: str
     request: ChatRequest
@@ -133,11 +127,11 @@ class Backend(Protocol):
         ...
 
     def collect(self) -> list[ChatReply]:
-        """Wait for one reply or more; `key` is the content key. Every good one has been kept."""
+        """Wait for at least one reply; `key` is the content key. Every good one has been stored."""
         ...
 
     def close(self) -> None:
-        """Let go of threads and connections; requests that were not sent are dropped."""
+        """Release threads and connections; requests that were not sent are dropped."""
         ...
 
 
@@ -168,10 +162,7 @@ def image_part(image: bytes | str | Path) -> dict[str, Any]:
 
 
 def _as_stored(content: bytes, mime: str) -> tuple[bytes, str]:
-    """Return an image that no server turns: without its orientation tag, where it has one.
-
-    Boxes count pixels of the stored frame, as everywhere; see `lavis.common.pixels`.
-    """
+    """Return an image without orientation tag: boxes count pixels of the stored frame."""
     from PIL import Image
 
     try:

@@ -51,13 +51,12 @@ class ChatClient:
     def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
         """Yield a reply for each request, as they come, with the request's own `key`.
 
-        Requests are drawn from the iterable only as fast as the backend takes them; the iterable
+        Requests are read from the iterable only as fast as the backend takes them; the iterable
         may grow while replies are read, until it first ends. Check `reply.ok`: a reply with
-        `failure` `transient` may be asked for again later, `refused` will fail again.
+        `failure` `transient` may be requested again later, `refused` will fail again.
 
         Raises:
-            BudgetReached: a cap stands in the way of the next request; every reply on its way was
-                yielded before.
+            BudgetReached: the next request would pass a cap; pending replies were yielded before.
             ConfigError: no request can succeed (a wrong key, no such model); likewise.
             EndpointStopped: none can for now (a quota, a dead server); likewise.
         """
@@ -92,15 +91,15 @@ class ChatClient:
             raise stop
 
     def spent(self) -> Totals:
-        """Return what the output folder spent over all starts, without what is reserved."""
+        """Return what the output folder spent over all starts, without reservations."""
         return self._context.account.ledger.spent()
 
     def reserved(self) -> Totals:
-        """Return what is set aside for requests on their way."""
+        """Return what is reserved for requests on their way."""
         return self._context.account.ledger.reserved()
 
     def close(self) -> None:
-        """Drop what is on its way, which counts at the most it can cost, and let go of the rest."""
+        """Drop pending requests, which are charged at their bound, and release the rest."""
         try:
             self._backend.close()
         finally:
@@ -113,7 +112,7 @@ class ChatClient:
         self.close()
 
     def _start(self, request: ChatRequest, waiting: dict[str, list[str]]) -> Iterator[ChatReply]:
-        """Hand a request to the backend, unless its reply is stored or on its way."""
+        """Pass a request to the backend, unless its reply is stored or on its way."""
         key = content_key(self.identity, request)
         if key in waiting:
             waiting[key].append(request.key)
@@ -129,10 +128,9 @@ class ChatClient:
 
 
 def build_client(config: LlmConfig, folder: str | Path, ledger: Ledger | None = None) -> ChatClient:
-    """Return a client.
+    """Return a client of settings that `LlmSettings` checked.
 
     Args:
-        config: what `LlmSettings` checked.
         folder: of this client's state, such as batch jobs; the same at every start.
         ledger: of the output folder, shared by the clients of a run (see `open_ledger`). None
             opens one in `folder`, for this client alone.

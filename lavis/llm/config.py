@@ -52,14 +52,14 @@ class LlmConfig:
 
     Attributes:
         model: name at the server, or a folder.
-        cache_dir: where replies are kept, by content; runs and processes may share it.
+        cache_dir: where replies are stored, by content; runs and processes may share it.
         caps: hard limits.
         prices: model name -> money for a million tokens; needed for `caps.max_cost`.
-        chars_per_token: for estimates where no tokenizer is given.
+        chars_per_token: for estimates without a tokenizer.
         tokenizer: folder or name of a transformers tokenizer, for better estimates.
-        image_tokens: estimate for one image in a prompt where no rule is known.
+        image_tokens: estimate for one image in a prompt if no rule is known.
         picture_tokens: the provider's rule for images in a prompt.
-        max_alike_failures: requests in a row that fail for one reason before the run stops.
+        max_alike_failures: consecutive requests that fail for one reason before the run stops.
     """
 
     is_paid: ClassVar[bool] = True  # where no price says otherwise
@@ -89,25 +89,25 @@ class LlmConfig:
 
     @property
     def price(self) -> Price | None:
-        """Return the price of the model, where it is known."""
+        """Return the price of the model, if it is known."""
         return (self.prices or {}).get(self.model)
 
     @property
     def price_factor(self) -> float:
-        """Return what a token costs against the table."""
+        """Return the price of a token relative to the table."""
         return 1.0
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return what replies depend on beside the request; no secrets.
+        """Return what replies depend on beside the request, without secrets.
 
-        The one place that says so: stored replies, journals and stages are found by it.
+        Stored replies, journals and stages are looked up by it.
         """
         return {"backend": self.backend, "model": self.model}
 
     @property
     def endpoint_identity(self) -> dict[str, Any]:
-        """Return what it depends on whether a request is taken or rejected; no secrets.
+        """Return what acceptance of a request depends on, without secrets.
 
         A request that was rejected under another one is sent again.
         """
@@ -120,14 +120,14 @@ class OpenAIConfig(LlmConfig):
 
     Attributes:
         base_url: such as `http://localhost:8000/v1`; None for OpenAI's own.
-        server: name of the server in what replies are stored under, in place of `base_url`: the
-            replies stay its own when it moves to another address or port.
+        server: name of the server in the keys of stored replies, in place of `base_url`: they stay
+            valid when it moves to another address or port.
         extra_query: query of every request, such as `{api-version: 2024-10-21}` for Azure, where
             the key is then also sent as the header `api-key`.
-        extra_body: what this server wants in a request's body beside what is set here, such as
+        extra_body: further fields of a request's body for this server, such as
             `{chat_template_kwargs: {enable_thinking: false}}`.
-        api_key_env: NAME of the environment variable that holds the key. The key itself never
-            stands in a file. A server that is not OpenAI's may do without.
+        api_key_env: NAME of the environment variable that holds the key, which itself never stands
+            in a file; optional for servers that are not OpenAI's.
         concurrency: requests on their way at once.
         rpm: requests a minute, spread evenly; None for no limit.
         tpm: tokens a minute, prompts and replies.
@@ -138,11 +138,11 @@ class OpenAIConfig(LlmConfig):
         max_server_wait: most seconds that a server may ask to wait; for longer ones the run stops
             and says when to go on.
         mode: `sync`, or `batch` for the Batch API.
-        structured: `auto` asks for a JSON schema, then plain JSON, then nothing, as the server
-            takes it; `off` never asks.
+        structured: `auto` requests a JSON schema, then plain JSON, then nothing, as the server
+            accepts it; `off` never does.
         token_field: name of the limit in a request; OpenAI's newer models want
             `max_completion_tokens`.
-        send_seed: leave the seed out for servers that refuse it.
+        send_seed: false for servers that refuse a seed.
     """
 
     backend: Literal["openai"] = "openai"
@@ -181,7 +181,7 @@ class OpenAIConfig(LlmConfig):
 
     @property
     def failure_limit(self) -> int:
-        """Return how many failures alike stop a run: those on their way together fail together."""
+        """Return how many failures alike stop a run: concurrent requests fail together."""
         return max(self.max_alike_failures, self.concurrency)
 
     def _check_extras(self) -> None:
@@ -205,15 +205,12 @@ class OpenAIConfig(LlmConfig):
 
     @property
     def address(self) -> str:
-        """Return the base URL in one spelling."""
+        """Return the base URL in normal form."""
         return normal_url(self.base_url or OPENAI_URL)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return the server, its model, and all that goes to them beside the request.
-
-        Two servers may serve different models under one name.
-        """
+        """Return the server, its model and extra fields; servers may share a model's name."""
         return {
             "backend": "openai",
             "model": self.model,
@@ -237,7 +234,7 @@ class OpenAIConfig(LlmConfig):
 
     @property
     def price_factor(self) -> float:
-        """Return what a token costs against the table: batched ones cost less."""
+        """Return the price of a token relative to the table: batched ones cost less."""
         return self.batch.price_factor if self.mode == "batch" else 1.0
 
 
@@ -248,11 +245,11 @@ class TransformersConfig(LlmConfig):
     Attributes:
         revision: of the model at the hub.
         gguf_file: file in the model's folder, for GGUF weights.
-        batch_size: prompts generated for at once.
+        batch_size: prompts per generation.
         template: `chat` uses the tokenizer's, `plain` joins the messages' texts, `auto` takes
-            `chat` where there is one.
+            `chat` if there is one.
         dtype: of the weights.
-        device: `auto` is CUDA where there is one.
+        device: `auto` is CUDA if there is one.
     """
 
     is_paid: ClassVar[bool] = False
@@ -272,7 +269,7 @@ class TransformersConfig(LlmConfig):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return the model's name and revision; of a folder, what its files hold."""
+        """Return the model's name and revision; for a folder, a digest of its files."""
         known: dict[str, Any] = {"backend": "transformers", "model": self.model}
         known |= {
             "revision": self.revision,
@@ -320,11 +317,7 @@ class ScriptedConfig(LlmConfig):
 
 
 def read_llm(node: Any) -> LlmConfig:
-    """Return the settings of a backend, checked by its own dataclass.
-
-    Raises:
-        ConfigError: a line for each problem.
-    """
+    """Return a backend's settings; raises `ConfigError` with a line for each problem."""
     if isinstance(node, LlmConfig):
         return node
     if not isinstance(node, dict):

@@ -1,7 +1,7 @@
 """Any causal language model of transformers on this machine, several prompts at a time.
 
-Each request has its own random stream, made from its content: its reply does not depend on which
-others share the batch, nor on a restart.
+Each request has its own random stream, seeded by its content: its reply depends neither on the
+others in the batch nor on a restart.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class TransformersBackend:
         self._pending.append(each)
 
     def collect(self) -> list[ChatReply]:
-        """Generate for what was taken, as much of it at once as the caps allow.
+        """Generate for the submitted requests, as many at once as the caps allow.
 
-        What they stand in the way of waits for the next call: by then the rest is settled.
+        Those that a cap blocks wait for the next call: by then the rest is settled.
         """
         pending, self._pending = self._pending, []
         replies, ready = [], []
@@ -130,7 +130,7 @@ class TransformersBackend:
         return self._context.finish(key, reply, each.request, key)
 
     def _answer(self, ids: list[int], prompt: str) -> tuple[str, str]:
-        """Return what tokens say as the answer, and in thought; marks may be special tokens."""
+        """Return the answer and the reasoning in tokens; marks may be special tokens."""
         opened = open_mark(prompt)
         answer, thought = answer_text(opened + self._tokenizer.decode(ids))
         if not opened and not thought:
@@ -159,7 +159,7 @@ class TransformersBackend:
         return self._config.template == "chat"
 
     def _prompt(self, messages: list[Message]) -> str:
-        """Return messages as the model's template writes them, or one after another."""
+        """Return messages in the model's template, or joined."""
         plain = "\n\n".join(message_texts(messages)) + "\n\n"
         if not self._chats():
             return plain

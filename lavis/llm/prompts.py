@@ -70,11 +70,7 @@ class Prompts:
         return digest.hexdigest()
 
     def messages(self, style: str, values: Mapping[str, Any]) -> list[Message]:
-        """Return the messages that ask for items about one scene.
-
-        Raises:
-            ConfigError: a template uses what is not there.
-        """
+        """Return the messages about a scene; raises `ConfigError` for a template's unknown name."""
         name = STYLES[style].removesuffix(".jinja")
         return [
             {"role": "system", "content": self._render("system", {**values, "style": style})},
@@ -82,7 +78,7 @@ class Prompts:
         ]
 
     def repair(self, problem: str) -> Message:
-        """Return the message that asks for a usable reply."""
+        """Return the message that requests a usable reply."""
         return {"role": "user", "content": self._render("repair", {"problem": problem})}
 
     def instructions(self, style: str) -> str:

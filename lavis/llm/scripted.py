@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @llms.register("scripted")
 class ScriptedBackend:
-    """Calls `function(messages, request, **options) -> str`, which sees what a model would see."""
+    """Calls `function(messages, request, **options) -> str` with a model's input."""
 
     keeps_replies: ClassVar[bool] = False
     config_class: ClassVar[type[ScriptedConfig]] = ScriptedConfig
@@ -43,7 +43,7 @@ class ScriptedBackend:
         self._pending.append(each)
 
     def collect(self) -> list[ChatReply]:
-        """Answer what was taken. Nothing is paid, so no cap applies."""
+        """Answer the submitted requests. Nothing is paid, so no cap applies."""
         pending, self._pending = self._pending, []
         return [self._answer(each) for each in pending]
 
@@ -62,11 +62,7 @@ class ScriptedBackend:
 
 
 def load_function(path: str) -> Callable[..., str]:
-    """Return `package.module:function` or `file.py:function`.
-
-    Raises:
-        ConfigError: there is no such module, file or function.
-    """
+    """Return `package.module:function` or `file.py:function`; raises `ConfigError` if missing."""
     if path in MOVED_SCRIPTS:
         logger.warning("llm.script: %s is now %s; write that", path, MOVED_SCRIPTS[path])
         path = MOVED_SCRIPTS[path]

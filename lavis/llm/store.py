@@ -1,4 +1,4 @@
-"""Replies that were paid for, by the content of their request; and what a backend works with."""
+"""Paid replies by the content of their request; and the context that a backend works with."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class ReplyStore:
     """Replies by content key in a folder that threads, processes and runs may share.
 
     An entry is JSON: the reply, and the request with images replaced by their hashes. Only whole
-    answers are kept: a cut one is handed to its caller once, and asked for again by the next.
+    answers are kept: a cut one is returned to its caller once, and requested again by the next.
     """
 
     def __init__(self, root: str | Path) -> None:
         self._cache = Cache(Path(root).expanduser())
 
     def get(self, key: str) -> ChatReply | None:
-        """Return a stored reply, its `key` the content key; None where there is none.
+        """Return a stored reply, its `key` the content key; None if there is none.
 
-        An entry that is damaged, that others wrote, or that is no answer counts as none.
+        An entry that is damaged, foreign, or no answer counts as none.
         """
         content = self._cache.get(key)
         if content is None:
@@ -55,7 +55,7 @@ class ReplyStore:
         self._cache.put(key, json.dumps(entry).encode("ascii"))
 
     def has(self, key: str) -> bool:
-        """Return whether a reply is there that `get` returns."""
+        """Return whether `get` returns a reply."""
         return self.get(key) is not None
 
 
@@ -100,7 +100,7 @@ class BackendContext:
         return reply
 
     def failed(self, reservation: str, problem: Problem) -> None:
-        """Settle the reservation of an attempt that gave no reply, by what that can have cost."""
+        """Settle the reservation of an attempt without a reply, by what that can have cost."""
         if problem.usage is not None:
             self.account.settle(reservation, *problem.usage)
         elif problem.cost == "none":
@@ -112,7 +112,7 @@ class BackendContext:
 
 
 def _is_whole(reply: ChatReply) -> bool:
-    """Return whether a reply is all of an answer; servers do not always say that it was cut."""
+    """Return whether a reply is a whole answer; servers do not always report a cut."""
     if not reply.ok or not reply.text.strip() or end_of(reply.finish_reason) in NO_ANSWERS:
         return False
     is_json = reply.text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[", "`")

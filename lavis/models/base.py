@@ -15,12 +15,11 @@ from lavis.common.checkpoint import LoadReport, read_state_dict, shorten
 from lavis.common.errors import ConfigError
 from lavis.common.sharded import is_sharded, like, repeated_layers
 
-# On a CPU, activations over 32 MB get fresh pages from the system at every call: 128 images at
-# once spent 60 % of the time on that (EfficientNet-Lite0, 192 pixels), 16 spent 12 % (ViT-B, 224),
-# 4 none.
+# On a CPU, activations over 32 MB get fresh pages from the system at every call: 60 % of the time
+# of 128 images (EfficientNet-Lite0, 192 pixels), 12 % of 16 images (ViT-B, 224), none of 4.
 CPU_IMAGES = 4
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-IGNORED = -100  # label of what takes no part in a cross entropy
+IGNORED = -100  # label that cross entropy leaves out
 
 
 def in_parts(
@@ -47,10 +46,8 @@ class BaseModel(nn.Module):
         config: the dataclass of the model's section.
         fresh_keys: prefixes of weights a checkpoint may lack: heads that a task adds.
         unused_keys: prefixes of weights a checkpoint may hold although this model has none.
-        stacks: prefix of weights in numbered layers -> the option that sets how many there are; a
-            checkpoint with another number of them is refused.
-        uses_every_weight: every trainable weight gets a gradient in every step, so that processes
-            need not look for those that do not.
+        stacks: prefix of numbered layers -> option that sets their number; a mismatch is refused.
+        uses_every_weight: all trainable weights get a gradient in every step: DDP need not search.
     """
 
     fresh_keys: tuple[str, ...] = ()
@@ -227,9 +224,9 @@ class BaseModel(nn.Module):
 
 
 class ZeroInit(TorchFunctionMode):
-    """Context in which random fills are zero fills: for weights a checkpoint is about to replace.
+    """Context in which random fills are zero fills, for weights a checkpoint is about to replace.
 
-    Drawing a billion numbers that nobody reads takes longer than reading the checkpoint.
+    Drawing a billion unused random numbers takes longer than reading the checkpoint.
     """
 
     # by name: transformers puts its own functions of the same names in torch's place

@@ -195,12 +195,7 @@ class FeatureMapTower(TokenTower):
 
 
 class VisionTower(nn.Module):
-    """`(N, 3, S, S) -> (N, T, D)`, tokens of one layer; T may be pooled to a grid.
-
-    Attributes:
-        tower: the library's model.
-        width: D.
-    """
+    """`(N, 3, S, S) -> (N, T, D)`, tokens of one layer; T may be pooled to a grid; `width` is D."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -312,7 +307,7 @@ def _last_read(tower: nn.Module, layer: int) -> tuple[str, int] | None:
 
 @contextlib.contextmanager
 def _first_layers(tower: nn.Module, stack: str, count: int) -> Iterator[None]:
-    """Let a tower have its first layers only; its weights and their names stay as they are."""
+    """Run only the first layers of a tower; its weights and their names stay as they are."""
     parent, _, name = stack.rpartition(".")
     owner = tower.get_submodule(parent)
     layers = tower.get_submodule(stack)
@@ -325,11 +320,7 @@ def _first_layers(tower: nn.Module, stack: str, count: int) -> Iterator[None]:
 
 
 def pool_tokens(tokens: Tensor, grid: int) -> Tensor:
-    """Average a square of tokens `(N, g * g, D)` to `(N, grid * grid, D)`.
-
-    Raises:
-        ConfigError: the tokens form no square.
-    """
+    """Average tokens `(N, g * g, D)` to `(N, grid * grid, D)`; `ConfigError` if not square."""
     edge = math.isqrt(tokens.shape[1])
     if edge * edge != tokens.shape[1]:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Models by name, as LAVIS users know them; a model's module is imported when it is asked for."""
+"""Models by name, as LAVIS users know them; a model's module is imported when its name is used."""
 
 from __future__ import annotations
 
@@ -29,10 +29,7 @@ def load_model(
     Args:
         name: registered architecture, e.g. `blip2_critic`.
         model_type: one of its default YAMLs, e.g. `pretrain`.
-        is_eval: set evaluation mode.
-        device: where the model goes.
-        checkpoint: file, URL or folder loaded over the YAML's weights; it may hold trainable
-            weights only.
+        checkpoint: file, URL or folder loaded over the YAML's weights; trainable ones suffice.
         overrides: values of the `model` section that win over the YAML's.
 
     Example:

@@ -7,11 +7,7 @@ from typing import Any
 
 
 def load_processor(name: str, cfg: Mapping[str, Any] | None = None) -> Any:
-    """Build the registered processor `name` from its options (a config node without `name`).
-
-    Raises:
-        ConfigError: an unknown name or option, or an option's value out of range.
-    """
+    """Build a registered processor; `ConfigError` for an unknown name, or a bad option or value."""
     from lavis.common.registry import processors
 
     return processors.get(name).from_config(cfg)

@@ -16,9 +16,7 @@ class BaseProcessor:
     """A callable whose options are the arguments of its constructor.
 
     Attributes:
-        name: the registered name.
-        config_defaults: defaults that hold for `from_config` only, where they differ from the
-            constructor's.
+        config_defaults: defaults of `from_config` that differ from the constructor's.
         deterministic: equal inputs give equal outputs, whatever the random state.
     """
 
@@ -28,11 +26,7 @@ class BaseProcessor:
 
     @classmethod
     def from_config(cls: type[P], config: Mapping[str, Any] | None = None) -> P:
-        """Build from a config node; a key `name`, if present, is skipped.
-
-        Raises:
-            ConfigError: an unknown option, or a value out of range.
-        """
+        """Build from a config node (`name` is skipped); `ConfigError` for a bad option or value."""
         options = {k: v for k, v in dict(config or {}).items() if k != "name"}
         valid = [p for p in inspect.signature(cls).parameters]
         for key in options:

@@ -80,7 +80,6 @@ class _TrainProcessor(_ImageProcessor):
     """Random crop and flip, with the option to keep what the text names in view.
 
     Args:
-        image_size, mean, std: see `_ImageProcessor`.
         min_scale, max_scale: share of the image's area that a crop takes.
         hflip: mirror half of the images.
         keep_regions: crop so that drawn regions stay in view.

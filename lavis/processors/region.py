@@ -1,6 +1,6 @@
 """Regions of an image: their colours, how they are drawn, and how a token list names them.
 
-Text number and colour of a region are the same number: its place in the list of regions.
+A region's text number and colour are both its place in the list of regions.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ def contrast(first: str, second: str) -> float:
 
 
 def ink_on(color: str) -> str:
-    """Return black or white, the one that reads better on a colour.
+    """Return black or white, whichever reads better on a colour.
 
-    The better one has a contrast of at least sqrt(21) = 4.58 on any colour, above the 4.5 that WCAG
-    asks of text. A line of the same ink around the colour also sets it apart (3 and more) from
-    white and from near-black pages.
+    Its contrast is at least sqrt(21) = 4.58 on any colour, above the 4.5 that WCAG asks of text. A
+    line of the same ink around the colour also sets it apart (3 and more) from white and from
+    near-black pages.
     """
     return max(("#000000", "#ffffff"), key=lambda ink: contrast(ink, color))
 
@@ -118,8 +118,8 @@ def draw_regions(
     """Return a copy of an RGB image with regions drawn one after another.
 
     Each region is an overlay (fill alpha 32, opaque outline inside the region) composited on the
-    result so far. Only the touched rectangle is composited: the other pixels of a full-size
-    overlay are transparent and change nothing, so the result equals full-size compositing.
+    result so far. Only the touched rectangle is composited: the rest of a full-size overlay is
+    transparent, so the result equals full-size compositing.
     """
     image = image.copy()
     for region in regions:

@@ -1,4 +1,4 @@
-"""What the runners ask of a task, a model, a plan and a unit; runners import none of them.
+"""The runners' view of a task, a model, a plan and a unit; runners import none of them.
 
 `lavis.tasks.base.BaseTask` and `lavis.models.base.BaseModel` say what each method does.
 Shapes: R rows of a data set, U units of a plan.

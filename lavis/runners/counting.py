@@ -1,4 +1,4 @@
-"""What an epoch is: a pass over the data under `runner_base`, so many batches under `runner_iter`.
+"""Epochs: a pass over the data under `runner_base`, a number of batches under `runner_iter`.
 
 The loop is the same for both; these classes say how long an epoch is and which batches it has.
 """
@@ -44,11 +44,11 @@ class ByEpochs:
         return Cursor(cursor.epoch + 1, self._sampler.start().consumed)
 
     def token(self, state: TrainerState) -> str:
-        """Return what names results of the complete epoch: its number, from 0."""
+        """Return the complete epoch's name in results: its number, from 0."""
         return str(state.epoch - 1)
 
     def when(self, state: TrainerState) -> int:
-        """Return what log lines give: the number of the epoch, from 0."""
+        """Return the epoch's number in log lines, from 0."""
         return state.epoch - 1
 
 

@@ -127,7 +127,7 @@ class Evaluator:
         self._accepted[name] = self._job(dataset, name)
 
     def _job(self, dataset: RecordDataset, name: str, *, replace: bool = False) -> _Job:
-        """Return whose scores are wanted, and on rank 0 which of them are there."""
+        """Return the job of the requested scores, and on rank 0 which of them exist."""
         folder = self._folder / "journal" / name
         known: list[_Before] = []
 
@@ -281,11 +281,7 @@ class WatchedRows:
             yield row, json.loads(raw)
 
     def nothing(self, name: str) -> str | None:
-        """Return a sentence where no row was scored, with the commonest reasons; None elsewhere.
-
-        Args:
-            name: of the result.
-        """
+        """Return a sentence with the commonest reasons if no row of the result was scored."""
         if self._scored:
             return None
         reasons = ", ".join(f"{why} ({count})" for why, count in self._reasons.most_common(3))
@@ -323,11 +319,7 @@ def _places(dataset: RecordDataset) -> list[str]:
 
 
 def _left(job: _Job, identity: dict[str, Any], plan: UnitPlan) -> UnitsLeft:
-    """Return the units that no start has finished, or that must be done again; on rank 0.
-
-    Raises:
-        ConfigError: they are units of another plan.
-    """
+    """Return the units to do or to do again, on rank 0; `ConfigError` if of another plan."""
     assert job.before is not None, "rank 0 has read the journal"
     open_segments(job.folder, identity)
     before, changed = job.before.finished, job.before.changed

@@ -30,7 +30,7 @@ from lavis.runners.loader import autocast, make_loader
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-FIXED_ROWS = 1000  # data sets smaller than this are looked through at every epoch
+FIXED_ROWS = 1000  # smaller data sets are scanned at every epoch
 Images = dict[str, int]  # image key -> a row that shows it
 
 
@@ -180,7 +180,7 @@ class FeatureDataset:
         return len(self._dataset)
 
     def image(self, row: Row, rng: random.Random | None = None) -> Tensor:
-        """Return (T, D) features, or what the data set says of an image without any."""
+        """Return (T, D) features, or the data set's own value for an image without any."""
         features = self._features.get(row.image_key)
         return self._dataset.image(row, rng) if features is None else features
 
@@ -238,7 +238,7 @@ def _is_still(row: Row) -> bool:
 
 
 class _NoImages:
-    """Stands in for features while only the keys of rows are wanted."""
+    """Stands in for features while only the keys of rows are read."""
 
     def get(self, image_key: str) -> Tensor:
         return torch.zeros(1, 1)

@@ -22,7 +22,7 @@ class DivergedError(RunError):
 
 
 class FiniteGuard:
-    """Remembers on the device which iteration was the first to go wrong.
+    """Remembers on the device the first iteration with a value that is not finite.
 
     Nothing is copied to the host until `check`, which the loop calls before it logs or saves; one
     CPU process is checked at once.
@@ -44,11 +44,7 @@ class FiniteGuard:
             self.check()
 
     def check(self) -> None:
-        """Raise on every rank if any rank met a value that is not finite.
-
-        Raises:
-            DivergedError: naming the first such iteration.
-        """
+        """Raise `DivergedError` on every rank, naming the first iteration not finite on any."""
         mine = -1 if self._first is None else int(self._first)
         bad = [first for first in self._world.gather(mine, "finite losses") if first >= 0]
         if bad:

@@ -1,4 +1,4 @@
-"""Fingerprints that say whether saved work belongs to the run at hand."""
+"""Fingerprints that tell whether saved work belongs to this run."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def scoring_identity(
     """Return everything on which the scores of one data set depend, JSON-able.
 
     Args:
-        tree: the resolved config. Of `model` nothing is kept that only says where weights came
-            from: `weights` says what they are.
+        tree: the resolved config. Of `model`, keys that only say where weights came from are left
+            out: `weights` identifies them.
         data: `dataset.fingerprint()`.
         weights: `WeightDigest` of the model.
         task: the task's own options that change scores.
@@ -78,7 +78,7 @@ def plan_digest(plan: UnitPlan) -> str:
 
 
 class WeightDigest:
-    """Hash of a model's weights and buffers; what is frozen is read only once.
+    """Hash of a model's weights and buffers; frozen ones are read only once.
 
     Names and values of `state_dict()` count, whatever device holds them.
     """
@@ -143,7 +143,7 @@ def describe_environment(*, seed: int, run_id: str, world_size: int) -> dict[str
 def write_provenance(folder: Path, config_yaml: str, environment: dict[str, Any]) -> None:
     """Write `config.yaml` and `environment.json`, once a run into `folder` is accepted.
 
-    What a killed run left of files it was writing there is removed.
+    Unfinished files that a killed run left there are removed.
     """
     remove_leftovers(folder, depth=2)
     write_text(folder / "config.yaml", config_yaml)

@@ -1,4 +1,4 @@
-"""Checkpoint folders: written whole or not at all, and everything a killed run needs to go on.
+"""Checkpoint folders: written whole or not at all, with everything a killed run needs to resume.
 
 checkpoint_last/  model.safetensors  training_state.pt  trainer_state.json
 checkpoint_best/  model.safetensors  trainer_state.json
@@ -111,11 +111,7 @@ class Checkpoint:
 
 
 def read_folder(folder: Path) -> Checkpoint:
-    """Read a `checkpoint_last` folder.
-
-    Raises:
-        DataError: a file is missing or cannot be read.
-    """
+    """Read a `checkpoint_last` folder; `DataError` if a file is missing or cannot be read."""
     recover_folder(folder)
     if folder.is_file() or not (folder / TENSORS).is_file():
         raise DataError(
@@ -136,14 +132,7 @@ def read_folder(folder: Path) -> Checkpoint:
 
 
 def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any], *, strict: bool) -> None:
-    """Compare a checkpoint's config with this run's.
-
-    Args:
-        strict: raise where they differ; else warn.
-
-    Raises:
-        ConfigError: naming what differs and the ways out.
-    """
+    """Compare a checkpoint's config with this run's; warn, or with `strict` raise `ConfigError`."""
     if "data" not in checkpoint.identity:  # written before data were noted
         identity = {key: value for key, value in identity.items() if key != "data"}
     found = difference(checkpoint.identity, identity)

@@ -56,8 +56,6 @@ class Runner:
     """Trains and evaluates; every rank makes one and calls the same methods.
 
     Args:
-        cfg: the checked config.
-        task: what a step and a row are.
         model: built and loaded, on any device.
         datasets: data set name -> split -> data set.
         world: None to join the processes the launcher started.
@@ -158,9 +156,9 @@ class Runner:
             raise NothingDoneError("; ".join(self._evaluator.unscored))
 
     def _begin(self) -> None:
-        """Write what the run is made with, once it is known that the folder's results are its own.
+        """Write the run's provenance, once the folder's results are known to be its own.
 
-        Whatever refuses a run comes before, so that finished results keep their own config.
+        A refused run stops before this, so that finished results keep their own config.
         """
         self.world.barrier("accepted")
         if self.world.is_main:
@@ -232,7 +230,7 @@ class Runner:
         return [ratios[name] for name in names]
 
     def _checkpoint(self, trainer: Trainer) -> Checkpoint | None:
-        """Read what to resume, if anything, on every rank."""
+        """Read the checkpoint to resume, if any, on every rank."""
         run, path = self.run, self.run.resume_ckpt_path
         folder = Path(path).expanduser() if path else trainer.last
         if path and (folder / "checkpoint_last").is_dir():

@@ -1,6 +1,6 @@
 """Which rows make which training batch, on which rank: a function of seed, epoch and position.
 
-Positions count samples of all ranks, so a run can go on from a saved one with another world size.
+Positions count samples of all ranks, so a run can resume with another world size.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Training under `accelerate launch --use_fsdp --fsdp_version 2`: FSDP2 over a model's layers.
 
-A layer's weights are gathered when it is called, in the forward and in the backward pass; all that
-is outside the layers is gathered for the whole of a step, so that a model may use it anywhere in
-its `forward`. Gradients are averaged as DDP does. Between steps each rank holds its part of every
+A layer's weights are gathered when it is called, in the forward and in the backward pass; all other
+weights are gathered for the whole of a step, so that a model may use them anywhere in its
+`forward`. Gradients are averaged as DDP does. Between steps each rank holds its part of every
 weight, gradient and optimizer state.
 """
 
@@ -64,11 +64,7 @@ class Sharding:
 
 
 def check_launch() -> None:
-    """Look at what the launcher asks for, before anything is moved or read.
-
-    Raises:
-        ConfigError: a kind of FSDP that does not work here.
-    """
+    """Raise `ConfigError` for a kind of FSDP that does not work here, before anything is moved."""
     if not is_wanted():
         return
     if not torch_dist.is_initialized():

@@ -27,10 +27,9 @@ def check_trackers(names: Sequence[str]) -> None:
 def start_trackers(
     accelerator: Accelerator, names: Sequence[str], *, folder: Path, run_id: str, tree: Any
 ) -> None:
-    """Open the trackers on rank 0.
+    """Open the trackers on rank 0, in `<folder>/lavis` (tensorboard) and `<folder>/wandb`.
 
-    Files go to `<folder>/lavis` (tensorboard) and `<folder>/wandb`. Without `WANDB_API_KEY` or
-    `WANDB_MODE` wandb runs offline; `wandb sync` sends such a run later.
+    Without `WANDB_API_KEY` or `WANDB_MODE` wandb runs offline; `wandb sync` sends such a run later.
     """
     if not names:
         return

@@ -51,10 +51,8 @@ class Trainer:
 
     Args:
         model: as the task calls it; its trainable weights are float32.
-        datasets: one for each training data set.
         identity: what a checkpoint must have been written with to be resumed.
         features: None to run the vision tower at each step.
-        sharding: what FSDP did to the model.
     """
 
     def __init__(
@@ -123,7 +121,7 @@ class Trainer:
         )
 
     def run_epoch(self) -> None:
-        """Train what the current (inner) epoch has left, and save."""
+        """Train the rest of the current (inner) epoch, and save."""
         state, epoch = self.state, self.state.epoch
         steps = self.counting.steps(state)
         self.prepare(state.cursor.epoch)  # before loader processes start: they see what it sets

@@ -1,6 +1,6 @@
-"""Trains what writes about images; validates by the loss of the wanted text, and by answers.
+"""Trains models that write about images; validates by the loss of the target text, and by answers.
 
-N texts of one unit; row n wants `text_output` n.
+N texts of one unit; the target of row n is `text_output` n.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AnswerModel(Protocol):
     """A model that writes text about images."""
 
     def answer_losses(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return `loss_sum` and `tokens` of each wanted text, `(N,)`."""
+        """Return `loss_sum` and `tokens` of each target text, `(N,)`."""
         ...
 
     def generate(self, samples: Mapping[str, Any], **options: Any) -> list[str]:
@@ -42,7 +42,7 @@ class AnswerModel(Protocol):
 
 @dataclass
 class AnswerTally(Tally):
-    """Also sums over the rows: loss and tokens, and right answers."""
+    """Also sums loss, tokens and right answers over the rows."""
 
     loss: float = 0.0
     tokens: int = 0
@@ -68,7 +68,7 @@ class ImageTextPretrainTask(ScoringTask[AnswerModel]):
     config_class: ClassVar[type] = PretrainConfig
 
     def prepare(self, model: AnswerModel, dataset: RecordDataset, world: World) -> None:
-        """Raise `ConfigError` for a model that writes nothing."""
+        """Raise `ConfigError` for a model that writes no text."""
         if not hasattr(model, "answer_losses"):
             raise ConfigError(
                 f"run.task: {type(model).__name__} writes no text; use blip2_t5, blip2_opt or "
@@ -121,17 +121,17 @@ class ImageTextPretrainTask(ScoringTask[AnswerModel]):
 
 @tasks.register("visual_answering")
 class VisualAnsweringTask(ImageTextPretrainTask):
-    """Answers are written too; the best weights give the most answers that are right.
+    """Answers are generated too; the best weights give the most right answers.
 
-    An answer is right when what stands before `Rationale:`, else the first sentence, is the wanted
-    one, apart from case, blanks and a full stop. `exact_match` compares all that was written.
+    An answer is right when the part before `Rationale:`, else the first sentence, is the target,
+    apart from case, blanks and a full stop. `exact_match` compares the whole text.
     """
 
     config_class: ClassVar[type] = AnsweringConfig
     config: AnsweringConfig
 
     def predict(self, model: AnswerModel, batch: UnitBatch) -> dict[str, Tensor]:
-        """See the base class; the answers join the samples as `written`."""
+        """See the base class; the answers are added to the samples as `written`."""
         batch.samples["written"] = model.generate(
             batch.samples,
             num_beams=self.config.num_beams,
@@ -148,7 +148,7 @@ class VisualAnsweringTask(ImageTextPretrainTask):
 
 
 def answer_part(text: str) -> str:
-    """Return what stands before `Rationale:`, else the first sentence, for comparison."""
+    """Return the part before `Rationale:`, else the first sentence, for comparison."""
     parts = _RATIONALE.split(text, maxsplit=1)
     answer = parts[0] if len(parts) > 1 else _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
     return _plain(answer)

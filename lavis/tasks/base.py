@@ -32,7 +32,7 @@ ModelT = TypeVar("ModelT")
 
 
 class LateFusionModel(Protocol):
-    """What tasks ask of `lavis.models.late_fusion.model.LateFusion`; shapes stand there."""
+    """Part of `lavis.models.late_fusion.model.LateFusion` that tasks use; shapes stand there."""
 
     device: torch.device
     fills_masks: bool
@@ -64,10 +64,10 @@ class UnitBatch:
     Attributes:
         unit: its number in the plan.
         rows: the N rows that can be scored, in the order of the samples.
-        samples: what the model takes; empty where no row can be scored.
+        samples: the model's input; empty if no row can be scored.
         rejects: (row number, payload with `reject`, `file`, `line`) of the others.
         inputs: notes of `common.storage.inputs` on the files that only this unit is made from.
-        again: a row was set aside for what may pass, so that the next start does the unit again.
+        again: a row was rejected for a temporary cause, so the next start repeats the unit.
     """
 
     unit: int
@@ -87,11 +87,7 @@ class UnitBatch:
 
 
 class UnitReading:
-    """Rows and images of one unit, with notes on the files that they were read from.
-
-    Attributes:
-        again: a record was refused for what may pass.
-    """
+    """Rows and images of a unit, with notes on their files; `again` after a temporary failure."""
 
     def __init__(self, dataset: RecordDataset) -> None:
         self._dataset = dataset
@@ -121,7 +117,7 @@ class UnitReading:
             raise
 
     def notes(self) -> list[Any]:
-        """Return what the files were, after all was read."""
+        """Return the state of the files, after all was read."""
         return self._watch.notes()
 
     def _refuse(self, error: RecordError) -> None:
@@ -144,7 +140,7 @@ class BaseTask(ABC, Generic[ModelT]):
         self.config = config
 
     def identity(self) -> dict[str, Any]:
-        """Return the task's own options on which rows depend, JSON-able: all but `free_options`."""
+        """Return the task's options on which rows depend, JSON-able: all but `free_options`."""
         if self.config is None:
             return {}
         options = dataclasses.asdict(self.config)
@@ -153,15 +149,10 @@ class BaseTask(ABC, Generic[ModelT]):
     # Before units are loaded
 
     def prepare_images(self, dataset: RecordDataset, world: World) -> None:
-        """Make the images of a data set that has none; before any is read or encoded."""
+        """Generate the images of a data set that has none; before any is read or encoded."""
 
     def prepare(self, model: ModelT, dataset: RecordDataset, world: World) -> None:
-        """Make what the units of a data set need and no single unit can; all processes call this.
-
-        Args:
-            model: on its device, in evaluation mode.
-            dataset: about to be planned and scored.
-        """
+        """Make what all units of `dataset` share; all processes call this, `model` in eval mode."""
 
     def plan(
         self,
@@ -172,11 +163,12 @@ class BaseTask(ABC, Generic[ModelT]):
     ) -> Plan:
         """Return the units of a data set; they depend on the data and `batch_size` only.
 
+        Every row is read once.
+
         Args:
-            dataset: every row is read once.
             batch_size: texts to a unit.
-            path: where the plan is kept (`.npz`); a plan of the same data there is used.
-            data: the data set's fingerprint, where the caller has it.
+            path: file of the plan (`.npz`), reused if it is of the same data.
+            data: the data set's fingerprint, if the caller has it.
         """
         if path is not None:
             return load_or_make(Path(path), dataset, batch_size, data)
@@ -205,7 +197,6 @@ class BaseTask(ABC, Generic[ModelT]):
         Args:
             model: on its device, not wrapped.
             epoch: number of the pass; with `run.seed` it fixes the rows' random numbers.
-            folder: where what is made may be kept.
             autocast: gives the context that training steps run in.
         """
 
@@ -269,7 +260,7 @@ class BaseTask(ABC, Generic[ModelT]):
 
     @staticmethod
     def reject(dataset: RecordDataset, index: int, reason: str) -> NumberedRow:
-        """Return the journal's row for a record that is set aside."""
+        """Return the journal's row for a rejected record."""
         return index, {"reject": reason, **dataset.source(index)}
 
     @abstractmethod
@@ -300,10 +291,9 @@ class BaseTask(ABC, Generic[ModelT]):
 
         Args:
             reader: every row of the data set, in its order.
-            dataset: where the rows came from.
             output_dir: scores go to `<output_dir>/result/<name>.json`.
             name: `<split>_epoch<epoch>`, as LAVIS names results.
-            report: also write what a reader looks at; off while training.
+            report: also write pages and tables for people; off while training.
         """
         return self.write_results(Results(reader, dataset, Path(output_dir), name, report))
 

@@ -48,7 +48,7 @@ class ComparisonConfig:
         score: what ranks. `itm` is the matching head's class-1 logit, `itc` the cosine of the text
             and the image's best query, `both` their sum, `likelihood` a generative model's mean
             log-probability of the candidate's tokens.
-        report_metric: compute accuracy, agreement or recall where records have what it needs.
+        report_metric: compute accuracy, agreement or recall if records have labels or ratings.
         report_examples: records shown in `report.html`.
         resamples: of the bootstrap.
         tie_seed: of the order of equal scores, and of the bootstrap.
@@ -63,7 +63,7 @@ class ComparisonConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PretrainConfig:
-    """Keys of `task: image_text_pretrain`, validated by the loss of what must be written.
+    """Keys of `task: image_text_pretrain`, validated by the loss of the target text.
 
     Attributes:
         report_metric: compute the loss over all rows.
@@ -74,7 +74,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AnsweringConfig(PretrainConfig):
-    """Keys of `task: visual_answering`: the same, and answers are written and compared.
+    """Keys of `task: visual_answering`: the same, and answers are generated and compared.
 
     Attributes:
         num_beams: of the search; 1 takes the likeliest token each time.

@@ -52,7 +52,7 @@ def at_threshold(scores: np.ndarray, labels: np.ndarray, threshold: float) -> di
     """Return counts and rates when texts scored at or above `threshold` are accepted.
 
     Precision, recall and F1 are those of the class accept. The released code swapped the first
-    two by passing predictions as truth. `precision` is null where nothing is accepted.
+    two by passing predictions as truth. `precision` is null if nothing is accepted.
     """
     return _rates(np.asarray(scores, dtype=np.float64) >= threshold, labels) | {
         "threshold": threshold
@@ -100,7 +100,7 @@ def classification_metrics(
 
 @dataclass(frozen=True)
 class Calibrator:
-    """Maps a score to a calibrated one, without changing which of two is higher.
+    """Maps a score to a calibrated one, keeping the order of scores.
 
     Attributes:
         method: `temperature` or `isotonic`.
@@ -121,7 +121,7 @@ class Calibrator:
         return np.interp(values, x, y)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-able form; `Calibrator(**form)` brings it back."""
+        """Return a JSON-able form for `Calibrator(**form)`."""
         return asdict(self)
 
 
@@ -129,7 +129,7 @@ def fit_calibrator(method: str, scores: np.ndarray, labels: np.ndarray) -> Calib
     """Fit a calibrator to labelled scores.
 
     Temperature scaling minimises the negative log-likelihood (Guo et al. 2017); isotonic
-    regression is scikit-learn's; outside the scores seen its ends go on.
+    regression is scikit-learn's, constant outside the scores seen.
 
     Raises:
         ValueError: the labels are all equal.

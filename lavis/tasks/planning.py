@@ -33,12 +33,11 @@ LOG_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Plan:
-    """Which rows belong to which unit.
+    """Which rows belong to which unit, packed to `batch_size` texts.
 
     Attributes:
         order: `(rows,)` int64, row numbers, unit after unit.
         offsets: `(units + 1,)` int64, where each unit begins in `order`.
-        batch_size: texts a unit was packed to.
     """
 
     order: np.ndarray
@@ -57,7 +56,7 @@ class Plan:
 def make_plan(dataset: RecordDataset, batch_size: int) -> Plan:
     """Group rows by image, order the groups by their longest text, pack them into units.
 
-    A unit holds at most `batch_size` texts, or more where one image alone has more. Units of
+    A unit holds at most `batch_size` texts, or more if one image alone has more. Units of
     long texts come first, so that a batch too large for the memory fails at the start. Rows that
     cannot be read are planned too: their unit reports them as rejects.
     """

@@ -1,4 +1,4 @@
-"""What HTML reports of all tasks share: images with their regions, a draw of rows, numbers.
+"""Shared parts of all tasks' HTML reports: images with their regions, a draw of rows, numbers.
 
 A page needs no other file: charts and images are inside it as data URIs.
 """
@@ -30,13 +30,7 @@ JPEG_QUALITY = 82
 
 @dataclass(frozen=True)
 class ReportImage:
-    """An image as a page shows it.
-
-    Attributes:
-        uri: data URI of the image with its drawn regions.
-        size: width and height in pixels before it was made small.
-        marks: its drawn regions' numbers.
-    """
+    """An image's data URI, its regions' numbers, and (width, height) in pixels before shrinking."""
 
     uri: str
     size: tuple[int, int]
@@ -91,7 +85,7 @@ def scored_row(dataset: RecordDataset, index: int) -> Row:
 
 
 def report_image(dataset: RecordDataset, row: Row) -> ReportImage | None:
-    """Return a row's image with its regions, or None where it cannot be read any more."""
+    """Return a row's image with its regions, or None if it can no longer be read."""
     try:
         image = dataset.drawn_image(row)
         return ReportImage(image_uri(image), image.size, dataset.region_marks(row, image.size))

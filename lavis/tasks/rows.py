@@ -34,12 +34,7 @@ class RowReader(Protocol):
 
 @dataclass
 class Tally:
-    """What became of a data set's rows.
-
-    Attributes:
-        counts: `rows`, `scored`, `rejected`.
-        reasons: of rejects, up to the first colon.
-    """
+    """Counts of rows: `rows`, `scored`, `rejected`; reasons of rejects up to the first colon."""
 
     counts: Counter[str] = field(default_factory=lambda: Counter(rows=0, scored=0, rejected=0))
     reasons: Counter[str] = field(default_factory=Counter)
@@ -66,7 +61,7 @@ class Results:
 
     @property
     def prefix(self) -> str:
-        """What precedes fixed file names: nothing for the split `test`, else `<split>_`."""
+        """Prefix of fixed file names: nothing for the split `test`, else `<split>_`."""
         split = self.name.split("_epoch")[0]
         return "" if split == "test" else f"{split}_"
 
@@ -81,7 +76,7 @@ class Results:
     def scored(self, tally: Tally, endings: Collection[str]) -> Iterator[tuple[int, Any]]:
         """Write rows as they pass, count them, and yield number and content of the scored ones.
 
-        The files, there once the last row has passed: `result/<name>` and `rejects.jsonl`.
+        The files, complete after the last row: `result/<name>` and `rejects.jsonl`.
 
         Args:
             endings: forms of the result: `.json`, an array, and `.jsonl`.
@@ -113,7 +108,7 @@ class Results:
                 array.close()
 
     def reject_line(self, row: int, payload: Mapping[str, Any]) -> bytes:
-        """Return a line of `rejects.jsonl`; Parquet and tar files give the row as its line."""
+        """Return a line of `rejects.jsonl`; the row number is the line of Parquet and tar files."""
         place = payload if "file" in payload else self.dataset.source(row)
         line = {"row": row, "file": place.get("file"), "line": place.get("line", place.get("row"))}
         return json.dumps({**line, "reason": payload["reject"]}).encode() + b"\n"
@@ -149,7 +144,7 @@ class JsonArray:
 class ParquetTable:
     """A Parquet file of JSON objects with plain values; lists and objects become JSON text.
 
-    A column's type is settled by the first row group and its name: `index`, `label` and
+    A column's type is fixed by the first row group and its name: `index`, `label` and
     `prediction` are integers, other numbers float64. A later value that does not fit becomes
     null, a later new key is left out, with one warning of either kind; the JSON lines hold all.
     """
@@ -168,7 +163,7 @@ class ParquetTable:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left and the footer; a table without rows has no columns."""
+        """Write the rest and the footer; a table without rows has no columns."""
         if self._rows or self._writer is None:
             self._flush()
         self._writer.close()
@@ -225,7 +220,7 @@ def _kind(name: str, types: set[type]) -> str:
 
 
 def _fit(value: Any, kind: str) -> Any:
-    """Return a value as a column of this kind holds it, or None."""
+    """Return a value converted to a kind of column, or None."""
     if value is None:
         return None
     if kind == "text":

@@ -1,4 +1,4 @@
-"""What tasks share that give texts about images scores: payloads, and the order of the ending."""
+"""Shared by tasks that score texts about images: payloads, and the order of the result files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ScoringTask(BaseTask[ModelT]):
     def write_results(self, results: Results) -> dict[str, Any]:
         """Write score files, summary and pages, and return metrics.
 
-        `summary.json`, `rejects.jsonl` and what `pages` gives start with `<split>_` for splits
+        `summary.json`, `rejects.jsonl` and the files of `pages` start with `<split>_` for splits
         other than `test`. Metrics are also a line of `evaluate.txt`, as released.
         """
         table = self.collect(results)
@@ -65,7 +65,7 @@ class ScoringTask(BaseTask[ModelT]):
 
     @abstractmethod
     def collect(self, results: Results) -> Any:
-        """Write the files that hold a line a row; return what the summary needs of them."""
+        """Write the files with a line per row; return the summary's input."""
 
     @abstractmethod
     def summarize(self, table: Any, results: Results) -> dict[str, Any]:
@@ -89,5 +89,5 @@ class ScoringTask(BaseTask[ModelT]):
 
 
 def counts(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers of rows that stand in every summary and among the metrics."""
+    """Return the row counts of every summary and of the metrics."""
     return {name: summary[name] for name in ("rows", "scored", "rejected")}

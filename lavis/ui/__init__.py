@@ -1,1 +1,1 @@
-"""Local pages that show a corpus and take people's judgements; import the submodule needed."""
+"""Local pages to browse and label a corpus; import the submodule needed."""

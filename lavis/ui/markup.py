@@ -1,4 +1,4 @@
-"""HTML, styles and scripts of the pages, from templates that escape everything a corpus says."""
+"""HTML, styles and scripts of the pages, from templates that escape all text of a corpus."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _environment() -> Any:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return the template `templates/<template>.html.jinja`, as a Gradio component may hold it."""
+    """Return `templates/<template>.html.jinja`, rendered so that a Gradio component may hold it."""
     text: str = _environment().get_template(f"{template}.html.jinja").render(**values)
     # Gradio puts the value into its own template, which fills `@children`, `${}` and `{{}}`.
     for mark, entity in (("@", "&#64;"), ("$", "&#36;"), ("{", "&#123;"), ("}", "&#125;")):

@@ -1,7 +1,4 @@
-"""Commands that serve a page: their flags, and Gradio for this machine only.
-
-There is no telemetry, no share link and no foreign font.
-"""
+"""Commands that serve a page on this machine only: no telemetry, share link or foreign font."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ def page_parser(description: str) -> argparse.ArgumentParser:
 
 
 def named_corpus(args: argparse.Namespace) -> LckDataset:
-    """Open the corpus that the flags of `page_parser` name, with warnings and worse logged."""
+    """Open the corpus named by the flags of `page_parser`; log warnings and errors."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     return open_corpus(
         args.corpus, args.image_root, region_mapping=args.region_mapping, cache_dir=args.cache_dir
@@ -40,11 +37,7 @@ def named_corpus(args: argparse.Namespace) -> LckDataset:
 
 
 def load_gradio() -> Any:
-    """Return the gradio package with its telemetry off.
-
-    Raises:
-        ConfigError: not installed.
-    """
+    """Return the gradio package, telemetry off; raises `ConfigError` where it is not installed."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
@@ -55,11 +48,7 @@ def load_gradio() -> Any:
 
 
 def check_ready(port: int | None) -> None:
-    """Find out, before work that takes long, that a page can be served at all.
-
-    Raises:
-        ConfigError: Gradio is not installed, or the port is taken.
-    """
+    """Raise `ConfigError`, before long work, where Gradio is missing or the port is taken."""
     load_gradio()
     if port is None:
         return
@@ -100,7 +89,7 @@ def serve(
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     )
-    # Another site's page could reach this one under a name of its own (DNS rebinding).
+    # Another site's page could reach this one under its own host name (DNS rebinding).
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS)
     try:
         _, address, _ = page.launch(

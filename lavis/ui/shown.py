@@ -1,7 +1,7 @@
 """Records as a page shows them: the image with its regions drawn, and the text in pieces.
 
-Regions are read, coloured and numbered by the data set itself, so a person sees what the critic is
-given: number and colour of a region are its place in `region`. Nothing here is HTML.
+Regions are read, coloured and numbered by the data set itself, so people see the critic's input:
+number and colour of a region are its place in `region`. Nothing here is HTML.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ShownPart:
 
     @property
     def length(self) -> int:
-        """Characters of the text as it is shown."""
+        """Characters of the text as shown."""
         return sum(len(str(piece)) + 1 for piece in self.pieces)
 
 
@@ -110,8 +110,7 @@ class RecordViewer:
     """Shows rows of a data set; may be called from several threads.
 
     Args:
-        dataset: see `open_corpus`.
-        max_side: longest side in pixels of an image that is handed out.
+        max_side: longest side of returned images, in pixels.
 
     Attributes:
         lock: held while the data set is read.

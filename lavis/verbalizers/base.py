@@ -1,6 +1,6 @@
 """What every verbalizer is: images with regions in, descriptors out, an image at a time or many.
 
-A verbalizer knows neither files of records nor processes; scenes and writers are given to it.
+A verbalizer knows neither files of records nor processes; scenes and writers are passed in.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class DescribedImage(Protocol):
     def regions(self) -> Sequence[ImageRegion]: ...  # in the order of their ids
 
     def read_image(self) -> Image.Image:
-        """Return the RGB image; decoded once, however often it is asked for."""
+        """Return the RGB image; decoded once, whatever the number of calls."""
         ...
 
     def drawn(self, ids: Sequence[int], *, line_width: Any, image_size: int) -> Image.Image:
@@ -75,11 +75,11 @@ class WriteRequest:
 
     Attributes:
         key: stable name of the request, unique in the job.
-        prompt: what is asked; may be empty for captions of a local model.
+        prompt: text for the writer; may be empty for captions of a local model.
         image: what the writer sees; None for a text-only request.
         seed: of the sampling; the same seed gives the same text, whatever else is in the batch.
         by_line: whole lines of a text that was cut off are of use.
-        problem_of: returns why a text is of no use, or ''; a client may then be asked anew.
+        problem_of: returns why a text is unusable, or ''; a client may then repeat the request.
     """
 
     key: str
@@ -119,7 +119,7 @@ def set_aside(descriptors: Descriptors, why: WriteError | str, what: str = "") -
 
 
 class TextWriter(Protocol):
-    """Writes texts; who is behind it, a run file says."""
+    """Writes texts: a local model or a client, as the run file says."""
 
     def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
         """Return a text, or why there is none, for each request, in order.
@@ -180,7 +180,7 @@ class Verbalizer(ABC):
 
     @abstractmethod
     def describe(self, scenes: Sequence[DescribedImage]) -> list[Descriptors]:
-        """Return what is to be said of each image, in order."""
+        """Return the descriptors of each image, in order."""
 
     def request(
         self, scene: DescribedImage, *key: str | int, prompt: str, image: Image.Image | None
@@ -264,7 +264,7 @@ def writer_identity(config: WriterConfig) -> dict[str, Any]:
 
 
 def model_identity(name: str, revision: str | None = None) -> Any:
-    """Return what tells a model from another: a folder's files by content, else its id."""
+    """Return a model's identity: a folder's files by content, else its id."""
     folder = Path(os.path.expanduser(name))
     if not folder.is_dir():
         return [name, revision]

@@ -141,7 +141,7 @@ class CaptionsConfig(StageConfig):
     """Texts about the whole image: captions, or narratives by another prompt.
 
     Attributes:
-        prompt: what the writer is asked; empty lets a captioner begin by itself.
+        prompt: text for the writer; empty lets a captioner begin by itself.
         samples: texts of an image.
         into: which notes of a record the texts become.
     """
@@ -202,7 +202,7 @@ class DynamicConfig(StageConfig):
     """Questions that a language model asks after reading the descriptors, answered by another.
 
     Attributes:
-        questions: asked about an image.
+        questions: number of them per image.
         ask_prompt, answer_prompt: templates with the places that stand in them.
     """
 

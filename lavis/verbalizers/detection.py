@@ -1,4 +1,4 @@
-"""Regions of images that come without any, found by an open-vocabulary detector."""
+"""Regions for images that come without any, by an open-vocabulary detector."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from lavis.verbalizers.writing import load_local
 class Detector(Verbalizer):
     """OWLv2, Grounding DINO or another zero-shot detector of transformers.
 
-    A long vocabulary is asked for in parts; of boxes that overlap, whatever their names, the best
+    A long vocabulary is queried in parts; of boxes that overlap, whatever their names, the best
     one stays. Regions are numbered by falling score.
     """
 
@@ -68,7 +68,7 @@ class Detector(Verbalizer):
 
     @torch.inference_mode()
     def detect(self, images: Sequence[Image.Image]) -> list[list[dict[str, Any]]]:
-        """Return the region entries of each image, best first; empty where nothing is found."""
+        """Return the region entries of each image, best first; empty where nothing is detected."""
         boxes: list[list[Tensor]] = [[] for _ in images]
         scores: list[list[Tensor]] = [[] for _ in images]
         names: list[list[str]] = [[] for _ in images]

@@ -1,4 +1,4 @@
-"""Questions about an image from somebody who has only read about it, answered by who sees it."""
+"""Questions of a language model that reads an image's notes, answered by a model that sees it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LONGEST = 300  # characters of a question; more is no question
 
 @verbalizers.register("dynamic")
 class DynamicQuestions(Verbalizer):
-    """A language model asks from the notes, a model that sees the image answers."""
+    """A language model asks about the notes; a model that sees the image answers."""
 
     config_class: ClassVar[type] = DynamicConfig
     reads_regions: ClassVar[bool] = True
@@ -78,7 +78,7 @@ class DynamicQuestions(Verbalizer):
         return descriptors
 
     def prompt(self, record: Mapping[str, Any]) -> str:
-        """Return what the asker is told of an image."""
+        """Return the asker's prompt about an image."""
         notes = write_notes(record)[: self.config.max_notes]
         count = str(self.config.questions)
         return self.config.ask_prompt.replace("{n}", count).replace("{notes}", notes)
@@ -128,7 +128,7 @@ def read_questions(reply: str, most: int) -> list[str]:
 
 
 def write_notes(record: Mapping[str, Any]) -> str:
-    """Return what a record says of its image, as lines of text."""
+    """Return the contents of a record as lines of text."""
     lines = [f"Caption: {text}" for text in record.get("captions", [])]
     lines += [f"Narrative: {text}" for text in record.get("narratives", [])]
     for kind, tags in record.get("concepts", {}).items():

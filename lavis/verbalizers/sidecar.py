@@ -21,11 +21,11 @@ REGION_KEYS = ("caption", "attributes")
 
 @verbalizers.register("sidecar")
 class SidecarReader(Verbalizer):
-    """What a JSONL file says of each image; memory is about 120 bytes an image.
+    """Descriptors of each image from a JSONL file; memory is about 120 bytes an image.
 
     A line is `{"image": ..., "captions": [...], "region_locations": [{"caption": ...}, ...]}` with
-    any of the keys of a verbalized record; region entries are found by place in the list, by `name`
-    or by key. Attributes may be words or `{"text", "score"}`. The last line of an image counts.
+    any of the keys of a verbalized record; region entries are matched by place in the list, by
+    `name` or by key. Attributes may be words or `{"text", "score"}`. An image's last line counts.
     """
 
     config_class: ClassVar[type] = SidecarConfig

@@ -91,7 +91,7 @@ class LocalWriter:
         self.is_chat = bool(getattr(self.processor, "chat_template", None))
 
     def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
-        """Return a text for each request; an image asked several times in a row is seen once."""
+        """Return a text for each request; neighbours with equal prompt and image encode it once."""
         texts: list[str | WriteError] = []
         batch: list[list[WriteRequest]] = []
         for group in _alike(requests):

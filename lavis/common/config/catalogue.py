@@ -75,7 +75,7 @@ class Option:
     """One key of a run file.
 
     Attributes:
-        key: full dotted key; `*` stands for a name of one's own, `[]` for each item of a list.
+        key: full dotted key; `*` stands for a user's own name, `[]` for each item of a list.
         of: the registered name or the command that has it; empty where every run has it.
         type: in words.
         default: JSON-able; `REQUIRED` where there is none.
@@ -156,7 +156,7 @@ def _contents() -> str:
 
 
 def matches(key: str, wanted: str) -> bool:
-    """Return whether a key is the wanted one, or of the wanted section."""
+    """Return whether a key is the requested one, or of the requested section."""
     parts, asked = key.split("."), wanted.split(".")
     pairs = zip(parts, asked, strict=False)
     return len(parts) >= len(asked) and all(p in ("*", a, f"{a}[]") for p, a in pairs)
@@ -172,7 +172,7 @@ def _near(key: str, keys: set[str]) -> str:
 
 
 def _paragraphs(named: Iterable[Option]) -> Iterator[str]:
-    """Yield lines on options of one key; those that differ in their owner only are told once."""
+    """Yield lines on options of one key; those that differ in their owner only appear once."""
     alike: dict[str, list[Option]] = {}
     for option in named:
         alike.setdefault(str(dataclasses.replace(option, of="")), []).append(option)
@@ -242,7 +242,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     elif value is dataclasses.MISSING:
         value = REQUIRED
     if dataclasses.is_dataclass(value):
-        return {}  # its own keys tell
+        return {}  # its own keys are listed
     return json.loads(json.dumps(value))
 
 
@@ -303,7 +303,7 @@ def _of_docstring(text: str) -> dict[str, str]:
 
 
 def _of_comments(cls: type) -> dict[str, str]:
-    """Return what comments say at a field's line, or in the lines above it."""
+    """Return the comments at a field's line, or in the lines above it."""
     try:
         source = textwrap.dedent(inspect.getsource(cls))
     except (OSError, TypeError):

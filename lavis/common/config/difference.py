@@ -1,4 +1,4 @@
-"""In which keys two JSON-able trees differ, for messages that refuse what belongs elsewhere."""
+"""The keys in which two JSON-able trees differ, for messages that refuse another run's files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _short(flat: Mapping[str, Any], key: str) -> str:
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves with their keys; items of a list of mappings are told apart by number."""
+    """Yield the leaves with their keys; items of a list of mappings are identified by number."""
     if isinstance(tree, list) and any(isinstance(item, Mapping) for item in tree):
         tree = {str(place): item for place, item in enumerate(tree)}
     if isinstance(tree, Mapping) and tree:

@@ -1,4 +1,4 @@
-"""One line of plain words for each thing that is wrong with a configuration, all at once."""
+"""One line of plain words for each fault of a configuration, all at once."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from lavis.common.errors import ConfigError, nearest
 
-UNKNOWN, WRONG, ABSENT = range(3)  # keys, values, files: the order in which faults are told
+UNKNOWN, WRONG, ABSENT = range(3)  # keys, values, files: the order in which faults are reported
 FAILED = object()
 _ROUNDS = 50
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong.
+    """One fault of a configuration.
 
     Attributes:
         rank: `UNKNOWN`, `WRONG` or `ABSENT`.
-        text: what was found, what to write instead.
+        text: the value, and what to write instead.
         key: full dotted key, where one is known.
         source: the file (or `--options`) that its value came from.
     """
@@ -43,7 +43,7 @@ class Fault:
 
 
 class Faults:
-    """What is wrong with a configuration, collected while it is read."""
+    """Faults of a configuration, collected while it is read."""
 
     def __init__(self) -> None:
         self._found: list[Fault] = []
@@ -57,7 +57,7 @@ class Faults:
         self._found += faults
 
     def attempt(self, call: Callable[..., Any], *args: Any, rank: int | None = None) -> Any:
-        """Return what a call returns, or `FAILED` after noting the `ConfigError` it raised."""
+        """Return a call's result, or `FAILED` after noting the `ConfigError` it raised."""
         try:
             return call(*args)
         except ConfigError as error:
@@ -81,21 +81,20 @@ def check_section(
     names: Iterable[str] = (),
     absent: Collection[str] = (),
 ) -> tuple[Any, list[Fault]]:
-    """Return what a class makes of plain containers, and everything that is wrong there.
+    """Return the dataclass built from plain containers, and every fault there.
 
     A check may stop at its first fault, and checks of a whole section run only where its fields are
-    right: so what is at fault is taken out, and the rest is checked again, until nothing is left.
+    right: so faulty values are taken out, and the rest is checked again, until no fault is left.
 
     Args:
-        cls: the dataclass.
         node: plain containers; not changed.
         key: dotted key of `node` in the whole config.
         source: full key -> the file (or `--options`) its value came from.
         names: valid names beside the fields of `cls`, for the hint of an unknown key.
-        absent: full keys whose values could not be read, which is told elsewhere.
+        absent: full keys whose values could not be read, which is reported elsewhere.
 
     Returns:
-        The dataclass, without what is at fault where that can be left out, else None; the faults.
+        The dataclass without faulty values, or None where one cannot be left out; the faults.
     """
     faults: list[Fault] = []
     removed = set(absent)
@@ -121,13 +120,7 @@ def check_section(
 
 
 def _truths_for_numbers(value: Any, node: Any, key: str) -> Iterator[tuple[str, bool]]:
-    """Yield key and value where a truth value was given and, without a word, became 0 or 1.
-
-    Args:
-        value: what a class made of `node`.
-        node: plain containers.
-        key: dotted key of `node`.
-    """
+    """Yield key and value where a boolean in `node` silently became 0 or 1 in `value`."""
     if isinstance(node, bool):
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             yield key, node
@@ -206,7 +199,7 @@ def _rank(text: str) -> int:
 
 
 def _is_echo(fault: Fault, removed: Collection[str]) -> bool:
-    """Return whether a fault only says that something is not there which was taken out before."""
+    """Return whether a fault only reports the absence of a value that was taken out before."""
     if fault.key in removed:
         return True
     words = set(re.findall(r"\w+", fault.text))
@@ -214,11 +207,7 @@ def _is_echo(fault: Fault, removed: Collection[str]) -> bool:
 
 
 def _remove(node: Any, key: str) -> str:
-    """Take a dotted key out of nested mappings, or the innermost one around it that is there.
-
-    Returns:
-        The key that was taken out; empty where there was none.
-    """
+    """Remove a dotted key, or its innermost existing parent; return the removed key or ''."""
     parts = key.split(".")
     for depth, part in enumerate(parts):
         inner = node.get(part) if isinstance(node, dict) else None

@@ -1,4 +1,4 @@
-"""From YAML files and `--options` to merged containers, and what is wrong with their text."""
+"""From YAML files and `--options` to merged containers, with the faults of their text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def run_file(name: str | Path) -> Path:
-    """Return a run file's path; `lavis/...` that is not there is looked for in the package."""
+    """Return a run file's path; a missing `lavis/...` is looked for in the package."""
     path = Path(name)
     shipped = PACKAGE.parent / path
     is_shipped = path.parts[:1] == (PACKAGE.name,) and shipped.is_file()
@@ -30,11 +30,7 @@ def run_file(name: str | Path) -> Path:
 
 
 def read_yaml(path: Path) -> DictConfig:
-    """Return a file's mapping.
-
-    Raises:
-        ConfigError: there is no file or no mapping, or keys are given twice: a line for each.
-    """
+    """Return a file's mapping; `ConfigError` if it has none, with a line for each repeated key."""
     if not path.is_file():
         raise ConfigError(f"no such config file: {path}")
     kind = foreign_kind_of(path) if path.stat().st_size else None
@@ -151,7 +147,7 @@ def _items(options: Sequence[str], faults: Faults) -> Iterator[str]:
 
 
 def _keys_given_twice(node: Any, prefix: str, seen: set[int]) -> Iterator[str]:
-    """Yield `key: given twice, in lines ...` of every mapping; YAML itself takes the last."""
+    """Yield `key: given twice, in lines ...` for every mapping; YAML itself takes the last."""
     if id(node) in seen:
         return
     seen.add(id(node))

@@ -1,6 +1,6 @@
 """Flags of the released commands, and the run files and options they stand for.
 
-Underscores and hyphens are alike. A flag that nothing needs any more is accepted and explained.
+Underscores and hyphens are alike. A flag without a use here is accepted and explained.
 """
 
 from __future__ import annotations
@@ -23,13 +23,7 @@ PROJECTS = Path(__file__).resolve().parents[2] / "projects"
 
 @dataclass(frozen=True)
 class Number:
-    """Numbers that a flag takes.
-
-    Attributes:
-        is_whole: no fractions.
-        least: the smallest; with `above`, what it must exceed.
-        beside: words that are taken, too.
-    """
+    """Numbers that a flag takes: at least `least` (if `above`, more), or words of `beside`."""
 
     is_whole: bool = True
     least: float = 1
@@ -37,7 +31,7 @@ class Number:
     beside: tuple[str, ...] = ()
 
     def fault(self, value: Any) -> str | None:
-        """Return what is wrong with a value, or None."""
+        """Return the fault of a value, or None."""
         text = str(value).strip()
         if text in self.beside:
             return None
@@ -63,11 +57,9 @@ class Flag:
     """A flag of the released commands.
 
     Attributes:
-        keys: config keys that get its value; none where it has a meaning of its own. `*` stands
-            for each data set.
+        keys: config keys that get its value, if any; `*` stands for each data set.
         is_switch: takes true or false, or stands alone for true.
         retired: why it changes nothing.
-        number: which numbers it takes, where it takes any.
     """
 
     keys: tuple[str, ...] = ()
@@ -77,7 +69,7 @@ class Flag:
 
     @property
     def help(self) -> str | None:
-        """What `--help` says."""
+        """The flag's `--help` text."""
         return f"no effect: {self.retired}" if self.retired else ", ".join(self.keys) or None
 
 
@@ -103,7 +95,7 @@ EVALUATE_FLAGS = {
     "max_new_tokens": Flag(("run.max_new_tokens",), number=_COUNT),
 }
 TESTSETS = {"hs": "hellaswag"}  # released names of a run file
-RELEASED_DATA = {"imagenetvc": "evaluation_data/imagenetvc"}  # what the released clones hold
+RELEASED_DATA = {"imagenetvc": "evaluation_data/imagenetvc"}  # data of the released clones
 
 _NO_TABLES = "data are read from their own files, not kept tokenized"
 # Flags of vLMIG's and LaMI's training script.

@@ -1,4 +1,4 @@
-"""Whether images come out of their processors in the size that the model takes."""
+"""Checks that processors make images of the size that the model takes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_image_sizes(model: Any, datasets: Mapping[str, Any]) -> None:
 
 
 def _size(node: dict[str, Any]) -> int | None:
-    """Return the edge of what a processor gives, None where it gives no image of its own size."""
+    """Return the edge of a processor's images, None where it makes none of its own size."""
     if "image_size" in node and node["image_size"] is not None:
         return int(node["image_size"])
     return getattr(registry.processors.get(node["name"]), "default_size", None)

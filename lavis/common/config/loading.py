@@ -86,11 +86,10 @@ def load_config(
     """Merge, resolve and check a run file.
 
     Args:
-        cfg_path: the run YAML.
         options: `a.b=c` items, or alternating keys and values.
         mode: which splits are needed: `evaluate` reads `run.test_splits` only.
-        to_train: also ask for what training needs, unless `run.evaluate`.
-        faults: of the command's flags, told with the rest.
+        to_train: also check what training needs, unless `run.evaluate`.
+        faults: of the command's flags, reported with the rest.
 
     Raises:
         ConfigError: a line for each fault, unknown keys first, then wrong values, then missing
@@ -137,14 +136,14 @@ class _Loader:
         self.file: Any = faults.attempt(read_yaml, self.path)
         if self.file is FAILED:
             faults.attempt(parse_options, options)
-            faults.check()  # what else is wrong depends on the file
+            faults.check()  # all other faults depend on the file
         self.options, self.user = merge_options(self.file, options, faults)
 
     def load(self, mode: Mode, to_train: bool) -> Config:
         self._check_roots()
         run = self.user.run
         modules = run.get("import_modules")
-        for module in modules if isinstance(modules, ListConfig) else []:  # else its type is told
+        for module in modules if isinstance(modules, ListConfig) else []:  # else a type fault
             where = self._at("run.import_modules")
             self.faults.attempt(registry.import_module, str(module), where)
         model, datasets = self._model(), self._datasets()
@@ -176,7 +175,7 @@ class _Loader:
     def _model(self) -> DictConfig | None:
         node = self.user.model
         if not node and self.file.get("model") is None:
-            return None  # said already
+            return None  # reported already
         arch = node.get("arch")
         if arch is None:
             names = ", ".join(registry.models.list())
@@ -247,7 +246,7 @@ class _Loader:
         used: dict[Any, str] = {}
         for kind in kinds:
             splits = tree.run.get(f"{kind}_splits") or []
-            if isinstance(splits, ListConfig):  # else its type is at fault, which is told
+            if isinstance(splits, ListConfig):  # else its type is at fault, which is reported
                 used |= {split: kind for split in splits}
         if mode == "evaluate" and not used:
             text = f"{self.path}, run.test_splits: empty; name a split, e.g. [test]"
@@ -305,7 +304,7 @@ class _Loader:
             model_class = registry.models.config_class(tree["model"]["arch"])
             model = check(model_class, tree["model"], "model")
         self.faults.attempt(check_image_sizes, model, datasets)
-        if self.faults:  # else it is told where the data are opened
+        if self.faults:  # else it is reported where the data are opened
             self._check_start(run_checked, datasets)
             return None
         return Config(model=model, datasets=datasets, run=run_checked, task=task, tree=tree)

@@ -1,4 +1,4 @@
-"""Section `run` of a config: what the runner reads. A task's own keys are in its dataclass."""
+"""Section `run` of a config: the runner's keys. A task's own keys are in its dataclass."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ class RunConfig:
     """How long, how fast and where to; names as in LAVIS run files.
 
     Attributes:
-        output_dir: folder of everything the run writes, relative to the working directory. LAVIS
-            put a job-id folder inside its own package; here files go straight into this folder,
-            so that a rerun of the same command continues what is there.
+        output_dir: folder of the run's output, relative to the working directory; without LAVIS'
+            job-id folder, so that a rerun of the same command continues what is there.
         resume: `auto` continues an unfinished training found in `output_dir`; `never` starts over.
         batch_size_train: samples per process and step.
         batch_size_eval: texts per work unit; part of the plan, so never scaled by world size.
@@ -31,11 +30,11 @@ class RunConfig:
         max_grad_norm: clip the gradient's global norm; null for none, as LAVIS.
         save_every_steps: optimizer steps between saves; null saves after each (inner) epoch.
         save_frozen: also write frozen weights into checkpoints.
-        timeout_minutes: a rank that does not reach a meeting point in this time is reported.
+        timeout_minutes: a rank that does not reach a barrier in this time is reported.
         cache_features: run what is frozen once, before training: the vision tower for each distinct
             image, in late fusion also the language model for each distinct text.
         trackers: `tensorboard`, `wandb`; metrics JSON lines are always written.
-        import_modules: modules of yours that register models, tasks or data sets.
+        import_modules: your modules that register models, tasks or data sets.
         task: registered name of what the run computes.
         runner: `runner_base` counts epochs, `runner_iter` iterations.
         lr_sched: registered name of the learning rate's schedule.
@@ -45,17 +44,15 @@ class RunConfig:
         lr_layer_decay: factor on the rate of each layer of a trained tower below its last.
         weight_decay, beta2: of AdamW.
         max_epoch: epochs of `runner_base`.
-        max_iters, iters_per_inner_epoch: batches of `runner_iter`, and those between two
-            evaluations.
+        max_iters, iters_per_inner_epoch: batches of `runner_iter`; between two evaluations.
         accum_grad_iters: batches whose gradients make one optimizer step.
         num_workers: processes that load data, for each rank.
-        train_dataset_ratios: data set -> how often it is drawn, in relation to the others (null: by
-            their sizes).
+        train_dataset_ratios: data set -> relative sampling weight (null: by their sizes).
         amp_dtype: what autocast computes in.
         seed: of every random choice; the same on every rank.
         train_splits, valid_splits, test_splits: names under `build_info.annotations`.
         evaluate: train nothing, evaluate `valid_splits` and `test_splits`.
-        resume_ckpt_path: a checkpoint to go on from, in place of what `output_dir` holds.
+        resume_ckpt_path: a checkpoint to resume from, in place of what `output_dir` holds.
         log_freq: steps between two lines of the log.
     """
 
@@ -114,11 +111,7 @@ class RunConfig:
                 raise ConfigError(f"{name} is {splits}; name each split once")
 
     def check_start(self) -> None:
-        """Look at what a start needs of this machine, before anything is loaded.
-
-        Raises:
-            ConfigError: a tracker's package, or what is to be resumed, is not there: a line each.
-        """
+        """Raise `ConfigError` early if a tracker's package or a checkpoint to resume is missing."""
         faults = [
             f"run.trackers: {name} is not installed; pip install 'lavis-commonsense[track]', or "
             "leave it out"

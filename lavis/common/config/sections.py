@@ -1,8 +1,8 @@
 """Run files of scripts: any named sections, each checked against its own class.
 
 `lavis.common.config.loading` reads run files of `train.py` and `evaluate.py` (`model`, `datasets`,
-`run`); this reads those of commands that train nothing, by the same rules: YAML, then `--options`,
-then a check of everything before anything is built.
+`run`); this reads those of other commands by the same rules: YAML, then `--options`, then a check
+of everything before anything is built.
 """
 
 from __future__ import annotations
@@ -29,12 +29,7 @@ from lavis.common.registry import import_module
 
 @dataclass(frozen=True)
 class Sections:
-    """Checked sections of one run file.
-
-    Attributes:
-        checked: section name -> what its class made of it.
-        tree: the same as plain containers, interpolations resolved.
-    """
+    """Checked sections of one run file, and `tree`: the same as plain, resolved containers."""
 
     checked: dict[str, Any]
     tree: dict[str, Any]
@@ -53,10 +48,9 @@ def load_sections(
     """Merge, resolve and check a run file.
 
     Args:
-        cfg_path: the run YAML.
         options: `a.b=c` items, or alternating keys and values; they win over the file.
-        classes: section name -> dataclass, or any type pydantic can check. A section that the
-            file does not have is checked as an empty one.
+        classes: section name -> dataclass, or any type pydantic can check. A section missing from
+            the file is checked as an empty one.
 
     Raises:
         ConfigError: a line for each fault, unknown keys first, then wrong values, then missing
@@ -67,7 +61,7 @@ def load_sections(
     file: Any = faults.attempt(read_yaml, path)
     if file is FAILED:
         faults.attempt(parse_options, list(options or []))
-        faults.check()  # what else is wrong depends on the file
+        faults.check()  # all other faults depend on the file
     given, merged = merge_options(file, list(options or []), faults)
 
     def source(key: str) -> str:
@@ -82,7 +76,7 @@ def load_sections(
     tree = {name: node or {} for name, node in resolved.items()}
     run = tree.get("run")
     modules = run.get("import_modules") if isinstance(run, dict) else None
-    for module in modules if isinstance(modules, list) else []:  # else its type is told below
+    for module in modules if isinstance(modules, list) else []:  # else its type is reported below
         where = f"{source('run.import_modules')}, run.import_modules"
         faults.attempt(import_module, str(module), where)
     checked: dict[str, Any] = {}

@@ -1,1 +1,1 @@
-"""Files that appear whole or not at all, caches, arrays, and what a file was when it was read."""
+"""Files that appear whole or not at all, caches, arrays, journals, and the state of input files."""

@@ -1,15 +1,15 @@
 """Arrays by key in few files: append-only segments, memory-mapped to read, safe to kill.
 
-For millions of arrays that share a width, such as hidden states of texts, where one file each would
-be too many. Each process and start writes one segment, two files:
+For millions of arrays of one width, such as hidden states of texts, where one file each would be
+too many. Each process and start writes one segment, two files:
 
     <name>.rows    rows of all its arrays, one after another
     <name>.index   a JSON line, then records of 40 bytes: key, first row, rows, checksums
 
 An array counts once its record stands whole in the index; its rows were written before. A record
 without rows says that everything before it has reached the disk, so that after a power cut only
-what follows the last one is compared with its checksum. Segments are never appended to by a later
-start; of two arrays with one key, either is right.
+what follows the last one is compared with its checksum. A later start never appends to a segment;
+of two arrays with one key, either is right.
 
 Shapes: n arrays of some rows each, W values a row.
 """
@@ -46,7 +46,7 @@ _ENTRY = np.dtype(
 
 
 def array_key(content: bytes) -> bytes:
-    """Return the 16-byte key of what an array is about."""
+    """Return the 16-byte key of an array from its identity."""
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
@@ -159,11 +159,7 @@ class ArrayShards:
         self._maps: dict[int, np.ndarray] = {}
 
     def _accepts(self, path: Path) -> bool:
-        """Return whether an index has its header; one killed before that holds nothing.
-
-        Raises:
-            ConfigError: it is another one's.
-        """
+        """Return False for an index without header (killed); `ConfigError` for another's."""
         with open(path, "rb") as file:
             line = file.readline()
         if not line.endswith(b"\n"):
@@ -291,12 +287,7 @@ def _halves(keys: Iterable[bytes]) -> np.ndarray:
 
 
 def _new_records(path: Path, start: int, row_bytes: int) -> tuple[np.ndarray, int]:
-    """Return records of an index that hold, and where the next one will begin.
-
-    Args:
-        start: byte to begin at, 0 for the first record.
-        row_bytes: of one row.
-    """
+    """Return an index's valid records from byte `start` on (0: the first), and the next start."""
     with open(path, "rb") as file:
         if start:
             file.seek(start)

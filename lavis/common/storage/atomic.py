@@ -1,6 +1,6 @@
 """Files and folders that appear under their name only when they are whole.
 
-Content is written beside its target, under a name that tells who writes it; it is brought to the
+Content is written beside its target, under a name that identifies its writer; it is synced to the
 disk and only then renamed, so that a reader, or a power cut, meets the old content or the new one.
 An error, an interrupt and the end of the process remove what is not whole. What a killed process
 left is removed by the next process that writes into the same folder.
@@ -39,9 +39,9 @@ class _Pending:
         """Name the target; nothing is written yet.
 
         Args:
-            path: the target. May be set anew, within the same folder, until the block ends: for
-                names that depend on the content. Of a symbolic link the file that it points to is
-                replaced; what is no regular file, such as `/dev/stdout`, is written to directly.
+            path: may be set anew, within the same folder, until the block ends: for names that
+                depend on the content. A symbolic link's target is replaced; what is no regular
+                file, such as `/dev/stdout`, is written to directly.
             sync: bring the content to the disk before it is renamed. Only content whose readers
                 check it, such as cache entries, may do without.
         """
@@ -110,7 +110,7 @@ class _Pending:
             raise
 
     def _named(self, error: BaseException) -> None:
-        """Add the target's name to an error of writing that tells none, or the temporary's."""
+        """Put the target's name into a write error with no name, or the temporary's."""
         if not isinstance(error, OSError):
             return
         is_ours = self._temporary is not None and str(error.filename).startswith(
@@ -159,7 +159,7 @@ class AtomicFile(_Pending):
 
 
 class AtomicPath(_Pending):
-    """Like `AtomicFile`, for writers that want a path: the `with` block gets that of an empty file.
+    """Like `AtomicFile`, but the `with` block gets the path of an empty file.
 
     It lies in a folder of its own, as some writers (safetensors, sqlite) put more files beside it.
     """
@@ -183,7 +183,7 @@ class AtomicPath(_Pending):
 
     def _put(self, temporary: Path, target: Path) -> None:
         with contextlib.suppress(OSError):  # file systems without rights
-            os.chmod(self._inner, self._mode)  # some writers let nobody else read
+            os.chmod(self._inner, self._mode)  # some writers deny reading to others
         if self._sync:
             _sync_path(self._inner)
         os.replace(self._inner, target)
@@ -263,11 +263,7 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def _mode_of(path: Path) -> int | None:
-    """Return type and rights of what the path leads to, or None where there is nothing.
-
-    Raises:
-        IsADirectoryError: it leads to a folder.
-    """
+    """Return type and permissions of a path's target, or None; `IsADirectoryError` for a folder."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -2,8 +2,8 @@
 
 A key is a hash of everything the bytes depend on, so an entry never changes and never goes stale.
 An entry is written under a temporary name and renamed, so a reader sees all of it or none of it; a
-file that is torn or wrong all the same (a full disk, a copy cut short) fails its checksum and
-counts as a miss. Two writers of one key write the same bytes, and the last rename wins.
+file that is damaged all the same (a full disk, a copy cut short) fails its checksum and counts as a
+miss. Two writers of one key write the same bytes, and the last rename wins.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Cache:
 
     def put(self, key: str, content: bytes) -> None:
         """Write an entry; a reader in any process sees the old one or the whole new one."""
-        with AtomicFile(self.path(key), sync=False) as file:  # what a power cut tears is a miss
+        with AtomicFile(self.path(key), sync=False) as file:  # a torn entry is a miss
             file.write(MAGIC + _digest(content))
             file.write(content)
 
@@ -75,11 +75,7 @@ class Cache:
         return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
 
     def put_array(self, key: str, array: np.ndarray) -> None:
-        """Write an array of numbers with its shape and type.
-
-        Raises:
-            ValueError: the array holds Python objects.
-        """
+        """Write an array with its shape and type; `ValueError` if it holds Python objects."""
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         self.put(key, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""What a file holds, as a digest: the identity of an input, wherever it lies, whoever touched it.
+"""A file's content as a digest: the identity of an input, wherever it lies, whoever touched it.
 
 Name, size and change time do not tell one content from another: a file can be edited to the same
 size and its time be set back, two models' weights are of one size, and a copy has another time.
@@ -18,7 +18,7 @@ from lavis.common.storage.cache import Cache, make_key
 
 VERSION = 1
 _CHUNK = 1 << 22  # bytes read at a time
-_REMEMBERED = 1 << 20  # bytes from which a digest is kept on disk: less is read faster than found
+_REMEMBERED = 1 << 20  # bytes; digests of smaller files are not kept: reading is faster
 _SETTLED = 3.0  # seconds: a file that changed just now could change again within its time stamp
 _TRIES = 3
 
@@ -44,7 +44,7 @@ def file_state(path: str | os.PathLike[str]) -> FileState:
 
 
 def cache_home() -> Path:
-    """Return where what is made once on this machine is kept: `LAVIS_CACHE` or the user's cache."""
+    """Return the folder of this machine's caches: `LAVIS_CACHE` or the user's cache."""
     return Path(os.environ.get("LAVIS_CACHE") or "~/.cache/lavis").expanduser()
 
 
@@ -73,11 +73,7 @@ def content_digest(path: str | os.PathLike[str]) -> str:
 
 
 def folder_digest(folder: str | os.PathLike[str]) -> str:
-    """Return a digest of all files of a folder and below: their names there and their content.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
+    """Return a digest of all names and content below a folder; `DataError` for unreadable files."""
     root = Path(folder)
     state = hashlib.blake2b(digest_size=16)
     for path in sorted(p for p in root.rglob("*") if p.is_file()):

@@ -1,7 +1,7 @@
-"""Telling files that are not what their name says: pointers, web pages, empty downloads.
+"""Detects files that are not what their name says: pointers, web pages, empty downloads.
 
 A clone without Git LFS, a download behind a login and a server's error all leave a small text under
-the wanted name, which readers of weights, images or records would call broken in their own words.
+the expected name, which readers of weights, images or records would only call broken.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ _XML = re.compile(rb"(?i)<\?xml\b|<Error>")
 
 
 def foreign_kind(head: bytes) -> str | None:
-    """Return what the first bytes of a file show that it is, or None where nothing is known of it.
-
-    Returns:
-        A phrase that follows "is", with what to do.
-    """
+    """Return a phrase to follow "is", with a fix, for first bytes of a foreign file; else None."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if _POINTER.match(text):
         return "a Git LFS pointer, not the file itself; run `git lfs pull`, or download the file"
@@ -38,11 +34,7 @@ def foreign_kind(head: bytes) -> str | None:
 
 
 def foreign_kind_of(path: str | Path, *, offset: int = 0) -> str | None:
-    """Return `foreign_kind` of a file; an empty one is told as well, one that is not there is not.
-
-    Args:
-        offset: where the content begins, for members of an archive.
-    """
+    """Return `foreign_kind` of a file (an empty one included) from `offset` on; None if missing."""
     try:
         with open(path, "rb") as file:
             file.seek(offset)

@@ -1,4 +1,4 @@
-"""What the files of a unit of work were when it was made, and whether they are the same now.
+"""The state of a unit's input files when it was made, and whether it is the same now.
 
 A corpus has millions of images, too many for one identity, and one of them may change while the
 others stay. So each unit notes its own files:
@@ -7,7 +7,7 @@ others stay. So each unit notes its own files:
     [place, name, state, digest, parts]     parts [[offset, size], ...] of a file, such as a tar
 
 `state` is [size, mtime_ns, ctime_ns], null for a file that was missing, false for one that could
-not be read or changed meanwhile. Equal states are equal files: nobody can set the status time back.
+not be read or changed meanwhile. Equal states are equal files: the status time cannot be set back.
 Where states differ, as after a copy, the digest tells whether the content does.
 """
 
@@ -33,25 +33,14 @@ State = list[int] | None | Literal[False]
 
 
 class Input(NamedTuple):
-    """A file that a unit is made from.
-
-    Attributes:
-        path: where it is, or where it was looked for.
-        parts: (offset, size) of what is read of it; none for the whole.
-    """
+    """A file that a unit is made from, or was looked for; `parts` (offset, size) if not whole."""
 
     path: str
     parts: tuple[tuple[int, int], ...] = ()
 
 
 class Changed(NamedTuple):
-    """A unit of which an input is not what it was.
-
-    Attributes:
-        unit: its number.
-        name: of the first such input.
-        moved: the input's folder is not the one that it was read from.
-    """
+    """A unit with a changed input: `name` of the first; `moved` if read from another folder."""
 
     unit: int
     name: str
@@ -59,7 +48,7 @@ class Changed(NamedTuple):
 
 
 def read_state(path: str) -> State:
-    """Return what the system says of a file: its state, None if missing, False if it does not."""
+    """Return a file's state, None if it is missing, False if the system reports none."""
     try:
         return list(file_state(path))
     except _MISSING:
@@ -71,8 +60,8 @@ def read_state(path: str) -> State:
 class Watch:
     """Notes on the inputs of one unit, each of which is added before it is read.
 
-    Which folder an input belongs to is told by what it is, not by its path: a folder of records may
-    be the root of the images too, and each may be another one in the next start.
+    An input's folder follows from its kind, not from its path: a folder of records may be the root
+    of the images too, and each may be another one in the next start.
 
     Args:
         places: folders of the job: that of records, then the roots of images.
@@ -86,17 +75,17 @@ class Watch:
         self._records: set[Input] = set()
 
     def add(self, one: Input) -> None:
-        """Take down what a file of records is, before it is read."""
+        """Note the state of a file of records, before it is read."""
         if one not in self._before:
             self._before[one] = read_state(one.path)
             self._records.add(one)
 
     def add_known(self, path: str, state: State) -> None:
-        """Take down what an image was when it was found, before it is read."""
+        """Note the state that an image had when it was looked up, before it is read."""
         self._before.setdefault(Input(os.path.abspath(path)), state)
 
     def add_refused(self, path: str) -> None:
-        """Take down an image that was not there, or was refused for what it is.
+        """Note an image that was missing or refused for its content.
 
         If it is there by now, it came since; then the next start looks again.
         """

@@ -9,7 +9,7 @@ A journal is a folder of append-only JSON-lines segments, one per process and st
     {"unit": 5, "rows": 2, "crc32": 3735928559}          commit: the two rows above are finished
 
 A row counts once its commit line stands whole on disk and its checksum agrees, so a process killed
-at any byte leaves finished units and a tail that nobody reads. Segments are never appended to by a
+at any byte leaves finished units and a tail that is ignored. Segments are never appended to by a
 later start. A unit that is done again counts as it was last finished, whatever the hosts' clocks
 say: starts are numbered. The fingerprint is what all rows depend on, `inputs` (see
 `lavis.common.storage.inputs`) are the files that only this unit's rows depend on, and
@@ -55,7 +55,7 @@ class Journal:
         folder: made at the first unit; shared by all ranks and all starts of one job.
         fingerprint: JSON-able identity of everything the rows depend on.
         rank: only part of the segment's name.
-        start: number of this start, from `finished`, which rank 0 hands to the others; None reads
+        start: number of this start, from `finished`, which rank 0 sends to the others; None reads
             what is finished here.
         places: folders that names of inputs are relative to.
 
@@ -98,9 +98,8 @@ class Journal:
         """Write one finished unit; on return it survives a SIGKILL of this process.
 
         Args:
-            unit: number of the unit in the plan.
             rows: (row number, JSON-able payload) of every row of the unit.
-            inputs: notes of `lavis.common.storage.inputs` on the files that the unit was made from.
+            inputs: notes of `lavis.common.storage.inputs` on the unit's input files.
             again: the next start must do the unit again, whatever its inputs are then.
         """
         lines = "".join(f"[{int(row)}, {json.dumps(payload)}]\n" for row, payload in rows)
@@ -159,7 +158,7 @@ class Journal:
 
 
 class Noted(NamedTuple):
-    """What a finished unit says of its inputs: notes of `storage.inputs`, and their places."""
+    """A finished unit's inputs: notes of `storage.inputs`, and their places."""
 
     unit: int
     notes: list[Any]
@@ -180,11 +179,7 @@ class Finished:
     next_start: int
 
     def noted(self, *, also_again: bool = False) -> Iterator[Noted]:
-        """Yield what was noted of finished units, segment by segment.
-
-        Args:
-            also_again: with those that must be done again.
-        """
+        """Yield notes of finished units by segment; `also_again`: with those to be done again."""
         by_segment: dict[int, list[tuple[int, int, int]]] = {}
         for unit, (number, offset, size, again) in self.units.items():
             if size and (also_again or not again):

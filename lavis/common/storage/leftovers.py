@@ -1,4 +1,4 @@
-"""What killed processes left of files that they were writing, and the names that tell whose it is.
+"""Leftover temporaries of killed processes, and the names that identify their writers.
 
 A temporary's name holds a hash of its host, the number of its process and when that began.
 """

@@ -18,13 +18,11 @@ FORMAT = 2
 
 
 class CommittedUnit(NamedTuple):
-    """One finished unit of a segment.
+    """One finished unit of a segment, with the numbers of its rows.
 
     Attributes:
-        unit: its number in the plan.
-        rows: their numbers.
         offsets: bytes from the start of the segment to each row's line, and to the end of the last.
-        inputs: where the line of its inputs begins, and its bytes; (0, 0) where it has none.
+        inputs: offset and bytes of the line of its inputs; (0, 0) where it has none.
         again: the next start must do it again.
     """
 
@@ -47,7 +45,7 @@ class Segment(NamedTuple):
 def scan_segment(path: Path) -> Iterator[CommittedUnit]:
     """Yield the finished units of one segment in the order in which they were written.
 
-    Lines that no whole commit line with the right count and checksum closes are passed over.
+    Lines not closed by a whole commit line with the right count and checksum are passed over.
     """
     with open(path, "rb", buffering=1 << 20) as file:
         offset = len(file.readline())  # the header, checked by `open_segments`

@@ -1,4 +1,4 @@
-"""Written answers compared word by word, as the scorers of SQuAD and QuAC do it."""
+"""Written answers compared word by word, like the scorers of SQuAD and QuAC."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def quac_references(answers: Sequence[str]) -> tuple[str, ...]:
 
 
 def agreement(references: Sequence[str]) -> float:
-    """Return the mean over annotators of their best F1 against another one; 1 for one of them."""
+    """Return the mean over annotators of their best F1 against another one; 1 for a single one."""
     if len(references) < 2:
         return 1.0
     best = [

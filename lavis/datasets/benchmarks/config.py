@@ -18,8 +18,8 @@ from lavis.datasets.config import DatasetConfig
 class BenchmarkConfig(DatasetConfig):
     """A published benchmark, chosen by `type` (its default YAML) or by `benchmark`.
 
-    `build_info.annotations.test.storage` may name the files; empty, they are looked for under
-    `data_dir` by the names they are published under.
+    `build_info.annotations.test.storage` may name the files; empty, they are searched for under
+    `data_dir` by their published names.
 
     Attributes:
         benchmark: a name of `lavis.datasets.benchmarks.table`.
@@ -62,10 +62,7 @@ class BenchmarkConfig(DatasetConfig):
         super().__post_init__()
 
     def check_source(self, name: str, split: str) -> None:
-        """Raise `ConfigError` where there are neither files nor a way to fetch them.
-
-        Not part of the section's own check, so that a run file loads before its data are there.
-        """
+        """Raise `ConfigError` where there are neither files nor a way to fetch them."""
         benchmark = BENCHMARKS[self.benchmark]
         if self.data_dir is not None or self.files:
             return
@@ -84,12 +81,12 @@ class BenchmarkConfig(DatasetConfig):
 
     @property
     def files(self) -> list[str]:
-        """Files that are named, one for each group that is read; none where they are looked for."""
+        """Configured files, one for each group that is read; none where they are searched for."""
         for source in self.build_info.annotations.values():
             root = os.path.expanduser(self.data_dir or "")
             return [os.path.join(root, os.path.expanduser(path)) for path in source.paths if path]
         return []
 
     def record_paths(self, split: str) -> list[str]:
-        """Return the files that are named."""
+        """Return the configured files."""
         return self.files

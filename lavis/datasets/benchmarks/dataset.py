@@ -34,7 +34,7 @@ class BenchmarkDataset(RecordDataset):
     """A published benchmark; rows are its questions, group after group.
 
     Rows whose questions share `image_text` share an image key, so that one unit of work holds
-    them. Images themselves are the task's.
+    them. The task makes the images.
     """
 
     config_class: ClassVar[type[BenchmarkConfig]] = BenchmarkConfig
@@ -88,11 +88,7 @@ class BenchmarkDataset(RecordDataset):
         return len(self.items)
 
     def question(self, index: int) -> Question:
-        """Return one question.
-
-        Raises:
-            RecordError: the record cannot be used; `reason` says why.
-        """
+        """Return one question; raises `RecordError`, with a `reason`, for an unusable record."""
         item = self.items[index]
         if isinstance(item, Record):
             raise RecordError(item.reason)
@@ -114,11 +110,7 @@ class BenchmarkDataset(RecordDataset):
         )
 
     def process(self, image: Image.Image) -> Tensor:
-        """Return an image as the vision tower takes it, (3, S, S) float32.
-
-        Raises:
-            ConfigError: no image processor is configured.
-        """
+        """Return (3, S, S) float32; raises `ConfigError` where no image processor is configured."""
         self.check_processor("{name: blip_image_eval, image_size: 224}")
         return self.vis_processor(image.convert("RGB"), rng=None, boxes=[])
 
@@ -127,7 +119,7 @@ class BenchmarkDataset(RecordDataset):
         return asdict(self.question(index))
 
     def source(self, index: int) -> dict[str, Any]:
-        """Return file and line of a record that is set aside."""
+        """Return file and line of a rejected record."""
         item = self.items[index]
         return {"file": item.file, "line": item.line} if isinstance(item, Record) else {}
 
@@ -156,14 +148,14 @@ class BenchmarkDataset(RecordDataset):
 
 
 def _in_journals(question: Question) -> dict[str, Any]:
-    """Return a question by the names that digests in journals are made of."""
+    """Return a question under the field names that digests in journals use."""
     return {_JOURNAL_NAMES.get(key, key): value for key, value in asdict(question).items()}
 
 
 def _first_of_each_group(
     items: Iterable[Question | Record], source: str, most: int | None
 ) -> Iterator[Question | Record]:
-    """Yield at most so many of each group, in their order; bad records count to their source's."""
+    """Yield at most so many of each group, in order; bad records count to their source's."""
     counts: Counter[str] = Counter()
     for item in items:
         group = item.group if isinstance(item, Question) else source

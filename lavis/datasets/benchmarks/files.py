@@ -1,6 +1,6 @@
-"""Finding and reading a benchmark's files: CSV, JSON, JSON lines, Parquet, or the Hugging Face hub.
+"""Locate and read a benchmark's files: CSV, JSON, JSON lines, Parquet, or the Hugging Face hub.
 
-Benchmarks have at most some ten thousand questions, so that all records of a file are held.
+Benchmarks have at most some ten thousand questions, so all records of a file are held in memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lavis.datasets.files.items import begins_with, read_items
 from lavis.datasets.files.json_values import RowConverter
 
 Made = TypeVar("Made")
-# what the Hugging Face hub's tables are called when they are exported
+# file names of tables exported from the Hugging Face hub
 HUB = ("validation*.parquet", "validation*.jsonl", "validation*.json", "validation*.csv")
 
 
@@ -35,7 +35,7 @@ class Record:
     reason: str = ""
 
     def refused(self, reason: str) -> Record:
-        """Return the place of a record that cannot be used, and why."""
+        """Return a rejected record at this place, with the reason."""
         return Record(None, self.file, self.line, reason)
 
 
@@ -44,7 +44,7 @@ class Source:
     """One file of a benchmark.
 
     Attributes:
-        group: what its questions are listed under.
+        group: results are listed under it.
         patterns: names under `data_dir`, also in folders below; the first that exists is read.
         hub: Hugging Face data set id, config, split; None where it is in no hub.
     """
@@ -63,8 +63,7 @@ class Benchmark:
 
     Attributes:
         sources: its files, in the order in which their questions come.
-        read: records of one source -> questions, and records that are set aside.
-        kind: of all its questions.
+        read: records of one source -> questions and rejected records.
     """
 
     sources: tuple[Source, ...]
@@ -75,7 +74,7 @@ class Benchmark:
 def read_each(
     records: Iterable[Record], make: Callable[[dict[str, Any], int], Made]
 ) -> Iterator[Made | Record]:
-    """Yield what is made of each record's fields and number, from 1; of a bad one, why."""
+    """Yield the result of `make` for each record's fields and number, from 1, or its reject."""
     for number, record in enumerate(records, 1):
         try:
             if record.fields is None:
@@ -89,11 +88,7 @@ def read_each(
 
 
 def find_file(root: str, source: Source) -> Path:
-    """Return the file of a source.
-
-    Raises:
-        DataError: no name matches, or several do.
-    """
+    """Return the file of a source; raises `DataError` where no name matches, or several do."""
     folder = Path(root).expanduser()
     if folder.is_file():
         return folder
@@ -141,12 +136,7 @@ def read_file(path: str | Path) -> list[Record]:
 
 
 def read_hub(source: Source) -> list[Record]:
-    """Return the records of a source from the hub, through the `datasets` package.
-
-    Raises:
-        ConfigError: the package is missing.
-        DataError: it cannot be fetched.
-    """
+    """Return the records of a source from the hub; raises as `fetch_table`."""
     assert source.hub is not None, "checked by BenchmarkConfig.check_source"
     name, config, split = source.hub
     advice = "set datasets.benchmark.data_dir to a folder of its files"
@@ -208,7 +198,7 @@ def _key_of(path: Path) -> str | None:
     if path.suffix.lower() != ".json" or not begins_with(path, b"{"):
         return None
     try:
-        # only looked at; numbers may be too long
+        # only inspected; numbers may be too long for `int`
         whole = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), parse_int=len)
     except REFUSALS:
         return None  # lines under the name .json

@@ -68,11 +68,7 @@ def answer_set(subset: str, answer: str) -> str:
 
 
 def demonstrations(folder: Path, kind: str) -> tuple[str, ...]:
-    """Return the examples in front of each of the five prompts, from `<folder>/dev/<kind>.csv`.
-
-    Raises:
-        DataError: a file that is not there or cannot be read.
-    """
+    """Return the prompts' examples of `<folder>/dev/<kind>.csv`; raises `DataError` without it."""
     path = folder / "dev" / f"{kind}.csv"
     if not path.is_file():
         raise DataError(f"{path}: no such file; use_icl needs ImageNetVC's folder dev")
@@ -91,7 +87,7 @@ def demonstrations(folder: Path, kind: str) -> tuple[str, ...]:
 def read(
     records: Sequence[Record], source: Source, config: ReadOptions
 ) -> Iterator[Question | Record]:
-    """Yield each row's question, or the record where it cannot be used."""
+    """Yield each row's question, or the rejected record."""
     examples: dict[str, tuple[str, ...]] = {}
     folder = Path(records[0].file).parent
     if config.use_icl and not folder.is_dir():

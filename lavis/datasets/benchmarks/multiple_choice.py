@@ -1,7 +1,7 @@
 """PIQA, SIQA, HellaSwag, WinoGrande, ARC, OpenBookQA and CommonsenseQA: which text is likeliest.
 
-A prompt is the context, one space, and an option. Records are read as their authors publish them
-and as the Hugging Face hub holds them.
+A prompt is the context, one space, and an option. Records are read as published by their authors
+and by the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _within(gold: int, options: Sequence[str]) -> int:
 
 
 def _number(value: Any, first: int) -> int:
-    """Return the place of a label that counts from `first`."""
+    """Return the index, from 0, of a label that counts from `first`."""
     try:
         return int(value) - first
     except REFUSALS:
@@ -68,7 +68,7 @@ def _number(value: Any, first: int) -> int:
 
 
 def _letter(value: Any, labels: Sequence[str]) -> int:
-    """Return the place of an answer key, a letter or a digit from 1."""
+    """Return the index of an answer key, a letter or a digit from 1."""
     key = str(value).strip()
     if key in labels:
         return list(labels).index(key)

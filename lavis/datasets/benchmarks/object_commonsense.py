@@ -3,7 +3,7 @@ Size (as collected by VaLM) and ViComTe.
 
 Prompts are those of VaLM's zero-shot script; shape has none there and gets colour's with "shape".
 Candidates are the labels that occur in the file. All gold answers about size are "yes", so each
-pair is also asked the other way round, as the group `swapped`.
+pair is also asked in reverse, as the group `swapped`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _first(fields: dict[str, Any], names: Sequence[str]) -> str:
 def read_size(
     records: Sequence[Record], source: Source, config: ReadOptions
 ) -> Iterator[Question | Record]:
-    """Yield each pair's question (answer yes), then all of them the other way round (no)."""
+    """Yield each pair's question (answer yes), then all of them in reverse (no)."""
     pairs: list[tuple[int, str, str]] = []
     for pair in read_each(records, functools.partial(_pair, source.group)):
         if isinstance(pair, Record):

@@ -1,4 +1,4 @@
-"""What every benchmark becomes: questions with prompts, candidates or options, and an answer."""
+"""The common form of benchmark questions: prompts, candidates or options, and an answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Gold = str | int | tuple[str, ...]
 
 
 class ReadOptions(Protocol):
-    """What readers take of the section `datasets.benchmark`."""
+    """What readers use of the section `datasets.benchmark`."""
 
     @property
     def use_icl(self) -> bool: ...
@@ -32,18 +32,17 @@ class Question:
         kind: `next_word` asks which candidate follows each prompt, `choice` which of the prompts
             is the likeliest text (one per option), `generate` for a continuation.
         prompts: texts as the language model gets them, demonstrations included.
-        gold: `next_word`: the candidate; `choice`: its place; `generate`: accepted answers, none
+        gold: `next_word`: the candidate; `choice`: its index; `generate`: accepted answers, none
             where the question cannot be answered.
-        title: what a reader is shown.
+        title: text shown to readers.
         image_text: what images shared by all prompts are made from.
         image_texts: the same for images of each prompt's own.
-        group: results are listed for each; a subset or a control.
+        group: a subset or a control, by which results are listed.
         options: `next_word`: candidates, most of them lower-case; `choice`: options as written.
-        forms: candidates also count in capitals (`both`), or as they stand (`given`).
+        forms: candidates also count in capitals (`both`), or only as written (`given`).
         starts: `choice`: the first character of each prompt that an option-only likelihood reads.
         scorer: `generate`: whose rules compare the answer, see `tasks.questions.reading_metrics`.
         meta: more about the question, JSON-able, for its result row.
-        index: row number.
     """
 
     question_id: str
@@ -63,11 +62,7 @@ class Question:
 
 
 def list_of(record: dict[str, Any], name: str) -> list[Any]:
-    """Return a list of a record that is not empty.
-
-    Raises:
-        RecordError: it is missing, empty, or no list.
-    """
+    """Return a non-empty list of a record; raises `RecordError` for anything else."""
     value = record.get(name)
     if not isinstance(value, list) or not value:
         raise RecordError(f"missing or empty list: {name}")

@@ -60,7 +60,7 @@ class _PassageQuestion:
             corrected.
         heading: `Title: ...` lines.
         answers: accepted ones, none where the passage gives none.
-        is_counted: false for a question that only stands as an example.
+        is_counted: false for a question that only serves as an example.
     """
 
     name: str
@@ -85,10 +85,10 @@ def read_quac(
 ) -> Iterator[Question | Record]:
     """Yield answerable questions; released: of an article's introduction, one accepted answer.
 
-    `corrected` asks what QuAC's own scorer counts: questions that cannot be answered too (half of
-    the annotators found no answer), but none whose annotators agree too little. It shows the
-    passage that holds the answers, accepts every annotator's answer, and starts anew with each
-    dialogue, whose first question has no example.
+    `corrected` follows QuAC's own scorer: it also asks questions that cannot be answered (half of
+    the annotators found no answer), but none with too little agreement. It shows the passage that
+    holds the answers, accepts every annotator's answer, and starts anew with each dialogue, whose
+    first question has no example.
     """
     make = functools.partial(_quac_turn, corrected=config.protocol == "corrected")
     turns = (one for turn in _quac_turns(records) for one in make(turn))
@@ -140,7 +140,7 @@ def _question(
 
 
 def _squad_records(records: Sequence[Record]) -> Iterator[Record]:
-    """Yield a record a question: of the hub's flat rows, or of articles as published."""
+    """Yield a record per question: of the hub's flat rows, or of articles as published."""
     for number, record in enumerate(records, 1):
         fields, name = record.fields, {"id": f"squad-{number}"}
         if fields is None:
@@ -184,7 +184,7 @@ def _squad(fields: dict[str, Any], number: int) -> _PassageQuestion:
 
 
 def _quac_turns(records: Sequence[Record]) -> Iterator[Record]:
-    """Yield a record a turn: of the hub's dialogues, or of articles as published.
+    """Yield a record per turn: of the hub's dialogues, or of articles as published.
 
     Its fields, unchecked: `dialogue` (its name), `id`, `title`, `section`, `background`, `context`,
     `question`, `orig_answer` (of the dialogue) and `answers` (of all annotators).
@@ -198,11 +198,11 @@ def _quac_turns(records: Sequence[Record]) -> Iterator[Record]:
 
 
 def _quac_turn(turn: Record, *, corrected: bool) -> Iterator[_PassageQuestion | Record]:
-    """Yield a turn as a question, or why it cannot be asked.
+    """Yield a turn as a question, or a reject.
 
-    A turn that cannot be asked still stands before the next one where its question and the answer
-    it got in the dialogue can be read: what later turns are shown does not change. Else the next
-    one is shown the last turn that can, as after a turn without an answer.
+    A rejected turn still precedes the next one if its question and dialogue answer can be read,
+    so that later turns show the same. Else the next one shows the last turn that can be asked, as
+    after a turn without an answer.
     """
     fields = turn.fields
     if fields is None:
@@ -300,7 +300,7 @@ def _hub_turns(record: Record, fields: dict[str, Any], name: str) -> Iterator[Re
 
 
 def _parts(record: Record, fields: dict[str, Any], name: str) -> Iterator[Record]:
-    """Yield the objects of a list, which may be empty; in place of what is none, why."""
+    """Yield the objects of a list, which may be empty; a reject in place of anything else."""
     value = fields.get(name)
     if not isinstance(value, list):
         yield record.refused(f"missing field: {name}, a list")
@@ -314,7 +314,7 @@ def _parts(record: Record, fields: dict[str, Any], name: str) -> Iterator[Record
 
 
 def _answer(answer: Any) -> str:
-    """Return the text of an answer, which may stand alone or in an object."""
+    """Return the text of an answer, which is a text or an object's."""
     return text_of(answer if isinstance(answer, dict) else {"text": answer}, "text")
 
 

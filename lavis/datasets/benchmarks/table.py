@@ -1,4 +1,4 @@
-"""Every benchmark by name: its files, how they become questions, and what is asked of a model."""
+"""All benchmarks by name: files, readers and kind of question."""
 
 from __future__ import annotations
 

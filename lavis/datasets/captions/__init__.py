@@ -1,1 +1,1 @@
-"""Images with captions, and text, as late fusion is trained on them."""
+"""Images with captions, and text, that late fusion is trained on."""

@@ -16,12 +16,11 @@ from lavis.datasets.config import DatasetConfig
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CaptionDatasetConfig(DatasetConfig):
-    """What every data set of captions has.
+    """Options of every data set of captions.
 
     Attributes:
         max_elements: use only so many rows (null: all).
-        shuffle_data: take them from the rows as shuffled with seed 42, as released, in place of
-            the first ones.
+        shuffle_data: take them after a shuffle with seed 42, as released, not the first ones.
         with_pictures: false leaves images out, for training on the same texts alone.
     """
 
@@ -69,7 +68,7 @@ class PublishedConfig(CaptionDatasetConfig):
     """A published data set: local files, or the Hugging Face hub.
 
     `build_info.annotations.<split>.storage` may name the files, relative to `data_dir`; empty, they
-    are looked for there.
+    are searched for there.
 
     Attributes:
         data_dir: folder of the published files, of Parquet files, or of `save_to_disk`, or the one
@@ -82,10 +81,7 @@ class PublishedConfig(CaptionDatasetConfig):
     data_dir: str | None = None
 
     def check_source(self, name: str, split: str) -> None:
-        """Raise `ConfigError` where there are neither files nor a way to fetch them.
-
-        Not part of the section's own check, so that a run file loads before its data are there.
-        """
+        """Raise `ConfigError` where there are neither files nor a way to fetch them."""
         if self.data_dir is not None:
             if not os.path.exists(os.path.expanduser(self.data_dir)):
                 raise ConfigError(
@@ -100,7 +96,7 @@ class PublishedConfig(CaptionDatasetConfig):
             )
 
     def record_paths(self, split: str) -> list[str]:
-        """Return the files that are named, relative ones joined to `data_dir`."""
+        """Return the configured files, relative ones joined to `data_dir`."""
         root = os.path.expanduser(self.data_dir or "")
         return [os.path.join(root, os.path.expanduser(p)) for p in self.source(split).paths if p]
 
@@ -126,7 +122,7 @@ class LaionCaptionsConfig(PublishedConfig):
     as `train2017/000000000009.jpg`.
 
     Attributes:
-        short: take `short_caption` in place of `caption`.
+        short: use `short_caption` in place of `caption`.
     """
 
     LOCAL_FILES: ClassVar[str] = "the Parquet file (or JSON lines: url, caption, short_caption)"

@@ -1,7 +1,4 @@
-"""Images, or boxes of them, with a caption each: what the fusion block learns to look at.
-
-Boxes are x1, y1, x2, y2 in pixels.
-"""
+"""Images, or boxes (x1, y1, x2, y2 in pixels) of them, with captions, for the fusion block."""
 
 from __future__ import annotations
 
@@ -33,10 +30,7 @@ _SHUFFLE_SEED = 42  # of `shuffle_data`, as released
 
 
 class CaptionDataset(RecordDataset):
-    """Rows of a caption and an image, or the part of it in a box.
-
-    A caption is kept as it is stored, up to the text processor.
-    """
+    """Rows of a caption, kept as stored up to the text processor, and an image or a box of it."""
 
     config_class: ClassVar[type[CaptionDatasetConfig]]
     config: CaptionDatasetConfig
@@ -70,11 +64,11 @@ class CaptionDataset(RecordDataset):
         """Return the image of a record; `stored` is its number in the store."""
 
     def _box(self, record: Mapping[str, Any]) -> Box | None:
-        """Return the part that is shown, None for the whole image."""
+        """Return the box that is shown, None for the whole image."""
         return None
 
     def _fields(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what tells the row from others in result files."""
+        """Return the fields that identify the row in result files."""
         return {}
 
     def drawn_image(self, row: Row) -> Image.Image:
@@ -104,7 +98,7 @@ class CaptionDataset(RecordDataset):
 
 
 def chosen_rows(count: int, config: CaptionDatasetConfig) -> np.ndarray | None:
-    """Return the numbers of the rows that `max_elements` leaves, None for all in their order."""
+    """Return the numbers of the rows that `max_elements` leaves, None for all in order."""
     if config.max_elements is None or config.max_elements >= count:
         return None
     if config.shuffle_data:
@@ -152,11 +146,7 @@ def _numbers(value: Any) -> list[float] | None:
 
 
 def cut_out(image: Image.Image, box: Box) -> Image.Image:
-    """Return the pixels that a box touches; what reaches over the image's edges is left out.
-
-    Raises:
-        RecordError: the box lies outside the image.
-    """
+    """Return the pixels that a box touches, inside the image; raises `RecordError` for none."""
     left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
     right, bottom = min(image.width, math.ceil(box[2])), min(image.height, math.ceil(box[3]))
     if right <= left or bottom <= top:

@@ -1,8 +1,8 @@
-"""Visual Genome's region descriptions as one Arrow file: 5.4 million rows, each reachable at once.
+"""Visual Genome's region descriptions as one Arrow file: 5.4 million rows with random access.
 
-The published `region_descriptions.json` is one list of 108 thousand objects in one line. It is read
-piece by piece, never whole, and written to the cache once; tables with a list of regions in each
-row, as Hugging Face `datasets` keeps them, are taken apart in the same way.
+The published `region_descriptions.json`, one list of 108 thousand objects in one line, is read in
+pieces and written to the cache once; so are tables with a list of regions in each row, as Hugging
+Face `datasets` keeps them.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _json_batches(path: str) -> Iterator[Any]:
 
 
 def _batch(regions: list[Any]) -> Any:
-    """Return regions as columns; what is missing or of a wrong type becomes null."""
+    """Return regions as columns; missing values and wrong types become null."""
     import pyarrow as pa
 
     schema = _schema()
@@ -156,7 +156,7 @@ def _cast(column: Any, kind: Any, count: int) -> Any:
 
 
 def find_published(folder: str) -> str | None:
-    """Return `region_descriptions.json` (or packed) of a folder or one below it, or None."""
+    """Return `region_descriptions.json` (or compressed) of a folder or one below it, or None."""
     endings = [f"region_descriptions.json{packed}" for packed in ("", ".gz", ".zip")]
     for path in (folder, *sorted(e.path for e in os.scandir(folder) if e.is_dir())):
         for ending in endings:

@@ -1,8 +1,7 @@
 """A corpus of lines as blocks of tokens in one memory-mapped file.
 
-Every line is tokenized with its special tokens, all of them are put one behind the other, and the
-whole is cut into blocks; what is left at the very end is dropped, once. (The released code drops
-such a rest for every thousand lines.)
+Lines are tokenized with their special tokens and concatenated, and the whole is cut into blocks;
+the rest at the very end is dropped, once. (The released code drops one for every thousand lines.)
 """
 
 from __future__ import annotations
@@ -35,12 +34,7 @@ Tokenize = Callable[[list[str]], Sequence[Sequence[int]]]
 
 
 class TokenBlocks:
-    """Blocks of one size in a file of little-endian uint32.
-
-    Args:
-        path: the file.
-        block_size: L, tokens of a block.
-    """
+    """Blocks of `block_size` tokens in a file of little-endian uint32."""
 
     def __init__(self, path: Path, block_size: int) -> None:
         self.path, self.block_size = path, block_size
@@ -104,14 +98,7 @@ def token_blocks(
 
 
 def write_blocks(path: Path, lines: Iterable[str], tokenize: Tokenize, block_size: int) -> None:
-    """Write all whole blocks of the lines' tokens, uint32.
-
-    Args:
-        tokenize: lines to their token ids.
-
-    Raises:
-        DataError: the lines fill no block.
-    """
+    """Write all whole blocks of the lines' tokens, uint32; raises `DataError` for none."""
     begin = shown = time.monotonic()
     written = 0
     with open(path, "wb") as file:
@@ -203,7 +190,7 @@ def _names(name: str, split: str) -> bool:
 
 
 def tokenizer_identity(tokenizer: Any) -> str:
-    """Return a hash of all that a tokenizer's output depends on, whatever it is called."""
+    """Return a hash of all that a tokenizer's output depends on, whatever its name."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state: str
     if backend is not None:

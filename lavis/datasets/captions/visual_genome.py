@@ -1,4 +1,4 @@
-"""Visual Genome's region descriptions: a phrase, and the part of an image that it describes."""
+"""Visual Genome's region descriptions: a phrase, and the region of an image that it describes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RegionFile(RecordFile):
 
     Args:
         index: a row for each region.
-        tables: where `picture` of a region counts the rows; none for the published JSON.
+        tables: whose rows a region's `picture` counts; none for the published JSON.
     """
 
     def __init__(self, index: ArrowFile, tables: Sequence[ArrowFile] = ()) -> None:
@@ -44,7 +44,7 @@ class RegionFile(RecordFile):
         return len(self._index)
 
     def read(self, row: int) -> dict[str, Any]:
-        """Return `image_id`, `region_id`, `x`, `y`, `width`, `height`, `phrase`, as there are."""
+        """Return `image_id`, `region_id`, `x`, `y`, `width`, `height`, `phrase`, where known."""
         return self._index.read(row)
 
     def image(self, row: int) -> ImageFile | None:
@@ -59,7 +59,7 @@ class RegionFile(RecordFile):
 
 @datasets.register("cropped_vg")
 class CroppedVisualGenome(CaptionDataset):
-    """One row a region: its phrase, and the image cut to its box."""
+    """One row per region: its phrase, and the image cut to its box."""
 
     config_class: ClassVar[type[CroppedVgConfig]] = CroppedVgConfig
     config: CroppedVgConfig

@@ -1,8 +1,7 @@
 """Wikitext-103 for the fusion block: blocks of tokens, each with an image of one of its sentences.
 
-Images are drawn by a generator and kept in an image store, which the task hands over. Which
-sentence a block shows is a function of seed, epoch and row number, so that an epoch's images can
-be drawn ahead.
+Images are drawn by a generator and kept in an image store, which the task passes in. The sentence
+is a function of seed, epoch and row number, so that an epoch's images can be drawn ahead.
 """
 
 from __future__ import annotations
@@ -38,11 +37,9 @@ _HUB = "Salesforce/wikitext"
 class WikiDataset(RecordDataset):
     """Blocks of a corpus of lines; `targets["token_ids"]` holds a row's tokens.
 
-    The row's text, and its field `picture_prompt`, is the sentence that is drawn: one of the
-    decoded block's, each as likely, special tokens left out; `random` where there is none. Rows are
-    of equal length and have no padding.
-
-    Images come from a store, which `use_images` hands over.
+    The row's text, and its field `picture_prompt`, is the sentence that is drawn: a uniform choice
+    among those of the decoded block, special tokens left out; `random` where there is none. Rows
+    are of equal length and have no padding. Images come from the store of `use_images`.
     """
 
     config_class: ClassVar[type[WikiConfig]] = WikiConfig
@@ -94,12 +91,7 @@ class WikiDataset(RecordDataset):
         self._images, self._image_seed = store, seed
 
     def image_requests(self, epoch: int, seed: int) -> Iterator[tuple[str, int, int]]:
-        """Yield prompt, index and seed of the image that each row needs in an epoch, in row order.
-
-        Args:
-            epoch: from 0.
-            seed: of the run, as `TrainingView` has it.
-        """
+        """Yield each row's prompt, index and seed in an epoch, from 0; `seed` is the run's."""
         for index in range(len(self) if self.has_images else 0):
             yield self._request(self._sentence(index, row_random(seed, epoch, index)))
 
@@ -177,7 +169,7 @@ class WikiDataset(RecordDataset):
         return []
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what rows depend on; the name of the blocks' file stands for all they are of."""
+        """Return what rows depend on; the name of the blocks' file covers all its sources."""
         return {
             "name": self.name,
             "split": self.split,

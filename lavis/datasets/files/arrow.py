@@ -1,7 +1,7 @@
-"""Rows of Arrow files through a memory map: any row at once, nothing held in memory.
+"""Rows of Arrow files through a memory map: random access, nothing held in memory.
 
-Hugging Face `datasets` keeps its tables in this form. Parquet and CSV, whose rows cannot be reached
-one by one, are written to it once, batch by batch, into a cache folder.
+Hugging Face `datasets` keeps its tables in this form. Parquet and CSV, which have no random access
+to rows, are converted once, batch by batch, into a cache folder.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ArrowFile(RecordFile):
             logger.warning("%s: bytes are left out of the records: %s", path, left_out)
 
     def _make_converter(self) -> RowConverter:
-        """Return what makes values of the columns that hold no images JSON-able."""
+        """Return the converter that makes values of the columns without images JSON-able."""
         import pyarrow as pa
 
         fields = list(self.batches[0].schema) if self.batches else []
@@ -242,7 +242,7 @@ def open_table(
 def tables_in(folder: str) -> list[str]:
     """Return the tables of a folder, or none: those of `save_to_disk`, else Parquet files.
 
-    Beside the former `datasets` keeps results of its own; only what `state.json` lists is data.
+    `datasets` caches its own results beside them; only files that `state.json` lists are data.
     """
     state = Path(folder) / _STATE
     if state.is_file():
@@ -293,7 +293,7 @@ def _parquet_batches(path: str) -> Iterator[Any]:
 
 
 def _csv_batches(path: str) -> Iterator[Any]:
-    """Yield the rows of a CSV file as text columns, with their lines and why a row is bad."""
+    """Yield the rows of a CSV file as text columns, with line numbers and why a row is bad."""
     import pyarrow as pa
 
     name = path.lower()

@@ -1,4 +1,4 @@
-"""Files that are made once from others and read by every process from then on."""
+"""Files that one process builds once from others and every process reads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_CACHE = "~/.cache/lavis/records"
 
 
 def cache_folder(cache_dir: str | None) -> Path:
-    """Return the folder of such files, made if need be; a temporary one where it cannot be."""
+    """Return the cache folder, made if need be; a temporary one where that is impossible."""
     folder = Path(cache_dir or DEFAULT_CACHE).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,19 +31,19 @@ def cache_folder(cache_dir: str | None) -> Path:
 
 
 def digest_of(parts: Any) -> str:
-    """Return a hash of JSON-able values, the name of what is made from them."""
+    """Return a hash of JSON-able values, which names the file built from them."""
     text = json.dumps(parts, sort_keys=True)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def file_identity(path: str | os.PathLike[str]) -> list[str]:
-    """Return a file's endings, by which it is read, and its content, wherever it lies."""
+    """Return a file's endings, which choose its reader, and its content hash, wherever it lies."""
     return ["".join(Path(path).suffixes[-2:]).lower(), content_digest(path)]
 
 
 @contextlib.contextmanager
 def _lock(target: Path) -> Iterator[None]:
-    """Hold what one process at a time can hold; the system frees it when that process dies."""
+    """Hold a lock file's lock; the system frees it when the process dies."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(f"{target}.lock")
@@ -59,14 +59,14 @@ def _lock(target: Path) -> Iterator[None]:
 
 
 def built_once(target: Path, build: Callable[[Path], None]) -> Path:
-    """Return `target`, made by one process while the others wait for it.
+    """Return `target`, built by one process while the others wait.
 
-    It is written under another name and renamed, so that a killed build leaves nothing that looks
-    whole; the next process to come builds again.
+    It is written under another name and renamed, so that a killed build leaves no partial file;
+    the next process builds again.
 
     Args:
         target: its name must change when its content would.
-        build: writes the file whose path it is given.
+        build: writes the file at the given path.
     """
     if target.exists():
         return target

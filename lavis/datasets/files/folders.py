@@ -1,4 +1,4 @@
-"""Folders of records: what in them is read, what is passed over, and what could mean two things."""
+"""Folders of records: what is read, what is skipped, and what is refused as ambiguous."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ def is_hidden(name: str) -> bool:
 
 @dataclass
 class Skipped:
-    """What was passed over in a folder and below, by kind."""
+    """Counts of what was skipped in a folder and below, by kind."""
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, name: str, count: int = 1) -> None:
-        """Count what is passed over."""
+        """Count skipped entries."""
         self.counts[kind] = self.counts.get(kind, 0) + count
         shown = self.examples.setdefault(kind, [])
         if len(shown) < _SHOWN:
@@ -122,19 +122,18 @@ class Skipped:
         ]
 
     def log(self, path: str) -> None:
-        """Say what was passed over."""
+        """Log what was skipped."""
         for line in self.lines():
             logger.info("%s: passed over %s", printable(path), line)
 
 
 @dataclass
 class FolderListing:
-    """What a folder itself holds.
+    """Direct contents of a folder.
 
     Attributes:
-        files: paths of record files, sorted.
-        folders: paths of folders in it, sorted.
-        pictures: how many images. paired: how many of them have a record beside them.
+        files, folders: paths of record files and of folders, sorted.
+        pictures: number of images. paired: how many of them have a record beside them.
     """
 
     files: list[str] = field(default_factory=list)
@@ -191,7 +190,7 @@ def list_folder(path: str, endings: Sequence[str], skipped: Skipped) -> FolderLi
 
 
 def is_above(folder: str, inner: str) -> bool:
-    """Return whether a folder, or what it links to, is `inner` or holds it."""
+    """Return whether a folder, or the folder it links to, is or contains `inner`."""
     parts = [os.path.join(os.path.realpath(p), "") for p in (inner, folder)]
     return parts[0].startswith(parts[1])
 
@@ -208,7 +207,7 @@ def _without_logs(files: Sequence[str], shards: set[str], skipped: Skipped) -> l
 
 
 def refuse_doubles(paths: Sequence[str]) -> None:
-    """Raise `DataError` where two files differ in their endings only."""
+    """Raise `DataError` where two files differ only in their endings."""
     seen: dict[str, str] = {}
     for path in paths:
         folder, name = os.path.split(path)
@@ -222,7 +221,7 @@ def refuse_doubles(paths: Sequence[str]) -> None:
 
 
 def _stem(name: str) -> str:
-    """Return a name without its ending, of two parts where it is packed."""
+    """Return a name without its ending, of two parts where it is compressed."""
     stem, ending = os.path.splitext(name)
     return os.path.splitext(stem)[0] if ending.lower() in (".gz", ".zst") else stem
 

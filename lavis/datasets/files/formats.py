@@ -1,4 +1,4 @@
-"""Which reader a path gets: compressed lines, JSON lists, tar shards and img2dataset folders.
+"""The reader for each path: compressed lines, JSON lists, tar shards and img2dataset folders.
 
 `.gz`, `.zst` and JSON lists are unpacked once to plain lines in a cache folder, under a name made
 from path, size and change time, by one process while others wait.
@@ -135,7 +135,7 @@ def _expand_range(path: str) -> list[str]:
 
 
 def _check_text(path: str) -> None:
-    """Refuse a file whose every line would be called malformed, in words that say why."""
+    """Refuse a binary file with its cause, rather than call its every line malformed."""
     with open(path, "rb") as file:
         first = file.read(6)
     for mark, kind in PACKED.items():
@@ -176,6 +176,6 @@ def _unpack(path: str, output: BinaryIO) -> None:
         return
     with open_bytes(path) as content, io.TextIOWrapper(content, "utf-8-sig") as file:
         for element in list_elements(file, None, path):
-            # As it is written, in one line: what is odd about it is found where it is read.
+            # As written, in one line: problems are reported when the line is read.
             line = element.text.replace("\n", " ").replace("\r", " ")
             output.write(line.encode() + b"\n")

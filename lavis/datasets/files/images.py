@@ -1,8 +1,8 @@
-"""Image files: found inside their root, opened within limits, decoded to RGB exactly as stored.
+"""Image files: located inside their root, opened within limits, decoded to RGB exactly as stored.
 
 An image is a file, or a member of a tar read by its offset. Draft decoding is never used, so
-pixels do not depend on the size that is asked for later. Orientation tags (EXIF) are not applied:
-boxes count pixels in the frame in which the image is stored.
+pixels do not depend on the size used later. Orientation tags (EXIF) are not applied: boxes count
+pixels in the frame in which the image is stored.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ class ImageFile:
     """Where an image's bytes are.
 
     Attributes:
-        name: what the record calls it; stands in reasons and keys, not machine paths.
+        name: name in the record; used in reasons and keys, which hold no machine paths.
         path: the file, or the tar that holds it.
         size: bytes.
         mtime_ns: change time of the file, so that a replaced image gets another key.
         offset: first byte inside a tar; None for a file of its own.
-        ctime_ns: status time of the file, which tells a replaced image even where size and change
-            time are the old one's.
+        ctime_ns: status time, which reveals a replaced image of the same size and change time.
     """
 
     name: str
@@ -46,7 +45,7 @@ class ImageFile:
     ctime_ns: int = 0
 
     def identity(self) -> list[str | int | None]:
-        """Return what tells this image's bytes from others; no machine path in it."""
+        """Return what identifies this image's bytes; no machine path in it."""
         return [self.name, self.size, self.mtime_ns, self.offset, self.ctime_ns]
 
 
@@ -54,7 +53,6 @@ class ImageRoot:
     """Folder that image names are relative to.
 
     Args:
-        root: the folder.
         follow_symlinks: accept links inside it that lead out of it.
         must_exist: False checks names only and touches no file.
     """
@@ -66,7 +64,7 @@ class ImageRoot:
         self.follow_symlinks = follow_symlinks
         self.must_exist = must_exist
         self._real = os.path.realpath(root)
-        # what a name is stays so; the state of its file is asked for each time it is found
+        # whether a name is refused never changes; a file's state is checked on each call of `find`
         self._refused = functools.lru_cache(maxsize=65536)(self._refuse_name)
         self._inside = functools.lru_cache(maxsize=65536)(self._is_inside)
 
@@ -78,11 +76,7 @@ class ImageRoot:
         self.__init__(**state)  # type: ignore[misc]
 
     def find(self, name: object) -> ImageFile:
-        """Return the file a record names.
-
-        Raises:
-            RecordError: not a name, outside the root, or not there.
-        """
+        """Return the file; raises `RecordError` for no name, one outside the root, or not there."""
         if not isinstance(name, str):
             raise RecordError(f"wrong type: image is {type(name).__name__}, expected a path")
         reason = self._refused(name)
@@ -112,7 +106,7 @@ class ImageRoot:
 
     @staticmethod
     def _refuse_name(name: str) -> str | None:
-        """Return why a name cannot be an image's, whatever files there are."""
+        """Return why a name cannot be an image's, whatever files exist."""
         if not name.strip():
             return "missing image: the name is empty"
         if printable(name) != name:
@@ -153,21 +147,13 @@ def _open(file: ImageFile, max_pixels: int) -> Image.Image:
 
 
 def image_size(file: ImageFile, max_pixels: int) -> tuple[int, int]:
-    """Return width and height from the header.
-
-    Raises:
-        RecordError: not an image, or over the limit.
-    """
+    """Return (width, height) of the header; raises `RecordError` for no image or over the limit."""
     with _open(file, max_pixels) as image:
         return image.size
 
 
 def decode_image(file: ImageFile, max_pixels: int) -> Image.Image:
-    """Return all pixels as RGB.
-
-    Raises:
-        RecordError: not an image, truncated or broken, or over the limit.
-    """
+    """Return all pixels as RGB; raises `RecordError` for a broken image or over the limit."""
     with _open(file, max_pixels) as image:
         try:
             return to_rgb(image)

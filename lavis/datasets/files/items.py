@@ -26,7 +26,7 @@ class FileItem:
     """One item of a file.
 
     Attributes:
-        place: where it is: `file`, and `line` or `item`, from 1.
+        place: `file`, and `line` or `item`, from 1.
         value: the JSON value; None where it is malformed.
         error: why it is malformed.
     """
@@ -55,7 +55,7 @@ def open_bytes(path: str | Path) -> IO[bytes]:
 
 
 def begins_with(path: str | Path, mark: bytes) -> bool:
-    """Return whether the first character of a file's text, blanks apart, is `mark`."""
+    """Return whether the first non-blank character of a file is `mark`."""
     with open_bytes(path) as file:
         start = file.read(4096).removeprefix(codecs.BOM_UTF8)
         while start and not start.strip():

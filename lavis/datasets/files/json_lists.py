@@ -1,4 +1,4 @@
-"""Elements of a JSON array in a file, one at a time, each as it is written and as a value."""
+"""Elements of a JSON array in a file, one at a time, each as its text and as a value."""
 
 from __future__ import annotations
 
@@ -74,11 +74,7 @@ def list_elements(file: IO[str], key: str | None, name: str) -> Iterator[Element
 
 
 def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of its pairs; for `object_pairs_hook`.
-
-    Raises:
-        RecordError: a key comes twice, and nothing says which value is meant.
-    """
+    """Return an object of its pairs; raises `RecordError` for a duplicate key, as ambiguous."""
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -88,11 +84,7 @@ def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_json(value: Any, text: bytes) -> None:
-    """Check a parsed value for what cannot be written again.
-
-    Raises:
-        RecordError: it is nested too deep, or holds half of a surrogate pair.
-    """
+    """Raise `RecordError` for a value nested too deep, or with half of a surrogate pair."""
     if b"\\ud" in text or b"\\uD" in text:  # half of a surrogate pair is no character
         with record_errors("malformed line"):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -101,7 +93,7 @@ def check_json(value: Any, text: bytes) -> None:
 
 
 def _depth(value: Any) -> int:
-    """Return how deep lists and objects are nested in each other, up to one more than allowed."""
+    """Return the nesting depth of lists and objects, counted up to one more than allowed."""
     level, depth = [value], 0
     while depth <= _DEEPEST:
         inner = [
@@ -126,10 +118,7 @@ class _Reader:
         ).raw_decode
 
     def _int(self, digits: str) -> int:
-        """Return a number; of one that is too long only the length is kept.
-
-        `int` would raise, and then nobody knew where the element ends.
-        """
+        """Return a number, or the length of one too long: an error would lose the place."""
         limit = sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else 0
         if limit and len(digits) > limit:
             self._problem = f"malformed item: a number of {len(digits)} digits"
@@ -137,7 +126,7 @@ class _Reader:
         return int(digits)
 
     def _object(self, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        """Return an object; of one with a key twice the problem is kept, and the list goes on."""
+        """Return an object; a duplicate key is noted as a problem, and the list goes on."""
         try:
             return unique_keys(pairs)
         except RecordError as error:
@@ -145,7 +134,7 @@ class _Reader:
             return {}
 
     def peek(self) -> str:
-        """Return the next character that is not blank, without taking it."""
+        """Return the next non-blank character, without taking it."""
         while True:
             while self._place < len(self._text) and self._text[self._place] in _BLANKS:
                 self._place += 1

@@ -1,4 +1,4 @@
-"""Values of typed columns as what JSON can hold, settled before a row is read; lines of JSON.
+"""Typed columns as JSON values, with conversions chosen before any row is read; JSON lines.
 
 | column type | in a record |
 |---|---|
@@ -7,7 +7,7 @@
 | decimal | number where a double holds every digit, else text with all digits |
 | timestamp, date, time | ISO 8601 text |
 | duration | seconds |
-| map | object; a list of pairs where keys are no texts or numbers, or one comes twice |
+| map | object; a list of pairs where keys are no texts or numbers, or are duplicate |
 | binary of fixed size (hashes) | base64 text; a UUID is its text |
 | other binary (images, blobs) | left out |
 """
@@ -52,11 +52,7 @@ class RowConverter:
         return list(self._columns)
 
     def record(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a row's values that are not null.
-
-        Args:
-            row: column -> value as pyarrow gives it; more columns do no harm.
-        """
+        """Return a row's non-null values, of columns in the schema, from pyarrow's values."""
         values = {name: self.value(name, row.get(name)) for name in self._columns}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -66,7 +62,7 @@ class RowConverter:
         return None if value is None or convert is None else convert(value)
 
     def _of(self, kind: Any, name: str) -> Convert | None:
-        """Return what converts the values of a type that are not null; None leaves them out."""
+        """Return the converter of a type's non-null values; None leaves them out."""
         import pyarrow as pa
 
         types = pa.types
@@ -154,7 +150,7 @@ def _seconds(value: Any) -> float:
     return value.total_seconds()
 
 
-# name of the check in pyarrow.types -> conversion; the first that holds is taken
+# name of the check in pyarrow.types -> conversion; the first match counts
 _PLAIN: tuple[tuple[str, Convert], ...] = (
     *((name, _same) for name in ("is_null", "is_boolean", "is_integer")),
     *((name, _same) for name in ("is_string", "is_large_string", "is_string_view")),
@@ -169,8 +165,7 @@ _PLAIN: tuple[tuple[str, Convert], ...] = (
 def json_line(record: Any, *, ascii_only: bool = False) -> bytes:
     """Return a record as strict JSON in UTF-8, without a line end.
 
-    NaN and infinities, which readers accept and JSON has no numbers for, are null. Half a surrogate
-    pair is escaped.
+    NaN and infinities, which JSON has no numbers for, are null. Half a surrogate pair is escaped.
     """
     try:
         text = json.dumps(record, ensure_ascii=ascii_only, allow_nan=False)
@@ -194,12 +189,7 @@ def finite(value: Any) -> Any:
 
 
 def struct_fields(schema: Any, left_out: Sequence[str]) -> Iterator[str]:
-    """Yield the dotted names to read: not those that are left out, unless inside a list.
-
-    Args:
-        schema: of pyarrow.
-        left_out: see `RowConverter`.
-    """
+    """Yield the dotted names to read, without those `left_out`; lists are read whole."""
     import pyarrow as pa
 
     def walk(field: Any, name: str) -> Iterator[str]:
@@ -217,11 +207,7 @@ def struct_fields(schema: Any, left_out: Sequence[str]) -> Iterator[str]:
 
 
 def text_of(record: Mapping[str, Any], key: str) -> str:
-    """Return a text of a record.
-
-    Raises:
-        RecordError: it is missing, no text, or empty.
-    """
+    """Return a text of a record; raises `RecordError` where it is missing, no text, or empty."""
     text = record.get(key)
     if text is None:
         raise RecordError(f"missing field: {key}")

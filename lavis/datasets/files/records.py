@@ -1,4 +1,4 @@
-"""Rows of record files of any size: found by offset, parsed one at a time, never all in memory.
+"""Rows of record files of any size: located by offset, parsed one at a time, never all in memory.
 
 Formats: `.jsonl` (also `.json` holding one list), the same as `.gz` or `.zst` (unpacked once into
 a cache folder), `.parquet`, WebDataset `.tar`, and img2dataset folders. An index takes 8 to 40
@@ -54,15 +54,12 @@ class RecordFile(abc.ABC):
         return {"file": printable(self.path), "row": row}
 
     def identity(self) -> dict[str, Any]:
-        """Return name and content of the file; what `inputs` says of the rows is left out."""
+        """Return name and content of the file, without what `inputs` covers."""
         name = printable(os.path.basename(os.path.normpath(self.path)))
         return {"name": name, "content": content_digest(self.path)}
 
     def inputs(self, row: int) -> list[Input]:
-        """Return the files, or parts of the file, that a row is read from beside `identity`.
-
-        Its image counts where it lies inside the file.
-        """
+        """Return what a row, and its image inside the file, is read from beside `identity`."""
         return []
 
 
@@ -90,7 +87,7 @@ class JsonLinesFile(RecordFile):
     """Lines of a plain file, read through a memory map.
 
     Args:
-        path: what messages and fingerprints name.
+        path: name for messages and fingerprints.
         data_path: the plain file that is read, where `path` itself is compressed.
     """
 
@@ -122,7 +119,7 @@ class JsonLinesFile(RecordFile):
 
 
 def _index_lines(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return start and end offsets of lines that are not blank, and their numbers from 1.
+    """Return start and end offsets of non-blank lines, and their numbers from 1.
 
     The numbers are None where no line is blank, so that row + 1 is the line.
     """
@@ -153,10 +150,9 @@ def _index_lines(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
 class ParquetFile(RecordFile):
     """Rows of a Parquet file, read by row group.
 
-    Columns that mix words and id lists (Parquet has no such type) are JSON text. Values of other
-    types become what JSON holds of them, see `json_values`; columns of bytes are not read. The last
-    two row groups stay decoded, so reading in order costs one pass; write groups of a few thousand
-    rows.
+    Columns that mix words and id lists (Parquet has no such type) are JSON text. Other types are
+    converted as in `json_values`; columns of bytes are not read. The last two row groups stay
+    decoded, so reading in order costs one pass; write groups of a few thousand rows.
     """
 
     _KEPT_GROUPS = 2
@@ -267,7 +263,7 @@ class RecordStore:
         return file.place(row)
 
     def identity(self) -> list[dict[str, Any]]:
-        """Return name and content of every file; what `inputs` says of the rows is left out."""
+        """Return name and content of every file, without what `inputs` covers."""
         return [file.identity() for file in self.files]
 
     def inputs(self, index: int) -> list[Input]:

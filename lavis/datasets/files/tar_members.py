@@ -1,8 +1,8 @@
-"""Members of a tar shard in their order, and whether the shard is whole.
+"""Members of a tar shard in order, and whether the shard is whole.
 
-Headers are read one by one, so that a million of them need no memory, and every byte of the file
-is accounted for: `tarfile` ends at the first thing that it takes for the end, and what stands
-behind a damaged header or a joined archive would be lost without a word.
+Headers are read one by one, so that a million need no memory, and every byte of the file is
+accounted for: `tarfile` stops at the first apparent end and would silently lose what follows a
+damaged header or a joined archive.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ class TarMember:
     """One member that is no folder.
 
     Attributes:
-        name: as UTF-8 can hold it, without `./` before it.
-        header: first byte of its headers.
-        offset: first byte of its data.
+        name: as UTF-8 can hold it, without leading `./`.
+        header, offset: first byte of its headers, and of its data.
         size: bytes of its data.
         archive: number of the archive within the file, from 0: tars may be joined.
-        problem: why its data cannot be read by place, empty for a plain file.
+        problem: why its data cannot be read by offset, empty for a plain file.
     """
 
     name: str
@@ -173,7 +172,7 @@ class _Scanner:
             return info
 
     def _is_end(self, at: int) -> bool:
-        """Return whether zeros at a byte end the file; else moves to the archive behind them."""
+        """Return whether zeros at a byte end the file; else moves to the archive after them."""
         blocks = 0
         self._file.seek(at)
         block = self._file.read(BLOCK)
@@ -203,7 +202,7 @@ class _Scanner:
         return True
 
     def _holds_header(self, place: int) -> bool:
-        """Return whether anything behind a byte looks like a header, at any offset."""
+        """Return whether anything after a byte looks like a header, at any offset."""
         self._file.seek(place)
         kept = b""
         while chunk := self._file.read(1 << 20):
@@ -213,7 +212,7 @@ class _Scanner:
         return False
 
     def _extension(self, info: tarfile.TarInfo) -> dict[str, str]:
-        """Return what a long name or pax fields say of the next member."""
+        """Return the fields that a long name or pax header sets for the next member."""
         at = self._place
         if info.size > _LONGEST_EXTENSION:
             self._damaged(at, f"a header with {info.size} bytes of fields")
@@ -233,11 +232,11 @@ class _Scanner:
                 self._damaged(at, "damaged pax fields")
             fields[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
             content = content[length:]
-        # Fields for all members to come: nothing that a sample needs is told that way.
+        # Fields for all members to come: samples need nothing from them.
         return {} if info.type == tarfile.XGLTYPE else fields
 
     def _skip_sparse_map(self) -> None:
-        """Pass over the blocks in which old GNU headers go on."""
+        """Skip the extra header blocks of old GNU sparse files."""
         goes_on, flag = self._place - BLOCK, 482
         while True:
             self._file.seek(goes_on + flag)
@@ -246,7 +245,7 @@ class _Scanner:
             goes_on, flag = self._take(BLOCK, "a sparse member's map"), 504
 
     def _take(self, size: int, what: str) -> int:
-        """Return where data of a size begin, and move behind them and what fills their block."""
+        """Return the offset of data of a size, and move past it and its block padding."""
         offset = self._place
         if offset + size > self._size:
             self._damaged(self._size, f"cut inside {what}")

@@ -1,4 +1,4 @@
-"""WebDataset shards: samples of a tar file, each a record and an image, read by their place."""
+"""WebDataset shards: samples of a tar file, each a record and an image, read by their offset."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class TarFile(RecordFile):
 
 @dataclass(slots=True)
 class _Sample:
-    """Members of one key that follow each other."""
+    """Consecutive members of one key."""
 
     key: str
     archive: int
@@ -155,7 +155,7 @@ class _Sample:
 
 
 def _samples(members: Iterable[TarMember], skipped: Counter[str]) -> Iterator[_Sample]:
-    """Yield samples; members that follow each other under one key make one."""
+    """Yield samples, each of consecutive members with one key."""
     current: _Sample | None = None
     for member in members:
         key, extension = _split(member.name)

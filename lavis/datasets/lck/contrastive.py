@@ -33,12 +33,12 @@ class ContrastiveDataset(RegionDataset):
     """LCK records give one text; records with `choices` (or `text_input`) give one for each.
 
     A choice holds `text_output` (words and id lists) and, where known, `score` (people's rating, or
-    a list with one of each rater) or `truth` (0 or 1); `label` is the right choice, `group` what
-    results are also listed by.
+    a list with one per rater) or `truth` (0 or 1); `label` is the right choice; results are also
+    listed by `group`.
 
     `image_id` is the same for all records of one image, in every file and process. Regions are
-    shuffled in training only; the released code shuffled them in evaluation as well, so that its
-    numbers and colours changed from run to run.
+    shuffled in training only; the released code also did so in evaluation, so that its numbers and
+    colours changed from run to run.
     """
 
     config_class: ClassVar[type[ContrastiveConfig]] = ContrastiveConfig
@@ -98,17 +98,14 @@ class ContrastiveDataset(RegionDataset):
         if isinstance(record.get("group"), str):
             fields["group"] = record["group"]
         fields |= judged
-        # apart for models that read a question and write an answer
+        # separate for models that read a question and write an answer
         targets = {"question": self.text_processor(f"{question} {prefix}"), "answers": answers}
         if "scores" in judged:
             targets["scores"] = judged["scores"]
         return self._make(index, record, file, regions, texts, fields, targets)
 
     def _outputs(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Return the token lists that answer, and what is known of all of them.
-
-        That is `scores` (of one rater, or a list of each of several raters) and `truths` (flags).
-        """
+        """Return the answers' token lists, and `scores` (numbers, or a list each) and `truths`."""
         choices = record.get("choices")
         if not self.source_options.is_mc and choices is None:
             return [read_tokens(record, "text_output")], {}

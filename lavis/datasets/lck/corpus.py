@@ -1,4 +1,4 @@
-"""What a corpus holds, counted in one pass with bounded memory, and which records are bad.
+"""Statistics of a corpus and its bad records, in one pass with bounded memory.
 
 Memory grows by 24 bytes a row (three hashes, for duplicates) and about 200 bytes an image.
 """
@@ -38,9 +38,9 @@ class CorpusSummary:
         regions: number of regions -> rows.
         sources: the record's `source` -> rows.
         labels: `accept`, `reject` or `none` -> rows.
-        words: number of blank-separated pieces before the text processor cuts -> rows.
+        words: number of blank-separated words before the text processor cuts -> rows.
         cut: rows whose text the processor cuts.
-        empty_rationales: good rows whose rationale says nothing.
+        empty_rationales: good rows with an empty rationale.
         instances, contents, images: 8-byte hashes, one a good row.
     """
 

@@ -1,4 +1,4 @@
-"""Questions a student reads and answers it must write: training by prefixes, evaluation by QARs."""
+"""Questions a student reads and answers it writes: training by prefixes, evaluation by QARs."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class GenerativeDataset(RegionDataset):
 
     In evaluation the input is `question Answer:` and the output `answer Rationale: rationale`. In
     training the whole text is cut at a random word of its first half (`split_at`). Records with
-    `text_input` and `text_output` keep their own cut. The processor's prompt stands before inputs
-    only. Each part is cut to the processor's words by itself.
+    `text_input` and `text_output` keep their own cut. Only inputs get the processor's prompt. Each
+    part is cut separately to the processor's number of words.
     """
 
     config_class: ClassVar[type[GenerativeDatasetConfig]] = GenerativeDatasetConfig

@@ -20,8 +20,8 @@ _QUESTION = "What is in this image? Answer: {caption}"
 class LaionDataset(RecordDataset):
     """Images with the record `<key>.json` beside them, sorted by path.
 
-    The record's `caption`, `similarity` and `key` are used. No regions are drawn. Records in
-    JSONL or Parquet files work too where they carry an `image` under the image root.
+    Reads `caption`, `similarity` and `key`. No regions are drawn. Records in JSONL or Parquet files
+    work too where they carry an `image` under the image root.
     """
 
     config_class: ClassVar[type[LaionConfig]] = LaionConfig

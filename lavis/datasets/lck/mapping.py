@@ -1,7 +1,7 @@
-"""Region boxes by image, from a JSONL file of its own: `{image, region_locations}` a line.
+"""Region boxes by image, from a separate JSONL file: `{image, region_locations}` a line.
 
-`region_locations` maps ids to entries, or is a list whose places are the ids; where it is missing
-the record itself maps ids to entries. Only 32 bytes an image stay in memory.
+`region_locations` maps ids to entries, or is a list indexed by id; where it is missing the record
+itself maps ids to entries. Only 32 bytes an image stay in memory.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class RegionMapping:
-    """Entries of an image's regions, found by the image's name.
+    """Entries of an image's regions, by the image's name.
 
-    The file is scanned when an image is first asked for. An image that comes twice keeps its
-    last line; malformed lines are skipped with one warning.
+    The file is scanned on first use. An image that comes twice keeps its last line; malformed
+    lines are skipped with one warning.
     """
 
     def __init__(self, file: JsonLinesFile) -> None:

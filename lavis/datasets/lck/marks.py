@@ -1,11 +1,10 @@
 """Where a page sets the numbers of drawn regions: on their boxes, apart from each other, inside.
 
 Marks lie over the image that the model sees and change none of its pixels. Places are in percent
-of the image, so they hold at every size at which it is shown. A badge has a fixed size in the
-page's pixels; room is kept as if the image was shown `_SHOWN` pixels long, smaller than on any
-page (`regions.css` makes badges smaller where images are, 215 pixels at least). Each badge hangs
-from the point that touches its box, so on larger images it only shrinks towards that point and
-comes no nearer to others.
+of the image, so they hold at every size. A badge has a fixed size in the page's pixels; space is
+reserved for an image `_SHOWN` pixels long, smaller than on any page (`regions.css` makes badges
+smaller where images are, 215 pixels at least). Each badge hangs from the point that touches its
+box, so on larger images it only shrinks towards that point and comes no nearer to others.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Badge:
 
     Attributes:
         left, top: the point it hangs from, percent of the image.
-        shift_x, shift_y: how far it is moved from there, percent of its own size, -100 to 0.
+        shift_x, shift_y: its offset from there, percent of its own size, -100 to 0.
         lead: x1, y1, x2, y2 of a line to the box, where there was no room on it; else None.
     """
 
@@ -75,16 +74,12 @@ class RegionMark:
 
     @property
     def title(self) -> str:
-        """What a screen reader or a pointer is told."""
+        """Text for screen readers and pointers."""
         return f"region {self.number}" + (f": {self.name}" if self.name else "")
 
 
 def row_marks(dataset: RecordDataset, row: Row, size: tuple[int, int]) -> tuple[RegionMark, ...]:
-    """Return the marks of a row's image.
-
-    Args:
-        size: width and height of `dataset.drawn_image(row)`.
-    """
+    """Return the marks of a row's image; `size` is that of `dataset.drawn_image(row)`."""
     if row.drawing is None or row.drawing.crop is not None:
         return ()
     names = [region.object_name for region in row.drawing.regions]
@@ -98,13 +93,12 @@ def region_marks(
     palette: Palette = "released",
     names: Sequence[str] = (),
 ) -> tuple[RegionMark, ...]:
-    """Return the marks of an image's drawn regions, in their order.
+    """Return the marks of an image's drawn regions, in order.
 
     Args:
-        drawn: as the image's; a region without a colour in the palette is not drawn, so not
-            marked.
+        drawn: a region without a colour in the palette is neither drawn nor marked.
         size: width and height of the image that the boxes are of.
-        names: of the regions, by place in `drawn`; none are empty.
+        names: by place in `drawn`; missing ones are empty.
     """
     kept = [r for r in drawn if palette != "person_xyz" or r.color_id < 3]
     boxes = [_percent(_bounds(region), size) for region in kept]
@@ -134,7 +128,6 @@ def place_badges(
 
     Args:
         boxes: left, top, right, bottom in percent of the image.
-        numbers: what the badges say.
         size: width and height of the image.
     """
     scale = _SHOWN / max(size)
@@ -151,7 +144,7 @@ def place_badges(
 
 
 def _choose(box: _Rect, needs: tuple[float, float], taken: Sequence[_Rect]) -> Badge:
-    """Return the first place that is inside the image and free, else the least covered one."""
+    """Return the first free place inside the image, else the least covered one."""
     first: tuple[float, Badge] | None = None
     for badge in itertools.chain(_on_box(box, needs), _elsewhere(box, needs)):
         covered = _covered(badge, needs)
@@ -167,7 +160,7 @@ def _choose(box: _Rect, needs: tuple[float, float], taken: Sequence[_Rect]) -> B
 
 
 def _on_box(box: _Rect, needs: tuple[float, float]) -> Iterator[Badge]:
-    """Yield places on a box: its corners, along its edges, and, of a small box, outside first."""
+    """Yield places on a box: corners, then edges, and, for a small box, outside first."""
     left, top, right, bottom = box
     wide, high = needs
     inside = [
@@ -202,7 +195,7 @@ def _elsewhere(box: _Rect, needs: tuple[float, float]) -> Iterator[Badge]:
     """Yield places off the box, the nearest first, with a line to it."""
     wide, high = needs
     middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    # A finer grid than badges are large: room between others need not lie on its lines.
+    # A finer grid than badges are large: free space need not lie on its lines.
     spots = [
         (x, y) for x in _steps(0, 100 - wide, wide / 2) for y in _steps(0, 100 - high, high / 2)
     ]
@@ -220,7 +213,7 @@ def _steps(low: float, high: float, step: float) -> list[float]:
 
 
 def _covered(badge: Badge, needs: tuple[float, float]) -> _Rect:
-    """Return the part of the image that a badge takes at most."""
+    """Return the largest part of the image that a badge covers."""
     left = badge.left + badge.shift_x / 100 * needs[0]
     top = badge.top + badge.shift_y / 100 * needs[1]
     return left, top, left + needs[0], top + needs[1]
@@ -237,7 +230,7 @@ def _area(box: _Rect) -> float:
 
 
 def _bounds(region: DrawnRegion) -> _Rect:
-    """Return the box around what is drawn."""
+    """Return the bounding box of what is drawn."""
     points = [point for part in region.polygons or () for point in part]
     if not points:
         return region.box

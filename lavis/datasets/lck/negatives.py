@@ -1,9 +1,9 @@
-"""Wrong records made of right ones, to train a critic where nobody has labelled any.
+"""Negative records made from a corpus, to train a critic without human labels.
 
-A corpus is read twice: once to note what it says of its images (`Corpus`), once to make negatives
-of each record. Memory is a few hundred bytes a record. Seed, corpus and record settle everything.
-No negative is a record of its image, nor has the question and answer of another one; what nobody
-wrote down may still be true of the image, and more often so of hard negatives than of easy ones.
+A corpus is read twice: once to collect its statements (`Corpus`), once to make negatives of each
+record. Memory is a few hundred bytes a record. The output depends only on seed, corpus and record.
+No negative is a record of its image, nor has the question and answer of another one; it may still
+be true of the image without being recorded, and more often so if hard than if easy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KINDS = ("region_swap", "attribute_swap", "answer_swap", "rationale_swap")
 PARTS = ("question", "answer", "rationale")
 TRIES = 8  # draws before a kind of negative is given up for a record
 
-# A word is swapped for another of its list: any (easy) or a neighbour in it (hard).
+# A word is swapped for another of its list: any (easy) or a neighbour (hard).
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "colour": tuple(
         "red orange yellow green blue purple pink white grey gray black brown beige tan".split()
@@ -45,7 +45,7 @@ _LIKE = {("grey", "gray"), ("gray", "grey"), ("small", "little"), ("little", "sm
 
 
 def normal(tokens: Sequence[Any]) -> str:
-    """Return tokens as one text in which case, spaces and punctuation do not count."""
+    """Return tokens as one text, normalised in case, spaces and punctuation."""
     words = [
         f"[{','.join(map(str, t))}]" if isinstance(t, list) else letters_only(str(t), keep="-' ")
         for t in tokens
@@ -54,14 +54,14 @@ def normal(tokens: Sequence[Any]) -> str:
 
 
 def question_type(question: Sequence[Any]) -> str:
-    """Return a question's first two words: questions of a type take each other's answers."""
+    """Return a question's first two words: questions of a type exchange answers."""
     words = [str(t).lower() for t in question if not isinstance(t, list)]
     return " ".join(words[:2])
 
 
 @dataclass
 class Corpus:
-    """What a corpus says, as far as negatives need it.
+    """A corpus' statements, as far as negatives need them.
 
     Attributes:
         said: hashes of image, question and answer, and of image, question, answer, rationale.
@@ -75,11 +75,7 @@ class Corpus:
     by_scene: dict[int, list[int]] = field(default_factory=dict)
 
     def note(self, row: int, record: Mapping[str, Any]) -> None:
-        """Take in one record.
-
-        Raises:
-            RecordError: it is no question-answer-rationale record.
-        """
+        """Add one record; raises `RecordError` where it is no question-answer-rationale record."""
         parts = {part: read_tokens(record, part) for part in PARTS}
         image = _image(record)
         self.said |= {_pair(image, parts), _whole(image, parts)}
@@ -89,11 +85,11 @@ class Corpus:
         self.by_scene.setdefault(_hash(image, kind), []).append(row)
 
     def is_said(self, image: str, parts: Mapping[str, Tokens]) -> bool:
-        """Say whether the image has this very record."""
+        """Return whether the image has this very record."""
         return _whole(image, parts) in self.said
 
     def is_true_pair(self, image: str, parts: Mapping[str, Tokens]) -> bool:
-        """Say whether the image has a record with this question and answer."""
+        """Return whether the image has a record with this question and answer."""
         return _pair(image, parts) in self.said
 
 
@@ -121,12 +117,12 @@ class NegativeMaker:
     """Makes negatives of the records of one corpus.
 
     Args:
-        corpus: all of its records, noted.
+        corpus: with all of its records noted.
         read: row number -> record.
         kinds: some of `KINDS`.
-        difficulties: `easy` takes from anywhere, `hard` from what is closest: the same image, the
+        difficulties: `easy` draws from anywhere, `hard` from what is closest: the same image, the
             same type of question, a neighbouring word.
-        seed: with the record's image and texts it settles every choice.
+        seed: with the record's image and texts it determines every choice.
     """
 
     def __init__(
@@ -204,7 +200,7 @@ class NegativeMaker:
     def _attribute_swap(
         self, rng: random.Random, record: Mapping[str, Any], parts: dict[str, Tokens], level: str
     ) -> dict[str, Tokens] | None:
-        """Say another colour, size, number, side or state, the same in answer and rationale."""
+        """Swap a colour, size, number, side or state, the same in answer and rationale."""
         found = [
             word
             for part in ("answer", "rationale")
@@ -230,7 +226,7 @@ class NegativeMaker:
     def _answer_swap(
         self, rng: random.Random, record: Mapping[str, Any], parts: dict[str, Tokens], level: str
     ) -> dict[str, Tokens] | None:
-        """Give another record's answer: to the same type of question (hard), to any (easy).
+        """Take another record's answer: to the same type of question (hard), to any (easy).
 
         A hard one is of the same image, about another region, where there is one.
         """
@@ -251,7 +247,7 @@ class NegativeMaker:
     def _rationale_swap(
         self, rng: random.Random, record: Mapping[str, Any], parts: dict[str, Tokens], level: str
     ) -> dict[str, Tokens] | None:
-        """Give another rationale: of the same type of question (hard), of any (easy)."""
+        """Take another rationale: of the same type of question (hard), of any (easy)."""
         kind = question_type(parts["question"])
         rows = self.corpus.by_type.get(kind, []) if level == "hard" else self.corpus.rows
         other = self._other(rng, rows, but=_image(record))
@@ -269,7 +265,7 @@ class NegativeMaker:
         return None if but is not None and other.get("image") == but else other
 
     def _fit(self, tokens: Tokens, record: Mapping[str, Any]) -> Tokens:
-        """Return another image's tokens with its regions' ids changed to this record's."""
+        """Return another image's tokens with its region ids replaced by this record's."""
         ids = read_region_ids(record, "region") or read_region_ids(record, "region_all")
         theirs = list(dict.fromkeys(i for t in tokens if isinstance(t, list) for i in t))
         if not ids:
@@ -302,7 +298,7 @@ class NegativeMaker:
 
 
 def spread(recipes: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Order recipes so that every kind comes once before one comes again."""
+    """Order recipes so that every kind comes once before any comes again."""
     seen: dict[str, int] = {}
     ranked = []
     for recipe in recipes:
@@ -318,7 +314,7 @@ def positive(record: Mapping[str, Any]) -> Record:
 
 
 def note_all(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> Corpus:
-    """Return what records say; those that are none are left out."""
+    """Return the statements of records; unusable records are skipped."""
     corpus = Corpus()
     for row, record in rows:
         try:

@@ -51,11 +51,7 @@ def name_hash(text: str) -> int:
 
 
 def region_number(value: Any) -> int:
-    """Return a region id as a number; ids are written as numbers or as their digits.
-
-    Raises:
-        RecordError: neither.
-    """
+    """Return a region id, a number or its digits, as a number; raises `RecordError` for others."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST_ID:
         return value
     if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
@@ -78,11 +74,7 @@ def read_region_ids(record: Mapping[str, Any], key: str) -> list[int]:
 
 
 def read_tokens(record: Mapping[str, Any], key: str) -> Tokens:
-    """Return a token list.
-
-    Raises:
-        RecordError: missing, not a list, or an item that is neither a word nor a list of ids.
-    """
+    """Return a token list; raises `RecordError` where missing, or not of words and lists of ids."""
     value = record.get(key)
     if value is None:
         raise RecordError(f"missing field: {key}")
@@ -123,11 +115,7 @@ def read_references(record: Mapping[str, Any]) -> dict[int, Any]:
 
 
 def index_entries(value: Any, key: str, *, named: bool) -> dict[int, Any]:
-    """Return region entries by id from a list (by `name`, else by place) or a mapping.
-
-    Raises:
-        RecordError: another form.
-    """
+    """Return entries by id of a list (`name`, else index) or mapping; else raises `RecordError`."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
@@ -145,7 +133,7 @@ def index_entries(value: Any, key: str, *, named: bool) -> dict[int, Any]:
 
 
 def _by_id(pairs: Sequence[tuple[int, Any]], key: str) -> dict[int, Any]:
-    """Return entries by id; one that comes again unchanged does no harm."""
+    """Return entries by id; a duplicate must equal the first."""
     found: dict[int, Any] = {}
     for region_id, entry in pairs:
         if region_id in found and found[region_id] != entry:
@@ -155,11 +143,7 @@ def _by_id(pairs: Sequence[tuple[int, Any]], key: str) -> dict[int, Any]:
 
 
 def make_region(region_id: int, entry: Any) -> Region:
-    """Return a checked region.
-
-    Raises:
-        RecordError: no box, one with fewer than four numbers, not finite, or inverted.
-    """
+    """Return a region; raises `RecordError` unless its box is 4 or more finite numbers in order."""
     boxes = entry.get("boxes") if isinstance(entry, Mapping) else None
     if not isinstance(boxes, list) or not boxes:
         raise RecordError(f"bad box: region {region_id} has none")
@@ -225,10 +209,7 @@ def scale_region(region: Region, width: float, height: float) -> Region:
 
 
 def check_inside(regions: Sequence[Region], size: tuple[float, float]) -> None:
-    """Raise `RecordError` where a box lies wholly outside an image of (width, height).
-
-    A box that is partly outside is drawn as far as it is inside, as released.
-    """
+    """Raise `RecordError` for a box wholly outside (width, height); as released, others are cut."""
     width, height = size
     for region in regions:
         x1, y1, x2, y2 = region.box
@@ -268,11 +249,7 @@ def read_label(
 
 
 def read_score(record: Mapping[str, Any], key: str) -> float | None:
-    """Return `qa_score` or `r_score`, or None where it is missing.
-
-    Raises:
-        RecordError: not a finite number.
-    """
+    """Return `qa_score` or `r_score`, None where missing; raises `RecordError` unless finite."""
     value = record.get(key)
     if value is None:
         return None
@@ -302,7 +279,7 @@ def read_word_boxes(record: Mapping[str, Any]) -> dict[str, list[Box]] | None:
 
 
 def has_empty_rationale(record: Mapping[str, Any]) -> bool:
-    """Say whether a record has a rationale without a word or a region of its `region`."""
+    """Return whether a record has a rationale without a word or a region of its `region`."""
     tokens = record.get("rationale")
     if "question" not in record or not isinstance(tokens, list):
         return False

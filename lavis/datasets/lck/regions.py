@@ -1,4 +1,4 @@
-"""From a record's region ids to the regions that are drawn and the tags its text gets."""
+"""From a record's region ids to the drawn regions and their tags in the text."""
 
 from __future__ import annotations
 
@@ -54,11 +54,7 @@ class RegionDataset(RecordDataset):
         return self.pictures.find(record["image"])
 
     def find_regions(self, record: Mapping[str, Any], ids: Sequence[int]) -> list[Region]:
-        """Return the regions of `ids`, in that order.
-
-        Raises:
-            RecordError: an id that neither the record nor the mapping knows, or a bad box.
-        """
+        """Return regions in order of `ids`; raises `RecordError` for an unknown id or bad box."""
         if not ids:
             return []
         first: dict[int, Any] = {}
@@ -107,10 +103,9 @@ class RegionDataset(RecordDataset):
         return Drawing(file, tuple(regions), drawn)
 
     def tags(self, regions: Sequence[Region]) -> dict[int, RegionTag]:
-        """Return what the text says of each region: its number is its place in `regions`.
+        """Return the tag of each region in the text: its number is its place in `regions`.
 
-        A region given twice gets its last number. `undrawn_regions` settles what is said of
-        regions beyond `max_regions`.
+        A duplicate gets its last number; `undrawn_regions` sets the tags beyond `max_regions`.
         """
         limit = len(regions) if self.config.max_regions is None else self.config.max_regions
         found: dict[int, RegionTag] = {}
@@ -127,11 +122,7 @@ class RegionDataset(RecordDataset):
 
 
 def open_mapping(path: str, cache_dir: str | None = None) -> RegionMapping:
-    """Return the region mapping of a JSONL file (also `.gz`, `.zst`).
-
-    Raises:
-        DataError: not there, or not lines of JSON.
-    """
+    """Return the mapping of a JSONL file (also `.gz`, `.zst`); raises `DataError` for any other."""
     files = open_file(os.path.expanduser(path), cache_dir)
     if len(files) != 1 or not isinstance(files[0], JsonLinesFile):
         raise DataError(f"{path}: a region mapping is one JSONL file")

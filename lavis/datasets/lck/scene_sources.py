@@ -1,8 +1,8 @@
 """Images and boxes of VCR, Visual Genome, COCO, LCK and own files, as lines of one form.
 
-A line is `{"image", "regions": [{"name", "boxes": [[x1, y1, x2, y2]], "obj_guess", ...}]}`, one a
-image, with `keep_ids` where the numbers of regions mean something elsewhere. Nothing is checked
-here but the form; a box that has none becomes `{"name", "reject": reason}`.
+A line is `{"image", "regions": [{"name", "boxes": [[x1, y1, x2, y2]], "obj_guess", ...}]}`, one
+per image, with `keep_ids` where other files refer to the region numbers. Only the form is checked;
+a box without one becomes `{"name", "reject": reason}`.
 """
 
 from __future__ import annotations
@@ -43,11 +43,7 @@ _VG_FOLDERS = ("VG_100K", "VG_100K_2", "")
 
 
 def image_lines(config: ScenesConfig) -> Iterator[Line]:
-    """Yield a line for each image, in the order of the source.
-
-    Raises:
-        DataError: the source has another form.
-    """
+    """Yield a line per image, in the order of the source; raises `DataError` for another form."""
     count = 0
     for line in _lines(config):
         yield line
@@ -59,7 +55,7 @@ def image_lines(config: ScenesConfig) -> Iterator[Line]:
 
 
 def line_bytes(line: Line) -> bytes:
-    """Return a line as it is kept; one that could not be read again becomes a reject."""
+    """Return a line as stored; one that could not be read again becomes a reject."""
     try:
         with record_errors("malformed record"):
             data = json.dumps(line).encode("ascii")
@@ -128,7 +124,7 @@ def _entry(place: int, box: Any, name: object, **more: Any) -> dict[str, Any]:
 
 
 def _from_xywh(box: Any) -> Any:
-    """Return corners of x, y, width, height; anything else as it is, for the check to name."""
+    """Return corners of x, y, width, height; anything else unchanged, for the check to name."""
     if not isinstance(box, (list, tuple)) or len(box) != 4:
         return box if not isinstance(box, (list, tuple)) else list(box)[:3]
     if any(finite(number) is None for number in box):
@@ -138,7 +134,7 @@ def _from_xywh(box: Any) -> Any:
 
 
 def _guarded(place: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return a region, or why there is none."""
+    """Return a region, or a reject with its reason."""
     try:
         with record_errors("wrong type"):
             return make()
@@ -298,10 +294,7 @@ def _name_of(record: Mapping[str, Any]) -> Any:
 
 
 def _by_image(file: JsonLinesFile) -> Iterator[tuple[np.ndarray, str]]:
-    """Yield the rows of each image, by their first row, and of each bad line why it is bad.
-
-    16 bytes a row stay in memory.
-    """
+    """Yield each image's rows, by first row, and why a line is bad; holds 16 bytes a row."""
     hashes = np.zeros(len(file), dtype=np.uint64)
     reasons: dict[int, str] = {}
     for row in range(len(file)):

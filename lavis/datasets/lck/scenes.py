@@ -1,4 +1,4 @@
-"""One image with its regions: where it is from; checked, decoded once, drawn, cut and marked."""
+"""One image with its regions: located, checked, decoded once, drawn, cropped and marked."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class ScenesConfig:
     Without `regions`, every image of `root` is taken, without regions.
 
     Attributes:
-        format: of `regions`; `auto` looks into the file.
+        format: of `regions`; `auto` detects it.
         max_regions: most regions of an image (null: all).
-        max_pixels: an image with more is set aside unread.
+        max_pixels: larger images are rejected undecoded.
         follow_symlinks: accept links that lead out of `root`.
     """
 
@@ -45,7 +45,7 @@ class ScenesConfig:
     box_format: Literal["xyxy", "xywh"] = "xyxy"  # of `boxes` in lines of one's own
     max_regions: PositiveInt | None = None
     order: Literal["given", "area"] = "given"  # which come first; area: the largest
-    min_edge: NonNegativeFloat = 1.0  # pixels; thinner boxes are set aside
+    min_edge: NonNegativeFloat = 1.0  # pixels; thinner boxes are rejected
     limit: PositiveInt | None = None  # images
     check: Literal["header", "decode"] = "header"  # decode reads every pixel before any stage
     max_pixels: PositiveInt = 100_000_000
@@ -62,12 +62,11 @@ class SceneRegion:
 
 
 class Scene:
-    """One image, its regions, and what was said of it so far.
+    """One image, its regions, and the texts about it so far.
 
     Args:
         record: a verbalized record; `region_locations` is a list, or a mapping where ids have gaps.
-        root: where its image is.
-        max_pixels: larger images are refused.
+        max_pixels: larger images are rejected.
     """
 
     def __init__(self, record: Mapping[str, Any], root: ImageRoot, max_pixels: int) -> None:
@@ -86,11 +85,7 @@ class Scene:
         return self.record["width"], self.record["height"]
 
     def read_image(self) -> Image.Image:
-        """Return the RGB image.
-
-        Raises:
-            RecordError: it cannot be read.
-        """
+        """Return the RGB image; raises `RecordError` where it cannot be read."""
         if self._pixels is None:
             self._pixels = decode_image(self._root.find(self.image), self._max_pixels)
         return self._pixels
@@ -204,7 +199,7 @@ class PageRegion:
     """A region of a page's image.
 
     Attributes:
-        number: in the texts beside the image; also its colour's.
+        number: in the texts beside the image; also selects the colour.
         box: x1, y1, x2, y2 in pixels of the image.
         name: the detector's guess, or empty.
     """
@@ -218,11 +213,7 @@ class PageRegion:
 def marked_image(
     root: ImageRoot, name: str, regions: Sequence[PageRegion]
 ) -> tuple[Image.Image, tuple[RegionMark, ...]]:
-    """Return an image with its regions drawn, and their marks.
-
-    Raises:
-        RecordError: the image cannot be read, or a region not be drawn.
-    """
+    """Return an image, its regions drawn, and their marks; raises `RecordError` if unusable."""
     image = decode_image(root.find(name), _PAGE_PIXELS)
     width = outline_width(image.size, "auto", _PAGE_SIZE)
     drawn = draw_regions(image, _drawn(regions), palette="distinct", width=width)
@@ -231,11 +222,7 @@ def marked_image(
 
 @record_errors("regions that cannot be drawn")
 def marks_without_image(regions: Sequence[PageRegion]) -> tuple[RegionMark, ...]:
-    """Return the marks of regions for texts, where no image is shown.
-
-    Raises:
-        RecordError: a region has no box.
-    """
+    """Return the marks of regions, where no image is shown; raises `RecordError` without a box."""
     return _marks(regions, (1, 1))
 
 

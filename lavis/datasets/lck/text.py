@@ -1,4 +1,4 @@
-"""What a record says: its text, its own name, and the regions that are chosen of it."""
+"""A record's text, its id, and the choice of its regions."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 Formats as published:
 
 - A-OKVQA (`aokvqa_v1p0_val.json`): a list of `{split, image_id, question_id, question, choices,
-  correct_choice_idx}`. The test file has no right choices: its records have no `label`.
+  correct_choice_idx}`. The test file has no answers: its records have no `label`.
 - SNLI-VE (`snli_ve_{dev,test}.jsonl`): a line holds `Flickr30K_ID`, `sentence2` (the hypothesis),
-  `gold_label`, `pairID`. Text and order of the labels are those of the released code.
+  `gold_label`, `pairID`. Label texts and their order are those of the released code.
 - Visual7W telling (`dataset_v7w_telling.json`): `{images: [{filename, split, qa_pairs: [{qa_id,
   question, answer, multiple_choices, type}]}]}`, with three wrong choices. As in the released code
   the right answer comes last; scores do not depend on the order, and `--shuffle` draws one by seed.
@@ -28,7 +28,7 @@ LABELS = ("contradiction", "neutral", "entailment")  # of SNLI-VE
 
 @dataclass(frozen=True, kw_only=True)
 class AokvqaConverter(Converter):
-    """One record a question; images are `<split>2017/<image id, 12 digits>.jpg`, of COCO."""
+    """One record per question; images are COCO's `<split>2017/<image id, 12 digits>.jpg`."""
 
     def records(self, value: Any) -> Iterable[dict[str, Any]]:
         entry = fields(value)
@@ -44,7 +44,7 @@ class AokvqaConverter(Converter):
 
 @dataclass(frozen=True, kw_only=True)
 class SnliVeConverter(Converter):
-    """One record a pair; pairs without an agreed label (`-`) are set aside."""
+    """One record per pair; pairs without an agreed label (`-`) are rejected."""
 
     image_prefix: str = flag("flickr30k-images")
 
@@ -65,10 +65,10 @@ class SnliVeConverter(Converter):
 
 @dataclass(frozen=True, kw_only=True)
 class Visual7wConverter(Converter):
-    """One record a question of a split; `group` is its question word.
+    """One record per question of a split; `group` is its question word.
 
     Attributes:
-        shuffle: seed of the candidates' order; None keeps the right one last.
+        shuffle: seed for the order of the candidates; None keeps the right one last.
     """
 
     image_prefix: str = flag("visual7w")

@@ -1,4 +1,4 @@
-"""From items of a published file to a record file: streamed, rejects with reasons."""
+"""Convert the items of a published file to a record file: streamed, rejects with reasons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lavis.datasets.files.json_values import json_line
 
 
 class _NoRecordError(Exception):
-    """Leaves the writing of a file that would hold nothing."""
+    """Abandons the writing of a file that would be empty."""
 
 
 def flag(default: Any = dataclasses.MISSING, name: str | None = None, **options: Any) -> Any:
@@ -42,7 +42,7 @@ class Converter(abc.ABC):
 
     Attributes:
         annotations: the published file.
-        image_prefix: what stands before an image's published name.
+        image_prefix: path prefix of an image's published name.
     """
 
     annotations: Path = flag(type=Path, help="the published file")
@@ -63,7 +63,7 @@ class Converter(abc.ABC):
             parser.add_argument(name, dest=field.name, default=default, **options)
 
     def items(self) -> Iterator[FileItem]:
-        """Yield what the files hold, in their order."""
+        """Yield the items of the files, in order."""
         return read_items(self.annotations)
 
     @abc.abstractmethod

@@ -1,8 +1,8 @@
 """Records of images with candidate texts, and the parts they are made from.
 
 A record holds `image`, `references` (region id -> `boxes` in pixels, `obj_guess`), `text_input`
-(words, and lists of region ids), `answer_prefix`, `choices` (each with `text_output`, and `score`
-by people or `truth`), `label`, `instance_id`, `group`.
+(words, and lists of region ids), `answer_prefix`, `choices` (each with `text_output`, and people's
+`score` or `truth`), `label`, `instance_id`, `group`.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def make_record(
         question: `text_input`, words and lists of region ids.
         candidates: C token lists.
         references: region id -> entry.
-        size: width and height of the image that the boxes are pixels of. A box outside it is an
-            error; readers scale the boxes to the size of their file.
-        label: the right candidate.
-        scores: of each candidate, or a list of one by each rater.
-        truths: 0 or 1 for each candidate.
-        group: what results are also listed by.
+        size: width and height of the image that boxes are pixels of and inside; readers scale
+            the boxes to the size of their file.
+        label: index of the right candidate.
+        scores: C scores, or C lists with one score per rater.
+        truths: C values, 0 or 1.
+        group: key by which results are also listed.
 
     Raises:
-        RecordError: fewer than two candidates, an empty one, a label outside, a bad box.
+        RecordError: fewer than two candidates, an empty one, a bad label, or a bad box.
     """
     if len(candidates) < 2:
         raise RecordError(f"too few candidates: {len(candidates)}")
@@ -106,7 +106,7 @@ def name_in(node: Mapping[str, Any], key: str) -> str:
 
 
 def list_in(node: Mapping[str, Any], key: str) -> list[Any]:
-    """Return a list; raises `RecordError` where there is none: a text would give its letters."""
+    """Return a list; raises `RecordError` for anything else: a text would yield its letters."""
     value = node.get(key)
     if value is None:
         raise RecordError(f"missing field: {key}")
@@ -116,7 +116,7 @@ def list_in(node: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def texts_in(node: Mapping[str, Any], key: str) -> list[str]:
-    """Return a list of texts; raises `RecordError` where it is something else."""
+    """Return a list of texts; raises `RecordError` for anything else."""
     found = list_in(node, key)
     for text in found:
         if not isinstance(text, str):
@@ -153,7 +153,7 @@ def _size_of(path: Path) -> tuple[int, int] | None:
         with Image.open(path) as image:
             return image.size
     except IMAGE_REFUSALS:
-        return None  # told where the record is read, if the file is not there by then
+        return None  # reported where the record is read, if the file is missing by then
 
 
 def _scaled_box(box: Sequence[float], factors: tuple[float, float]) -> list[float]:
@@ -174,17 +174,17 @@ def words(text: str) -> list[str]:
 
 
 def mentioned(tokens: Iterable[Any]) -> list[int]:
-    """Return the region ids of token lists, in the order of their first mention."""
+    """Return the region ids in token lists, in order of first mention."""
     return list(dict.fromkeys(i for token in tokens if isinstance(token, list) for i in token))
 
 
-# A whole word that is a number, but for punctuation around it and a possessive ending: of
-# "2-year-old", "3:00", "$3", "1.5" and "1st" nothing is a person.
+# A whole word that is a number, but for punctuation around it and a possessive ending: nothing in
+# "2-year-old", "3:00", "$3", "1.5" and "1st" is a person.
 _PERSON = re.compile(r"""([("'\[]*)([1-9][0-9]{0,3})((?:['\u2019]s?)?[])"'.,;:!?]*)""")
 
 
 def person_of(word: str) -> int | None:
-    """Return the number of the person that a word names, from 1, or None."""
+    """Return the number, from 1, of the person that a word names, or None."""
     found = _PERSON.fullmatch(word)
     return int(found[2]) if found else None
 
@@ -192,7 +192,7 @@ def person_of(word: str) -> int | None:
 def numbers_to_ids(text: str, people: int) -> list[Any]:
     """Return words with whole numbers from 1 to `people` as region ids from 0.
 
-    VisualCOMET writes people as numbers from 1, the place of their box in the image's metadata.
+    VisualCOMET numbers people from 1, by the place of their box in the image's metadata.
     """
     tokens: list[Any] = []
     for word in words(text):

@@ -29,11 +29,7 @@ _KEY = "Input_iid"
 
 
 def image_of(url: str) -> str:
-    """Return `vcr1images/...` or `VG_100K/...`, as the image root holds them.
-
-    Raises:
-        RecordError: the address of another collection.
-    """
+    """Return `vcr1images/...` or `VG_100K/...`; raises `RecordError` for any other collection."""
     found = _IMAGE.search(url)
     if found is None:
         raise RecordError(f"unknown image: {url!r:.80} is neither of VCR nor of Visual Genome")
@@ -52,14 +48,14 @@ def region_entries(bboxes: Iterable[Mapping[str, float]]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class SherlockConverter(Converter):
-    """One record an instance of the answer key; an inference has no question, so ours is asked.
+    """One record per instance of the answer key; inferences have no question, so ours is asked.
 
     Attributes:
         answer_key: file with candidates and ratings.
         question: text before the candidates; `{regions}` becomes the numbers of all boxes.
-        image_root: folder of `image_prefix`: boxes, which the annotations give in pixels of their
-            own `width` and `height`, are written in pixels of the files found there. Without it
-            the record says whose pixels they are, and its reader scales them.
+        image_root: folder of `image_prefix`, whose files set the size that boxes are scaled to;
+            without it boxes stay in pixels of the annotation's own `width` and `height`, which the
+            record names for its reader to scale.
     """
 
     answer_key: Path = flag(type=Path, help="val_comparison_answer_key.json")
@@ -73,7 +69,7 @@ class SherlockConverter(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add a flag for each field; the image root is UNIFIED_IMAGE_DIR unless it is named."""
+        """Add a flag for each field; the image root defaults to UNIFIED_IMAGE_DIR."""
         super().add_arguments(parser)
         root = os.environ.get("UNIFIED_IMAGE_DIR")
         parser.set_defaults(image_root=Path(root) if root else None)
@@ -130,7 +126,7 @@ class SherlockConverter(Converter):
 
 
 def _candidates(entry: Mapping[str, Any]) -> Iterator[tuple[str, list[float]]]:
-    """Yield text and both people's ratings of an entry's candidates, whichever form it has."""
+    """Yield each candidate's text and both people's ratings, in any of the three forms."""
     if "prediction" in entry:
         columns = [entry[name] for name in ("prediction", "annot1", "annot2")]
         if isinstance(columns[0], str):

@@ -34,7 +34,7 @@ class ImageObjects:
     """The objects of one image, from its metadata file.
 
     Attributes:
-        size: width and height in pixels. boxes: x1, y1, x2, y2 and the detector's score of each.
+        size: width and height in pixels. boxes: x1, y1, x2, y2 and detector score of each.
     """
 
     size: tuple[int, int]
@@ -43,7 +43,7 @@ class ImageObjects:
 
     @classmethod
     def read(cls, path: Path) -> ImageObjects:
-        """Read `{boxes, names, width, height}`; raises `RecordError` where that is not there."""
+        """Read `{boxes, names, width, height}`; raises `RecordError` where one is missing."""
         try:
             content = path.read_bytes()
         except (OSError, ValueError):
@@ -63,7 +63,7 @@ class ImageObjects:
         return found
 
     def references(self, ids: Iterable[int]) -> dict[str, Any]:
-        """Return entries by id, in the order of `ids`; raises `RecordError` for one unknown."""
+        """Return entries by id, in the order of `ids`; raises `RecordError` for an unknown one."""
         found = {}
         for number in ids:
             if not 0 <= number < len(self.boxes):
@@ -74,11 +74,11 @@ class ImageObjects:
 
 @dataclass(frozen=True, kw_only=True)
 class VcrConverter(Converter):
-    """One record a line.
+    """One record per line.
 
-    Regions are the objects that question or candidates mention, in the order of their first
-    mention: all candidates share one drawn image. Published records of the distilled models are
-    not public, so this choice is ours; `regions="all"` draws every object.
+    Regions are the objects mentioned in question or candidates, in order of first mention: all
+    candidates share one drawn image. The distilled models' records are not public, so this choice
+    is ours; `regions="all"` draws every object.
 
     Attributes:
         task: `qa` asks for the answer, `qar` for the rationale after question and right answer.

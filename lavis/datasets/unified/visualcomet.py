@@ -2,11 +2,10 @@
 
 Format as published: `val_annots.json` is a list of `{img_fn, metadata_fn, place, event, intent,
 before, after}`; the last three are lists of inferences. Texts write people as numbers from 1, the
-place of their box in the metadata of the VCR image. Acc@50 of the publication ranks 50
-candidates; which ones is not part of the annotations. A list of them is read where it is given
-(`candidates`: lines of `{img_fn, event, relation, candidates}`, a form of ours). Otherwise they are
-drawn here, also ours: by seed, among the inferences of the same relation of other images that
-name no person whom event and truths do not name.
+place of their box in the metadata of the VCR image. The publication's Acc@50 ranks 50 candidates,
+which the annotations do not list. They are read from `candidates` (lines of `{img_fn, event,
+relation, candidates}`, a form of ours) or, also our choice, drawn by seed among the inferences of
+the same relation of other images that name no person whom event and truths do not name.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ QUESTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class VisualCometConverter(Converter):
-    """One record a relation of an event; `truth` marks true candidates, `group` is the relation.
+    """One record per relation of an event; `truth` marks true candidates, `group` is the relation.
 
     Attributes:
         image_dir: folder of `metadata_fn` (`vcr1images`).
         candidates: published or own candidate lists; None draws `count` in all.
         count: candidates of a record, the true ones included.
-        with_place: say the place after the event.
+        with_place: write the place after the event.
     """
 
     image_prefix: str = flag("vcr1images")

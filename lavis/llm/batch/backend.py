@@ -1,8 +1,8 @@
 """The Batch API: files of requests for half the price, answered within a day.
 
-What is sent is on disk first: the file, its id, the job's id. A process that is
-killed at any point finds its jobs again and collects them; one that was killed while the server
-made a job looks through the server's list before it makes another.
+Everything is on disk before it is sent: the file, its id, the job's id. A process that was killed
+finds its jobs again and collects them; if it was killed while the server created a job, it searches
+the server's list before it creates another.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class BatchBackend:
-    """Collects requests in files, hands files to the server, waits, and reads results by id."""
+    """Collects requests in files, submits the files, waits, and reads results by id."""
 
     keeps_replies: ClassVar[bool] = True
 
@@ -51,7 +51,7 @@ class BatchBackend:
         self._outbox.put(pending)
 
     def collect(self) -> list[ChatReply]:
-        """Hand over what is written, and wait until a job is done."""
+        """Submit what is written, and wait until a job is done."""
         box, steps, batch = self._outbox, self._steps, self._config.batch
         while not box.ready:
             box.write_held()
@@ -77,7 +77,7 @@ class BatchBackend:
         return ready
 
     def halt(self) -> None:
-        """Send nothing more; what the server has is left for the next start."""
+        """Send nothing more; the server's jobs are left for the next start."""
         self._steps.halt(Problem("transient", "stopped: left for the next start"))
 
     def close(self) -> None:
@@ -91,10 +91,10 @@ class BatchBackend:
         self._outbox.sealed = []
 
     def _take_over(self) -> None:
-        """Know the requests of unfinished jobs; give back what was reserved for none.
+        """Register the requests of unfinished jobs; release reservations without a job.
 
-        What another server works on is left alone. A request whose line is damaged is counted in
-        full: it may have been sent, and its answer cannot be told.
+        Jobs of another server are left alone. A request whose line is damaged is charged in full:
+        it may have been sent.
         """
         here = str(self._config.identity.get("server", ""))
         jobs, names, elsewhere = list[Job](), set[str](), set[str]()

@@ -1,4 +1,4 @@
-"""One file of batched requests and what became of it, on disk before the server hears of it."""
+"""One file of batched requests and its state, on disk before it is sent to the server."""
 
 from __future__ import annotations
 
@@ -44,27 +44,22 @@ class JobRecord:
 
 @dataclass
 class Job:
-    """State of one file; `save` brings it to the disk.
+    """State of one file, written by `save`.
 
     Attributes:
-        folder: holds the input, `job.json`, and results once there are any.
-        state: `sealed`: the file is whole. `uploaded`: the server has it. `created`: the server
+        folder: holds the input, `job.json`, and any results.
+        state: `sealed`: the file is complete. `uploaded`: the server has it. `created`: the server
             works on it. `done`: its results are stored.
-        file_id: the server's name of the uploaded file.
-        batch_id: the server's name of the job.
-        server: the server that was given it.
-        account: hash of the key that it was given under.
-        part: how many times lines that the server does not take were left out of the input.
-        absences: starts that waited in vain for results which the server says it has.
-        attempts: content key -> times it was sent before, where it was.
-        unsure: the server may know the job already; look before making it again.
-        tries: refusals of the server in a row.
-        troubles: failed calls in a row.
-        downloads: downloads that were not whole.
-        adopted: made by an earlier start.
-        left: for the next start.
-        rest_until: nothing is done about it before; monotonic seconds.
-        progress: as last logged.
+        file_id, batch_id: the server's names of the uploaded file and of the job.
+        account: hash of the key that it was sent with.
+        part: how often lines that the server rejects were removed from the input.
+        absences: starts that waited in vain for results which the server reports.
+        attempts: content key -> earlier attempts, if any.
+        unsure: the server may know the job already; look before creating it again.
+        tries, troubles: consecutive refusals of the server, and consecutive failed calls.
+        downloads: incomplete downloads.
+        adopted: created by an earlier start; `left`: for the next one.
+        rest_until: monotonic seconds before which nothing is done about it.
     """
 
     folder: Path
@@ -108,7 +103,7 @@ class Job:
         write_json(self.folder / "job.json", content, indent=None)
 
     def offsets(self) -> dict[str, int]:
-        """Return content key -> byte where its line of the input begins; damaged lines are out."""
+        """Return content key -> byte offset of its line in the input, without damaged lines."""
         if self._offsets is None:
             self._offsets = {}
             position = 0
@@ -125,7 +120,7 @@ class Job:
         return read_body(self.input, self.offsets()[key])
 
     def leave_out(self, keys: Collection[str]) -> None:
-        """Write the input anew without some lines; the server has to be given it again."""
+        """Rewrite the input without some lines; it has to be uploaded again."""
         old, left = self.input, dict[str, int]()
         self.part += 1
         with open(old, "rb") as source, AtomicFile(self.input) as file:
@@ -170,7 +165,7 @@ class JobFile:
             self.job.attempts[key] = attempt
 
     def seal(self, server: str, account: str) -> Job:
-        """Bring the file to the disk and return its job."""
+        """Flush the file to disk and return its job."""
         assert self._file is not None
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -181,7 +176,7 @@ class JobFile:
         return self.job
 
     def discard(self) -> None:
-        """Remove what was written: no server has heard of it."""
+        """Remove the file, which no server has received."""
         if self._file is not None:
             self._file.close()
             self.job.input.unlink(missing_ok=True)
@@ -195,17 +190,17 @@ def request_line(key: str, body: dict[str, Any]) -> bytes:
 
 
 def read_body(path: Path, offset: int) -> dict[str, Any]:
-    """Return the request body of the line at a byte of an input."""
+    """Return the request body of the line at a byte offset of an input."""
     with open(path, "rb") as file:
         file.seek(offset)
         return json.loads(file.readline())["body"]
 
 
 def unfinished_jobs(root: Path) -> Iterator[Job]:
-    """Yield jobs of earlier processes that are not done, in the order in which they were made.
+    """Yield unfinished jobs of earlier processes, oldest first.
 
-    A folder without `job.json` was never sealed, so the server has not heard of it. Where that
-    file is damaged, the server is looked through for the job by its name.
+    A folder without `job.json` was never sealed, so the server has not received it. If that file
+    is damaged, the job is searched for by its name at the server.
     """
     for path in sorted(root.glob("*/job.json")):
         try:

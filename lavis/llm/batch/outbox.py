@@ -24,7 +24,7 @@ MOST_HELD = 256  # requests in memory while a cap is in the way; each may show i
 
 @dataclass(frozen=True)
 class _HeldLine:
-    """A request that is sent again: it stays in the file of an earlier job until then."""
+    """A request to be sent again, kept in the file of an earlier job until then."""
 
     content_key: str
     attempt: int
@@ -40,12 +40,11 @@ class Outbox:
     """Writes requests into the next file as far as the caps allow, and gathers replies.
 
     Attributes:
-        config, context, connection: as handed in.
         wanted: content keys that the caller waits for.
         owner: content key -> name of the job that has it.
-        held: requests that wait until others turn out cheaper than their bound.
-        ready: replies to hand over.
-        sealed: jobs whose files are whole.
+        held: requests that wait until others cost less than their bound.
+        ready: replies to return.
+        sealed: jobs whose files are complete.
         root: folder of all jobs.
         ending: why no further request can succeed, once a line says so.
     """
@@ -84,7 +83,7 @@ class Outbox:
                 self.write_held()
 
     def write_held(self) -> None:
-        """Write requests in their order, up to the first that a cap stands in the way of."""
+        """Write held requests in order, up to the first that a cap blocks."""
         while self.held:
             first = self.held[0]
             pending = first if isinstance(first, PendingRequest) else first.request()
@@ -96,14 +95,14 @@ class Outbox:
             self.held.popleft()
 
     def refuse_held(self) -> None:
-        """Answer what is held: no job is left that could turn out cheaper."""
+        """Answer what is held: no job is left that could free budget."""
         reason = "caps: what is reserved for batch jobs that are still at the server reaches them"
         for item in self.held:
             self.answer(ChatReply(item.content_key, error=reason, failure="budget"))
         self.held.clear()
 
     def seal(self) -> None:
-        """Make a job of the file that is being written."""
+        """Turn the file that is being written into a job."""
         server = str(self.config.identity.get("server", ""))
         self.sealed.append(self._next.seal(server, self.connection.key_hash(self._next.job.name)))
         self._next = JobFile(self.root)
@@ -142,34 +141,34 @@ class Outbox:
         self.write_held()
 
     def finish(self, job: Job, key: str, reply: ChatReply) -> None:
-        """Store a reply, settle it, and hand it over."""
+        """Store a reply, settle it, and make it ready."""
         request = request_of(key, job.body(key))
         reply = self.context.finish(key, reply, request, job.reservation(key))
         self.release(job, key)
         self.answer(reply)
 
     def release(self, job: Job, key: str) -> bool:
-        """Forget that a job has a request; False where another has it."""
+        """Forget that a job has a request; False if another has it."""
         if self.owner.get(key) != job.name:
             return False
         del self.owner[key]
         return True
 
     def answer(self, reply: ChatReply) -> None:
-        """Hand a reply over, where the caller waits for it."""
+        """Make a reply ready if the caller waits for it."""
         if reply.key in self.wanted:
             self.wanted.discard(reply.key)
             self.ready.append(reply)
 
     def leave(self, job: Job, reason: str) -> None:
-        """Leave a job's requests for the next start, which finds the job again."""
+        """Leave a job's requests for the next start, which resumes the job."""
         self._left[job.name] = reason
         for key in job.offsets():
             if self.owner.get(key) == job.name:
                 self.answer(ChatReply(key, error=reason, failure="transient"))
 
     def drop(self, job: Job) -> None:
-        """Forget a job that the server never took: nothing was spent."""
+        """Forget a job that the server never accepted: nothing was spent."""
         for key in job.offsets():
             self.context.account.cancel(job.reservation(key))
             self.release(job, key)
@@ -185,7 +184,7 @@ class Outbox:
             self.answer(ChatReply(key, error=problem.reason, failure=failure))
 
     def discard_next(self) -> None:
-        """Drop the file that is being written; what it reserved is given back."""
+        """Drop the file that is being written and release its reservations."""
         for key in self._next.keys:
             self.context.account.cancel(self._next.job.reservation(key))
             self.release(self._next.job, key)
@@ -193,7 +192,7 @@ class Outbox:
         self._next = JobFile(self.root)
 
     def _write(self, pending: PendingRequest) -> bool:
-        """Reserve and write a line; False where a cap is in the way for now."""
+        """Reserve and write a line; False if a cap blocks it for now."""
         key, batch = pending.content_key, self.config.batch
         body = self.connection.body(pending.request)
         line = request_line(key, body)

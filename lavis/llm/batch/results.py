@@ -1,4 +1,4 @@
-"""The result files of a batch job: what each line says, and what the server owes beside them."""
+"""The result files of a batch job: the content of each line, and what the server still owes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class ResultLine:
-    """What a line says about one request.
-
-    Attributes:
-        key: the request's content key.
-        status: of HTTP; None where the line has none.
-        body: of the answer; None where there is none.
-        error: beside it; falsy where there is none.
-    """
+    """Result of one request; `status` and `body` are None, `error` falsy, if the line has none."""
 
     key: str
     status: int | None
@@ -48,11 +41,10 @@ class ResultCounts:
 
     Attributes:
         answered: requests that the server counts as completed.
-        failed: requests with an error.
         missing: requests without a line.
-        broken: lines that cannot be read.
+        broken: unreadable lines.
         strange: lines for no request of the job.
-        repeated: lines for a request that has one already.
+        repeated: further lines for the same request.
     """
 
     answered: set[str] = field(default_factory=set)
@@ -63,10 +55,10 @@ class ResultCounts:
     repeated: int = 0
 
     def unknown(self, state: BatchState) -> int:
-        """Return how many of the missing the server may have done, and charged.
+        """Return how many of the missing requests the server may have done, and charged.
 
-        What it counts as completed must have an answer. Where it does not count, or counts fewer
-        than there are, each missing one may be done.
+        Each completed one must have an answer. If the server does not count, or counts fewer than
+        there are, each missing one may be done.
         """
         if state.completed is None or (
             state.completed < len(self.answered) and state.end == "completed"
@@ -76,7 +68,7 @@ class ResultCounts:
 
 
 def read_lines(paths: Iterable[Path]) -> Iterator[ResultLine | None]:
-    """Yield what each line says, or None for one that cannot be read."""
+    """Yield the content of each line, None for an unreadable one."""
     for path in paths:
         with open(path, "rb") as file:
             for line in file:
@@ -124,7 +116,7 @@ def outcome_of(
 
 
 def request_of(key: str, body: dict[str, Any]) -> ChatRequest:
-    """Return the request whose body stands in a batch file; what was not sent is None."""
+    """Return the request whose body is in a batch file; what was not sent is None."""
     limits = [body.get(name) for name in ("max_completion_tokens", "max_tokens")]
     return ChatRequest(
         key=key,

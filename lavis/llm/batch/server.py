@@ -1,4 +1,4 @@
-"""A server's files and batch jobs over the wire: every answer is taken for what it can be."""
+"""A server's files and batch jobs over the wire; no field of an answer is trusted to be there."""
 
 from __future__ import annotations
 
@@ -33,12 +33,7 @@ _PAGES = 100  # of the list of jobs, 100 each
 
 
 class BatchTrouble(Exception):
-    """A call about a file or job failed.
-
-    Attributes:
-        problem: what it means.
-        status: of HTTP; 0 where there was none.
-    """
+    """A call about a file or job failed with `problem`; `status` is 0 without an HTTP answer."""
 
     def __init__(self, problem: Problem, status: int = 0) -> None:
         super().__init__(problem.reason)
@@ -52,13 +47,7 @@ class BatchTrouble(Exception):
 
 @dataclass(frozen=True)
 class LineError:
-    """Why the server did not take a job, or a line of it.
-
-    Attributes:
-        code: the server's.
-        message: the server's, free of secrets.
-        line: of the input, from 1; 0 where it names none.
-    """
+    """Why the server rejected a job, or a `line` of it (from 1; 0: none named), without secrets."""
 
     code: str
     message: str
@@ -67,14 +56,14 @@ class LineError:
 
 @dataclass(frozen=True)
 class BatchState:
-    """What a server says of a job.
+    """What a server reports of a job.
 
     Attributes:
         word: its status, as written.
         end: a key of `ENDS`; empty while it runs.
-        files: `output` and `error` -> the server's name of the file, where there is one.
-        completed: requests that have an answer; None where the server does not say.
-        failed: requests that have none; likewise.
+        files: `output` and `error` -> the server's name of the file, if there is one.
+        completed: requests with an answer; None if the server does not say.
+        failed: requests without one; likewise.
         total: requests; likewise.
         errors: why the job failed.
     """
@@ -89,19 +78,19 @@ class BatchState:
 
     @property
     def is_known(self) -> bool:
-        """Return whether the status is one of the documented."""
+        """Return whether the status is a documented one."""
         return bool(self.end) or _letters(self.word) in RUNNING
 
 
 class BatchServer:
-    """Calls about files and jobs; what fails is a `BatchTrouble`."""
+    """Calls about files and jobs; failures raise `BatchTrouble`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._timeout = connection.config.timeout
 
     def upload(self, path: Path) -> str:
-        """Give the server a file and return its name there."""
+        """Upload a file and return its name at the server."""
         size = path.stat().st_size
         with open(path, "rb") as file:
             calls = self._connection.sdk.files.with_streaming_response
@@ -113,7 +102,7 @@ class BatchServer:
         return self._id(made)
 
     def create(self, file_id: str, window: str, name: str) -> str:
-        """Have a job made of an uploaded file and return its name at the server."""
+        """Create a job from an uploaded file and return its name at the server."""
         made = self._json(
             self._connection.sdk.batches.with_streaming_response.create,
             input_file_id=file_id,
@@ -124,7 +113,7 @@ class BatchServer:
         return self._id(made)
 
     def find(self, file_id: str, name: str) -> str | None:
-        """Return the server's name of a job that may have been made, unless it has failed."""
+        """Return the server's name of a job that may have been created, unless it has failed."""
         seen: set[str] = set()
         after: dict[str, str] = {}
         for _ in range(_PAGES):
@@ -145,17 +134,13 @@ class BatchServer:
         return None
 
     def look(self, batch_id: str) -> BatchState:
-        """Return what the server says of a job."""
+        """Return the state of a job."""
         return self._state(
             self._json(self._connection.sdk.batches.with_streaming_response.retrieve, batch_id)
         )
 
     def download(self, file_id: str, path: Path) -> BatchTrouble | None:
-        """Write a file of the server, the key taken out of it.
-
-        Returns:
-            Why what is written is not the whole file; None where it is.
-        """
+        """Write a file of the server without the key; return why it is incomplete, or None."""
         call = self._connection.sdk.files.with_streaming_response.content
         held = b""
         trouble: BatchTrouble | None = None
@@ -174,16 +159,16 @@ class BatchServer:
         return trouble
 
     def line_problem(self, error: LineError, sent: dict[str, Any] | None = None) -> Problem:
-        """Return what it means that a job, or its line with the body `sent`, was not taken."""
+        """Return why a job, or its line with the body `sent`, was rejected."""
         body = {"error": {"code": error.code, "message": error.message}}
         return self._connection.status_problem(400, body, {}, sent=sent)
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Release connections."""
         self._connection.sdk.close()
 
     def _chunks(self, call: Any, *args: Any, **options: Any) -> Iterator[bytes]:
-        """Yield the body of an answer; one that drips counts as no answer."""
+        """Yield the body of an answer; one that takes too long counts as none."""
         start, size = time.monotonic(), 0
         try:
             with call(*args, **options) as answer:

@@ -1,7 +1,7 @@
-"""What is done about a batch job, one step at a look: upload, create, wait, collect, or give up.
+"""The next step of each batch job: upload, create, wait, collect, or give up.
 
-Nothing that the server may have done is made again unseen: what became of a request is
-read from its files; where they do not say, the request is charged at its bound first.
+What the server may have done is never repeated unseen: the outcome of a request is read from the
+job's files; if they do not say, the request is charged at its bound first.
 """
 
 from __future__ import annotations
@@ -28,11 +28,7 @@ _NO_LISTS = frozenset({400, 404, 405, 501})  # of servers that list no jobs
 
 
 class JobSteps:
-    """Takes jobs further, each by itself: what is wrong with one leaves the others alone.
-
-    Attributes:
-        jobs: that are not done, in their order.
-    """
+    """Advances unfinished `jobs` in order; a failure of one does not affect the others."""
 
     def __init__(self, server: BatchServer, outbox: Outbox) -> None:
         self._server, self._outbox = server, outbox
@@ -136,10 +132,7 @@ class JobSteps:
             self._collect(job, state, counted, unknown)
 
     def _collect(self, job: Job, state: BatchState, counted: ResultCounts, unknown: int) -> None:
-        """Store replies by id; what failed or never came goes back into the queue.
-
-        Of the missing, `unknown` are charged at their bound.
-        """
+        """Store replies by id, queue the rest again; `unknown` missing ones are charged in full."""
         self._served = self._served or bool(counted.answered)
         if counted.strange or counted.repeated:
             logger.warning(
@@ -165,7 +158,7 @@ class JobSteps:
         job.save(state="done")
 
     def _make_up(self, job: Job, state: BatchState, counted: ResultCounts, unknown: int) -> None:
-        """Ask again for what has no line, the dearest of them charged."""
+        """Request again what has no line, the most expensive of them charged."""
 
         def dear(key: str) -> tuple[float, int]:
             amount = self._outbox.context.account.reservation(job.reservation(key))
@@ -186,7 +179,7 @@ class JobSteps:
             self._outbox.again(job, key, problem, now=state.end != "cancelled")
 
     def _failed(self, job: Job, state: BatchState) -> None:
-        """See to a job of which the server did nothing."""
+        """Handle a job of which the server did nothing."""
         job.unsure = job.adopted = False
         keys = list(job.offsets())
         named = {keys[e.line - 1]: e for e in state.errors if 1 <= e.line <= len(keys)}
@@ -216,7 +209,7 @@ class JobSteps:
             self._not_taken(job, reason)
 
     def _trouble(self, job: Job, trouble: BatchTrouble) -> None:
-        """Note a call that failed, and decide whether that ends the job, the run, or nothing."""
+        """Note a failed call, and decide whether it ends the job, the run, or nothing."""
         problem, status = trouble.problem, trouble.status
         if trouble.no_room:
             self._no_room(job, problem.reason)
@@ -250,7 +243,7 @@ class JobSteps:
             self._outbox.ending = Problem("stopped", reason)
 
     def _not_taken(self, job: Job, reason: str) -> None:
-        """Offer a job again, and anew, before it is given up; nothing of it was done."""
+        """Submit a job again, then as a new one, before giving it up; nothing of it was done."""
         job.tries += 1
         if job.tries >= self._config.max_attempts:
             if not self._served:  # nothing works so far
@@ -266,7 +259,7 @@ class JobSteps:
         self._wait(job, job.tries, reason)
 
     def _no_room(self, job: Job, reason: str) -> None:
-        """Wait for own jobs to end, or for others' a while."""
+        """Wait for own jobs to end, or for a while if none runs."""
         if any(other.state == "created" for other in self.jobs if other is not job):
             logger.info("batch job %s waits for others to end: %s", job.name, reason)
             job.rest_until = math.inf
@@ -278,7 +271,7 @@ class JobSteps:
         self._wait(job, job.tries, reason)
 
     def _unknown_job(self, job: Job, trouble: BatchTrouble) -> None:
-        """See to a job that the server had and does not know, or does not show."""
+        """Handle a job that the server had and no longer knows or shows."""
         job.downloads += 1
         if job.downloads < self._config.max_attempts:
             self._wait(job, job.downloads, str(trouble))
@@ -292,7 +285,7 @@ class JobSteps:
         self._leave(job, f"{trouble}{hint}")
 
     def _lost(self, job: Job, why: str) -> None:
-        """Charge a job that cannot be found again at its bound, and ask again for all of it."""
+        """Charge a job that cannot be recovered at its bound, and request all of it again."""
         logger.warning(
             "batch job %s: %s; its %d requests are counted at the most that they can have cost, "
             "and asked for again",
@@ -314,7 +307,7 @@ class JobSteps:
         self._outbox.leave(job, f"stopped: batch job left for the next start: {reason}")
 
     def _wait(self, job: Job, times: int, reason: str, least: float = 0.0) -> None:
-        """Leave a job alone for a while, longer after each of so many failures."""
+        """Leave a job alone for a while, longer after each consecutive failure."""
         low, high = self._config.min_retry_wait, self._config.max_retry_wait
         rest = min(high, low * 2.0 ** min(times - 1, 60))
         rest = max(self._config.batch.poll_seconds, rest, least)
@@ -324,7 +317,7 @@ class JobSteps:
             logger.warning("batch job %s: %s; trying again in %.1f s", name, reason, rest)
 
     def _log_progress(self, job: Job, state: BatchState) -> None:
-        """Log what is new about a job."""
+        """Log what changed about a job."""
         done = (state.completed or 0) + (state.failed or 0)
         text = f"{state.word or 'no status'}, {done} of {state.total or len(job.offsets())} done"
         if text == job.progress:
@@ -338,7 +331,7 @@ class JobSteps:
 def _what_lacks(
     state: BatchState, counted: ResultCounts, unknown: int, trouble: BatchTrouble | None
 ) -> str:
-    """Return why results are not whole, in one line."""
+    """Return why results are incomplete, in one line."""
     if trouble is not None:
         return f"its results cannot be read: {trouble}"
     if "output" not in state.files and unknown:

@@ -1,4 +1,4 @@
-"""The address of a server: what can be one, and the one spelling under which it is known."""
+"""The address of a server: what is valid, and its normal form."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_url(url: str) -> None:
 
 
 def normal_url(url: str) -> str:
-    """Return a URL in one spelling: no case in the host, no default port, no slash at the end."""
+    """Return a URL in normal form: lower-case host, no default port, no slash at the end."""
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     host = f"[{host}]" if ":" in host else host

@@ -1,8 +1,7 @@
-"""An OpenAI-compatible server: many requests at once, within limits, retried with care.
+"""An OpenAI-compatible server: concurrent requests, within limits, retried with care.
 
-Every attempt goes: reserve the most it can cost, wait for the limiter's turn, send, store the
-reply, settle. A reply is stored by the thread that received it, before that thread sends anything
-else.
+Each attempt reserves the most it can cost, waits for the rate limiter, sends, stores the reply and
+settles. The thread that received a reply stores it before it sends anything else.
 """
 
 from __future__ import annotations
@@ -70,11 +69,11 @@ class OpenAIBackend:
         return [future.result() for future in done]
 
     def halt(self) -> None:
-        """Send nothing more and try nothing again; what is on its way still comes."""
+        """Send and retry nothing more; pending replies still arrive."""
         self._stop.set()
 
     def close(self) -> None:
-        """Drop what is on its way, after a moment's grace for what is paid for, and let go."""
+        """Drop pending requests, after a short grace for what is paid for, and release the rest."""
         self._stop.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
         working = [future for future in self._futures if not future.cancelled()]
@@ -112,7 +111,7 @@ class OpenAIBackend:
         return ChatReply(pending.content_key, error=reason, failure="transient")
 
     def _attempt(self, pending: PendingRequest) -> ChatReply | Problem | None:
-        """Send a request once; None where the backend was closed first."""
+        """Send a request once; None if the backend was closed first."""
         ledger, request = self._context.account, pending.request
         name = f"{pending.content_key}#{next(self._names)}"
         bound = self._context.counter.bound(request)
@@ -145,7 +144,7 @@ class OpenAIBackend:
         return reply
 
     def _bounded(self, problem: Problem) -> Problem:
-        """Return a problem that stops the run where the server asks for too long a wait."""
+        """Return a problem that stops the run if the server asks for too long a wait."""
         seconds, most = problem.retry_after or 0.0, self._config.max_server_wait
         if problem.kind != "transient" or seconds <= most:
             return problem
@@ -171,7 +170,7 @@ class OpenAIBackend:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: `0.5 s`, `90 s`, `24 h`."""
+    """Return seconds in readable form: `0.5 s`, `90 s`, `24 h`."""
     if seconds < 600:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
@@ -180,7 +179,7 @@ def duration(seconds: float) -> str:
 class RateLimiter:
     """Requests and tokens a minute, spread evenly, and pauses of a server; one for all threads.
 
-    The next request starts when the share of the last one in the minute is over.
+    The next request starts when the last one's share of the minute is over.
     """
 
     def __init__(
@@ -193,7 +192,7 @@ class RateLimiter:
         self._next_request = self._next_token = self._paused_until = 0.0
 
     def acquire(self, tokens: int, stop: threading.Event) -> bool:
-        """Wait for a turn of a request of about `tokens`; False where `stop` came first."""
+        """Wait for a turn of a request of about `tokens`; False if `stop` came first."""
         with self._lock:
             start = max(self._clock(), self._next_request, self._next_token)
             self._next_request = start + self._seconds_a_request
@@ -209,11 +208,7 @@ class RateLimiter:
             self._next_token += tokens * self._seconds_a_token
 
     def pause(self, seconds: float) -> bool:
-        """Start nothing for some seconds: the server said so.
-
-        Returns:
-            Whether that is news: no other thread has met about as long a wait.
-        """
+        """Start nothing for some seconds; return whether no other thread knew of as long a wait."""
         with self._lock:
             until = self._clock() + seconds
             is_news = until > self._paused_until + 1.0

@@ -1,4 +1,4 @@
-"""When to stop a run whose requests fail one like the other, instead of trying all the rest."""
+"""When to stop a run whose requests all fail alike, instead of trying the rest."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Breaker:
 
     Args:
         limit: failures alike at which to stop.
-        path: a file of the keys of requests that were given up, which later starts read: what is
-            left over from them is tried first, and must not keep the rest from being sent.
+        path: file of the keys of requests that were given up. Later starts read it: these are tried
+            first, and must not keep the rest from being sent.
         has_worked: the server answered at an earlier start: a later one may send nothing but what
             was refused.
         clock: seconds, rising.
@@ -55,9 +55,9 @@ class Breaker:
             self._attempts = 0
 
     def attempt_failed(self, problem: Problem) -> bool:
-        """Note a failed attempt; return whether another one is of no use now. Any thread may.
+        """Note a failed attempt; return whether retrying is of no use now. Any thread may.
 
-        A server that asks to wait is alive, so that its answer does not count.
+        An answer that asks to wait does not count: the server is alive.
         """
         if problem.retry_after is not None or problem.reason.startswith("HTTP 429"):
             return False
@@ -70,7 +70,7 @@ class Breaker:
     def judge(self, replies: Sequence[ChatReply]) -> str:
         """Return why the run should stop, or an empty text.
 
-        Replies that come together are judged together: one good one among a thousand of a batch
+        Replies that arrive together are judged together: one good one among a thousand of a batch
         shows that the server works. A refusal is a request's own fault: many in a row only mean
         something while no request has succeeded. A filter's verdict is about the content.
         """

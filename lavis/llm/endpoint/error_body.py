@@ -49,15 +49,15 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """An error as far as it can be told.
+    """The facts in an error's body.
 
     Attributes:
         codes: of `code`, `type`, `status` and the like, in lower case.
         params: names of parameters that it points at.
-        words: all that it says, in lower case, without addresses.
+        words: its full text, in lower case, without addresses.
         message: for people; may hold secrets.
         page: whether it is a page of HTML and no API's answer.
-        wait: seconds after which it says to try again.
+        wait: seconds after which to try again.
     """
 
     codes: frozenset[str]
@@ -69,7 +69,7 @@ class ErrorBody:
 
 
 def read_error(body: Any) -> ErrorBody:
-    """Return what an error's body says, a text or what JSON gave."""
+    """Return the facts in an error's body, a text or parsed JSON."""
     body = _opened(body)
     if isinstance(body, str) and re.match(
         r"\s*(<!doctype|<html|<\?xml|<head)", body, re.IGNORECASE
@@ -91,7 +91,7 @@ def read_error(body: Any) -> ErrorBody:
 
 
 def _opened(body: Any) -> Any:
-    """Return what JSON inside a text says, or the text."""
+    """Return the JSON inside a text, parsed, or the text."""
     if isinstance(body, bytes):
         body = body.decode("utf-8", "replace")
     if isinstance(body, str) and body.lstrip()[:1] in ("{", "["):
@@ -125,7 +125,7 @@ def _facts(node: Any, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def _facts_of_text(text: str, depth: int) -> Iterator[tuple[str, str]]:
-    """Yield what a text says, which may end with the JSON of another server."""
+    """Yield the facts of a text, which may end with the JSON of another server."""
     start = text.find('{"')
     if start > 0:
         try:
@@ -158,7 +158,7 @@ def _wait_of(body: Any, text: str) -> float | None:
 
 
 def _seconds(text: str) -> float | None:
-    """Return a number of seconds from 0 to a year; None for what is no such number."""
+    """Return a number of seconds from 0 to a year, else None."""
     try:
         number = finite(float(text))
     except REFUSALS:
@@ -167,10 +167,7 @@ def _seconds(text: str) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that `Retry-After` (a number or a date) or `retry-after-ms` asks for.
-
-    None where there is neither, and for what is no time from now to a year ahead.
-    """
+    """Return the seconds of `Retry-After` (number, date) or `retry-after-ms`; None above a year."""
     lower = {name.lower(): value for name, value in headers.items()}
     seconds = _seconds(lower.get("retry-after-ms", ""))
     if seconds is not None:

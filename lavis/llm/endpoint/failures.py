@@ -1,8 +1,8 @@
 """Why an attempt at a request gave no reply, and what follows from it: one table for all servers.
 
-The first row that fits decides, see `error_table`. What fits none is never held against the
-request: an unknown refusal is tried once more, then left for the next start; when many meet alike,
-the run stops (`lavis.llm.endpoint.breaker`).
+The first row that fits decides, see `error_table`. An unknown refusal is never held against the
+request: it is tried once more, then left for the next start; if many fail alike, the run stops
+(`lavis.llm.endpoint.breaker`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Cost = Literal["none", "unknown", "unsent"]
 class EndpointStopped(RunError):
     """No further request can succeed now, and no setting mends it: quota, billing, a dead server.
 
-    What was finished is stored; the same command goes on once the cause is mended.
+    Finished work is stored; the same command resumes once the cause is mended.
     """
 
 
@@ -36,16 +36,15 @@ class Problem:
     """Why an attempt gave no reply.
 
     Attributes:
-        kind: `transient`: try again. `simplify`: try again without what the server does not take.
+        kind: `transient`: try again. `simplify`: try again without what the server rejects.
             `refused`: this request's own fault. `fatal`: no request can succeed until a setting is
             mended (`ConfigError`). `stopped`: none can until the account or the server is
             (`EndpointStopped`).
         reason: for people, free of secrets; begins with a fixed phrase and a colon.
-        retry_after: seconds the server asks to wait, where it does.
+        retry_after: seconds the server asks to wait, if it does.
         cost: `none` the server refused, `unknown` it may have worked and charged, `unsent` nothing
             reached it.
-        usage: (prompt tokens, completion tokens) that the server counted for an answer which is of
-            no use; None where it told nothing.
+        usage: (prompt tokens, completion tokens) of a useless answer; None if not reported.
         field: of the body, which `simplify` is about.
         most_attempts: times that sending the request is worth it; 0 as often as the config says.
     """
@@ -66,7 +65,7 @@ class Problem:
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class Rule:
-    """A row: what an error means whose status is listed and whose codes or words match.
+    """A row: the meaning of an error whose status is listed and whose codes or words match.
 
     Attributes:
         kind: of the problem.
@@ -75,7 +74,7 @@ class Rule:
         source: who sends it.
         codes: any of them is enough.
         words: searched in the text of the error, in lower case, without addresses.
-        unless: words or codes which show that it is another matter.
+        unless: words or codes that exclude the row.
         advice: ends the reason.
     """
 
@@ -105,11 +104,11 @@ class ErrorTable:
 
     Attributes:
         rules: the first that fits decides.
-        later_rules: looked at after the parameters that an error names.
-        not_taken: words for a field that the server does not take.
+        later_rules: tried after the parameters that an error names.
+        not_taken: words for a field that the server rejects.
         reply_format: words for the form of the reply.
         out_of_range: words for a value out of its range.
-        no_path: how frameworks say that they have no such path.
+        no_path: words of frameworks for an unknown path.
     """
 
     rules: tuple[Rule, ...]
@@ -121,7 +120,7 @@ class ErrorTable:
 
 
 def error_table() -> ErrorTable:
-    """Return the table; raises `ConfigError` where the file is damaged."""
+    """Return the table; raises `ConfigError` if the file is damaged."""
     return load_table("errors", ErrorTable)
 
 
@@ -137,14 +136,13 @@ def classify(
     sent: Mapping[str, Any] | None = None,
     address: str = "",
 ) -> Problem:
-    """Return what an error of a server means, of a single request as of a line of a batch.
+    """Return the meaning of a server's error, of a single request or of a line of a batch.
 
     Args:
-        status: of HTTP; 200 for an error inside a success, whose own code is then looked for.
-        body: text, or what JSON gave.
-        headers: of the answer.
-        sent: the request's body, whose fields an error may speak of; None where it is not at hand.
-        address: that was asked, for the message.
+        status: of HTTP; 200 for an error inside a success, whose own code is then used.
+        body: text or parsed JSON.
+        sent: the request's body, whose fields an error may name; None if unknown.
+        address: of the request, for the message.
     """
     error = read_error(body)
     inside = status < 300
@@ -205,7 +203,7 @@ def _problem(rule: Rule, shown: str) -> Problem:
 
 
 def _field_of(error: ErrorBody, sent: Mapping[str, Any] | None) -> str:
-    """Return the field of the body that the server does not take, or an empty text."""
+    """Return the field of the body that the server rejects, or an empty text."""
     table, codes = error_table(), " ".join(error.codes)
     if not table.not_taken.search(error.words) and not re.search(
         r"unsupported|unknown_param|extra_forbidden|unrecognized", codes

@@ -1,4 +1,4 @@
-"""What went wrong between here and a server, in a sentence that names address and remedy."""
+"""Network errors as sentences that name address and remedy."""
 
 from __future__ import annotations
 
@@ -20,13 +20,7 @@ _UNSENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "Local
 
 
 def network_problem(error: BaseException, url: str, seconds: float) -> Problem:
-    """Return what an exception of the SDK or of its HTTP library means, its causes attached.
-
-    Args:
-        error: as raised.
-        url: that the request went to.
-        seconds: that an attempt may take.
-    """
+    """Return the meaning of an SDK or HTTP exception, causes attached; attempts last `seconds`."""
     causes = list(_causes(error))
     names = [type(cause).__name__ for cause in causes]
     cost: Cost = "unsent" if any(name in _UNSENT for name in names) else "unknown"
@@ -80,7 +74,7 @@ def network_problem(error: BaseException, url: str, seconds: float) -> Problem:
 
 
 def is_network_error(error: BaseException) -> bool:
-    """Return whether an exception is the SDK's or its HTTP library's, and no bug of ours."""
+    """Return whether an exception is the SDK's or its HTTP library's, not a bug of ours."""
     import openai
 
     return isinstance(
@@ -89,7 +83,7 @@ def is_network_error(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what it came from, those of groups included."""
+    """Yield an exception and its causes, those of groups included."""
     waiting, seen = [error], set()
     while waiting:
         cause = waiting.pop(0)
@@ -104,7 +98,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _requested_places(causes: list[BaseException]) -> list[str]:
     """Return the places that the SDK's error and those of its HTTP library were raised for.
 
-    Their first differs from their last where a redirect was followed.
+    The first differs from the last after a redirect.
     """
     places = []
     for cause in causes:

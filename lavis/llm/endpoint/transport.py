@@ -1,7 +1,7 @@
-"""Attempts on one event loop in a thread of its own: each ends in its time, or when it is dropped.
+"""Attempts on one event loop in its own thread: each ends within its time limit, or when dropped.
 
-A timeout of the HTTP library counts from one byte to the next, so that a server that dribbles holds
-a request for ever, and a blocked read cannot be ended from outside. A task of a loop can.
+A timeout of the HTTP library counts from one byte to the next, so a slow server can hold a request
+for ever, and a blocked read cannot be ended from outside. A task of a loop can.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Transport:
         self._thread.start()
 
     def send(self, body: Mapping[str, Any]) -> str:
-        """Return the text of a good answer; waits for it.
+        """Wait for a good answer and return its text.
 
         Raises:
             Dropped: `close` was called.
@@ -66,7 +66,7 @@ class Transport:
             self._sending.discard(sending)
 
     def close(self) -> None:
-        """Drop what is on its way, and the connections; takes a second at most."""
+        """Drop pending attempts and connections; takes a second at most."""
         with self._lock:
             if self._closed:
                 return
@@ -102,7 +102,7 @@ class Transport:
 
 
 async def _read(asking: Any) -> str:
-    """Return the text of an answer, which is not held whole before its length is known."""
+    """Return the text of an answer, without holding more than the length limit."""
     data = bytearray()
     async with asking as answer:
         async for piece in answer.iter_bytes():

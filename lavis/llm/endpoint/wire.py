@@ -26,7 +26,7 @@ LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 
 
 class Connection:
-    """One server: the SDK's client, the key that only it holds, and what the server can do.
+    """One server: the SDK's client, the key that only it holds, and what the server supports.
 
     Raises:
         ConfigError: the SDK is not installed, or the server needs a key and there is none.
@@ -71,7 +71,7 @@ class Connection:
             ) from None
 
     def hide(self, text: str) -> str:
-        """Return text without the key, whoever put it there."""
+        """Return text without the key."""
         return text.replace(self._secret, "***") if len(self._secret) >= 4 else text
 
     def key_hash(self, name: str) -> str:
@@ -86,7 +86,7 @@ class Connection:
         return Transport(openai.AsyncOpenAI(**self._options), self.config.timeout)
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
-        """Return the JSON body of a request, as far as the server is known to take it."""
+        """Return the JSON body of a request, without fields that the server is known to reject."""
         with self._lock:
             level, limit, left_out = self._level, self._limit_field, frozenset(self._left_out)
         messages = [dict(message) for message in request.messages]
@@ -112,11 +112,7 @@ class Connection:
         }
 
     def simplify(self, body: Mapping[str, Any], problem: Problem) -> bool:
-        """Leave out of all requests from now on the field of `body` that a problem is about.
-
-        Returns:
-            Whether the next body differs from this one.
-        """
+        """Drop a problem's field from all later requests; return whether that changes this body."""
         field = problem.field
         if field in LIMIT_FIELDS:
             changed = self._rename(field)
@@ -151,7 +147,7 @@ class Connection:
         return True
 
     def _loosen(self, body: Mapping[str, Any]) -> bool:
-        """Ask for less structure from now on; False where the body asked for none."""
+        """Request less structure from now on; False if the body requested none."""
         used = body.get("response_format")
         if used is None:
             return False
@@ -169,13 +165,13 @@ class Connection:
         return True
 
     def read(self, key: str, text: str) -> ChatReply | Problem:
-        """Return the reply that the body of an answer with status 200 holds, see `completion`."""
+        """Return the reply in the body of an answer with status 200, see `completion`."""
         return read_completion(
             key, text, self.hide, lambda status, body: self.status_problem(status, body, {})
         )
 
     def problem_of(self, error: Exception, sent: Mapping[str, Any] | None = None) -> Problem:
-        """Return what an exception of the SDK or of its HTTP library means."""
+        """Return the meaning of an exception of the SDK or of its HTTP library."""
         import openai
 
         if isinstance(error, openai.APIStatusError):
@@ -195,7 +191,7 @@ class Connection:
         sent: Mapping[str, Any] | None = None,
         url: str = "",
     ) -> Problem:
-        """Return what an HTTP status other than 200 means, or an error inside an answer."""
+        """Return the meaning of an HTTP status other than 200, or of an error inside an answer."""
         address = url or f"{self.config.address}/chat/completions"
         problem = classify(status, body, headers, sent=sent, address=address)
         return replace(problem, reason=self.hide(problem.reason))
@@ -220,7 +216,7 @@ def check_key(key: str, name: str) -> None:
 
 
 def without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return messages whose system text stands at the head of the first user's turn."""
+    """Return messages with the system text moved to the start of the first user turn."""
     texts = [m["content"] for m in messages if m["role"] == "system"]
     rest = [m for m in messages if m["role"] != "system"]
     if not texts or not rest:

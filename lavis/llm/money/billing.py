@@ -1,10 +1,10 @@
-"""What a request can cost: bounds on its tokens, corrected by what the server billed before.
+"""What a request can cost: bounds on its tokens, corrected by earlier bills.
 
 A bound has three parts. The text of a prompt has at most a token a byte. The reply has at most
 `max_tokens`. An image's tokens follow from a provider's rule, which may be another server's: until
-some images are billed the rule's number counts several times, afterwards the largest bill so far
-does, with a margin that falls as bills come in. Text and replies are corrected likewise where a
-server bills more than their bound.
+some images are billed the rule's number counts several times, afterwards the largest bill so far,
+with a margin that falls as bills come in. Text and replies are corrected likewise if a server bills
+more than their bound.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MOST_TOKENS = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class PromptBound:
-    """The size of a prompt.
+    """The size of a prompt, in tokens.
 
     Attributes:
-        text: tokens that its text does not exceed.
-        guess: tokens that its text has, about.
-        pictures: tokens of its images by the rule.
+        text: upper bound of its text.
+        guess: estimate of its text.
+        pictures: of its images, by the rule.
         documented: the rule is a provider's.
     """
 
@@ -44,14 +44,7 @@ class PromptBound:
 
 @dataclass(slots=True)
 class Ratio:
-    """Billed tokens against expected ones.
-
-    Attributes:
-        count: bills.
-        billed: their sum.
-        expected: the sum of what was expected.
-        most: the largest single ratio.
-    """
+    """Billed tokens against expected ones, over `count` bills; `most` is the largest of a bill."""
 
     count: int = 0
     billed: float = 0.0
@@ -87,7 +80,7 @@ class Bills:
     reply: Ratio = field(default_factory=Ratio)
 
     def add(self, bound: PromptBound, max_tokens: int, tokens: tuple[int, int]) -> None:
-        """Note what the server counted of prompt and reply."""
+        """Note the server's counts of prompt and reply."""
         if bound.pictures:
             self.pictures.add(tokens[0] - bound.guess, bound.pictures)
         else:
@@ -95,14 +88,14 @@ class Bills:
         self.reply.add(tokens[1], max_tokens)
 
     def most(self, bound: PromptBound, max_tokens: int) -> tuple[int, int]:
-        """Return tokens of prompt and reply that a request does not exceed, as far as is known."""
+        """Return upper bounds on tokens of prompt and reply, as far as is known."""
         factor = FACTOR_OF_RULE if bound.documented else FACTOR_OF_FLAT
         if self.pictures.count:
             factor = max(MARGIN * self.pictures.most, factor / self.pictures.count)
         return self._tokens(bound, max_tokens, factor)
 
     def likely(self, bound: PromptBound, max_tokens: int) -> tuple[int, int]:
-        """Return the same bounds with the images as they are billed on average."""
+        """Return the same bounds with images at their average bill."""
         return self._tokens(bound, max_tokens, self.pictures.mean)
 
     def estimate(self, bound: PromptBound) -> int:
@@ -126,7 +119,7 @@ class Bills:
 
 
 def _raised(ratio: Ratio) -> float:
-    """Return by what a bound is raised that was passed, 1 where it never was."""
+    """Return the factor that raises a bound once exceeded, 1 if it never was."""
     return MARGIN * ratio.most if ratio.most > 1 else 1.0
 
 

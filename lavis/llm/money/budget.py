@@ -1,7 +1,7 @@
-"""What one client may spend: hard caps on requests, tokens and money, kept over restarts.
+"""Hard caps on requests, tokens and money of one client, kept over restarts.
 
 Each client of a run has an `Account` of the run's one `Ledger`, with its own prices. A cap holds as
-long as bounds do; where a server bills more than any bill before, it is passed by no more than the
+long as bounds do; if a server bills more than any bill before, it is passed by no more than the
 requests on their way, one for each worker.
 """
 
@@ -84,7 +84,7 @@ class Account:
             return [name for name in names if name is not None]
 
     def reservation(self, name: str) -> Totals:
-        """Return what is set aside under a name; nothing where it is settled."""
+        """Return the amount reserved under a name; nothing if it is settled."""
         with self.ledger.changed:
             item = self._item(name)
             return Totals() if item is None else item.amount
@@ -109,21 +109,19 @@ class Account:
         wait: bool = True,
         stop: threading.Event | None = None,
     ) -> bool:
-        """Set aside the most that a request can cost, before it is sent.
+        """Reserve the most that a request can cost, before it is sent.
 
-        Where that passes a cap and nothing else is on its way, a request whose images cost what
-        they do on average goes alone.
+        If that passes a cap and nothing else is on its way, a request whose images cost what they
+        do on average goes alone.
 
         Args:
             name: of the reservation, new.
             bound: of the prompt.
-            max_tokens: of the reply.
-            wait: where a cap is in the way, wait for other requests to turn out cheaper.
+            wait: if a cap blocks it, wait for other requests to cost less than their bound.
             stop: ends waiting.
 
         Returns:
-            Whether it is reserved; False where `wait` is False and others are on their way, or
-            `stop` is set.
+            Whether it is reserved; False if others are on their way without `wait`, or on `stop`.
 
         Raises:
             BudgetReached: a cap would be passed, whatever the others cost.
@@ -151,10 +149,10 @@ class Account:
         return True
 
     def counted(self, name: str, prompt_tokens: int, completion_tokens: int) -> tuple[int, int]:
-        """Return what a server's counts of a request are taken for.
+        """Return a server's token counts of a request, corrected.
 
-        A prompt of no tokens was not counted: it is estimated. What no model can read or write is
-        a mistake of the server: the most that the request can have is taken.
+        A prompt of no tokens was not counted: it is estimated. Counts that no model can read or
+        write are a mistake of the server: the request's bound is taken.
         """
         with self.ledger.changed:
             item = self._item(name)
@@ -170,7 +168,7 @@ class Account:
         )
 
     def settle(self, name: str, prompt_tokens: int, completion_tokens: int) -> None:
-        """Replace a reservation by what the server counted; what it did not count is estimated."""
+        """Replace a reservation by the server's counts; missing ones are estimated."""
         ledger = self.ledger
         with ledger.changed:
             item = self._item(name)
@@ -198,18 +196,18 @@ class Account:
         self._end(name, Totals(requests=1))
 
     def forfeit(self, name: str) -> None:
-        """Count a reservation in full: the outcome is unknown."""
+        """Charge a reservation in full: the outcome is unknown."""
         with self.ledger.changed:
             item = self._item(name)
             if item is not None:
                 self._end(name, self.ledger.forfeited(item))
 
     def cancel(self, name: str) -> None:
-        """Give a reservation back: the request was never sent."""
+        """Release a reservation: the request was never sent."""
         self._end(name, Totals())
 
     def close(self) -> None:
-        """Let go of the ledger where no other client has it."""
+        """Close the ledger if no other client has it."""
         if self._owned:
             self.ledger.close()
 

@@ -1,4 +1,4 @@
-"""What requests may cost, what they do cost, and in which portions the Batch API takes them."""
+"""Caps and prices of requests, and the portions in which the Batch API takes them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lavis.common.config.fields import STRICT
 class CapsConfig:
     """Hard limits of one output folder; None for no limit.
 
-    They hold for all requests of a run together, over all of its starts, whichever stage or client
-    sends them; where clients of a run name different ones, the strictest holds for all.
+    They hold for all requests of a run, over all of its starts, stages and clients; if clients of a
+    run name different ones, the strictest holds for all.
 
     Attributes:
-        max_requests: requests sent, attempts that failed included.
+        max_requests: requests sent, including failed attempts.
         max_tokens: of prompts and replies.
         max_cost: money, in the currency of `prices`.
     """
@@ -51,8 +51,8 @@ class BatchConfig:
             100 MB.
         max_jobs: files at the server at once.
         poll_seconds: between looks at a job.
-        completion_window: time that the server is given, in its own words.
-        price_factor: price of a batched token against a plain one.
+        completion_window: time limit of the server, in its own words.
+        price_factor: price of a batched token relative to a plain one.
     """
 
     max_requests: Annotated[int, Field(ge=1, le=50_000)] = 50_000

@@ -35,9 +35,9 @@ class ImageTokensConfig:
     """How many tokens an image in a prompt is, by its size.
 
     Attributes:
-        rule: a provider's; `auto` takes it from the model's name, and `flat` where that is not
+        rule: a provider's; `auto` takes it from the model's name, and `flat` if that is not
             known; `flat` counts `image_tokens` for every image.
-        model: the public name of the model whose numbers count, where the server calls it
+        model: the public name of the model whose numbers count, if the server calls it
             something else, as an Azure deployment is.
         base: tokens of every image, in place of the model's own; openai_tiles.
         each: tokens of a tile or a patch, likewise; openai_tiles, openai_patches, gemini_tiles.
@@ -53,9 +53,8 @@ class ImageTokens:
     """The rule of one model.
 
     Args:
-        config: what the run file says.
-        model: its name at the server, folders before it (`openai/gpt-4o`) left out.
-        flat: tokens of an image whose size or rule is not known.
+        model: its name at the server, folders before it (`openai/gpt-4o`) ignored.
+        flat: tokens of an image of unknown size or rule.
 
     Attributes:
         documented: whether a provider's rule applies.
@@ -81,7 +80,7 @@ class ImageTokens:
         self.label = f"{self._rule} {numbers}"
 
     def of_part(self, part: Mapping[str, Any]) -> int:
-        """Return the tokens of a part that shows an image; a large one where it has no size."""
+        """Return the tokens of a message part with an image; a large number if it has no size."""
         image = part.get("image_url")
         url = image.get("url") if isinstance(image, Mapping) else image
         size = _size(url) if isinstance(url, str) and self._rule != "flat" else None
@@ -90,13 +89,7 @@ class ImageTokens:
         return self.of_size(*size, low=low)
 
     def of_size(self, width: int, height: int, *, low: bool = False) -> int:
-        """Return the tokens of an image.
-
-        Args:
-            width: pixels.
-            height: pixels.
-            low: asked for with `detail: low`, which OpenAI's models see at 512 pixels.
-        """
+        """Return an image's tokens by its size in pixels; `low` is OpenAI's `detail: low` (512)."""
         if self._rule == "openai_tiles":
             return math.ceil(self._base + (0 if low else self._each * _tiles(width, height)))
         if self._rule == "openai_patches":
@@ -156,7 +149,7 @@ def _within(width: int, height: int, edge: int) -> tuple[int, int]:
 
 
 def _size(url: str) -> tuple[int, int] | None:
-    """Return width and height of a data URL's image; None of another, or where it is broken."""
+    """Return width and height of a data URL's image; None for another URL or a broken image."""
     head, _, data = url[: _HEADER + 64].partition(",")
     if not head.startswith("data:") or not head.endswith(";base64"):
         return None

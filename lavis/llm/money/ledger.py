@@ -1,10 +1,10 @@
 """The ledger of an output folder: every reservation and settlement of every client, on disk first.
 
-Before a request is sent, a line reserves the most it can cost; afterwards a line corrects it by
-what the server counted. A process that is killed in between leaves a reservation, which counts in
-full at the next start: what the server did with that request is not known. So totals never say
-less than was spent, as far as servers tell. One process at a time has a ledger, with any number of
-threads and of clients (`lavis.llm.money.budget`).
+Before a request is sent, a line reserves the most it can cost; afterwards a line corrects it by the
+server's counts. A process that is killed in between leaves a reservation, which is charged in full
+at the next start, since the outcome is unknown. So totals are never below what was spent, as far as
+servers report it. One process at a time has a ledger, with any number of threads and clients
+(`lavis.llm.money.budget`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Ledger:
     """Running totals of one output folder; one process at a time, any number of clients.
 
     Attributes:
-        changed: held while anything below is read or changed; told of every settlement.
+        changed: condition held to read or change anything below; notified of every settlement.
         state: what is spent, reserved and billed.
         mine: names of reservations that this process can settle.
         caps: the strictest of all clients.
@@ -48,7 +48,7 @@ class Ledger:
         folder: of `ledger.jsonl`.
         rank: of this process. Ranks beside the first write files of their own, which the next
             start adds up; caps hold for one process only.
-        older: ledgers of an earlier version, taken in once.
+        older: ledgers of an earlier version, imported once.
 
     Raises:
         ConfigError: another process holds the ledger, or a line of it is damaged.
@@ -74,7 +74,7 @@ class Ledger:
             raise
 
     def limit(self, caps: CapsConfig) -> None:
-        """Hold every request of every client against these caps too: the strictest one counts."""
+        """Apply these caps to every request of every client too: the strictest one counts."""
         values: dict[str, Any] = {}
         for name in ("max_requests", "max_tokens", "max_cost"):
             both = (getattr(self.caps, name), getattr(caps, name))
@@ -89,17 +89,17 @@ class Ledger:
             return self.state.total()
 
     def spent(self) -> Totals:
-        """Return what was spent, without what is reserved."""
+        """Return what was spent, without reservations."""
         with self.changed:
             return self.state.spent
 
     def reserved(self) -> Totals:
-        """Return what is set aside for requests on their way."""
+        """Return what is reserved for requests on their way."""
         with self.changed:
             return self.state.reserved
 
     def close(self) -> None:
-        """Bring everything to the disk and let other processes in."""
+        """Flush to disk and unlock the ledger."""
         with self.changed:
             self._file.close()
         self._lock.release()
@@ -119,7 +119,7 @@ class Ledger:
         return lock
 
     def _absorb(self, older: Sequence[Path]) -> list[Path]:
-        """Take in what other processes left; returns the files that may go afterwards."""
+        """Import what other processes left; returns the files that may be deleted afterwards."""
         left: list[Path] = []
         for path in sorted(self.folder.glob("ledger-rank*.jsonl")):
             lock = FileLock(path.with_suffix(".lock"), thread_local=False)
@@ -147,7 +147,7 @@ class Ledger:
         return [*left, *(path.with_suffix(".lock") for path in left)]
 
     def _count_lost(self) -> None:
-        """Count in full what a killed process was waiting for: the outcome is unknown."""
+        """Charge in full what a killed process was waiting for: the outcome is unknown."""
         for name in [name for name in self.state.waiting if not is_kept(name)]:
             self.state.close(name, self.forfeited(self.state.waiting[name]))
 
@@ -179,16 +179,13 @@ class Ledger:
         return ""
 
     def reserve(self, name: str, item: Reservation) -> None:
-        """Write down a reservation, and count it; the caller holds `changed`."""
+        """Write and count a reservation; the caller holds `changed`."""
         self._file.append(item.to_json(name))
         self.state.reserve(name, item)
         self.mine.add(name)
 
     def settle(self, name: str, amount: Totals, bill: list[object] | None = None) -> None:
-        """Replace an open reservation by what it cost; the caller holds `changed`.
-
-        `bill` compares the request with its bill, for the next start.
-        """
+        """Replace an open reservation by its cost and `bill`; the caller holds `changed`."""
         line = {"close": name, "totals": asdict(amount)}
         self._file.append(line if bill is None else {**line, "bill": bill})
         self.state.close(name, amount)
@@ -196,7 +193,7 @@ class Ledger:
         self.changed.notify_all()
 
     def waits_for(self, scope: str) -> bool:
-        """Return whether requests are on their way that will turn out cheaper by themselves.
+        """Return whether pending requests will free budget by themselves.
 
         A batch of another client does not count: its results are not read while this one waits.
         """
@@ -204,23 +201,22 @@ class Ledger:
 
 
 def open_ledger(output_dir: str | Path, *, rank: int = 0) -> Ledger:
-    """Return the ledger of an output folder, which all clients of a run share.
+    """Return the ledger of an output folder, `llm/ledger.jsonl`, which all clients of a run share.
 
-    It stands in `llm/ledger.jsonl`; what an earlier version wrote for each writer of a
-    verbalization counts too.
+    Ledgers of an earlier version, one for each writer of a verbalization, count too.
     """
     output = Path(output_dir)
     return Ledger(output / "llm", rank=rank, older=_older(output))
 
 
 def folder_totals(output_dir: str | Path) -> Totals:
-    """Return what an output folder's ledger says, without opening it for spending."""
+    """Return the totals of an output folder's ledger, without opening it for spending."""
     output = Path(output_dir)
     return read_totals(output / "llm", _older(output))
 
 
 def read_totals(folder: Path, older: Sequence[Path] = ()) -> Totals:
-    """Return what the ledger in a folder says, without opening it for spending."""
+    """Return the totals of the ledger in a folder, without opening it for spending."""
     state = LedgerState().read(folder / "ledger.jsonl")
     others = [*sorted(folder.glob("ledger-rank*.jsonl")), *older]
     counted = (p for p in others if os.path.relpath(p, folder) not in state.absorbed)
@@ -232,7 +228,7 @@ def _older(output: Path) -> list[Path]:
 
 
 def amount_of(tokens: tuple[int, int], price: tuple[float, float]) -> Totals:
-    """Return the totals of one request by its tokens of prompt and reply, and their prices."""
+    """Return the totals of one request from its (prompt, reply) tokens and their prices."""
     return Totals(1, *tokens, (tokens[0] * price[0] + tokens[1] * price[1]) / MILLION)
 
 

@@ -1,8 +1,8 @@
-"""The lines of a ledger: what is spent, what is reserved, and what servers billed; on disk first.
+"""The lines of a ledger: expenses, reservations and servers' bills; on disk first.
 
-    {"close": "", "totals": {...}, "bills": {...}, "absorbed": [...]}    what earlier starts spent
+    {"close": "", "totals": {...}, "bills": {...}, "absorbed": [...]}    spent by earlier starts
     {"reserve": NAME, "totals": {...}, "bound": [...], ...}              before a request is sent
-    {"close": NAME, "totals": {...}, "bill": [MODEL, ...]}               what it turned out to cost
+    {"close": NAME, "totals": {...}, "bill": [MODEL, ...]}               its actual cost
 
 A line is one write, so a process that is killed leaves whole lines and at most a torn last one.
 """
@@ -32,10 +32,8 @@ class Totals:
 
     Attributes:
         requests: sent, failed attempts included.
-        prompt_tokens: of prompts.
-        completion_tokens: of replies.
-        cost: money; 0 where no price is known.
-        unknown: requests whose cost no server told, counted at the most they can have cost.
+        cost: money; 0 if no price is known.
+        unknown: requests of unreported cost, charged at their bound.
     """
 
     requests: int = 0
@@ -61,8 +59,7 @@ class Reservation:
     """The most that a request on its way can cost, and what its bill is compared with.
 
     Attributes:
-        amount: set aside.
-        bound: of the prompt; None of an earlier version.
+        bound: of the prompt; None in an earlier version.
         max_tokens: of the reply.
         price: money for a million tokens of prompt and reply, discounts applied.
         model: name among the bills.
@@ -95,14 +92,11 @@ class Reservation:
 
 @dataclass
 class LedgerState:
-    """What the lines of one ledger or of several say together.
+    """The sum of the lines of one or several ledgers.
 
     Attributes:
-        spent: settled.
-        waiting: name -> reservation that was not settled; see `reserve` and `close`.
-        reserved: their sum.
-        bills: model -> what was billed for it.
-        absorbed: names of other ledgers whose totals are part of this one.
+        waiting: name -> open reservation; see `reserve` and `close`; `reserved` is their sum.
+        absorbed: names of other ledgers whose totals are included.
     """
 
     spent: Totals = Totals()
@@ -121,22 +115,18 @@ class LedgerState:
         self.reserved += item.amount
 
     def close(self, name: str, amount: Totals) -> None:
-        """Replace a reservation, where there is one of this name, by what it cost."""
+        """Replace a reservation, if there is one of this name, by its cost."""
         item = self.waiting.pop(name, None)
         if item is not None:  # an empty sum is exact
             self.reserved = self.reserved - item.amount if self.waiting else Totals()
         self.spent += amount
 
     def bills_of(self, model: str) -> Bills:
-        """Return the bills of a model, empty ones where it is new."""
+        """Return the bills of a model, empty ones if it is new."""
         return self.bills.setdefault(model, Bills())
 
     def read(self, path: Path) -> LedgerState:
-        """Take in a ledger's lines; a torn last one was never acted upon.
-
-        Raises:
-            ConfigError: a line is damaged.
-        """
+        """Add a ledger's lines but a torn last one (never acted on); `ConfigError` if damaged."""
         if not path.is_file():
             return self
         with open(path, "rb") as file:
@@ -153,7 +143,7 @@ class LedgerState:
         return self
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the same in as few lines as can be."""
+        """Return the state in as few lines as possible."""
         bills = {model: each.to_json() for model, each in self.bills.items()}
         first = {"close": "", "totals": asdict(self.spent), "bills": bills}
         first["absorbed"] = sorted(self.absorbed)
@@ -174,11 +164,7 @@ class LedgerState:
 
 
 class LedgerFile:
-    """A ledger's file, open to append to; what stands in it is replaced by `state`.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """A ledger's file to append to, rewritten from `state`; raises `OSError` if unwritable."""
 
     def __init__(self, path: Path, state: LedgerState) -> None:
         self.path = path
@@ -191,7 +177,7 @@ class LedgerFile:
         """Write a line; on return it survives a SIGKILL of this process.
 
         Raises:
-            RunError: the disk is full, or another fault of the file; nothing may be sent on.
+            RunError: the disk is full, or another fault of the file; nothing more may be sent.
         """
         if not self._broken:
             data = json.dumps(line).encode("ascii") + b"\n"
@@ -210,7 +196,7 @@ class LedgerFile:
         )
 
     def close(self) -> None:
-        """Bring everything to the disk."""
+        """Flush to disk."""
         if not self._file.closed:
             if not self._broken:
                 os.fsync(self._file.fileno())

@@ -1,4 +1,4 @@
-"""Tokens of a request: an estimate, a bound that caps can rely on, and what a server counted."""
+"""Tokens of a request: an estimate, a bound that caps can rely on, and a server's count."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ class TokenCounter:
     """Estimates by a ratio of characters, or by a tokenizer.
 
     Args:
-        config: says which.
-        exact: load `config.tokenizer` where there is one; costs seconds once and time a request.
-        corrected: estimate of a bound as the ledger knows the bills; by the rules alone where None.
+        exact: load `config.tokenizer` if there is one; costs seconds once and time a request.
+        corrected: estimate of a bound from the ledger's bills; None uses the rules alone.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class TokenCounter:
             self.method = f"tokenizer {config.tokenizer}"
 
     def estimate(self, request: ChatRequest) -> int:
-        """Return about how many tokens the prompt will be billed; a schema is part of it."""
+        """Return about how many tokens the prompt will be billed, schema included."""
         return self._corrected(self.bound(request))
 
     def bound(self, request: ChatRequest) -> PromptBound:
@@ -79,12 +78,12 @@ def _schema(request: ChatRequest) -> list[str]:
 
 
 def read_usage(usage: Any, reply_guess: int = 0) -> tuple[int, int] | None:
-    """Return (prompt tokens, completion tokens), 0 where one is not said; None of no use at all.
+    """Return (prompt tokens, completion tokens), 0 for a missing one; None if both are.
 
-    What was spent is never read as less than said: `total_tokens` above the sum of its parts is
-    tokens of the reply (reasoning that some servers leave out of `completion_tokens`), and the
-    reply has at least the reasoning tokens of its details. Cached prompt tokens are part of the
-    prompt, here at full price. Numbers below 0 and what is no number count as not said.
+    Never less than was spent: `total_tokens` above the sum of its parts counts as tokens of the
+    reply (reasoning that some servers leave out of `completion_tokens`), and the reply has at least
+    the reasoning tokens of its details. Cached prompt tokens are part of the prompt, here at full
+    price. Numbers below 0 and non-numbers count as missing.
 
     Args:
         usage: the object of that name in a completion, of any form.

@@ -1,6 +1,6 @@
-"""What the JSON of a chat completion says: an answer, or the reason why it is none.
+"""The JSON of a chat completion to an answer, or to the reason why it is none.
 
-Servers agree on the outline and on little else, so every field is read for what it may be: content
+Servers agree on the outline and on little else, so every field is read in all its forms: content
 as text or as parts, an error inside a success, an end in any of many words
 (`lavis/configs/llm/finish_reasons.yaml`).
 """
@@ -40,9 +40,8 @@ def read_completion(
     A reply with `finish_reason` `length` is cut: its caller decides what of it is of use.
 
     Args:
-        key: of the reply.
         text: body of an answer with status 200.
-        hide: takes secrets out of a text.
+        hide: removes secrets from a text.
         judge: of errors inside a success, with the status that they name, else 200; without it
             they are transient.
     """
@@ -98,7 +97,7 @@ def end_of(word: Any) -> str:
 
 
 def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, str, str]:
-    """Return the answer, the thought before it, and the end; or why there is none."""
+    """Return the answer, the reasoning before it, and the end; or why there is none."""
     error = _error(answer)
     if error is not None:
         return _judged(error, judge)
@@ -154,7 +153,7 @@ def _message_of(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parts(content: Any) -> Iterator[tuple[str, bool]]:
-    """Yield texts of a message's content, each with whether it is thought."""
+    """Yield texts of a message's content, each with whether it is reasoning."""
     if content is None:
         return
     if isinstance(content, str):
@@ -190,7 +189,7 @@ def _text(value: Any) -> str:
 
 
 def _error(answer: dict[str, Any]) -> Any:
-    """Return an error that a server sent with status 200, None where it sent none."""
+    """Return an error that a server sent with status 200, or None."""
     if answer.get("error"):
         return answer["error"]
     if not answer.get("choices"):
@@ -205,7 +204,7 @@ def _error(answer: dict[str, Any]) -> Any:
 
 
 def _judged(error: Any, judge: Judge | None) -> Problem:
-    """Return what an error inside a success means."""
+    """Return the meaning of an error inside a success."""
     code = error.get("code", error.get("status")) if isinstance(error, dict) else None
     message = error.get("message", error) if isinstance(error, dict) else error
     text = message if isinstance(message, str) else json.dumps(message, default=str)
@@ -224,7 +223,7 @@ def _judged(error: Any, judge: Judge | None) -> Problem:
 
 
 def _has_flag(results: Any) -> bool:
-    """Return whether Azure's results of the prompt's filters say that one of them held it back."""
+    """Return whether Azure's filter results of the prompt say that one of them blocked it."""
     if isinstance(results, dict):
         return results.get("filtered") is True or any(map(_has_flag, results.values()))
     return isinstance(results, list) and any(map(_has_flag, results))
@@ -250,12 +249,12 @@ def is_stream(text: str) -> bool:
 def join_events(text: str) -> dict[str, Any]:
     """Return the completion, or the error, that a stream's events add up to.
 
-    Some gateways stream whatever the request says. What they send was paid for, so that the pieces
+    Some gateways stream whatever the request says. Streamed pieces were paid for, so the pieces
     (`delta`) of the first choice are joined; the last word on its end and on usage counts. A stream
     that stops before its end is no answer.
 
     Raises:
-        ValueError: an event is no JSON, or the stream has no end.
+        ValueError: an event is not JSON, or the stream has no end.
         TypeError, KeyError, AttributeError: an event has another form.
     """
     message: dict[str, Any] = {}

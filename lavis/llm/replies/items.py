@@ -1,10 +1,10 @@
-"""A model's reply to the items that it holds, and why what else it holds is none.
+"""A model's reply to its items, and why each other element is none.
 
-The answer is the last whole object of the form `{"items": [...]}` with an item of use in it; where
-there is none, the last list of items, or the last run of items one behind another, as a cut or a
-broken list leaves them. An item that is none is dropped by itself. Only a reply without any item
-raises `ReplyError`, which may be worth one more turn. Every reason starts with a fixed phrase, by
-which they are counted.
+The answer is the last whole object of the form `{"items": [...]}` with a usable item in it; if
+there is none, the last list of items, or the last run of consecutive items, as a cut or a broken
+list leaves them. An invalid item is dropped by itself. Only a reply without any item raises
+`ReplyError`, which may be worth one more turn. Every reason starts with a fixed phrase, by which
+they are counted.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class QarItem(BaseModel):
 
 
 class QarReply(BaseModel):
-    """A whole reply, as the schema asks for it."""
+    """A whole reply, as the schema requests it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -64,19 +64,14 @@ class ReplyError(ValueError):
 
 @dataclass(frozen=True)
 class ReplyItems:
-    """What a reply holds; places count items and what was dropped together, from 0.
-
-    Attributes:
-        items: place and item.
-        dropped: place, and why nothing is read there.
-    """
+    """Items and dropped elements (with reason) of a reply; places count both together, from 0."""
 
     items: list[tuple[int, QarItem]] = field(default_factory=list)
     dropped: list[tuple[int, str]] = field(default_factory=list)
 
 
 def response_format() -> dict[str, Any]:
-    """Return what asks a server for replies of this form."""
+    """Return the response format that requests replies of this form."""
     schema = {"name": "qar", "strict": True, "schema": QarReply.model_json_schema()}
     return {"type": "json_schema", "json_schema": schema}
 
@@ -85,8 +80,8 @@ def read_reply(text: str, finish_reason: str) -> ReplyItems:
     """Return the items of a reply, which may stand between other words.
 
     Args:
-        text: thoughts in it are left out, whoever wrote it.
-        finish_reason: `length` where it was cut.
+        text: reasoning in it is removed, whoever wrote it.
+        finish_reason: `length` if it was cut.
 
     Raises:
         ReplyError: there is none.
@@ -135,10 +130,10 @@ def _no_items(
 
 @dataclass
 class _Candidate:
-    """What may be the answer.
+    """A possible answer.
 
     Attributes:
-        rank: 2 for the form that was asked for, 1 for a list of items, 0 for single ones.
+        rank: 2 for the requested form, 1 for a list of items, 0 for single ones.
         source, start, end: the text that holds it, and where.
         elements: objects, and what stands in their place.
         ends_early: more was to come.
@@ -159,7 +154,7 @@ class _Candidate:
 
     @property
     def holds_item(self) -> bool:
-        """Return whether it is of use."""
+        """Return whether it is usable."""
         return any(isinstance(_item(element), QarItem) for element in self.elements)
 
 
@@ -194,7 +189,7 @@ def _choose(scan: Scan, text: str) -> _Candidate | None:
 
 
 def _candidates(scan: Scan, text: str) -> Iterator[_Candidate]:
-    """Yield what may be the answer, in order; strings may hold JSON of their own."""
+    """Yield possible answers, in order; strings may hold JSON of their own."""
     waiting: list[tuple[Any, str]] = [(root, text) for root in reversed(scan.roots)]
     while waiting:
         node, source = waiting.pop()

@@ -1,12 +1,11 @@
 """JSON as language models write it: between other words, with slips, cut off, in linear time.
 
-A text is scanned once. Objects and lists that are whole come out where they stand; of a broken or
-cut one come those inside it that are whole, and a note of the object that broke. Nothing is made
-up: libraries that repair JSON close what is cut, so that half an answer looks like a whole one.
+A text is scanned once. Complete objects and lists are returned in place; of a broken or cut one,
+the complete ones inside it, and a record of the object that broke. Nothing is made up: libraries
+that repair JSON close what is cut, so that half an answer looks like a whole one.
 
-Read beside JSON itself: commas too many or missing between values, line ends inside strings,
-typographic and single quotation marks around them, keys without any, NaN and Python's None, True,
-False.
+Accepted beyond JSON: commas too many or missing between values, line ends inside strings,
+typographic and single quotation marks, unquoted keys, NaN and Python's None, True, False.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Scalar:
 
 @dataclass(slots=True)
 class JsonList:
-    """A list; `loose` where what held it is broken or cut."""
+    """A list; `loose` if its container is broken or cut."""
 
     start: int
     end: int = -1
@@ -56,7 +55,7 @@ class JsonList:
 
 @dataclass(slots=True)
 class JsonObject:
-    """An object, its pairs in order, with every one of two equal keys; `loose` as of lists."""
+    """An object, its pairs in order, duplicate keys included; `loose` as of lists."""
 
     start: int
     end: int = -1
@@ -66,7 +65,7 @@ class JsonObject:
     key: str | None = None  # while it is read: its value comes next
 
     def all(self, key: str) -> list[Any]:
-        """Return the values of a key, whatever its case."""
+        """Return the values of a key in any case."""
         return [value for name, value in self.pairs if name.strip().lower() == key]
 
     def contained(self, kind: Any = None) -> list[Any]:
@@ -93,11 +92,11 @@ class Broken:
 
 @dataclass(slots=True)
 class Scan:
-    """What stands in a text: whole objects and lists, broken objects, in order.
+    """The complete objects and lists and the broken objects of a text, in order.
 
     Attributes:
-        roots: each outside the others.
-        cut_at: where the object or list begins in which the text ends; None where it ends in none.
+        roots: none inside another.
+        cut_at: start of the object or list in which the text ends, or None.
     """
 
     roots: list[JsonObject | JsonList | Broken] = field(default_factory=list)
@@ -113,7 +112,7 @@ class Scan:
 
 
 class _Break(Exception):
-    """What comes next does not belong into the object or list."""
+    """The next token does not belong into the object or list."""
 
     def __init__(self, *, cut: bool = False) -> None:
         super().__init__()
@@ -126,7 +125,7 @@ def scan_json(text: str) -> Scan:
 
 
 class _Scanner:
-    """One pass over a text; where something breaks, strings before it are looked into once more.
+    """One pass over a text; where something breaks, strings before it are scanned once more.
 
     A quotation mark in prose may have taken the beginning of an answer for a string.
     """
@@ -168,7 +167,7 @@ class _Scanner:
             self._put(self._value(character))
 
     def _skip(self, blank: re.Pattern[str]) -> str:
-        """Return the next character that is not blank; the text may end before."""
+        """Return the next non-blank character; raises `_Break` at the end of the text."""
         match = blank.match(self._text, self._place)
         self._place = match.end() if match else self._place
         if self._place >= len(self._text):
@@ -233,7 +232,7 @@ class _Scanner:
             inner.key = None
 
     def _break(self, cut: bool) -> None:
-        """Give up what is open, keep what is whole inside it, and go on behind."""
+        """Give up what is open, keep what is complete inside it, and go on behind."""
         end = self._place
         suspect = next((p.suspect for p in self._open if p.suspect is not None), None)
         if suspect is not None and end - suspect <= self._twice:
@@ -258,7 +257,7 @@ class _Scanner:
 
 
 def _unescaped(text: str) -> str:
-    """Return a string without its escapes; halves of surrogate pairs are joined."""
+    """Return a string with escapes resolved and halves of surrogate pairs joined."""
     if "\\" not in text:
         return text
     text = _ESCAPE.sub(_character, text)

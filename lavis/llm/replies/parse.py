@@ -35,12 +35,12 @@ ECHO_WORDS = 8  # as many words in a row as the instructions have are an echo
 
 @dataclass(frozen=True)
 class Requirements:
-    """What the prompt asked for.
+    """What the prompt requested.
 
     Attributes:
         style: how regions are named.
         regions: `any`: each item names one region or more; `none`: none does.
-        people: an item names a person's region, where regions are named.
+        people: an item names a person's region, if regions are named.
         num_items: more than these are dropped.
     """
 
@@ -96,7 +96,7 @@ def _clean(text: str) -> str:
     """Return a text with single blanks, which any file can hold.
 
     Halves of surrogate pairs are joined, or become U+FFFD; control characters (C0, C1) are blanks.
-    Marks that are not seen stay: Persian and emoji need joiners, right-to-left texts directions.
+    Invisible marks stay: Persian and emoji need joiners, right-to-left texts directions.
     """
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text).split())
@@ -166,6 +166,6 @@ def echoes(text: str, instructions: str) -> bool:
 
 @functools.lru_cache(maxsize=8)
 def _plain(instructions: str) -> str:
-    """Return the words of the instructions between single spaces; `|` parts what is not joined."""
+    """Return the words of the instructions between single spaces; `|` separates unrelated parts."""
     parts = (" ".join(w for w, _ in units(fold(part))) for part in instructions.split("|"))
     return f" {' | '.join(parts)} "

@@ -1,7 +1,7 @@
-"""A model's thought and its answer, parted by the marks that models put around a thought.
+"""A model's reasoning and its answer, separated by the marks that models put around reasoning.
 
-Servers with the right parser take the marks away themselves; others hand over the raw text. The
-marks are listed in `lavis/configs/llm/reasoning_marks.yaml`.
+Servers with the right parser remove the marks themselves; others return the raw text. The marks are
+listed in `lavis/configs/llm/reasoning_marks.yaml`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Marks:
 
 @functools.cache
 def _marks() -> tuple[re.Pattern[str], int]:
-    """Return the pattern of all marks, a group for each, and the place of the channel's."""
+    """Return the pattern of all marks, a group for each, and the index of the channel's."""
     table = load_table("reasoning_marks", _Marks)
     marks = "|".join(
         f"(?P<start{place}>{mark.opens})|(?P<end{place}>{mark.closes})"
@@ -56,9 +56,9 @@ def _marks() -> tuple[re.Pattern[str], int]:
 
 
 def answer_text(text: str) -> tuple[str, str]:
-    """Return what a text says as its answer, and what it says in thought.
+    """Return the answer and the reasoning of a text.
 
-    A thought that is not closed goes to the end: its text is never the answer. A mark between
+    Reasoning that is not closed goes to the end: its text is never the answer. A mark between
     quotation marks is only mentioned, and so are marks inside the strings of a text that is JSON.
     """
     if is_json(text):
@@ -101,7 +101,7 @@ def answer_text(text: str) -> tuple[str, str]:
 
 
 def open_mark(prompt: str) -> str:
-    """Return the mark that a prompt ends with, where it opens the thought for the model."""
+    """Return the mark that a prompt ends with, if it opens the reasoning for the model."""
     end = prompt[-_TAIL:].rstrip()
     marks = [match for match in _marks()[0].finditer(end) if match.end() == len(end)]
     return marks[-1].group() if marks and _kind(marks[-1])[0] == "start" else ""

@@ -2,8 +2,8 @@
 
 Refusals speak of themselves: an apology *and* what cannot be done, at the start of a sentence, or
 what the writer is (`lavis/configs/llm/refusals.yaml`). Somebody in the image may be sorry, too, so
-an apology alone is none unless it is the whole text, and neither is what stands in quotation marks
-or is said by somebody (`"I'm sorry," says [0]`; `I'm sorry for being late, he seems to say`).
+an apology is one only if it is the whole text, and quoted or reported speech is none
+(`"I'm sorry," says [0]`; `I'm sorry for being late, he seems to say`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _refusals() -> tuple[re.Pattern[str], ...]:
 
 
 def is_refusal(text: str) -> bool:
-    """Return whether a text, such as a caption, an answer or a whole reply, is a refusal."""
+    """Return whether a text is a refusal."""
     plain = fold(text[:_MOST].translate(_APOSTROPHES))
     unquoted = _QUOTED.sub(" … ", plain)
     if not any(c.isalnum() for c in unquoted):
@@ -71,7 +71,7 @@ def is_refusal(text: str) -> bool:
 
 
 def _speaks_of_its_task(text: str) -> bool:
-    """Return whether a text that is one quotation is a refusal put into quotation marks."""
+    """Return whether a text that is one quotation is a quoted refusal."""
     return bool(
         re.search(r"\b(?:request|assist|image|picture|photo|as an ai|language model)", text)
     )

@@ -72,7 +72,7 @@ def tokenize_handles(text: str, handles: Mapping[str, int]) -> Tokens:
 
     Args:
         text: any case, letters composed or not; the article before a phrase may differ.
-        handles: phrase, with its article -> region id. The longest that fits wins.
+        handles: phrase, with its article -> region id. The longest match wins.
     """
     if not handles:
         return _WORD.findall(text)
@@ -98,7 +98,7 @@ def _bounded(phrase: str) -> str:
 
 
 def render(tokens: Iterable[Any]) -> str:
-    """Return tokens as text; `tokenize` makes the same tokens of it."""
+    """Return tokens as text, which `tokenize` turns into the same tokens."""
     return " ".join(
         f"[{', '.join(map(str, token))}]" if isinstance(token, list) else str(token)
         for token in tokens
@@ -112,7 +112,7 @@ def region_ids(*parts: Tokens) -> list[int]:
 
 
 def no_region(text: str) -> str:
-    """Return what stands in square brackets of a text, or such a bracket, and names no region.
+    """Return the first square bracket of a text, with its content, that names no region, or ''.
 
     Brackets name regions in a corpus, and readers of it cannot tell `[man]`, `[1.5]` or `[1-3]`
     from a region. An editor's `[sic]` and `[...]` are read as words.
@@ -123,18 +123,18 @@ def no_region(text: str) -> str:
 
 
 def count_words(tokens: Tokens) -> float:
-    """Return how many words tokens have, without punctuation and ids."""
+    """Return the number of words in tokens, without punctuation and ids."""
     return sum(num_words(token) for token in tokens if isinstance(token, str))
 
 
 def normalized(tokens: Tokens) -> str:
-    """Return tokens as text by which duplicates are found: no case, punctuation or unseen marks."""
+    """Return tokens as text for comparing duplicates: no case, punctuation or invisible marks."""
     kept = [t for t in tokens if isinstance(t, list) or has_letters(str(t))]
     return fold(render(kept))
 
 
 def same(one: Tokens, other: Tokens) -> bool:
-    """Return whether two token lists say the same but for case, punctuation and composition."""
+    """Return whether two token lists differ in case, punctuation and composition at most."""
     return normalized(one) == normalized(other)
 
 

@@ -1,4 +1,4 @@
-"""What is known of an image in words: one line of a verbalized region mapping, checked."""
+"""The text annotations of an image: one line of a verbalized region mapping, checked."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ class RegionNotes:
     """One region.
 
     Attributes:
-        id: its place in `region_locations`, which is its id in every LCK record.
+        id: its index in `region_locations`, which is its id in every LCK record.
         name: the detector's guess, such as `person`.
         caption: a description, or empty.
-        attributes: words.
-        position: such as `left` or `top right`, or empty where the image's size is not known.
-        handle: a phrase that no other region of the image has, to name it without a number.
+        position: such as `left` or `top right`; empty if the image's size is unknown.
+        handle: a phrase unique in the image, to name the region without a number.
         boxes: `[[x1, y1, x2, y2]]`, pixels of the full image.
         segms: polygons, or None.
     """
@@ -44,7 +43,7 @@ class RegionNotes:
 
     @property
     def is_person(self) -> bool:
-        """Return whether the region's name says that it is somebody."""
+        """Return whether the region's name is a word for people."""
         return not PEOPLE.isdisjoint(letter_runs(fold(self.name)))
 
 
@@ -87,11 +86,7 @@ class SceneLimits:
 
 @record_errors("malformed record")
 def read_scene(record: Mapping[str, Any], limits: SceneLimits) -> SceneNotes:
-    """Return the scene of a record.
-
-    Raises:
-        RecordError: no image's name, or a region without a box.
-    """
+    """Return a record's scene; raises `RecordError` without an image's name or a region's box."""
     image = record.get("image")
     if not isinstance(image, str) or not image:
         raise RecordError("missing field: image")
@@ -149,7 +144,7 @@ def _region(number: int, entry: Any, size: tuple[Any, Any]) -> RegionNotes:
 
 
 def _position(box: Sequence[float], size: tuple[Any, Any]) -> str:
-    """Return where the middle of a box lies, by thirds of the image."""
+    """Return the position of a box's centre, by thirds of the image."""
     width, height = map(finite, size)
     if width is None or height is None or width <= 0 or height <= 0:
         return ""
@@ -160,7 +155,7 @@ def _position(box: Sequence[float], size: tuple[Any, Any]) -> str:
 
 
 def _with_handles(regions: Sequence[RegionNotes]) -> tuple[RegionNotes, ...]:
-    """Give each region a phrase of its own: description, then place, then order."""
+    """Give each region a unique phrase: description, then position, then ordinal."""
     taken: set[str] = set()
     named = []
     for region in regions:
@@ -175,7 +170,7 @@ def _with_handles(regions: Sequence[RegionNotes]) -> tuple[RegionNotes, ...]:
 
 
 def _phrase(region: RegionNotes) -> str:
-    """Return a region's caption where it is short, else its attributes and name."""
+    """Return a region's caption if it is short, else its attributes and name."""
     phrase = words(region.caption.lower(), hyphens=True)
     if phrase[:1] and phrase[0] in ("a", "an", "the"):
         phrase = phrase[1:]

@@ -17,11 +17,9 @@ class VitConfig:
     """`model.vit`: sizes and weights of the vision tower; None keeps what the named tower has.
 
     Attributes:
-        weights: file of the tower's weights (`.pth`, `.safetensors`; its own or LAVIS's key names),
-            used where the model's checkpoint holds no tower.
+        weights: `.pth` or `.safetensors`, own or LAVIS's keys; used if the checkpoint has no tower.
         embed_dim, depth, num_heads, mlp_ratio, patch_size: sizes of a vision transformer.
-        out_indices: makes a feature-map tower out of a convolutional network: the stages whose maps
-            become tokens.
+        out_indices: stages of a convolutional network whose maps are tokens: a feature-map tower.
         grid: maps are averaged to `grid x grid` tokens.
         input_size: images are resized to this edge inside a feature-map tower (None: as given).
         mean, std: normalisation a feature-map tower expects; images arrive normalised with
@@ -98,20 +96,18 @@ class Blip2Config:
         pretrained, finetuned: weights: a file (`.pth`, `.safetensors`), a URL or a Hugging Face
             folder; `load_finetuned` wins over `load_pretrained`.
         image_size: edge of the square image, pixels.
-        vit_precision: what the tower computes in on a GPU; fp32 leaves it to the run's autocast.
-            On a CPU it is float32.
+        vit_precision: the tower's on a GPU (fp32: the run's autocast); on a CPU it is float32.
         use_grad_checkpoint: compute activations of the Q-Former, and of a trained tower, again in
             the backward pass: less memory, more time, the same gradients.
         max_txt_len: longer texts are cut, in tokens with `[CLS]` and `[SEP]`.
         allow_missing: build the model although the checkpoint lacks weights it needs.
         max_texts_per_pass: larger batches of texts go through the Q-Former in several passes.
-        load_finetuned, load_pretrained: read the weights of `finetuned` or `pretrained`; else they
-            are random.
+        load_finetuned, load_pretrained: read those weights; without either they are random.
         vit_model: name of the vision tower: `eva_clip_g`, `clip_L`, or a model of timm.
         num_query_token: learnt queries of the Q-Former.
         cross_attention_freq: every so many layers of the Q-Former look at the image.
         drop_path_rate: of the vision tower in training.
-        freeze_vit: train the tower's weights not at all.
+        freeze_vit: do not train the tower.
     """
 
     arch: str
@@ -174,10 +170,8 @@ class CriticConfig(MatcherConfig):
 
     Attributes:
         qa_weight, r_weight: weights of the two score losses beside the label loss.
-        rationale_target: what the rationale head learns. The released code trained it on
-            `qa_label`, surely by mistake; `r_label` is right.
-        freeze_word_embeddings: the released code freezes the word table, which is tied to a frozen
-            language-model head.
+        rationale_target: the rationale head's label; released: `qa_label`, surely meant: `r_label`.
+        freeze_word_embeddings: as released: the table is tied to a frozen language-model head.
     """
 
     arch: str = "blip2_critic"

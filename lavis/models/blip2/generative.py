@@ -79,7 +79,7 @@ class Blip2Generative(Blip2Base):
 
     @property
     def uses_every_weight(self) -> bool:
-        """See `BaseModel`; which layers adapters are put on, the user says."""
+        """See `BaseModel`; the user chooses the layers that get adapters."""
         return self.config.lora is None and super().uses_every_weight
 
     def train(self, mode: bool = True) -> Blip2Generative:
@@ -102,7 +102,7 @@ class Blip2Generative(Blip2Base):
 
     @torch.no_grad()
     def answer_losses(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return of each text's output `loss_sum`, over `tokens` tokens, both `(N,)`."""
+        """Return the summed loss of each output, `loss_sum`, over `tokens` tokens, both `(N,)`."""
         logits, labels = self.output_logits(samples)
         losses = F.cross_entropy(
             logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
@@ -124,7 +124,7 @@ class Blip2Generative(Blip2Base):
         return -losses["loss_sum"] / losses["tokens"]
 
     def output_logits(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return logits `(N, L, V)`, float32, and what they should give, `(N, L)`, or -100."""
+        """Return logits `(N, L, V)`, float32, and labels `(N, L)`, -100 where none is predicted."""
         inputs, outputs = list(samples["text_input"]), list(samples["text_output"])
         prompts = self.soft_prompts(samples, len(inputs))
         pack = self._pack_decoder if self.is_decoder_only else self._pack_encoder_decoder
@@ -212,7 +212,7 @@ class Blip2Generative(Blip2Base):
         Args:
             samples: as in `forward`, without outputs. `prompt` (a text, or one for each) is read
                 instead of `text_input`; without either, the config's `prompt`.
-            max_length, min_length: of what is written, in tokens.
+            max_length, min_length: of the output, in tokens.
 
         Example:
             >>> student.generate({"image": image, "prompt": "Question: what is [0]? Answer:"})

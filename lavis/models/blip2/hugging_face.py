@@ -85,7 +85,7 @@ def _generation(model: Blip2Generative) -> tuple[Any, Blip2Processor]:
         image_token_index=_image_token(processor),
     )
     exported: Any = Blip2ForConditionalGeneration(config)
-    # what a T5 config says of its activation is not read back from a plain dict
+    # T5's config does not restore its activation from a plain dict
     own = {k: v for k, v in model.state_dict().items() if not k.startswith("language_model.")}
     text = {f"language_model.{k}": v.float() for k, v in language_model.state_dict().items()}
     _fill(exported, {**keys.to_hugging_face(own), **text})

@@ -119,11 +119,7 @@ class Blip2Matcher(Blip2Base):
 
 
 def host_index(index: Any, num_texts: int, num_images: int) -> list[int]:
-    """Return the image of every text as plain ints, from a list or a tensor.
-
-    Raises:
-        ConfigError: images and texts do not match.
-    """
+    """Return the image of every text as ints; `ConfigError` if images and texts do not match."""
     if index is None:
         if num_texts != num_images:
             raise ConfigError(

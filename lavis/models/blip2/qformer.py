@@ -161,12 +161,7 @@ class QFormer(nn.Module):
         reads_text: bool = True,
         use_grad_checkpoint: bool = False,
     ) -> None:
-        """Build it with random weights.
-
-        Args:
-            reads_text: it has words; without, there are queries only, and no text half of layers.
-            use_grad_checkpoint: compute activations again in the backward pass.
-        """
+        """Build it with random weights; without `reads_text` for queries only, no text half."""
         super().__init__()
         library_config = Blip2QFormerConfig(
             vocab_size=vocab_size,

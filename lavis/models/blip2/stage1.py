@@ -58,12 +58,7 @@ class Negatives:
 
 
 class CaptionHead(nn.Module):
-    """Next-token logits, float32, with the table of words as decoder.
-
-    Args:
-        config: the Q-Former's, as transformers has it.
-        num_words: V.
-    """
+    """Next-token logits, float32, over `num_words` words, with the word table as decoder."""
 
     def __init__(self, config: Any, num_words: int) -> None:
         super().__init__()
@@ -102,15 +97,15 @@ class Blip2Stage1(Blip2Matcher):
     ) -> dict[str, Tensor]:
         """Return `loss = loss_itc + loss_itm + loss_lm` and its parts.
 
+        Differs from the released code where a text has no negative at all: the matching loss leaves
+        it out, instead of pairing it with its own image as a wrong one.
+
         Args:
             samples: `image` `(P, 3, S, S)` or `vision_features`, `text_input` (B texts) with
-                `image_index` `(B,)` (absent: text i is about image i), and `image_id` `(B,)`,
-                equal for one image: `model.same_picture` says what such texts are to each other
-                in the contrast. Without it every image is another.
+                `image_index` `(B,)` (absent: text i is about image i), and `image_id` `(B,)`, equal
+                for one image (absent: all differ); `model.same_picture` says how the contrast
+                treats texts of one image.
             negatives: instead of ones drawn by similarity, never from the same image.
-
-        Differs from the released code where a text has no negative at all: it is left out of the
-        matching loss, instead of being paired with its own image as a wrong one.
         """
         image_embeds = self.image_embeds(self.vision_features(samples))
         texts = list(samples["text_input"])
@@ -149,7 +144,7 @@ class Blip2Stage1(Blip2Matcher):
     ) -> tuple[Tensor, Tensor]:
         """Return query outputs that saw the image only `(B, Q, d)`, and text outputs `(B, L, d)`.
 
-        One sequence with a mask stands for a cache of keys and values: queries see queries, a word
+        One sequence with a mask replaces a cache of keys and values: queries see queries, a word
         sees queries and earlier words, and never the image.
         """
         num_queries, length = self.config.num_query_token, input_ids.shape[1]
@@ -234,7 +229,7 @@ class Blip2Stage1(Blip2Matcher):
         return self.lm_head(text_hidden, self.qformer.embeddings.word_embeddings.weight)
 
     def caption_loss(self, text_hidden: Tensor, decoder_ids: Tensor, mask: Tensor) -> Tensor:
-        """Smoothed cross entropy of the next token, averaged over tokens that are there."""
+        """Smoothed cross entropy of the next token, averaged over the tokens that `mask` keeps."""
         logits = self.caption_logits(text_hidden[:, :-1])
         labels = decoder_ids.masked_fill(~mask.bool(), IGNORED)[:, 1:]
         return F.cross_entropy(

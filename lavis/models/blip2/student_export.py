@@ -19,7 +19,7 @@ GENERATIVE = ("blip2_t5", "blip2_opt", "blip2_llm")
 
 @dataclass(frozen=True, kw_only=True)
 class StudentFacts:
-    """What the card of a student says beside what its run's folder says.
+    """Facts for a student's card beside those in its run's folder.
 
     Attributes:
         name: its title.

@@ -78,11 +78,7 @@ def _check_widths(config: Any) -> None:
 
 
 def _attention_layer(text_config: Any) -> Any:
-    """Return a config of one layer of plain attention.
-
-    Raises:
-        ConfigError: the family has none.
-    """
+    """Return a config of one layer of plain attention; `ConfigError` if the family has none."""
     kinds = list(dict.fromkeys(getattr(text_config, "layer_types", None) or ()))
     config = copy.deepcopy(text_config)
     try:
@@ -183,7 +179,7 @@ class _Exchange(Cache):
         return given.keys.to(key_states.dtype), given.values.to(value_states.dtype)
 
     def get_seq_length(self, *args: Any, **kwargs: Any) -> int:
-        """Nothing is in front of the rows: their positions are given."""
+        """Nothing precedes the rows: their positions are passed in."""
         return 0
 
 

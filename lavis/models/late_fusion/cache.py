@@ -45,11 +45,7 @@ def cache_argument(module: nn.Module, config: Any, *, must: bool = True) -> str 
 
 
 def new_cache(config: Any) -> DynamicCache:
-    """Return an empty cache for the model of a text config.
-
-    Raises:
-        ConfigError: the library knows no cache for one of the layers.
-    """
+    """Return an empty cache for a text config; `ConfigError` if the library has none for it."""
     try:
         return DynamicCache(config=config)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -59,7 +55,7 @@ def new_cache(config: Any) -> DynamicCache:
 
 
 def why_no_branches(config: Any) -> str | None:
-    """Return why texts cannot go on from the cache of a beginning they share; None where they can.
+    """Return why texts cannot continue the cache of a beginning they share; None where they can.
 
     Keys and values of single tokens can be padded and masked. A state that runs over all tokens so
     far cannot, and the cache, which knows, has other layers for it.

@@ -216,10 +216,7 @@ def read_config(source: str | Path, overrides: Mapping[str, Any]) -> LateFusionC
 
 
 def check_exportable(model: FusionBase) -> None:
-    """Raise `ConfigError` where the released code cannot run the model.
-
-    Its block started as identity, or the language model is quantised.
-    """
+    """Raise `ConfigError` where released code cannot run it: identity start, quantised model."""
     if model.fusion_input.is_affine:
         raise ConfigError(
             "a block that started as identity reads the hidden states in a form that released "
@@ -235,11 +232,7 @@ def check_exportable(model: FusionBase) -> None:
 
 
 def export_vlmig_bin(model: FusionBase, path: str | Path) -> None:
-    """Write all weights as released training does: `torch.save` of the whole state dict.
-
-    Raises:
-        ConfigError: see `check_exportable`.
-    """
+    """Write all weights as released training does, by `torch.save`; see `check_exportable`."""
     check_exportable(model)
     save_torch(path, with_released_biases(model))
 

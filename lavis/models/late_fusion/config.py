@@ -26,8 +26,7 @@ class VisionConfig:
         weights: `pretrained`, `config` (random weights, for tests), or a file of weights.
         layer: the layer whose output is read; -1 is the last, -2 the one before it, as released.
         drop_class_token: keep only the tokens of the image's patches.
-        image_size: edge of the square images a timm tower is built for (null: its own); towers
-            of transformers take any.
+        image_size: edge of a timm tower's square images (null: its own); transformers' take any.
         grid: tokens are averaged to `grid x grid` (null: all of them).
         out_indices: stages of a convolutional timm network whose maps become tokens.
         input_size: images are resized to this edge inside such a network (null: as given).
@@ -92,11 +91,9 @@ class LateFusionConfig:
             checkpoint's, else 4 for gpt2 and bert and 1 for others, as released).
         gemma_layout: `merge` puts the images in the place of Gemma's start token (vLMIG),
             `concat` in front of it as for all others (LaMI).
-        llama_mlp_bias: biases in the block's MLP, which vLMIG's Llama has and Llama has not (null:
-            the checkpoint's, else none).
-        num_images: K, images asked for per text; 0 is the text-only baseline.
-        mix: what is averaged over images: `logits` as the code of vLMIG and LaMI does, or
-            `probs` as their papers write.
+        llama_mlp_bias: the block's MLP has biases, as vLMIG's Llama (null: checkpoint's, else no).
+        num_images: K, images requested per text; 0 is the text-only baseline.
+        mix: what is averaged: `logits`, as the code of vLMIG and LaMI, or `probs`, as their papers.
         weights: weight of each image; see `lavis.models.late_fusion.mixing`.
         weight_multiplier: factor on the scores (2 in released ImageNetVC runs).
         clamp_weights: keep weights in [0, 1]; released code does not.

@@ -71,7 +71,7 @@ VERIFIED = (
     "phi3", "qwen2", "qwen3", "roberta",
 )  # fmt: skip
 
-# Heads of other encoders, as paths of what hidden states pass in turn; a new family's is found by
+# Heads of other encoders, as paths of what hidden states pass in turn; a new family's is chosen by
 # comparing its logits with the library's.
 HEADS: tuple[tuple[str, ...], ...] = (
     ("cls",),
@@ -188,10 +188,7 @@ def final_norm(base: nn.Module) -> tuple[str, nn.Module] | None:
 
 
 def scale_logits(logits: Tensor, config: Any) -> Tensor:
-    """Apply what a family does to its head's output.
-
-    Gemma 2's soft cap `c * tanh(x / c)`, Granite's divisor and Cohere's factor.
-    """
+    """Apply Gemma 2's soft cap `c * tanh(x / c)`, Granite's divisor or Cohere's factor."""
     cap = getattr(config, "final_logit_softcapping", None)
     if cap:
         return cap * (logits / cap).tanh()
@@ -236,7 +233,7 @@ def check_family(config: Any) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Return a library's complaint on one line."""
+    """Return a library's error message on one line."""
     lines = str(error).strip().splitlines()
     text = lines[0].strip() if lines else ""
     return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"[:200]

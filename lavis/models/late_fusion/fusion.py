@@ -53,12 +53,7 @@ class Projector(nn.Module):
 
 @dataclass(frozen=True)
 class ImageStates:
-    """What the block makes of images, whatever the text.
-
-    Attributes:
-        rows: `(N, P, H)`, the block's input.
-        keys: their keys and values.
-    """
+    """The block's input `(N, P, H)` of images, and their keys and values, whatever the text."""
 
     rows: Tensor
     keys: Keys
@@ -234,11 +229,7 @@ class FusionBase(BaseModel):
         return self.mm_proj.linear1.in_features
 
     def image_states(self, features: Tensor) -> ImageStates:
-        """Return the block's rows and keys of vision features `(N, P, D)`.
-
-        Raises:
-            ConfigError: features of another width than the projector's.
-        """
+        """Return rows and keys of features `(N, P, D)`; `ConfigError` for another width."""
         expected = self.vision_width
         if features.shape[-1] != expected:
             raise ConfigError(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingOptions:
-    """What `generate` is asked for; see there."""
+    """Options of `generate`; see there."""
 
     attention_mask: Tensor | None = None
     pixel_values: Tensor | None = None
@@ -42,12 +42,11 @@ class DecodingOptions:
 
 @dataclass
 class GenerationState:
-    """All that decoding remembers: one per call, nothing stays on the model.
+    """State of one decoding call; nothing stays on the model.
 
     Attributes:
         ids, mask, keys: `(B, T)` tokens, where tokens are, and which the block may look at.
-        past: the language model's cache; None to run everything anew at each step, as families
-            without one do.
+        past: the language model's cache; None recomputes everything each step (families without).
         text_keys: the block's keys of the text.
         images, image_index: images of each row, `(B, K)`; None for the text alone.
         shares, present: of the images, `(B, K)`.
@@ -86,11 +85,7 @@ class GenerationState:
 
 @torch.no_grad()
 def start(model: FusionBase, input_ids: Tensor, options: DecodingOptions) -> GenerationState:
-    """Return the state before the first token; padding is moved to the left.
-
-    Raises:
-        ConfigError: the model fills masks.
-    """
+    """Return the first state, padding moved to the left; `ConfigError` if the model fills masks."""
     if model.language.is_masked:
         kind = model.language.config.model_type
         raise ConfigError(f"a '{kind}' fills masks and cannot generate; use a causal model")

@@ -38,8 +38,7 @@ class FusionInput(nn.Module):
 
     Attributes:
         factor: on both, as released Gemma does; 1 else.
-        is_affine: `scale` and `shift` exist: the block started as identity. They are saved with
-            the trained weights, as these make no sense without them.
+        is_affine: it started as identity; `scale` and `shift` exist, saved with the weights.
     """
 
     def __init__(self, width: int, *, factor: float = 1.0, is_affine: bool = False) -> None:

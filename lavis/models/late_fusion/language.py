@@ -48,7 +48,7 @@ PART_VALUES = 2**21
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """What the language model makes of texts.
+    """States of texts in the language model.
 
     Attributes:
         hidden: `(B, L, H)`, after the last norm, before the head.
@@ -108,11 +108,7 @@ def pick(rows: Tensor, index: Tensor, of: Tensor | None = None) -> Tensor:
 
 
 def load_language_model(config: LateFusionConfig) -> nn.Module:
-    """Build the language model of a section, frozen.
-
-    Raises:
-        ConfigError: no such model, or a package for `quantize` is missing.
-    """
+    """Build the frozen language model; `ConfigError` if it or a package it needs is missing."""
     llm_config = load_pretrained(
         AutoConfig, config.llm, refusal=f"model.llm: cannot read the config of '{config.llm}'"
     )
@@ -173,8 +169,7 @@ class LanguageModel:
         is_masked: it fills masks (bert) and looks both ways.
         own_head: path of the head that the table of families names.
         width: H, of the vectors its head reads (opt-350m: not `hidden_size`).
-        branches: texts may go on from one cache of a beginning they share; where a causal model
-            cannot, a line of the log says why.
+        branches: texts may continue one cache of a shared beginning; if not, the log says why.
     """
 
     def __init__(self, llm: nn.Module) -> None:
@@ -222,10 +217,7 @@ class LanguageModel:
         self._cache_argument, self.branches = None, False
 
     def use_head(self, *paths: str) -> bool:
-        """Make logits by modules that hidden states pass in turn; False where one is missing.
-
-        Without paths it is the output embedding alone.
-        """
+        """Make logits by modules in turn, False if one is missing; none: the output embedding."""
         self._head = paths
         return all(isinstance(submodule(self._llm, path), nn.Module) for path in paths)
 
@@ -325,8 +317,7 @@ class LanguageModel:
         return logits if token_ids is None else logits[..., token_ids]
 
     def linear_head(self, token_ids: Tensor | None = None) -> LinearHead | None:
-        """Return matrix and bias of the head, or their rows of some tokens; None where logits are
-        more than their product with the hidden state."""
+        """Return the head's matrix and bias (or rows of some tokens); None if it is not linear."""
         head = self.head
         if not self.has_plain_head or self.changes_logits:
             return None
@@ -375,10 +366,7 @@ class LanguageModel:
         return torch.cat(outputs)
 
     def fingerprint(self) -> str:
-        """Return a hash of config and weights, of every value.
-
-        (0.6 s for each GB on one core; done once, and only where states are kept.)
-        """
+        """Return a hash of config and all weights (0.6 s/GB on a core; once, to keep states)."""
         digest = hashlib.blake2b(digest_size=32)
         digest.update(self.config.to_json_string(use_diff=False).encode())
         for name, value in named_weights(self._llm):

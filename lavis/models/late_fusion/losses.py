@@ -83,8 +83,7 @@ def linear_cross_entropy(rows: Tensor, head: LinearHead, targets: Tensor, chunk:
 def _cross_entropy(
     rows: Tensor, head: LinearHead, targets: Tensor, chunk: int, gradient: Tensor | None
 ) -> Tensor:
-    """Return the sum; fill `gradient` `(n, H)`: softmax of the logits times the matrix, less the
-    target's row of it."""
+    """Return the sum; fill `gradient` `(n, H)`: `(softmax(logits) - one_hot(targets)) @ weight`."""
     weight, bias = head
     total = torch.zeros((), dtype=torch.float32, device=rows.device)
     buffer = weight.new_empty((min(chunk, len(rows)), len(weight)))

@@ -49,7 +49,7 @@ class Mixing:
 
     @classmethod
     def of(cls, config: Any) -> Mixing:
-        """Return what a `LateFusionConfig` asks for."""
+        """Return the mixing of a `LateFusionConfig`."""
         return cls(config.mix, config.weights, config.weight_multiplier, config.clamp_weights)
 
     def shares(self, scores: Tensor | None, present: Tensor) -> tuple[Tensor | None, Tensor]:

@@ -50,7 +50,7 @@ class LateFusion(FusionBase):
 
     @property
     def uses_every_weight(self) -> bool:
-        """See `BaseModel`: wherever texts have images, which training sees to.
+        """See `BaseModel`: wherever texts have images, which training ensures.
 
         Of families that are not listed a block may leave weights alone, such as experts.
         """
@@ -143,7 +143,7 @@ class LateFusion(FusionBase):
         return replace(Mixing.of(self.config), num_images=num_images)
 
     def shared_starts(self, length: int, first: Tensor, of: Tensor) -> SharedStarts:
-        """Say which texts begin alike, for `encode_text`; see `SharedStarts`."""
+        """Return which texts begin alike, for `encode_text`; see `SharedStarts`."""
         return SharedStarts(length, first, of)
 
     def generate(self, input_ids: Tensor, **options: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses and probabilities at the positions that are asked for, a chunk of rows at a time.
+"""Losses and probabilities at the requested positions, a chunk of rows at a time.
 
 Shapes: B texts, L tokens, K images of a text, R positions, H width, V vocabulary, C candidates.
 """
@@ -194,7 +194,7 @@ def _key(name: str) -> str:
 
 
 def _needs_only_asked(model: FusionBase, way: Mixing) -> bool:
-    """Return whether a way of mixing needs no other token's probability than those asked for."""
+    """Return whether a way of mixing needs the probabilities of the requested tokens only."""
     if way.weights in ("entropy", "max_confidence"):
         return False
     return way.kind == "probs" or not model.language.changes_logits
@@ -272,11 +272,7 @@ def _predict_chunk(
     *,
     details: bool,
 ) -> dict[str, Tensor]:
-    """Return log-probabilities of rows `(c, K + 1, H)`, by output name.
-
-    Args:
-        ids: `(c, C)`, those that are asked for (None: all).
-    """
+    """Return log-probabilities of rows `(c, K + 1, H)` by output; `ids` `(c, C)`, None: all."""
     outputs: dict[str, Tensor] = {}
     logits: Tensor | None = None
     alone: Tensor | None = None  # (c, K + 1, C), what images and text predict by themselves

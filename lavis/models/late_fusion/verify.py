@@ -1,4 +1,4 @@
-"""Checks that a family nobody has tested is computed as the library computes it.
+"""Checks that an untested family is computed as the library computes it.
 
 Shapes: B texts, L tokens, T rows, H width.
 """
@@ -45,7 +45,7 @@ def verify_family(language: LanguageModel, llm: nn.Module, block: nn.Module) -> 
         _check_block(language, block)
     except ConfigError:
         raise
-    except Exception as error:  # whatever a layer says of what it was not made for
+    except Exception as error:  # a layer may raise anything on unsupported input
         raise ConfigError(
             f"model.llm: a '{kind}' cannot be called as other language models are: "
             f"{reason_of(error)}"

@@ -1,6 +1,6 @@
 """Accuracy of two multiple-choice runs on the same items together: VCR's Q -> AR.
 
-Reads what `task: comparison` wrote of each run.
+Reads the result files of `task: comparison`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def read_marks(path: Path) -> dict[str, tuple[bool, float]]:
     """Return `instance` -> (right, chance) of the labelled records of a run.
 
     Raises:
-        DataError: no such file, or an item that comes twice.
+        DataError: no such file, or a duplicate item.
     """
     file = result_file(path)
     marks: dict[str, tuple[bool, float]] = {}

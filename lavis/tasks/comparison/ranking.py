@@ -49,12 +49,7 @@ def pairwise_agreement(places: np.ndarray, ratings: np.ndarray) -> float:
 
 
 def recall_of_truths(places: np.ndarray, truths: np.ndarray) -> float:
-    """Return which share of the G best places is held by the G true candidates.
-
-    Args:
-        places: `(C,)`, larger is better; all differ.
-        truths: `(C,)` bool, G of them true, one or more.
-    """
+    """Return the share of the G best `places` held by the G >= 1 true candidates; both `(C,)`."""
     count = int(truths.sum())
     best = np.argsort(-places, kind="stable")[:count]
     return float(truths[best].mean())
@@ -62,7 +57,7 @@ def recall_of_truths(places: np.ndarray, truths: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Reference:
-    """What people say of a record's candidates.
+    """Human judgements of a record's candidates.
 
     Attributes:
         metric: a key of `NEEDS`.

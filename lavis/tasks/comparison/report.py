@@ -44,7 +44,7 @@ def render_page(
     examples: Mapping[str, Sequence[Mapping[str, Any]]],
     dataset: RecordDataset,
 ) -> str:
-    """Return the page; an image that cannot be read any more is left out."""
+    """Return the page, without images that can no longer be read."""
     parts = {"all": summary.get("metrics", {}), **summary.get("by_group", {})}
     used = {name for part in parts.values() for m in part.values() for name in m["baselines"]}
     return render(
@@ -85,7 +85,7 @@ def _example(payload: Mapping[str, Any], dataset: RecordDataset) -> dict[str, An
 
 
 def split_question(texts: Sequence[str]) -> tuple[str, list[str]]:
-    """Return what all candidates' texts start with, up to the last label or word, and the rests."""
+    """Return the texts' common start, up to the last label or word, and the rests."""
     if len(texts) < 2:
         return "", list(texts)
     alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False))

@@ -1,4 +1,4 @@
-"""Print the benchmarks' published figures beside what runs measured, as text or Markdown."""
+"""Print the benchmarks' published figures beside measured ones, as text or Markdown."""
 
 import argparse
 import json
@@ -40,11 +40,7 @@ def parse_run(text: str) -> tuple[str, str, Path]:
 
 
 def read_run(folder: Path, metric: str) -> dict[str, Any]:
-    """Return the figures of a run's metric; of several splits those of `test`.
-
-    Raises:
-        DataError: it has none.
-    """
+    """Return a run's figures of a metric, of `test` if several; raises `DataError` if none."""
     files = sorted(folder.glob("summary.json")) or sorted(folder.glob("*_summary.json"))
     if len(files) != 1:
         raise DataError(f"{folder}: one summary.json was expected, found {len(files)}")

@@ -1,4 +1,4 @@
-"""Ranks the candidate texts of each image by how well a model thinks they fit.
+"""Ranks the candidate texts of each image by a model's matching score or likelihood.
 
 A row is one image with C candidates; a unit has N candidates in all.
 """
@@ -34,12 +34,7 @@ METHODS = {"itm": "predict", "itc": "score", "both": "score", "likelihood": "ans
 
 @dataclass(kw_only=True)
 class Comparisons(Tally):
-    """What the rows of a data set say about the model.
-
-    Attributes:
-        examples: rows for the page.
-        metrics: metric -> its figures. groups: group -> the same of its records.
-    """
+    """Figures of a data set's rows by metric, and by group; `examples` are rows for the page."""
 
     examples: ExampleRows
     metrics: dict[str, Judgements] = field(default_factory=dict)
@@ -74,7 +69,7 @@ class ComparisonTask(ScoringTask[Any]):
     config: ComparisonConfig
 
     def prepare(self, model: Any, dataset: RecordDataset, world: World) -> None:
-        """Raise `ConfigError` for a model that lacks what `run.score` asks for."""
+        """Raise `ConfigError` for a model that lacks the method of `run.score`."""
         has = [name for name, method in METHODS.items() if hasattr(model, method)]
         if self.config.score not in has:
             raise ConfigError(
@@ -164,7 +159,7 @@ def questions_and_answers(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Return `text_input` and `text_output` of every candidate, rows after each other.
 
     Raises:
-        ConfigError: the data set does not tell them apart.
+        ConfigError: the data set does not separate them.
     """
     if not all("answers" in row.targets for row in rows):
         raise ConfigError(

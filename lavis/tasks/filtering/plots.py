@@ -17,12 +17,12 @@ MARKS, COLORS = "os^Dv", (ACCEPT, REJECT, LINE, "#8a5fb0")  # 20 pairs: 5 and 4 
 def histogram_png(
     scores: np.ndarray, labels: np.ndarray | None, thresholds: Sequence[float]
 ) -> bytes:
-    """Return a histogram of scores, stacked by label where labels are given.
+    """Return a histogram of scores, stacked by label if there are labels.
 
     Args:
         scores: `(N,)` P(accept).
-        labels: `(N,)` 1 accept, 0 reject; other rows count as without label.
-        thresholds: drawn as upright lines.
+        labels: `(N,)` 1 accept, 0 reject; other values count as unlabelled.
+        thresholds: drawn as vertical lines.
     """
     figure, axes = _axes()
     parts = [(scores, NEUTRAL, "scored")]
@@ -57,8 +57,8 @@ def precision_recall_figure(
 ) -> Any:
     """Return the curve as a matplotlib figure.
 
-    Thresholds are told apart by their marks, which the legend names: of a good critic they lie
-    close together, where texts beside them would cover each other.
+    Thresholds have different markers, named in the legend: those of a good critic lie so close
+    together that texts beside them would overlap.
     """
     from sklearn.metrics import precision_recall_curve
 

@@ -26,9 +26,9 @@ class Example:
 
     Attributes:
         row: its number in the data set.
-        image: with its drawn regions, or None where it cannot be read.
+        image: with its drawn regions, or None if it cannot be read.
         parts: (name, text) of the text: question, answer, rationale, or the whole under no name.
-        score: what the threshold is compared with.
+        score: the one compared with the threshold.
         label: 1 accept, 0 reject, None without label.
         details: short facts, such as id, source and number of regions.
     """
@@ -43,10 +43,10 @@ class Example:
 
 
 def choose_examples(table: RowTable, threshold: float, count: int) -> dict[str, list[int]]:
-    """Return row numbers to show, by why they are shown; the same for the same scores.
+    """Return row numbers to show, by the reason to show them; the same for the same scores.
 
     A quarter each of the highest, those nearest to the threshold, the lowest, and a fixed random
-    draw of what is left.
+    draw of the rest.
     """
     rows = table.scored()
     scores = table.final[rows].astype(np.float64)

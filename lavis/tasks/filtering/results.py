@@ -1,6 +1,6 @@
 """Scored rows to score files and filtered corpora, in one pass over the rows in data-set order.
 
-What stays in memory is a chunk of rows and about 20 bytes for every row (`RowTable`).
+Memory holds a chunk of rows and about 20 bytes for every row (`RowTable`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Groups:
         self._numbers: dict[Any, int] = {}
 
     def set(self, rows: Sequence[int], values: Sequence[Any]) -> None:
-        """Note the values of some rows; None and empty text count as having none."""
+        """Set the values of some rows; None and empty text count as none."""
         numbers = self._numbers
         self.codes[rows] = [
             -1 if value is None or value == "" else numbers.setdefault(value, len(numbers))
@@ -56,14 +56,14 @@ class RowTable:
     """What the summary needs of every row; arrays are indexed by row number.
 
     Attributes:
-        scores: float32 P(accept) as the model gave it, NaN where the row is rejected.
-        final: what thresholds are compared with: calibrated scores, or `scores` itself.
+        scores: float32 P(accept) of the model, NaN if the row is rejected.
+        final: compared with thresholds: calibrated scores, or `scores` itself.
         predictions: int8, the larger of the two logits.
         labels: int8, 1 accept, 0 reject, -1 without label.
-        groups: `source`, `regions` (how many the record names) and `kind` of every row.
-        reasons: how many rows were rejected, by reason up to its first colon.
-        kept: how many rows each threshold kept.
-        empty_rationales: how many scored rows have a rationale that says nothing.
+        groups: `source`, `regions` (number of regions in the record) and `kind` of every row.
+        reasons: rejected rows, by reason up to its first colon.
+        kept: rows kept, by threshold.
+        empty_rationales: scored rows with an empty rationale.
     """
 
     def __init__(self, count: int) -> None:
@@ -88,7 +88,7 @@ class RowTable:
 def write_rows(
     results: Results, thresholds: Sequence[float], calibrator: Calibrator | None = None
 ) -> RowTable:
-    """Write the score file and, where `results.full`, everything else that holds a line per row.
+    """Write the score file and, if `results.full`, all other files with a line per row.
 
     Files: `result/<name>.json` (spec: text, the data set's fields, prediction, score) and
     `.jsonl`; where full also `.parquet`, `kept/<name>_filtered_threshold_<t>.jsonl` (the
@@ -179,7 +179,7 @@ class _Corpora:
 
 
 def kept_path(folder: Path, name: str, threshold: float) -> Path:
-    """Return where the records kept at a threshold are written."""
+    """Return the file of the records kept at a threshold."""
     return folder / "kept" / f"{name}_filtered_threshold_{threshold}.jsonl"
 
 
@@ -193,7 +193,7 @@ def _line(record: Mapping[str, Any]) -> bytes:
 def _split(
     chunk: Sequence[tuple[int, bytes]], table: RowTable, corpora: _Corpora | None
 ) -> tuple[list[int], list[bytes], list[dict[str, Any]]]:
-    """Set rejects aside; return numbers, JSON text and content of the scored rows."""
+    """Separate rejects; return numbers, JSON text and content of the scored rows."""
     rows, raws, payloads = [], [], []
     for row, raw in chunk:
         payload, _ = _decode(raw.decode("ascii"))
@@ -214,7 +214,7 @@ def _add(
     table: RowTable,
     calibrator: Calibrator | None,
 ) -> np.ndarray:
-    """Fill the table for some rows and return what thresholds are compared with."""
+    """Fill the table for some rows and return the scores to compare with thresholds."""
     scores = np.array([payload["score"] for payload in payloads])
     table.scores[rows] = scores
     table.predictions[rows] = [payload["prediction"] for payload in payloads]

@@ -25,9 +25,9 @@ def summarize(
     """Return the content of `summary.json`.
 
     Returns:
-        `rows`, `scored`, `rejected`, `rejected_by_reason`, `empty_rationale` (scored rows whose
-        rationale says nothing), `score` (mean, std, quantiles), `kept` by threshold, `by_source`,
-        `by_regions` and `by_kind` where records carry it; with labels also `metrics` and, in each
+        `rows`, `scored`, `rejected`, `rejected_by_reason`, `empty_rationale` (scored rows with an
+        empty rationale), `score` (mean, std, quantiles), `kept` by threshold, `by_source`,
+        `by_regions` and `by_kind` if records carry it; with labels also `metrics` and, in each
         slice, `accept_share`, `accuracy`, `auc`.
     """
     scored = table.scored()

@@ -84,7 +84,7 @@ class MultimodalClassificationTask(ScoringTask[Critic]):
         return write_rows(results, self.config.keep_above, self._load_calibrator(results))
 
     def summarize(self, table: RowTable, results: Results) -> dict[str, Any]:
-        """Return what `lavis.tasks.filtering.summary.summarize` does, and what calibration did."""
+        """Return the result of `lavis.tasks.filtering.summary.summarize`, and of calibration."""
         config = self.config
         summary = summarize(
             table, results.name, config.keep_above, with_metrics=config.report_metric
@@ -96,7 +96,7 @@ class MultimodalClassificationTask(ScoringTask[Critic]):
     def pages(
         self, table: RowTable, summary: dict[str, Any], results: Results
     ) -> dict[str, bytes | str]:
-        """Return `score_histogram.png`, `pr_curve.png` where there are labels, `report.html`."""
+        """Return `score_histogram.png`, `pr_curve.png` if there are labels, `report.html`."""
         keep_above = self.config.keep_above
         threshold = keep_above[0] if keep_above else DEFAULT_THRESHOLD
         charts = _charts(table, summary, keep_above)
@@ -120,11 +120,7 @@ class MultimodalClassificationTask(ScoringTask[Critic]):
         return {"agg_metrics": metrics.get("acc", 0.0), **plain, **counts(summary)}
 
     def _load_calibrator(self, results: Results) -> Calibrator | None:
-        """Return the fitted calibrator, None for the split it is fitted on.
-
-        Raises:
-            DataError: it is wanted and was never fitted.
-        """
+        """Return the calibrator, None for the split that fits it; `DataError` if unfitted."""
         config, split = self.config, results.dataset.split
         if config.calibrate is None or split == config.calibrate_on:
             return None

@@ -1,4 +1,4 @@
-"""Sections of run files that have words written: `stages`, `generate`, and both kinds of `run`."""
+"""Sections of run files that generate text: `stages`, `generate`, and both kinds of `run`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class VerbalizeRunConfig:
 
     Attributes:
         output_dir: folder of everything the run writes.
-        timeout_minutes: a rank that makes no progress for so long is reported.
+        timeout_minutes: a rank without progress for this long is reported.
     """
 
     output_dir: OutputFolder
@@ -94,7 +94,7 @@ class PromptConfig:
         style: regions named by number (`ids`) or by a phrase (`descriptions`).
         regions: `any`: every item is about one region or more; `none`: about the image.
         people: items about people; with regions, images without a person's are left out.
-        num_items: question / answer / rationale items asked for.
+        num_items: question / answer / rationale items requested.
     """
 
     source: str | None = None
@@ -121,15 +121,15 @@ class GenerateConfig:
     Attributes:
         records: verbalized region mappings, one image a line.
         split: written into the corpus.
-        prompts: each image is asked once for each.
+        prompts: each image gets one request for each.
         prompt_dir: folder of jinja2 templates that win over `lavis/configs/prompts/qar`.
-        max_regions: most regions shown in a prompt; people first where they are asked about.
+        max_regions: most regions shown in a prompt; people first for prompts about them.
         max_captions, max_narratives, max_concepts, max_dialogue: likewise of global notes.
         max_tokens: of a reply.
-        temperature, top_p, seed: how replies are drawn; null is not sent, which leaves it to the
-            server (some models take no number but their own).
-        structured: ask the server for JSON by a schema.
-        repair: ask once more where a reply cannot be read.
+        temperature, top_p, seed: of sampling; null is not sent, which leaves it to the server
+            (some models take no number but their own).
+        structured: request JSON by a schema.
+        repair: request once more if a reply cannot be read.
         dry_run_sample: images whose prompts a dry run writes, to estimate the others.
     """
 
@@ -167,7 +167,7 @@ class GenerationRunConfig:
     """Section `run`.
 
     Attributes:
-        output_dir: corpus, rejects, summary, and what a killed run goes on from.
+        output_dir: corpus, rejects, summary, and the state from which a killed run resumes.
         compress: write `corpus.jsonl.zst`.
         image_root: folder that image names are relative to, for `report.html`; None shows none.
         report_examples: images on that page.

@@ -1,4 +1,4 @@
-"""What a generation would ask and cost, from a sample of its images; no network."""
+"""Requests and cost of a generation, estimated from a sample of its images; no network."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lavis.tasks.knowledge.generation import KnowledgeGeneration
 
 
 def estimate(generation: KnowledgeGeneration, llm: LlmConfig) -> dict[str, Any]:
-    """Return what a run would ask and cost, without touching the network.
+    """Return the requests and cost of a run, without touching the network.
 
     At most `dry_run_sample` images, evenly spaced, are read; the rest is taken to be like them.
-    Replies that are stored already are not counted as cost. Repairs and retries are not foreseen.
+    Stored replies are not counted as cost. Repairs and retries are not foreseen.
     """
     rows = len(generation.store)
     step = max(1, -(-rows // generation.config.dry_run_sample))

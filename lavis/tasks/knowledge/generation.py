@@ -1,9 +1,8 @@
 """Verbalized images to question / answer / rationale records, by a language model.
 
 The plan is a list of units, `row * prompts + prompt`: one request each, made from the data and the
-config alone. A unit is finished when its items are in the journal; see `outcomes` for those that
-have none. Images are read when their turn comes; the numbers of finished units are all that grows
-with the data in memory.
+config alone. A unit is finished when its items are in the journal; see `outcomes` for those without
+any. Images are read one by one; only the numbers of finished units grow in memory with the data.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MOST_WAITING = 10_000  # units without a request that wait to be journaled
 
 @dataclass(frozen=True)
 class _Broken:
-    """A first reply that could not be read, while a better one is asked for."""
+    """An unreadable first reply, while a better one is requested."""
 
     text: str
     reason: str
@@ -80,11 +79,7 @@ class KnowledgeGeneration:
         return row, self.config.prompts[prompt]
 
     def scene(self, unit: int) -> SceneNotes:
-        """Return the scene a unit is about.
-
-        Raises:
-            RecordError: the record cannot be used, or has nothing to ask about.
-        """
+        """Return a unit's scene; raises `RecordError` if unusable or with nothing to ask about."""
         row, prompt = self.place(unit)
         config = self.config
         limits = SceneLimits(
@@ -106,12 +101,7 @@ class KnowledgeGeneration:
         return scene
 
     def request(self, unit: int, scene: SceneNotes, tries: int = 0) -> ChatRequest:
-        """Return the request of a unit; its key is the unit's number.
-
-        Args:
-            tries: how often it was answered with nothing of use; moves the seed, so that the
-                reply is another.
-        """
+        """Return a unit's request, keyed by its number; `tries` useless replies move the seed."""
         _, prompt = self.place(unit)
         values = {
             "scene": scene,
@@ -122,7 +112,7 @@ class KnowledgeGeneration:
         return self._chat(f"{unit}", self.prompts.messages(prompt.style, values), tries)
 
     def run(self, client: ChatClient, outcomes: Outcomes) -> None:
-        """Ask for every unit that is left, and write what comes back.
+        """Request every unit that is left, and write the results.
 
         A cap that is reached, a server that is gone and a wrong key end the run: see `stop`.
         """
@@ -145,7 +135,7 @@ class KnowledgeGeneration:
         )
 
     def _results(self, client: ChatClient, outcomes: Outcomes) -> Iterator[UnitResult]:
-        """Yield what becomes of the units, as replies come."""
+        """Yield the results of units, as replies come."""
         rest = (unit for unit in range(self.units) if not outcomes.done(unit))
         refused: list[tuple[int, Mapping[str, Any]]] = []  # since the last answer
         try:
@@ -190,7 +180,7 @@ class KnowledgeGeneration:
                 self._unasked.append(without_records(unit, kind, rejects))
 
     def _receive(self, reply: ChatReply, outcomes: Outcomes) -> UnitResult | None:
-        """Return what a reply makes of its unit; None where a better reply is asked for."""
+        """Return the result of a unit from its reply; None if a better reply is requested."""
         unit = int(reply.key.rstrip("r"))
         broken = self._broken.pop(unit, None)
         tokens = [reply.prompt_tokens, reply.completion_tokens]
@@ -222,8 +212,8 @@ class KnowledgeGeneration:
     def _judge(self, unit: int, read: ReplyItems) -> dict[str, Any]:
         """Return the records and rejects of a reply's items, each with its place in the reply.
 
-        `number` counts the items that could be read: below `num_items`, so that it can be part of
-        a record's index.
+        `number` counts the readable items: below `num_items`, so that it can be part of a
+        record's index.
         """
         _, prompt = self.place(unit)
         scene = self.scene(unit)
@@ -245,7 +235,7 @@ class KnowledgeGeneration:
         return {"records": records, "rejects": rejects}
 
     def _repair(self, unit: int, text: str, problem: str, tries: int) -> ChatRequest:
-        """Return the request that shows a reply beside what is wrong with it."""
+        """Return the request that shows a reply beside its fault."""
         first = self.request(unit, self.scene(unit))
         content = text[: 4 * self.config.max_tokens] or "(nothing)"
         reply = {"role": "assistant", "content": content}
@@ -266,7 +256,7 @@ class KnowledgeGeneration:
 
 
 def _note(client: ChatClient) -> str:
-    """Return what is spent and, apart from it, what is set aside for requests on their way."""
+    """Return what is spent and, apart from it, what is reserved for requests on their way."""
     spent, reserved = client.spent(), client.reserved()
     if not spent.requests and not reserved.requests:
         return ""

@@ -1,10 +1,10 @@
-"""Outcomes of a generation to its files: corpus, rejects, summary, page; duplicates fall out here.
+"""Outcomes of a generation to its files: corpus, rejects, summary, page; duplicates are removed.
 
-Records come in the order of the data, whatever the order in which replies came. `index` is
-`<source>-<n>` with n = row * num_items + place among the items of the reply that could be read, so
-it is the same after any number of restarts. Of items of one image that say the same, the first
-stays. Rejects tell their `kind`: `item` where one item of a reply was dropped, else as in
-`outcomes`; those with `left` are not rejected but asked again by the next start.
+Records come in the order of the data, whatever the order of replies. `index` is `<source>-<n>` with
+n = row * num_items + place among the readable items of the reply, so it is the same after any
+number of restarts. Of duplicate items of one image, the first stays. Rejects have a `kind`: `item`
+if one item of a reply was dropped, else as in `outcomes`; those with `left` are not rejected but
+requested again by the next start.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _Lines = list[dict[str, Any]]
 
 @dataclass
 class _Source:
-    """What came of one prompt's requests."""
+    """Results of one prompt's requests."""
 
     requests: int = 0
     records: int = 0
@@ -61,7 +61,7 @@ class _Source:
     completion_tokens: int = 0
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures, with the tokens that a record took."""
+        """Return the figures, with the tokens per record."""
         tokens = self.prompt_tokens + self.completion_tokens
         each = round(tokens / self.records, 1) if self.records else None
         return {**vars(self), "tokens_per_record": each}
@@ -84,11 +84,7 @@ def write_results(
     *,
     spent: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write `corpus.jsonl` (or `.zst`), `rejects.jsonl`, `summary.json` and `report.html`.
-
-    Returns:
-        The summary.
-    """
+    """Write corpus (`.jsonl` or `.zst`), rejects, summary and page; return the summary."""
     folder = Path(config.output_dir)
     counts = _Counts({prompt.name: _Source() for prompt in generation.config.prompts})
     gallery = ExampleRows(config.report_examples, TITLES, _kind)
@@ -282,7 +278,7 @@ def _sources(by_source: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _item(line: Mapping[str, Any]) -> CardItem:
-    """Return what a card shows of a record, or of a reject."""
+    """Return the card's view of a record or a reject."""
     parts = _parts(line)
     if "reason" not in line:
         return CardItem("kept", parts, source=line["source"])

@@ -1,14 +1,14 @@
-"""What became of each unit of a generation, kept over starts: records, or why there are none.
+"""The outcome of each unit of a generation, kept over starts: records, or why there are none.
 
 Units with records stand in `journal`, whose fingerprint holds the model: records of two models are
 never mixed. All others stand in `journal/without_records`, each with a digest of what its fault
-depends on: where that differs at the next start, the unit is asked again, so that a mended run
-file is all that is needed. Four kinds:
+depends on: if that differs at the next start, the unit is requested again, so that it is enough to
+correct the run file. Four kinds:
 
     data      there is nothing to ask about; depends on data, prompts and settings
     reply     nothing in the reply is of use; also depends on the model
-    endpoint  the server refused the request; also depends on how the server is asked
-    left      given up for now; always asked again
+    endpoint  the server refused the request; also depends on how requests are sent
+    left      given up for now; always requested again
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WITHOUT = {"generate_qar": "units without records"}
 
 
 class Outcome(NamedTuple):
-    """What became of a unit: its `kind` is `""` where it has records."""
+    """Outcome of a unit: `kind` is `""` if it has records."""
 
     unit: int
     kind: Kind | Literal[""]
@@ -47,10 +47,9 @@ class Outcomes:
     """The journals of a generation behind one `append`; a context manager to write, then `read`.
 
     Args:
-        folder: of the run.
         job: everything that a unit depends on beside the model.
         llm: settings of the model.
-        retry_rejects: also ask again what was refused, or answered with nothing of use.
+        retry_rejects: also repeat requests that were refused or got a useless reply.
     """
 
     def __init__(
@@ -71,11 +70,7 @@ class Outcomes:
         self._journals: list[Journal] = []
 
     def check(self) -> None:
-        """Refuse a folder with records of another job or model, before anything is written.
-
-        Raises:
-            ConfigError: naming what differs.
-        """
+        """Raise `ConfigError`, before any writing, that names how existing records differ."""
         open_segments(self._folder, self._job, partly=True)
         try:
             open_segments(self._folder, self._fingerprint)
@@ -104,15 +99,15 @@ class Outcomes:
 
     @property
     def done_before(self) -> int:
-        """Return how many units need not be asked any more."""
+        """Return how many units need no further request."""
         return len(self._done)
 
     def done(self, unit: int) -> bool:
-        """Return whether a unit need not be asked."""
+        """Return whether a unit needs no further request."""
         return unit in self._done
 
     def tries(self, unit: int) -> int:
-        """Return how often a unit was answered with nothing of use and asked for anew."""
+        """Return how often a unit got a useless reply and was requested again."""
         return self._tries.get(unit, 0)
 
     def append(
@@ -122,7 +117,7 @@ class Outcomes:
         inputs: Sequence[Any] = (),
         again: bool = False,
     ) -> None:
-        """Note what became of a unit: its one row has a `kind` where it has no records."""
+        """Write the outcome of a unit: its one row has a `kind` if it has no records."""
         ((_, payload),) = rows
         if "kind" not in payload:
             self._journals[0].append(unit, rows)
@@ -133,7 +128,7 @@ class Outcomes:
         self._journals[1].append(unit, [(unit, row)])
 
     def read(self) -> Iterator[Outcome]:
-        """Yield what is known of each unit, in their order."""
+        """Yield the outcome of each unit, in their order."""
         with JournalReader(self._folder, self._fingerprint) as reader:
             records = (Outcome(unit, "", payload) for unit, payload in reader.iterate())
             last = -1
@@ -151,7 +146,7 @@ class Outcomes:
                     yield Outcome(unit, kind, payload)
 
     def _server_of_records(self) -> str:
-        """Return the server of the records that are there, where nothing else differs."""
+        """Return the server of the existing records, if nothing else differs."""
         ours = dict(self._fingerprint["llm"])
         for segment in open_segments(self._folder, self._job, partly=True):
             theirs = dict(segment.fingerprint["llm"])

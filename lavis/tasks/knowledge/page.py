@@ -1,7 +1,7 @@
-"""The page of runs that have words written about images: figures, money, and a sample of cards.
+"""The page of runs that generate text about images: figures, money, and a sample of cards.
 
-A card is an image with its regions and what was written of it, kept or not. At most a handful of
-images is read, when the run is over; of one that cannot be read the card says why.
+A card is an image with its regions and the texts about it, kept or not. Only the sample's images
+are read, when the run is over; a card whose image cannot be read says why.
 """
 
 from __future__ import annotations
@@ -35,13 +35,12 @@ _MONEY = {
 
 @dataclass(frozen=True)
 class CardItem:
-    """Something that was written of an image, or why it is not there.
+    """A text about an image, or the reason why it is missing.
 
     Attributes:
-        verdict: what became of it.
+        verdict: its outcome.
         parts: (name, text) such as question and answer; regions stand in texts as `[0]`.
-        reason: why it was not kept.
-        source: the prompt style or stage that it is of.
+        source: its prompt style or stage.
     """
 
     verdict: Verdict
@@ -111,12 +110,10 @@ def write_page(
     """Write the page.
 
     Args:
-        title: of the page.
         status: how the run ended, in a sentence.
         tiles: (figure, what it counts) of the first row.
         tables: those without rows are left out.
-        gallery: the images that are shown.
-        card_of: makes the card of one.
+        gallery: the sample of images.
         note: above the cards.
     """
     page = render(
@@ -132,7 +129,7 @@ def write_page(
 
 
 def money_table(spent: Mapping[str, Any]) -> Table:
-    """Return what was spent over all starts of the folder; amounts of nothing are left out."""
+    """Return what was spent over all starts of the folder, without zero amounts."""
     rows = [
         [_MONEY.get(key, key), f"{value:.4f}" if key.startswith("cost") else value]
         for key, value in spent.items()

@@ -1,4 +1,4 @@
-"""Why something is missing: fixed phrases, their counts and examples; what ends a job; money."""
+"""Why texts are missing: fixed phrases, their counts and examples; what ends a job; money."""
 
 from __future__ import annotations
 
@@ -53,17 +53,12 @@ def plural(count: int, noun: str) -> str:
 
 
 def how_to_go_on(stop: Exception) -> str:
-    """Return what ends the sentence about a stop that a higher cap mends."""
+    """Return the end of the sentence about a stop that a higher cap mends."""
     return "; start again with a higher cap to go on" if isinstance(stop, BudgetReached) else ""
 
 
 def spent_figures(spent: Totals, reserved: Totals | None = None) -> dict[str, Any]:
-    """Return what was spent over all starts, as summaries have it.
-
-    Args:
-        spent: settled, requests of unknown cost at their bound.
-        reserved: set aside for requests that a server still works on (a batch's).
-    """
+    """Return what all starts spent, unknown costs at their bound, and what is `reserved`."""
     figures: dict[str, Any] = {
         "requests_sent": spent.requests,
         "prompt_tokens": spent.prompt_tokens,

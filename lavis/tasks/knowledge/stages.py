@@ -1,4 +1,4 @@
-"""Stages of a verbalization: what they depend on, and which of their units are left to be made."""
+"""Stages of a verbalization: what they depend on, and which of their units are left."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ class Stage:
 
     Attributes:
         name: in the run file.
-        reads: names of the stages whose descriptors it sees.
+        reads: names of the stages whose descriptors it reads.
         fingerprint: everything its descriptors depend on.
         folder: of its journal and descriptors.
         chunk: images of one unit.
-        endpoint: digest of what it depends on whether its clients' servers take a request; ''
-            without clients.
+        endpoint: digest of what acceptance by its clients' servers depends on; '' without clients.
     """
 
     name: str
@@ -51,7 +50,7 @@ class Stage:
 
     @property
     def descriptors(self) -> Path:
-        """The file with a line an image, there when the stage is done."""
+        """The file with a line an image, which exists when the stage is done."""
         return self.folder / "descriptors.jsonl"
 
 
@@ -60,10 +59,10 @@ class UnitNote:
     """What a finished unit depends on beside its images; stands last among its inputs.
 
     Attributes:
-        read: hash of what the stages that it reads say of its images.
-        has_rejects: a client wrote nothing of use for one of its requests, or was refused one.
-        endpoint: `Stage.endpoint` where a server refused one of its requests, else ''.
-        tries: how often its rejects were asked anew.
+        read: hash of its images' descriptors from the stages that it reads.
+        has_rejects: one of its requests got no usable text or was refused.
+        endpoint: `Stage.endpoint` if a server refused one of its requests, else ''.
+        tries: how often its rejects were requested again.
     """
 
     read: str
@@ -76,13 +75,13 @@ class UnitNote:
         return {"note": asdict(self)}
 
     def is_done_again(self, stage: Stage, retry_rejects: bool) -> bool:
-        """Return whether rejects of the unit are asked anew."""
+        """Return whether rejects of the unit are requested again."""
         mended = self.endpoint not in ("", stage.endpoint)
         return mended or (retry_rejects and self.has_rejects)
 
 
 def hash_descriptors(lines: Iterator[bytes]) -> str:
-    """Return a hash of descriptors, whatever the words of their failures."""
+    """Return a hash of descriptors, whatever the wording of their failures."""
     state = hashlib.blake2b(digest_size=16)
     for line in lines:
         if any(f'"{key}"'.encode() in line for key in FAILURES):
@@ -114,7 +113,7 @@ def endpoint_digest(config: Any) -> str:
 
 
 class _Before(NamedTuple):
-    """What earlier starts finished of a stage: what of it has other images now, and its notes."""
+    """What earlier starts finished of a stage: which units have other images now, and its notes."""
 
     finished: Finished
     changed: list[Changed]
@@ -122,14 +121,12 @@ class _Before(NamedTuple):
 
 
 class StagePlan:
-    """Stages of a run, their units and their files.
+    """Stages of a run, by name in order, their units and their files.
 
     Args:
-        stages: by name, in their order.
         source: the images, a line each.
-        root: folder of the images.
-        beat: called with what is being done.
-        retry_rejects: ask anew for texts that clients could not be had from.
+        beat: called with the current activity.
+        retry_rejects: request missing texts again.
     """
 
     def __init__(
@@ -147,10 +144,10 @@ class StagePlan:
         self._before: dict[str, _Before] = {}
 
     def accept(self) -> None:
-        """Compare what is there with what is given, and keep that for `left`.
+        """Compare the existing files with the settings, and keep the result for `left`.
 
         Raises:
-            ConfigError: what is there was made of other images in another folder.
+            ConfigError: the existing files were made of other images in another folder.
         """
         self._before = {stage.name: self._compare(stage) for stage in self.stages.values()}
 
@@ -193,14 +190,14 @@ class StagePlan:
         return range(unit * stage.chunk, min(len(self._source), (unit + 1) * stage.chunk))
 
     def read(self, stage: Stage, unit: int) -> str:
-        """Return a hash of what the stages that a unit reads say of its images."""
+        """Return a hash of the descriptors that a unit reads."""
         rows = self.rows(stage, unit)
         return hash_descriptors(
             file.read_line(row) for file in self.files_of(stage) for row in rows
         )
 
     def descriptors(self, name: str) -> JsonLinesFile:
-        """Return the descriptors of a stage that is done."""
+        """Return the descriptors of a finished stage."""
         if name not in self._files:
             self._files[name] = JsonLinesFile(str(self.stages[name].descriptors))
         return self._files[name]

@@ -1,14 +1,14 @@
 """Images to a verbalized region mapping: stages of units, each done once by one process.
 
 A stage's descriptors depend on its settings, on the images and on the stages it reads; a hash of
-these names its folder, so that a change makes again what depends on it and nothing else:
+these names its folder, so that a change repeats only what depends on it:
 
     stages/<name>/<hash>/journal/           finished chunks of images
     stages/<name>/<hash>/descriptors.jsonl  when it is done: a line an image, in their order
 
-A chunk notes what its images were, and what the stages that it reads said of them. Where one of
-these is another at the next start, the chunk is made again. So is a chunk with texts that were left
-or refused; replies that came are stored by the client, so that those alone are asked for.
+A chunk notes its images and their descriptors from the stages that it reads. If one of these
+differs at the next start, the chunk is made again. So is a chunk with texts that were left or
+refused; the client has stored the other replies, so that those alone are requested.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _LoadedUnit(NamedTuple):
     Attributes:
         images: a scene, or the line of an image without one.
         notes: of `lavis.common.storage.inputs`, on the images' files.
-        again: an image could not be read for a reason that may pass.
+        again: an image could not be read for a temporary cause.
     """
 
     images: list[Scene | _Line]
@@ -115,10 +115,10 @@ class Verbalization:
         )
 
     def accept(self) -> None:
-        """Refuse what `run` would refuse, before it writes anything; every process calls this.
+        """Raise the errors of `run` that show before it writes anything; every process calls this.
 
         Raises:
-            ConfigError: what is there was made of other images in another folder.
+            ConfigError: the existing files were made of other images in another folder.
         """
         self.world.on_main(self.plan.accept, "whose descriptors")
 
@@ -244,7 +244,7 @@ class Verbalization:
     def _results(
         self, stage: Stage, units: Sequence[int], tries: Mapping[int, int], stack: ExitStack
     ) -> Iterator[UnitResult]:
-        """Build what a stage needs, and return the results of units, made as they are drawn."""
+        """Build a stage's tools, and return the results of units, computed lazily."""
         if stage.cls is None:
             loaded = self._load_ahead(stage, units, self._opened)
             return self._describe(stage, loaded, lambda unit: unit.images, [], tries)
@@ -332,7 +332,7 @@ class Verbalization:
         return {"image": name, "record": record, **({"failed": bad} if bad else {})}
 
     def _scene(self, stage: Stage, verbalizer: Verbalizer, row: int) -> Scene | _Line:
-        """Return a row's scene with its image decoded, or the row's line where it has none."""
+        """Return a row's scene with its image decoded, or the row's line if it has none."""
         first, *others = (file.read(row) for file in self.plan.files_of(stage))
         if "record" not in first:
             return {"image": first["image"]}
@@ -373,13 +373,13 @@ def _describe(verbalizer: Verbalizer, unit: _LoadedUnit) -> list[_Line]:
 
 
 def _rejected(image: Any, error: RecordError) -> _Line:
-    """Return the line of an image that cannot be used; `again` where it may be later."""
+    """Return the line of an unusable image; `again` if the cause is temporary."""
     again = {"again": True} if error.may_pass else {}
     return {"image": image, "reject": error.reason, **again}
 
 
 def _named(stage: Stage, error: Exception) -> Exception:
-    """Return the error that ends a run, with the stage it came up in."""
+    """Return the error that ends a run, with its stage."""
     text = f"stages.{stage.name}: {error}"
     if isinstance(error, ConfigError):
         return ConfigError(text)

@@ -1,4 +1,4 @@
-"""Descriptors of all stages to one verbalized record an image, what was left out, and the page."""
+"""Descriptors of all stages to one verbalized record an image, rejects, and the page."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _MAX_PARTS = 24  # texts of a card
 
 
 def add_descriptors(record: dict[str, Any], descriptors: Mapping[str, Any]) -> None:
-    """Add to a record the descriptors that one stage has of its image."""
+    """Add one stage's descriptors of an image to its record."""
     if "region_locations" in descriptors:
         record["region_locations"] = descriptors["region_locations"]
     if "concepts" in descriptors:
@@ -158,7 +158,7 @@ def write_stopped(folder: Path, images: int, reason: str, left: Mapping[str, int
 
 
 def says_something(descriptors: Mapping[str, Any]) -> bool:
-    """Return whether a stage had anything to say of an image."""
+    """Return whether a stage's descriptors of an image are not empty."""
     return any(value for key, value in descriptors.items() if key not in ("image", *FAILURES))
 
 
@@ -178,7 +178,7 @@ def _record(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _problems(names: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what went wrong: an image that is left out, or something of it that is missing."""
+    """Return the rejects of an image: the image itself, or its missing texts."""
     problems: list[dict[str, Any]] = []
     for name, descriptors in zip(names, lines, strict=True):
         if "reject" in descriptors:

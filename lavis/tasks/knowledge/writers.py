@@ -43,7 +43,7 @@ class ChatWriter:
         self.tries = 0
 
     def write(self, requests: Iterable[WriteRequest]) -> list[str | WriteError]:
-        """Return texts in the order of the requests; replies that came are kept by the client.
+        """Return texts in the order of the requests; the client stores replies.
 
         A cap that is reached, a server that is gone and a wrong key are raised.
         """
@@ -99,10 +99,9 @@ def build_writer(
     world_size: int,
     ledger: Ledger | None = None,
 ) -> TextWriter:
-    """Return the writer of a config.
+    """Return the writer of one stage.
 
     Args:
-        config: of one stage.
         folder: of a client's state, such as batch jobs; of this process alone.
         device: of a local model.
         world_size: a client's caps hold for one process, so that more are refused with caps.
@@ -176,7 +175,7 @@ def _end(text: str) -> str:
 
 
 def accepted(text: str) -> str | WriteError:
-    """Return what a model wrote without its thoughts, or why it is of no use."""
+    """Return a model's text without its reasoning, or why it is of no use."""
     answer, thought = answer_text(text)
     answer = answer.strip()
     if not answer:
@@ -188,7 +187,7 @@ def accepted(text: str) -> str | WriteError:
 
 
 class AcceptedTexts:
-    """What a local model writes, with the same acceptance as that of an endpoint."""
+    """Texts of a local model, accepted by the same rules as an endpoint's."""
 
     def __init__(self, writer: TextWriter) -> None:
         self.writer = writer

@@ -19,13 +19,13 @@ class LanguageModelingConfig:
 
     Attributes:
         tokenizer: Hugging Face id or folder; run files say `${model.llm}`.
-        max_length: longer texts are cut at their end (null: where the model has no more positions).
+        max_length: longer texts are cut at their end (null: at the model's last position).
         loss_vocabulary: softmax over `all` tokens, or over those `seen` in the training texts,
             which suits small worlds of captions and is much cheaper; or a list of words: these are
             told apart from each other, and no other word of a text counts.
         mlm_probability: share of tokens that a model which fills masks predicts (released: 0.2).
         blank_pictures: zeros in place of every image: the control that learns without them.
-        pictures: where images of texts without any come from (`wiki`).
+        pictures: source of images for texts without any (`wiki`).
         export_vlmig: the whole model is written after each epoch as `<this>_<epoch>.bin`, the file
             of the released code; needs `model.fusion.init: random`.
     """

@@ -34,17 +34,17 @@ TokenList = Sequence[int]
 class TextStates:
     """States by tokens; picklable, so that loader processes read them.
 
-    Padding and neighbours in a batch change states by rounding only, so those of a text are kept
+    Padding and neighbours in a batch change states by rounding only, so a text's states are kept
     whatever it was encoded with.
 
     Args:
-        folder: shared by models, each keeps its states in a folder of its own there.
-        fingerprint: of all that states depend on: the language model, and what it computes in.
+        folder: shared by models, each of which has its own folder there.
+        fingerprint: of all that states depend on: the language model, and its precision.
         width: H.
-        dtype: states are kept in: float32, or the language model's own half precision.
+        dtype: of stored states: float32, or the language model's own half precision.
 
     Raises:
-        ConfigError: states cannot be kept in this type.
+        ConfigError: states cannot be stored in this type.
     """
 
     def __init__(
@@ -63,10 +63,7 @@ class TextStates:
 
     @classmethod
     def of(cls, model: LateFusionModel, folder: Path) -> TextStates:
-        """Return the states of a model, in the type that its language model gives them in.
-
-        They are those of the device and of the autocast that this is called in.
-        """
+        """Return a model's states, in its own precision, for the caller's device and autocast."""
         hidden = model.encode_text(torch.zeros(1, 1, dtype=torch.long)).hidden
         device = model.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -137,7 +134,7 @@ class TextStates:
         )
 
     def get(self, token_ids: TokenList) -> Tensor | None:
-        """Return the states of a text, `(L, H)`, or None where it was not encoded."""
+        """Return the states of a text, `(L, H)`, or None if it was not encoded."""
         if not len(token_ids):
             return torch.zeros(0, self.width, dtype=self.dtype)
         states = self._shards.get(_key(token_ids))
@@ -151,10 +148,10 @@ class TextStates:
         side: Literal["right", "left"] = "right",
         length: int | None = None,
     ) -> Tensor:
-        """Return the states of texts, `(B, L, H)`, zero where padding is.
+        """Return the states of texts, `(B, L, H)`, zero at padding.
 
         Args:
-            side: where padding is.
+            side: of the padding.
             length: L (None: the longest text's).
 
         Raises:

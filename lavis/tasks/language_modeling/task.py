@@ -96,7 +96,7 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
         """Make the images and text states of a pass over the data, and its vocabulary.
 
         Raises:
-            ConfigError: the model cannot be exported as `run.export_vlmig` asks.
+            ConfigError: the model cannot be exported by `run.export_vlmig`.
         """
         if self.config.export_vlmig:
             model.check_exportable()
@@ -125,11 +125,11 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
         self._filled |= {id(dataset) for dataset in datasets}
 
     def prepare_images(self, dataset: RecordDataset, world: World) -> None:
-        """Draw what a data set without images of its own is evaluated with."""
+        """Generate the images that evaluate a data set without its own."""
         self._make_images(dataset, 0, 0, world)
 
     def prepare(self, model: LateFusionModel, dataset: RecordDataset, world: World) -> None:
-        """Make batches as the model takes them from now on."""
+        """Set up batches for the model."""
         self._set_model(model)
         self._cut_texts(model, dataset)
 
@@ -138,7 +138,7 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
         self._width, self._fills_masks = model.vision_width, model.fills_masks
 
     def _cut_texts(self, model: LateFusionModel, dataset: RecordDataset) -> None:
-        """Lower the longest text to what the language model has positions for."""
+        """Limit text length to the language model's positions."""
         most = model.longest_text(getattr(dataset.vis_processor, "image_size", None))
         own = self.config.max_length
         if most is not None and (own is None or most < own):
@@ -211,7 +211,7 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
     # Steps
 
     def prepare_batch(self, samples: Samples, generator: torch.Generator | None = None) -> Samples:
-        """Add a batch's tokens, labels, and the states of its texts where these are kept."""
+        """Add a batch's tokens, labels, and the states of its texts if these are kept."""
         tokens = self.texts.tokens(samples)
         batch = self.texts.batch(tokens)
         if self._fills_masks:
@@ -302,7 +302,7 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
         return outputs
 
     def scored_rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[NumberedRow]:
-        """Return each text's losses (null where no token was predicted) and number of tokens."""
+        """Return each text's losses (null if no token was predicted) and number of tokens."""
         rows = []
         columns = [outputs[name].tolist() for name in ("tokens", "loss", "text_loss")]
         for row, count, loss, text_loss in zip(batch.rows, *columns, strict=True):
@@ -352,7 +352,7 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
         }
 
     def finish_epoch(self, model: LateFusionModel, *, epoch: int, world: World) -> None:
-        """Write the released code's file of the whole model, where the run asks for it."""
+        """Write the released code's file of the whole model, if the run has `export_vlmig`."""
         if self.config.export_vlmig and world.is_main:
             path = Path(f"{self.config.export_vlmig}_{epoch}.bin").expanduser()
             model.export_vlmig_bin(path)
@@ -362,7 +362,7 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
 def _losses(
     model: LateFusionModel, hidden: Tensor, targets: Tensor, vocabulary: Tensor | None
 ) -> Tensor:
-    """Return the cross entropy `(n,)` of states `(n, H)`, logits of some at a time."""
+    """Return the cross entropy `(n,)` of states `(n, H)`, logits computed in parts."""
     import torch
     import torch.nn.functional as F
 

@@ -28,7 +28,6 @@ class CaptionTokenizer:
     """Turns captions into batches.
 
     Args:
-        tokenizer: of transformers.
         max_length: longer texts are cut at their end; may be lowered later.
         mlm_probability: share of tokens that a model which fills masks predicts.
     """
@@ -45,20 +44,16 @@ class CaptionTokenizer:
     def load(
         cls, name: str, max_length: int | None = None, *, mlm_probability: float = 0.2
     ) -> CaptionTokenizer:
-        """Load a tokenizer by Hugging Face id or folder.
-
-        Raises:
-            ConfigError: it is not there.
-        """
+        """Load a tokenizer by Hugging Face id or folder; raises `ConfigError` if it is missing."""
         tokenizer = load_tokenizer(name, "run.tokenizer")
         return cls(tokenizer, max_length, mlm_probability=mlm_probability)
 
     def check_reader(self, model: LateFusionModel) -> None:
-        """Raise `ConfigError` where the tokenizer is not that of the model that reads the texts."""
+        """Raise `ConfigError` if the tokenizer is not that of the model that reads the texts."""
         check_vocabulary(self.tokenizer, model)
 
     def tokens_of_words(self, words: Sequence[str]) -> Tensor:
-        """Return the tokens of words inside a text, sorted, each once.
+        """Return the sorted, distinct tokens of words inside a text.
 
         Raises:
             ConfigError: a word is more than one token.
@@ -78,11 +73,11 @@ class CaptionTokenizer:
 
     @property
     def pad(self) -> int:
-        """A token that may stand where none is."""
+        """A token for positions without one."""
         return padding_token(self.tokenizer)
 
     def tokens(self, samples: dict[str, Any]) -> list[Tokens]:
-        """Return the tokens of a batch's texts: `token_ids` where a data set gives them.
+        """Return the tokens of a batch's texts: `token_ids` if the data set has them.
 
         A text without tokens becomes one padding token, which is never predicted.
         """
@@ -147,7 +142,7 @@ class CaptionTokenizer:
         }
 
     def mask_alike(self, tokens: Sequence[Tokens], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Hide tokens of each text of a batch, the same ones whenever it is evaluated."""
+        """Hide tokens of each text of a batch, the same ones at every evaluation."""
         import torch
 
         for row, own in enumerate(tokens):

@@ -1,1 +1,1 @@
-"""Questions answered with images made for them, and without."""
+"""Questions answered with images generated for them, and without."""

@@ -65,7 +65,7 @@ class AnswerRows:
 
     @property
     def gate_rule(self) -> str:
-        """The rule that says how certain a next word is: the corrected one where the run has it."""
+        """The rule for the certainty of a next word: the corrected one if the run has it."""
         return "candidate_likelihood" if self._wants("candidate_likelihood") else "first_token"
 
     def certainties(
@@ -103,7 +103,7 @@ class AnswerRows:
         return ("released" if rule in RELEASED else "corrected") in self._config.protocols
 
     def _draws(self, column: str) -> bool:
-        """Tell whether `best_of_n` is drawn from the probabilities of this column."""
+        """Return whether `best_of_n` is drawn from the probabilities of this column."""
         return column == "text" and "best_of_n" in self._config.shown
 
     def _next_word(
@@ -184,7 +184,7 @@ class _ResultRow:
         self.add("marks", column, rule, [int(answer == gold) for answer in answers])
 
     def checked(self) -> dict[str, Any]:
-        """Return the payload, or a reject where a score is not a number."""
+        """Return the payload, or a reject if a score is not a number."""
         if _is_finite(self._payload["values"]):
             return self._payload
         question_id = self._payload["question_id"]
@@ -200,7 +200,7 @@ def _by_column(outputs: dict[str, Tensor], kind: str) -> dict[str, np.ndarray]:
 
 
 def _by_question(questions: Sequence[Question], requests: Sequence[TextRequest]) -> list[Rows]:
-    """Return of each question its rows, with their places."""
+    """Return the rows of each question, with their places."""
     rows: list[Rows] = [[] for _ in questions]
     for row, request in enumerate(requests):
         rows[request.question].append((request, row))
@@ -210,7 +210,7 @@ def _by_question(questions: Sequence[Question], requests: Sequence[TextRequest])
 def _prompt_log_probs(
     question: Question, rows: Rows, values: np.ndarray
 ) -> list[dict[tuple[Path, int], float]]:
-    """Return of each prompt its targets' log-probabilities, of `values` `(B, R, C)`."""
+    """Return the log-probabilities of each prompt's targets, of `values` `(B, R, C)`."""
     log_probs: list[dict[tuple[Path, int], float]] = [{} for _ in question.prompts]
     for request, row in rows:
         for at, (prefix, target) in enumerate(zip(request.prefixes, request.targets, strict=True)):
@@ -237,7 +237,7 @@ def _option_scores(question: Question, rows: Rows, values: np.ndarray) -> list[d
 
 
 def _largest_probability(scores: Sequence[float]) -> float:
-    """Return the largest of the probabilities that log-probabilities stand for among themselves."""
+    """Return the largest probability of a softmax over log-probabilities."""
     logs = np.array(scores, dtype=np.float64)
     return float(1 / np.exp(logs - logs.max()).sum())
 

@@ -1,4 +1,4 @@
-"""Which tokens say which candidate, and what their probabilities make of it; pure functions.
+"""Candidates as tokens, and answers from their probabilities; pure functions.
 
 Two rules. `first_token`, as released: the largest probability among the first tokens of all
 candidates and of their capitalised forms; its decoded text is the answer. A candidate whose first
@@ -51,13 +51,13 @@ class CandidateTokens:
     """Candidates as tokens.
 
     Attributes:
-        forms: written forms, and of each the candidate it stands for, lower-case.
-        first: of each form, its first token (rule `first_token`).
+        forms: written forms, each with its candidate, lower-case.
+        first: first token of each form (rule `first_token`).
         decoded: text of each of these tokens.
-        paths: of each form, all its tokens (rule `candidate_likelihood`).
-        continuations: what to put behind a prompt so that every token of every path is predicted;
+        paths: all tokens of each form (rule `candidate_likelihood`).
+        continuations: appended to a prompt so that every token of every path is predicted;
             `()` is the prompt alone.
-        targets: of each continuation, prefix -> tokens wanted after it; each prefix occurs once.
+        targets: of each continuation, prefix -> target tokens after it; each prefix occurs once.
     """
 
     forms: tuple[tuple[str, str], ...]
@@ -127,12 +127,12 @@ RULES = {"first_token": by_first_token, "candidate_likelihood": by_likelihood}
 def option_scores(
     log_probs: Sequence[float], ends: Sequence[int], start: int, text: str
 ) -> dict[str, float]:
-    """Return how likely an option is by each rule; larger is likelier.
+    """Return the score of an option by each rule; larger is likelier.
 
     Args:
         log_probs: of each token after the first, given all before it.
-        ends: where each of these tokens ends in `text`, in characters.
-        start: first character of what option-only rules count.
+        ends: end of each of these tokens in `text`, in characters.
+        start: first character that option-only rules count.
         text: context and option.
 
     Returns:

@@ -21,20 +21,20 @@ class VisualQuestionsConfig:
 
     Attributes:
         tokenizer: Hugging Face id or folder; run files say `${model.llm}`.
-        pictures: where images come from; `num_images` says `${model.num_images}`. With
+        pictures: source of images; `num_images` says `${model.num_images}`. With
             `skip_when_certain` all questions are first answered from the text alone, and those it
             is certain of get no images: their answer is the text's in every column.
         pictures_per: who shares images: all prompts and options of a `question`; or each `prompt`
-            has its own (each option, where options are the prompts), as released.
+            has its own (each option, if options are the prompts), as released.
         columns: what is compared. `text` sees no image, `single` one, `pictures` all K,
             `shuffled` those of another question (a control). `best_of_n` spends K predictions on
             the text alone and keeps the likeliest: of K answers drawn from the text-only
             probabilities of candidates or options; of K beams of a written answer.
         protocols: rules that answers are scored by: `released`, `corrected`. The second reads more
-            where candidates are several tokens long.
+            if candidates are several tokens long.
         best_of: N of `best_of_n` (null: K, or 10 without images).
         max_tokens: longest text, images not counted (null: no limit of our own).
-        long_texts: longer ones are set aside, or lose tokens at their beginning.
+        long_texts: longer ones are rejected, or lose tokens at their beginning.
         max_new_tokens: of a written answer.
         keep_features: outputs of the frozen tower stay in the cache beside the images; false
             encodes a unit's images each time.
@@ -73,7 +73,7 @@ class VisualQuestionsConfig:
 
     @property
     def shown(self) -> list[str]:
-        """Columns that this run has; without images only those of the text."""
+        """Columns of this run; without images only those of the text."""
         if self.pictures.num_images:
             return list(self.columns)
         return [column for column in self.columns if column in ("text", "best_of_n")]

@@ -115,12 +115,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def of_run_file(args: argparse.Namespace) -> tuple[ImagesConfig, list[ImageRequest]]:
-    """Return the settings of a run file, and all images its evaluation or training asks for.
+    """Return the settings of a run file, and all images of its evaluation or training.
 
-    With `skip_when_certain` these are more than it needs: what is certain, only the model knows.
+    With `skip_when_certain` these are more than it needs: only the model knows what is certain.
 
     Raises:
-        ConfigError: texts are given too, or the run needs no images to be made.
+        ConfigError: texts are given too, or the run generates no images.
     """
     if args.texts is not None:
         raise ConfigError(f"{args.texts}: give either texts or --cfg-path, not both")
@@ -151,7 +151,7 @@ def of_run_file(args: argparse.Namespace) -> tuple[ImagesConfig, list[ImageReque
 
 
 def training_requests(config: Config, epochs: int) -> list[ImageRequest]:
-    """Return the images of the first passes over training texts that have none of their own.
+    """Return the images of the first passes over training texts without own images.
 
     Raises:
         ConfigError: there are no such texts.
@@ -179,11 +179,7 @@ def generators() -> list[str]:
 
 
 def images_config(args: argparse.Namespace) -> ImagesConfig:
-    """Return the checked settings.
-
-    Raises:
-        ConfigError: a value is wrong; the message names it.
-    """
+    """Return the checked settings; raises `ConfigError` that names a wrong value."""
     names = set(ImagesConfig.__dataclass_fields__) - {"options"}
     node: dict[str, Any] = {k: v for k, v in vars(args).items() if k in names}
     node["options"] = {}
@@ -234,7 +230,7 @@ def _by_rule(text: str, config: ImagesConfig) -> list[str]:
 
 
 def report_missing(store: ImageStore, requests: list[ImageRequest], *, verify: bool) -> None:
-    """Print how many images a run would make."""
+    """Print how many images a run would generate."""
     missing = len(store.missing(requests, verify=verify))
     distinct = len(set(requests))
     print(f"{len(requests)} images asked for, {distinct} distinct: {missing} missing")
@@ -246,7 +242,7 @@ def score_share(
     config: ImagesConfig,
     world: World,
 ) -> int:
-    """Store the scores of this rank's share of the images; returns how many there are."""
+    """Score this rank's share of the images and store the scores; return their number."""
     from lavis.generators.build import build_scorer
 
     scorer = None if store.makes_features else build_scorer(config, store.generator)

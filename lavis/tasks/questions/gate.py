@@ -1,8 +1,8 @@
 """Which questions of a benchmark need no images, because the text alone is certain of its answer.
 
-Every question is first answered without images; what that gives is kept in the cache, so that a
-run that is started again, on any number of processes, decides the same. Processes exchange their
-results, and so decide alike whatever a shared folder shows to each of them.
+Every question is first answered without images; the result is cached, so that a restarted run, on
+any number of processes, decides the same. Processes exchange their results, and so decide alike
+whatever a shared folder shows to each of them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def certain_questions(
 def _asked(
     texts: QuestionTokenizer, dataset: BenchmarkDataset, indices: Sequence[int]
 ) -> list[tuple[Question, list[TextRequest]]]:
-    """Return questions that can be asked, each with its rows as if it stood alone."""
+    """Return the usable questions, each with its rows as if it stood alone."""
     asked = []
     for index in indices:
         try:

@@ -1,4 +1,4 @@
-"""Images of benchmark questions: made, scored and encoded ahead, read back unit by unit.
+"""Images of benchmark questions: generated, scored and encoded ahead, read back unit by unit.
 
 Shapes: N distinct images of a unit, B rows, K images of a row, P tokens of width D, S pixels.
 """
@@ -42,7 +42,7 @@ class QuestionImages:
 
     Attributes:
         skipped: row numbers of questions that need no images.
-        withheld: images that the generator drew and does not hand out; questions have fewer then.
+        withheld: images that the generator drew and does not return; questions have fewer then.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class QuestionImages:
         return parts
 
     def sets(self, question: Question) -> list[ImageSet]:
-        """Return the sets of a question: one, or one for each prompt; none where it is skipped.
+        """Return the sets of a question: one, or one for each prompt; none if it is skipped.
 
         The anchor, which stands for the whole text, comes first: a single image is that one.
-        Withheld images are left out; where all are, there are no sets.
+        Withheld images are left out; if all are, there are no sets.
         """
         sets = [tuple(r for r in one if r not in self.withheld) for one in self._all(question)]
         return sets if any(sets) else []
@@ -93,7 +93,7 @@ class QuestionImages:
         return sets
 
     def requests(self, dataset: BenchmarkDataset) -> Iterator[ImageRequest]:
-        """Yield every image that the questions of a data set are answered with."""
+        """Yield every image of the questions of a data set."""
         for index in range(len(dataset)):
             try:
                 question = dataset.question(index)
@@ -105,8 +105,8 @@ class QuestionImages:
     def prepare(self, model: LateFusionModel, dataset: BenchmarkDataset, world: World) -> None:
         """Make, encode and score what is missing, each process its share; all of them call this.
 
-        Features are computed in the autocast that this is called in, so that they are those which
-        the model would compute there itself; all else in full precision.
+        Features are computed in the caller's autocast, as the model would compute them there; all
+        else in full precision.
         """
         import torch
 
@@ -180,11 +180,11 @@ class QuestionImages:
         self._scores = dict(zip(wanted, values, strict=True))
 
     def score(self, request: ImageRequest) -> float | None:
-        """Return how well an image shows its prompt, or None where nothing scores."""
+        """Return the similarity of an image and its prompt, or None without a scorer."""
         return self._scores.get(request)
 
     def shown(self, sets: Sequence[ImageSet]) -> bool | None:
-        """Return whether an image shows something of its prompt, None where that is unknown."""
+        """Return whether an image shows something of its prompt, None if that is unknown."""
         generator = self.store.generator
         shown = [generator.shows(request.prompt) for one in sets for request in one]
         return None if None in shown else any(shown)
@@ -236,10 +236,7 @@ def _chunks(
 def control_question(
     dataset: BenchmarkDataset, index: int, skipped: frozenset[int] = frozenset()
 ) -> Question:
-    """Return a question about something else, the same one each time: half a data set further.
-
-    Those that have no images (`skipped`) are passed over.
-    """
+    """Return a question about something else, half a data set further, that is not `skipped`."""
     question = dataset.question(index)
     count = len(dataset)
     for step in range(count):

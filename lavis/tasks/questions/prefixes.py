@@ -25,7 +25,7 @@ class SharedPrefixes:
     Attributes:
         lengths: `(G,)` tokens of each.
         first: `(G,)` a text that has it.
-        of: `(T,)` of each text, its prefix; at least one token follows it.
+        of: `(T,)` prefix of each text; at least one token follows it.
     """
 
     lengths: tuple[int, ...]
@@ -88,11 +88,7 @@ def _grouped(
 
 
 def targets_per_row(counts: Sequence[int]) -> int:
-    """Return R, at which rows cut into parts of R target positions take the least work.
-
-    Args:
-        counts: target positions of each row; every part is padded to R.
-    """
+    """Return R, for the least work with rows of `counts` targets cut into parts padded to R."""
     wanted = [count for count in counts if count]
     if not wanted:
         return 1

@@ -18,7 +18,7 @@ NOT_ANSWERED = ("not in background", "cannotanswer", "unanswerable", "no answer"
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """Return 1.0 where the prediction equals one of the answers once normalised, else 0.0."""
+    """Return 1.0 if the prediction equals one of the answers once normalised, else 0.0."""
     normalized = normalize_answer(prediction)
     return float(any(normalized == normalize_answer(answer) for answer in answers))
 
@@ -35,12 +35,12 @@ def first_line(text: str) -> str:
 
 
 def is_finished(text: str) -> bool:
-    """Tell whether what has been generated already ends its first line."""
+    """Return whether the generated text already ends its first line."""
     return "\n" in text.lstrip()
 
 
 def declines(prediction: str, scorer: Scorer = "squad_v2") -> bool:
-    """Tell whether a prediction says that the passage gives no answer, as the prompt asks it to.
+    """Return whether a prediction says that the passage gives no answer, as the prompt requests.
 
     SQuAD v2's scorer takes a prediction without words for that, too; QuAC's does not.
     """

@@ -32,7 +32,7 @@ class ReleasedFiles:
             self._answers.setdefault(payload["group"], []).append((number, rules["first_token"]))
 
     def write(self, folder: Path, results: dict[str, Any]) -> None:
-        """Write all files; nothing where the released rule was not asked for."""
+        """Write all files; nothing if the run lacks the released rule."""
         rule = next((r for r, n in results["rules"].items() if n["protocol"] == "released"), None)
         if rule is None:
             return

@@ -20,7 +20,7 @@ TITLES = {
 
 
 def effect(payload: Mapping[str, Any]) -> str:
-    """Return what images did to a question: `helped`, `hurt` or `other`."""
+    """Return the effect of images on a question: `helped`, `hurt` or `other`."""
     correct = payload["marks"]
     column = "pictures" if "pictures" in correct else "single"
     if column not in correct:

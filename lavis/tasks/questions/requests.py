@@ -1,6 +1,6 @@
-"""Questions as token rows: what a model predicts, at which positions, and of which tokens.
+"""Questions as token rows: input tokens, target positions, and the tokens to score at each.
 
-Shapes: B rows, L tokens, R target positions of a row, C tokens wanted at one.
+Shapes: B rows, L tokens, R target positions of a row, C target tokens at one.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class TextRequest:
         question: place of its question in the unit.
         prompt: which of the question's prompts.
         ids: tokens.
-        targets: (position, tokens whose probability after it is wanted).
-        prefixes: `next_word`: what of a candidate stands before each target.
+        targets: (position, tokens whose probability after it is needed).
+        prefixes: `next_word`: the part of a candidate before each target.
         ends: `choice`: where each token after the first ends, in characters.
-        skipped: `choice`: first targets, which its question's first row has in its place.
+        skipped: `choice`: number of first targets that its question's first row has instead.
     """
 
     question: int
@@ -48,12 +48,11 @@ class TextRequest:
 
 
 class QuestionTokenizer:
-    """Turns questions into rows; `set_model` says first for which model.
+    """Turns questions into rows, after `set_model`, by a fast tokenizer.
 
     Args:
-        tokenizer: a fast tokenizer of transformers.
         max_tokens: longer rows are rejected, or cut at their beginning.
-        first_only: predict no more of candidates than their first tokens.
+        first_only: predict only the first tokens of candidates.
     """
 
     def __init__(
@@ -83,18 +82,14 @@ class QuestionTokenizer:
     def load(
         cls, name: str, max_tokens: int | None, *, cut: bool, first_only: bool
     ) -> QuestionTokenizer:
-        """Load a tokenizer by Hugging Face id or folder.
-
-        Raises:
-            ConfigError: it is not there, or has no offsets.
-        """
+        """Load a tokenizer by id or folder; raises `ConfigError` if missing or without offsets."""
         tokenizer = load_tokenizer(name, "run.tokenizer")
         if not tokenizer.is_fast:
             raise ConfigError(f"run.tokenizer: '{name}' is not a fast tokenizer, which is needed")
         return cls(tokenizer, max_tokens, cut=cut, first_only=first_only)
 
     def set_model(self, model: LateFusionModel) -> None:
-        """Make rows for a model: it, not the tokenizer, says whether it fills masks.
+        """Make rows for a model, which alone says whether it fills masks.
 
         Raises:
             ConfigError: the tokenizer is not the model's.
@@ -112,7 +107,7 @@ class QuestionTokenizer:
 
     @property
     def pad(self) -> int:
-        """A token that may stand where none is."""
+        """A token for positions without one."""
         return padding_token(self.tokenizer)
 
     @property
@@ -122,7 +117,7 @@ class QuestionTokenizer:
         return [] if end is None else [int(end)]
 
     def check_kind(self, kind: Kind) -> None:
-        """Raise `ConfigError` where the model cannot do a benchmark's kind of question."""
+        """Raise `ConfigError` if the model cannot do a benchmark's kind of question."""
         if self.masked and kind != "next_word":
             raise ConfigError(
                 f"run.tokenizer: a model that fills masks cannot do a '{kind}' benchmark, which "
@@ -183,12 +178,12 @@ class QuestionTokenizer:
         return TextRequest(place, prompt, kept, targets, ends=ends)
 
     def _open(self, text: str) -> tuple[int, ...]:
-        """Return the tokens of a text that goes on: nothing closes it."""
+        """Return the tokens of a text without end token."""
         bare = self.tokenizer(text, add_special_tokens=False).input_ids
         return (*self._specials.opening, *bare)
 
     def _fit(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Return tokens within the limit; a start token is kept where the rest is cut."""
+        """Return tokens within the limit; a cut text keeps its start token."""
         if not ids:
             raise RecordError("empty text: no tokens")
         if self._vocabulary is not None and max(ids) >= self._vocabulary:
@@ -208,7 +203,7 @@ class QuestionTokenizer:
 
 
 def _context_once(options: list[TextRequest]) -> list[TextRequest]:
-    """Leave to the first option the targets whose tokens, and all before them, are in every one."""
+    """Keep targets only in the first option if all options share their tokens up to there."""
     common = 0
     for tokens in zip(*(option.ids for option in options), strict=False):
         if len(set(tokens)) > 1:
@@ -220,7 +215,7 @@ def _context_once(options: list[TextRequest]) -> list[TextRequest]:
 
 
 def split_targets(requests: Sequence[TextRequest]) -> list[TextRequest]:
-    """Cut rows with many targets in several of the same text, so that few targets are padding."""
+    """Split rows with many targets into rows of the same text, so that few targets are padding."""
     size = targets_per_row([len(request.targets) for request in requests])
     rows = []
     for request in requests:
@@ -238,14 +233,14 @@ def collate_requests(
 
     Args:
         requests: B rows.
-        pad: what stands where no token is.
+        pad: the padding token.
         share: arrange texts by their prefixes.
 
     Returns:
         `input_ids`, `attention_mask` `(T, L)` of T distinct texts; `text_index` `(B,)`; `positions`
-        `(B, R)` and `token_ids` `(B, R, C)`, padded with a row's first token. Where prefixes are
-        shared, `prefix_length` columns hold them at the left, `prefix_first` `(G,)` names a text of
-        each, and `prefix_of` `(T,)` says which one each text has.
+        `(B, R)` and `token_ids` `(B, R, C)`, padded with a row's first token. With shared prefixes,
+        `prefix_length` columns hold them at the left, `prefix_first` `(G,)` is a text of each, and
+        `prefix_of` `(T,)` the one of each text.
     """
     import torch
 
@@ -274,7 +269,7 @@ def collate_requests(
 
 
 def _targets(requests: Sequence[TextRequest], shifts: Sequence[int]) -> dict[str, Tensor]:
-    """Return `positions` `(B, R)` and `token_ids` `(B, R, C)`; none where no targets are."""
+    """Return `positions` `(B, R)` and `token_ids` `(B, R, C)`; empty without targets."""
     import torch
 
     most = max((len(request.targets) for request in requests), default=0)

@@ -52,11 +52,10 @@ class Group:
     """Rows of one group.
 
     Attributes:
-        correct: rule -> column -> a list of numbers from 0 (wrong) to 1, by prompt, of each
-            question.
+        correct: rule -> column -> for each question, numbers from 0 (wrong) to 1 by prompt.
         golds: answers, for the share of the most frequent one.
-        shown: of each question, whether an image shows something of it.
-        answered: of each question, whether it has an answer.
+        shown: by question, whether an image shows something of it.
+        answered: by question, whether it has an answer.
     """
 
     correct: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
@@ -137,12 +136,12 @@ def summarize(
     """Return the content of `results.json`.
 
     Returns:
-        `benchmark`, `protocol`, `main_rule`, `rules` with what each is, counts, and `groups`: name
+        `benchmark`, `protocol`, `main_rule`, `rules` with descriptions, counts, and `groups`: name
         -> `majority` and `rules`: rule -> column -> accuracies, and `vs_text` for columns other
-        than `text`, and `vs_shuffled` for `pictures` where that control was run. `mean_of_groups`
-        averages groups that are no control (`..._swapped`). Where images show something of some
+        than `text`, and `vs_shuffled` for `pictures` if that control was run. `mean_of_groups`
+        averages groups that are no control (`..._swapped`). If images show something of some
         questions only (the generator says so, or a score is above 0), `shown` and `not_shown` list
-        them apart; where some questions have no answer, `has_answer` and `no_answer` do.
+        them apart; if some questions have no answer, `has_answer` and `no_answer` do.
     """
     described = {name: _describe(group, config) for name, group in groups.items()}
     plain = [name for name in described if not is_control(name)]
@@ -184,7 +183,7 @@ def summarize(
 
 
 def is_control(group: str) -> bool:
-    """Tell whether a group asks the questions of another one the other way round."""
+    """Return whether a group has the questions of another one reversed."""
     return group.endswith("_swapped")
 
 
@@ -223,14 +222,14 @@ def _describe(group: Group, config: VisualQuestionsConfig) -> dict[str, Any]:
 
 
 def _array(rows: list[list[float]]) -> np.ndarray:
-    """Return numbers `(Q, P)`; where groups differ in prompts, their means `(Q, 1)`."""
+    """Return numbers `(Q, P)`; if groups differ in prompts, their means `(Q, 1)`."""
     if len({len(one) for one in rows}) == 1:
         return np.array(rows, dtype=np.float64)
     return np.array([[np.mean(one)] for one in rows])
 
 
 def _metrics(results: dict[str, Any], counts: Counter[str]) -> dict[str, Any]:
-    """Return each column's figure by the main rule, the mean of groups where there are more."""
+    """Return each column's figure by the main rule, the mean of groups if there are more."""
     rule = results["main_rule"]
     if rule is None:
         return {"agg_metrics": 0.0, **counts}

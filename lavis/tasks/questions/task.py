@@ -45,13 +45,7 @@ _FREE = ("keep_features", "main_rule", "report_examples", "resamples")
 
 @dataclass
 class QuestionBatch(UnitBatch):
-    """One unit of questions.
-
-    Attributes:
-        questions: those that can be asked.
-        requests: the B rows.
-        sets: of each question, its sets of images.
-    """
+    """One unit of usable questions: their B rows, and the sets of images of each."""
 
     questions: list[Question] = field(default_factory=list)
     requests: list[TextRequest] = field(default_factory=list)
@@ -170,9 +164,8 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
     ) -> None:
         """Add images, `image_index` `(B, K)` and `scores` `(B, K)`, and those of the control.
 
-        Rows have -1 where they have no image: questions that need none, and in the place of
-        withheld images, at the end. Where images are gone from the cache, the whole unit is set
-        aside.
+        Index -1 is no image: questions that need none, and withheld images, at the end. If images
+        are gone from the cache, the whole unit is rejected.
         """
         import torch
 
@@ -207,10 +200,10 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
                 batch.samples[f"{owner}scores"] = torch.tensor(scores)
 
     def predict(self, model: LateFusionModel, batch: UnitBatch) -> dict[str, Tensor]:
-        """Return `log_probs.<column>` `(B, R, C)`, or `tokens.<column>` `(B, n)` as written.
+        """Return `log_probs.<column>` `(B, R, C)`, or generated `tokens.<column>` `(B, n)`.
 
         Each distinct text runs through the language model once for all columns, each distinct
-        image through the tower once; `image_weights` `(B, K)` are those that images had.
+        image through the tower once; `image_weights` `(B, K)` are those of the images.
         """
         images = _images(model, batch.samples)
         if "positions" not in batch.samples:
@@ -300,7 +293,7 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
 
         Returns:
             `agg_metrics`: accuracy (written answers: exact match), 0 to 1, of the main rule in the
-            column `pictures`, or `text` where no images are; counts; and each column's figure.
+            column `pictures`, or `text` without images; counts; and each column's figure.
         """
         store = self.pictures.store if self.pictures is not None and results.full else None
         return write_results(results, self.config, store)
@@ -312,7 +305,7 @@ def _set_of(sets: list[list[ImageSet]], request: TextRequest) -> ImageSet:
 
 
 def _images(model: LateFusionModel, samples: Samples) -> Images:
-    """Return what the model needs of own and of foreign images."""
+    """Return the model's inputs of own and of foreign images."""
     if "drawn_index" not in samples:
         return {}
     features = samples.get("vision_features")
@@ -331,7 +324,7 @@ def _images(model: LateFusionModel, samples: Samples) -> Images:
 def _log_probs(
     model: LateFusionModel, samples: Samples, images: Images, columns: list[str]
 ) -> dict[str, Tensor]:
-    """Return log-probabilities of columns with own images, and of `shuffled` where there is it."""
+    """Return log-probabilities of columns with own images, and of `shuffled` if present."""
     prefixes = None
     if "prefix_length" in samples:
         prefixes = model.shared_starts(

@@ -1,6 +1,6 @@
-"""What a page of the browser shows, as the part of its address behind the `?`.
+"""The state of the browser page as the query string of its address.
 
-An address holds the selection and nothing else, so it can be shared, kept, and gone back to.
+It holds the selection and nothing else, so it can be shared, kept, and revisited.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST = 10**12  # page or row
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """The fields of the page as they were written, which page of records, and which is open.
+    """The page's fields as typed, the page number, and the open record.
 
     Attributes:
         source: any of these; none means all.
@@ -43,7 +43,7 @@ class Address:
 
     @classmethod
     def read(cls, query: str | None) -> Address:
-        """Parse an address; names that are not ours, such as a theme's, are passed over."""
+        """Parse an address; unknown names, such as a theme's, are ignored."""
         values = parse_qs((query or "")[:_LONGEST].removeprefix("?"), keep_blank_values=False)
         fields: dict[str, Any] = {}
         for name, default in asdict(cls()).items():
@@ -71,17 +71,13 @@ class Address:
         return "?" + urlencode(pairs)
 
     def toggle_source(self, name: str) -> str:
-        """Return the address with a source added, or without it where it is there."""
+        """Return the address with a source added, or removed if present."""
         others = tuple(one for one in self.source if one != name)
         source = others if name in self.source else (*self.source, name)
         return self.write(source=source, page=1, open=None)
 
     def filter(self) -> Filter:
-        """Return the selection.
-
-        Raises:
-            ConfigError: an unknown order, no number, or bounds the wrong way round.
-        """
+        """Return the selection; raises `ConfigError` for a bad order, number or pair of bounds."""
         bounds = {
             name: tuple(
                 read_bound(getattr(self, f"{name}_{end}"), f"{name} {end}")
@@ -105,11 +101,7 @@ def _number(text: str, default: int | None) -> int | None:
 
 
 def read_bound(value: str | float | None, name: str) -> float | None:
-    """Return a bound as a number; empty is no bound.
-
-    Raises:
-        ConfigError: not a number.
-    """
+    """Return a bound as a number, None if empty; raises `ConfigError` for anything else."""
     if value is None or not str(value).strip():
         return None
     try:

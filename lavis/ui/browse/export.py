@@ -1,4 +1,4 @@
-"""Selections of a corpus as JSON lines: written to a file, or line by line to a browser."""
+"""Selections of a corpus as JSON lines: written to a file, or streamed to a browser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lavis.ui.browse.score_files import ScoreFile
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export wrote: the file, rows written, and rows that could not be read."""
+    """Result of an export: the file, rows written, and rows that could not be read."""
 
     path: Path
     written: int

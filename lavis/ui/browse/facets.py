@@ -1,4 +1,4 @@
-"""What a page draws of a selection: how its scores lie, its sources, and how two runs agree.
+"""Charts of a selection: its scores, its sources, and the agreement of two runs.
 
 Shapes: N rows of the corpus, B bins of the histogram, C cells of an edge of the comparison.
 """
@@ -24,7 +24,7 @@ _LISTED = 12  # sources that are listed unfolded
 
 @dataclass(frozen=True)
 class Histogram:
-    """Scores of rows for which all of a filter holds but its bounds on scores.
+    """Scores of rows that match a filter apart from its bounds on scores.
 
     Attributes:
         low, high: ends of the first and the last bin.
@@ -44,7 +44,7 @@ class Histogram:
         return self.low + (self.high - self.low) * place / len(self.counts)
 
     def bars(self) -> list[dict[str, Any]]:
-        """Return bars as heights by the square root, so that a bin of few rows is still seen."""
+        """Return bars whose heights follow the square root, so that small bins stay visible."""
         scale = _TALLEST / math.sqrt(max(*self.counts, 1))
         return [
             {
@@ -65,8 +65,8 @@ class Comparison:
 
     Attributes:
         low, high: ends of both axes.
-        cells: (place on the first axis, on the second, rows), those with rows only.
-        rows: that have both scores.
+        cells: (place on the first axis, on the second, rows), non-empty ones only.
+        rows: number with both scores.
         correlation: Pearson's; None where one does not vary.
         mean: of the second score less the first; None without rows.
         higher, lower: rows whose second score is so.
@@ -92,10 +92,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Facets:
-    """What is drawn beside a selection.
+    """Charts beside a selection.
 
     Attributes:
-        sources: (name, rows) for which all of the filter holds but its sources, most rows first.
+        sources: (name, rows) that match the filter apart from its sources, most rows first.
         histogram: None where no row of the corpus has a score.
         comparison: None without second scores.
     """
@@ -213,7 +213,7 @@ def _binned(values: np.ndarray, ends: tuple[float, float] | None, bins: int) -> 
     if ends is not None:
         rows = np.flatnonzero(np.isfinite(values))
         low, high = ends
-        # In double: a range of float32's largest numbers has no end in float32.
+        # In double: float32's largest numbers have no finite range in float32.
         places = (values[rows].astype(np.float64) - low) / (high - low) * bins
         numbers[rows] = np.clip(places, 0, bins - 1).astype(np.uint8)
     return numbers

@@ -1,12 +1,12 @@
-"""An index of a corpus on disk: made in one pass, opened at once, a few bytes a row in memory.
+"""An on-disk index of a corpus: built in one pass, opened at once, a few bytes a row in memory.
 
-SQLite's FTS5 comes with Python, needs no service and no other package, keeps the words on disk and
-answers "which rows hold these words" in milliseconds. A database of columns has no such index, and
-for three small columns it would be a dependency that only repeats numpy. Texts are not stored (a
-contentless table): rows are shown from the corpus itself, by offset.
+SQLite's FTS5 comes with Python, needs no service or package, keeps the words on disk and finds the
+rows with given words in milliseconds. A column database has no such index, and for three small
+columns it would only repeat numpy. Texts are not stored (a contentless table): rows are shown from
+the corpus itself, by offset.
 
 Memory: 9 bytes a row (score, regions, source, length) beside the corpus' own offsets; scores of
-other files lie over those of the records and do not make the index anew.
+other files override those of the records without rebuilding the index.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Columns:
     Attributes:
         score: (rows,) float32, NaN without one.
         regions: (rows,) uint16, number of regions, `BAD` for a bad record.
-        source: (rows,) uint8, place in `sources`.
+        source: (rows,) uint8, index in `sources`.
         length: (rows,) uint16, words of question, answer and rationale together.
         sources: names in order of first appearance.
         reasons: fixed phrase of a bad record's reason -> rows.
@@ -80,7 +80,7 @@ class Columns:
         )
 
     def add(self, rows: Sequence[IndexedRow]) -> None:
-        """Take over consecutive rows."""
+        """Add consecutive rows."""
         part = slice(rows[0].row, rows[0].row + len(rows))
         for name in ("score", "regions", "length"):
             getattr(self, name)[part] = [getattr(row, name) for row in rows]
@@ -90,7 +90,7 @@ class Columns:
         self.reasons.update(row.reason for row in rows if row.reason)
 
     def source_number(self, name: str) -> int:
-        """Return a source's place, made where it is new."""
+        """Return a source's index, added where it is new."""
         if name not in self.sources:
             if len(self.sources) >= _MAX_SOURCES:
                 self.sources += [OTHER] if OTHER not in self.sources else []
@@ -106,11 +106,7 @@ def read_number(value: Any) -> float:
 
 
 class CorpusIndex:
-    """An open index of a corpus.
-
-    Args:
-        path: a file made by `build_index`.
-    """
+    """An open index of a corpus, from a file made by `build_index`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -131,7 +127,7 @@ class CorpusIndex:
         return len(self.columns.score)
 
     def use_scores(self, first: np.ndarray | None, second: np.ndarray | None = None) -> None:
-        """Take scores of other files, (rows,) each, in place of the records' and beside them."""
+        """Use scores of other files, (rows,) each: in place of the records', and beside them."""
         bad = self.columns.regions == BAD
         if first is not None:
             self.columns.score = np.where(bad, np.float32(np.nan), first)
@@ -149,7 +145,7 @@ class CorpusIndex:
             connection.close()
 
     def matching(self, match: str) -> np.ndarray:
-        """Return the rows that an FTS5 expression matches, ascending int64."""
+        """Return the rows that match an FTS5 expression, ascending int64."""
         with self.connect() as connection:
             rows = connection.execute("SELECT rowid FROM words WHERE words MATCH ?", (match,))
             return np.fromiter((row for (row,) in rows), np.int64)
@@ -166,9 +162,7 @@ def open_index(
     """Return the index of a corpus, built on first use and kept while no file changes.
 
     Args:
-        dataset: the corpus.
         score_key: the record's field that is its score.
-        cache_dir: where the index is kept.
         workers: processes that read records beside this one.
         tick: called with a number of rows as they are read.
 
@@ -200,7 +194,7 @@ def open_index(
 
 
 class IndexedRow(NamedTuple):
-    """What is indexed of a row; see `Columns`. A bad one has a reason and no words."""
+    """Index entry of a row; see `Columns`. A bad one has a reason and no words."""
 
     row: int
     text: str = ""
@@ -213,7 +207,7 @@ class IndexedRow(NamedTuple):
 
 
 class _IndexedRows:
-    """Item `rows` (a range) is what is indexed of these rows; runs in loader processes."""
+    """Item `rows` (a range) is the index entries of these rows; runs in loader processes."""
 
     def __init__(self, dataset: LckDataset, score_key: str) -> None:
         self._dataset, self._score_key = dataset, score_key
@@ -258,7 +252,7 @@ def build_index(
         connection.execute("PRAGMA cache_size = -65536")
         connection.execute(
             "CREATE VIRTUAL TABLE words USING fts5(text, names, content='', columnsize=0, "
-            # Without M* the signs of Hindi, Thai and Tamil letters would part their words.
+            # Without M* the combining signs of Hindi, Thai and Tamil would split their words.
             "tokenize=\"unicode61 remove_diacritics 2 categories 'L* N* Co M*'\")"
         )
         connection.execute("CREATE TABLE stored (name TEXT PRIMARY KEY, value BLOB)")

@@ -1,4 +1,4 @@
-"""Telling in a sentence what a file is in which no row is a record of a corpus."""
+"""Describe, in a sentence, a file in which no row is a record of a corpus."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ _WANTED = "image, region, question and answer"
 
 
 def check_corpus(dataset: LckDataset, index: CorpusIndex) -> None:
-    """Refuse files in which every row is bad; log the names of those among good ones.
-
-    Raises:
-        DataError: no row is a record.
-    """
+    """Raise `DataError` where no row is a record; else log the files that have bad rows only."""
     good = np.flatnonzero(index.columns.regions != BAD)
     first, empty = 0, []
     for file in dataset.store.files:
@@ -44,7 +40,7 @@ def check_corpus(dataset: LckDataset, index: CorpusIndex) -> None:
 
 
 def kind_of(file: RecordFile) -> str:
-    """Return what the first rows of a file without records are."""
+    """Describe the first rows of a file without records."""
     keys: Counter[str] = Counter()
     for row in range(min(len(file), _LOOKED_AT)):
         try:

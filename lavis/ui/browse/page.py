@@ -1,7 +1,7 @@
 """The browser page: components, events and the download; `service.py` answers.
 
-An address goes in and everything that it shows comes out. The page's script (`browse.js`) changes
-the address where a link or a button asks for it, and goes back with the browser.
+Each event maps an address to everything that it shows. The page's script (`browse.js`) changes
+the address on a link or a button, and goes back with the browser.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _bounds(gr: Any, service: BrowseService) -> dict[str, Any]:
 def _connect_fields(
     events: _Events, fields: dict[str, Any], find: Any, shown: list[Any], address: Any
 ) -> None:
-    """Let a change of a field select anew: the fields become the address, and pages start at 1."""
+    """Connect each field: a change updates the address and selects anew, from page 1."""
     names = list(fields)
 
     def first(*values: Any) -> list[Any]:
@@ -161,8 +161,8 @@ class _Events:
 def download_route(service: BrowseService) -> Any:
     """Return the route `/download?ADDRESS` of a selection (`starlette.routing.Route`).
 
-    Lines are sent as they are read, so that a selection of any size needs no memory and no file on
-    this machine; a browser notices where they break off.
+    Lines are sent as they are read, so that no selection needs much memory or a file on this
+    machine; a browser notices a truncated download.
     """
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse, Response, StreamingResponse

@@ -1,6 +1,6 @@
 """Selections of a corpus by words, source, scores and regions, in any order; their pages.
 
-Words: all must be there; `"two words"` is a phrase, `word*` a beginning, `-word` must not be there.
+Words: all must be there; `"two words"` is a phrase, `word*` a prefix, `-word` must not be there.
 Case and accents do not count. Nothing else is special, so no text is an error.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from lavis.common.errors import ConfigError
 from lavis.ui.browse.index import BAD, CorpusIndex
 
-# column -> what a page calls its two directions, ascending first
+# column -> the page's names of its two directions, ascending first
 ORDERS = {
     "file": ("file order", "file order, last first"),
     "score": ("lowest score", "highest score"),
@@ -43,7 +43,7 @@ class Filter:
     Attributes:
         text: words, see the module.
         sources: any of these; none means all.
-        score: least and greatest, None for no bound; with a bound, rows without a score drop out.
+        score: least and greatest, None for no bound; a bound excludes rows without a score.
         regions: least and greatest number of regions.
         difference: of the second run's score less the first's.
         order: a column of `ORDERS` or `COMPARED_ORDERS`, with `-desc` the other way round, or
@@ -66,11 +66,7 @@ class Filter:
 
 
 def read_order(text: str) -> tuple[str, bool]:
-    """Return the column that rows are sorted by, and whether the largest come first.
-
-    Raises:
-        ConfigError: no such order.
-    """
+    """Return the sort column, and whether it descends; raises `ConfigError` for no such order."""
     name = OTHER_NAMES.get(text, text)
     column = name.removesuffix(DESCENDING)
     if column in (*ORDERS, *COMPARED_ORDERS) or name == RANDOM:
@@ -83,7 +79,7 @@ def read_order(text: str) -> tuple[str, bool]:
 
 
 def parse_words(text: str) -> tuple[str, list[str]]:
-    """Return the FTS5 expression of what must be there (empty: nothing), and what must not."""
+    """Return the FTS5 expression of the required words (or empty), and the excluded ones."""
     wanted: list[str] = []
     unwanted: list[str] = []
     for sign, phrase, word in _TERM.findall(text.replace("\0", " ")):
@@ -118,10 +114,7 @@ class CorpusQuery:
         return rows
 
     def base(self, selection: Filter) -> np.ndarray:
-        """Return which rows all of a filter holds for but its scores and sources, bool.
-
-        These two are what a page draws counts of, in which the other bounds hold.
-        """
+        """Return which rows match a filter without its (charted) scores and sources, bool."""
         return self._base_of(replace(selection, score=(None, None), sources=(), order="file"))
 
     def _base(self, selection: Filter) -> np.ndarray:
@@ -172,7 +165,7 @@ class CorpusQuery:
         return rows[np.argsort(keys, kind="stable")]  # rows without a score (NaN) come last
 
     def _keys(self, column: str) -> np.ndarray:
-        """Return what rows are sorted by, (rows,) signed numbers."""
+        """Return the sort keys of all rows, (rows,) signed numbers."""
         columns = self.index.columns
         if column in COMPARED_ORDERS:
             self._check_compared(f"order {column}")
@@ -194,7 +187,7 @@ def _within(values: np.ndarray, bounds: tuple[float | None, float | None]) -> np
     mask = np.ones(len(values), bool)
     for bound, compare in zip(bounds, (np.greater_equal, np.less_equal), strict=True):
         if bound is not None:
-            # As float32: 0.8 typed must find the stored 0.8.
+            # As float32: a typed 0.8 must match the stored 0.8.
             limit = np.float32(bound) if values.dtype.kind == "f" else bound
             mask &= compare(values, limit)
     return mask
@@ -211,7 +204,7 @@ class Page:
 
 
 def page_of(rows: np.ndarray, number: int, size: int) -> Page:
-    """Return a page; a number outside gives the nearest there is."""
+    """Return a page; a number out of range gives the nearest one."""
     pages = max(1, -(-len(rows) // size))
     number = min(max(1, number), pages)
     part = rows[(number - 1) * size : number * size]

@@ -21,12 +21,7 @@ _COMPARED = 64  # rows whose ids are compared with the corpus'
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """Scores by row.
-
-    Attributes:
-        path: the file.
-        values: (rows,) float32, NaN where the file has no row.
-    """
+    """Scores by row: `values` is (rows,) float32, NaN where the file has no row."""
 
     path: str
     values: np.ndarray
@@ -86,7 +81,7 @@ def _read(path: str, results: RecordStore, place: int) -> dict[str, object]:
 
 
 def _check_ids(path: str, results: RecordStore, dataset: LckDataset) -> None:
-    """Compare some rows' ids with the corpus': as many rows do not make it the same one."""
+    """Compare some rows' ids with the corpus': an equal row count does not make it the same."""
     for place in np.unique(np.linspace(0, len(results) - 1, _COMPARED).astype(int)).tolist():
         result = _read(path, results, place)
         index, instance = result.get("index"), result.get("instance")

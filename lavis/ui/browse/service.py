@@ -1,4 +1,4 @@
-"""What the browser page's events do: an address goes in, the parts of the page come out."""
+"""The browser page's event handlers: from an address to the parts of the page."""
 
 from __future__ import annotations
 
@@ -59,12 +59,9 @@ class BrowseService:
     """Answers addresses; may be called from several threads.
 
     Args:
-        viewer: shows rows on cards.
-        query: answers filters.
-        out: folder that exports on this machine go to; None offers downloads only.
-        scores: scores that are not in the records, added to what is exported.
+        out: folder for exports on this machine; None offers downloads only.
+        scores: scores that are not in the records, added to exports.
         compared: a second run's scores.
-        page_size: records on a page.
         name: of the corpus, in names of downloads.
     """
 
@@ -86,14 +83,14 @@ class BrowseService:
 
     @property
     def score_names(self) -> tuple[str, str]:
-        """What the page calls the two runs."""
+        """The page's names of the two runs."""
         first = self.scores.name if self.scores else "records"
         second = self.compared.name if self.compared else ""
         return (first, second) if first != second else (f"{first} (1)", f"{second} (2)")
 
     @property
     def orders(self) -> list[tuple[str, str]]:
-        """Orders as (what the page calls it, name), the file's first."""
+        """Orders as (label, name), the file's first."""
         columns = {**ORDERS, **(COMPARED_ORDERS if self.compared else {})}
         names = [
             (title, column + ending)
@@ -103,7 +100,7 @@ class BrowseService:
         return [*names, ("shuffled", RANDOM)]
 
     def show(self, query: str | None) -> View:
-        """Return what an address shows; what is wrong with it is told in its line."""
+        """Return what an address shows; its line states what is wrong with the address."""
         start = time.perf_counter()
         address = Address.read(query)
         try:
@@ -188,7 +185,7 @@ class BrowseService:
         return message(f"{done.written:,} records written to {done.path}{skipped}")
 
     def file_name(self, selection: Filter) -> str:
-        """Return the name of a selection's file: the same for the same selection."""
+        """Return a file name that is a function of the selection."""
         return f"{self.name}-{digest_of(repr(selection))[:10]}.jsonl"
 
     def lines(self, selection: Filter) -> Iterator[bytes]:

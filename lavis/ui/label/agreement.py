@@ -1,4 +1,4 @@
-"""How far annotators agree beyond chance: Cohen's kappa of two, Fleiss' kappa of several.
+"""Agreement of annotators beyond chance: Cohen's kappa of two, Fleiss' kappa of several.
 
 Cohen (1960), a coefficient of agreement for nominal scales; with squared weights for scores (Cohen
 1968). Fleiss (1971), measuring nominal scale agreement among many raters.
@@ -19,8 +19,7 @@ from lavis.ui.label.judgements import LABELS, Judgement, only_labels
 def cohen_kappa(first: Sequence[Any], second: Sequence[Any]) -> float | None:
     """Return the kappa of two people's ratings of the same items, -1 to 1.
 
-    None without items, or where both gave one and the same rating to everything: chance then
-    explains all of it, and kappa is 0 / 0.
+    None without items, or where both gave everything one and the same rating (0 / 0).
     """
     from sklearn.metrics import cohen_kappa_score
 
@@ -89,12 +88,11 @@ def differing(judged: Mapping[str, Mapping[str, Judgement]]) -> list[str]:
 def agreement_report(judged: Mapping[str, Mapping[str, Judgement]]) -> dict[str, Any]:
     """Return counts, raw agreement and kappas, JSON-able.
 
-    Args:
-        judged: annotator -> record's key -> judgement; `skip` and `unsure` are no labels and
-            count as not judged.
+    Fleiss' kappa covers the records judged by the usual number of people (two or more, the number
+    that most records have); `records` beside it counts them.
 
-    Fleiss' kappa is taken over the records that the usual number of people judged (two or more,
-    the number that most records have); `records` beside it says how many those are.
+    Args:
+        judged: annotator -> record's key -> judgement; `skip` and `unsure` count as not judged.
     """
     judged = only_labels(judged)
     counts = verdict_counts(judged)

@@ -1,9 +1,9 @@
-"""People's judgements on disk: one append-only file an annotator, each line on disk at once.
+"""People's judgements on disk: one append-only file per annotator.
 
-A journal keeps the first result of a unit; here people change their minds, so the last line of a
-record counts and the earlier ones stay as its history. Every line is synced before the page says
-it is saved; a line torn by a crash is ended by the next one and passed over when reading. Several
-processes may write for one annotator: a lock file orders them, and each reads what others wrote.
+People change their minds, so the last line of a record counts and the earlier ones stay as its
+history (a journal keeps the first). Every line is synced before the page says it is saved; a line
+torn by a crash is ended by the next one and skipped when reading. Several processes may write for
+one annotator: a lock file orders them, and each reads the others' lines.
 """
 
 from __future__ import annotations
@@ -40,13 +40,12 @@ class Judgement:
 
     Attributes:
         key: identity of the record's content, from `content_key`.
-        verdict: `unsure` and `skip` are no labels, but take the record out of the person's queue:
-            `unsure` was looked at, `skip` was passed over.
+        verdict: `unsure` (looked at) and `skip` (passed over) are no labels, but take the record
+            out of the person's queue.
         qa_score, r_score: 0 (wrong) to 1 (right) for question with answer, and rationale.
         seconds: time the person looked at it, or None.
         time: when, UTC.
         instance: the record's id, for readers of the file.
-        comment: what the person wrote about it, or empty.
         row: of the corpus, where it was judged; a hint, since files change.
     """
 
@@ -102,12 +101,7 @@ def now() -> str:
 
 
 class JudgementFile:
-    """One annotator's judgements; calls are safe from several threads and processes.
-
-    Args:
-        path: the file, made at the first judgement.
-        annotator: whose it is.
-    """
+    """One annotator's judgements in a file, made at the first; safe for threads and processes."""
 
     def __init__(self, path: Path, annotator: str) -> None:
         self.path = path
@@ -119,11 +113,7 @@ class JudgementFile:
         self._lock = threading.RLock()
 
     def append(self, judgement: Judgement) -> None:
-        """Write one judgement; on return it is on the disk.
-
-        Raises:
-            ConfigError: another annotator's judgement.
-        """
+        """Write one judgement, synced to disk; raises `ConfigError` for another annotator's."""
         from filelock import FileLock
 
         if judgement.annotator != self.annotator:
@@ -145,13 +135,13 @@ class JudgementFile:
             sync_folder(self.path.parent)
 
     def latest(self) -> dict[str, Judgement]:
-        """Return the last judgement of each record, by key; reads what was written since."""
+        """Return the last judgement of each record, by key; reads newly written lines."""
         with self._lock:
             self._read_new()
             return dict(self._latest)
 
     def last(self) -> Judgement | None:
-        """Return the judgement that was made last."""
+        """Return the most recent judgement."""
         with self._lock:
             self._read_new()
             return self._last
@@ -206,22 +196,18 @@ class JudgementStore:
         self._files = {n: JudgementFile(self.folder / file_name(n), n) for n in names}
 
     def file(self, annotator: str) -> JudgementFile:
-        """Return an annotator's file.
-
-        Raises:
-            ConfigError: no such annotator.
-        """
+        """Return an annotator's file; raises `ConfigError` for an unknown annotator."""
         if annotator not in self._files:
             names = ", ".join(self.annotators)
             raise ConfigError(f"no annotator {annotator!r}; there are: {names}")
         return self._files[annotator]
 
     def labels(self) -> dict[str, dict[str, Judgement]]:
-        """Return key -> label for each annotator; skipped and unsure records are left out."""
+        """Return annotator -> key -> label; skipped and unsure records are left out."""
         return only_labels(self.judgements())
 
     def judgements(self) -> dict[str, dict[str, Judgement]]:
-        """Return key -> judgement for each annotator, whatever the verdict."""
+        """Return annotator -> key -> judgement, whatever the verdict."""
         return {name: self._files[name].latest() for name in self.annotators}
 
 

@@ -1,7 +1,7 @@
-"""The labelling page: components and events only; `service.py` decides what happens.
+"""The labelling page: components and events only; `service.py` holds the logic.
 
-A click is bound to the record that the page showed: the page sends back the `token` of its view,
-so a judgement never goes to another record or person, however slow the answers are.
+A click is bound to the record on the page, which sends back the `token` of its view, so a
+judgement never goes to another record or person, however slow the answers are.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def score_choices(scale: tuple[float, ...]) -> list[tuple[str, float]]:
     return [(f"{i + 1} {ends.get(i, '')}".strip(), score) for i, score in enumerate(scale)]
 
 
-# What every event fills, in this order; see `_Events._values`.
+# Outputs of every event, in this order; see `_Events._values`.
 _FILLED = (
     *("annotator", "key", "since", "progress", "image", "text", "verdict", "qa_score", "r_score"),
     *("comment", "review", "token", "skip", "target"),
@@ -40,10 +40,7 @@ _FILLED = (
 
 
 def build_page(service: LabelService) -> Any:
-    """Return the page (`gradio.Blocks`); the address says who labels which record.
-
-    `?annotator=name` chooses the person, `record=key` the record and `mode=review` what is shown.
-    """
+    """Return the `gradio.Blocks`; the address may hold `?annotator=name&record=key&mode=review`."""
     gr = load_gradio()
     with gr.Blocks(title="Label question, answer, rationale", analytics_enabled=False) as page:
         parts = _lay_out(gr, service)
@@ -111,10 +108,7 @@ def _lay_out(gr: Any, service: LabelService) -> SimpleNamespace:
 
 
 def _connect(gr: Any, page: Any, parts: SimpleNamespace, events: _Events) -> None:
-    """Tie events to components.
-
-    Clicks that come before an answer are all sent (`multiple`), one after another.
-    """
+    """Tie events to components; clicks before an answer are all sent (`multiple`), in order."""
     shown = [getattr(parts, name) for name in _FILLED]
     who = [parts.annotator, parts.key, parts.review, parts.token]
     judged = [parts.annotator, parts.key, parts.since, parts.verdict, parts.qa_score]
@@ -151,7 +145,7 @@ class _Events:
         self._serial = itertools.count(1)  # tells the page that an answer came
 
     def load(self, address: dict[str, str]) -> list[Any]:
-        """Show what the address says; a name that is nobody's is refused."""
+        """Show what the address selects; an unknown annotator is refused."""
         name = address.get("annotator") or self.service.store.annotators[0]
         record = address.get("record")
         try:
@@ -164,7 +158,7 @@ class _Events:
         return self._values(view)
 
     def agreement(self) -> str:
-        """Show how far people agree so far."""
+        """Show the agreement so far."""
         try:
             return markup.render("label_agreement", report=self.service.agreement())
         except OSError as error:
@@ -184,7 +178,7 @@ class _Events:
         token: str = "",
         comment: str = "",
     ) -> list[Any]:
-        """Pass over a record."""
+        """Skip a record."""
         return self._act(
             (annotator, key, review, token),
             lambda name, mode, key: self.service.skip(name, key, comment=comment, mode=mode),
@@ -207,7 +201,7 @@ class _Events:
         token: str = "",
         target: str = "",
     ) -> list[Any]:
-        """Show a record by number, id or key; without one, the next that is not judged."""
+        """Show a record by number, id or key; without one, the next unjudged one."""
         if not (target or "").strip():
             return self.start(annotator, review)
         return self._act(
@@ -275,12 +269,12 @@ class _Events:
         return values
 
     def _error(self, error: Exception) -> Exception:
-        """Return what the page shows beside the record, which stays; one line in the log."""
+        """Return the page's message beside the record, which stays; one line in the log."""
         logger.warning("not saved: %s", error)
         return self.gr.Error(f"Not saved: {error}", print_exception=False)
 
     def _refuse(self, why: str) -> list[Any]:
-        """Show nothing but who can label."""
+        """Show only who can label."""
         page = markup.render("label_refused", why=why, annotators=self.service.store.annotators)
         empty = ["", page, "", None, None, None, "", False, "", "Skip", ""]
         return [self.gr.update(value=None), None, 0.0, *empty]

@@ -1,8 +1,8 @@
 """Who judges what, and what comes next: a fixed order for each annotator, made from the seed.
 
-Nothing is handed out at run time, so annotators need no connection to each other and a restart
-goes on where the files of judgements end. The order is one of rows: no record has to be read for
-it, so a large corpus is open at once and its bad records are passed over when they come up.
+Nothing is assigned at run time, so annotators need no connection to each other and a restart
+continues from the files of judgements. The order is over rows: it needs no record, so a large
+corpus opens at once and its bad records are skipped when they come up.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lavis.ui.label.judgements import Judgement, content_key
 
 @dataclass(frozen=True, slots=True)
 class LabelItem:
-    """A record to judge: its row, the key of its content, its id, and whether it gives a reason."""
+    """A record to judge: its row, its content's key, its id, and whether it has a rationale."""
 
     index: int
     key: str
@@ -34,11 +34,7 @@ class LabelItem:
 
 
 def read_item(dataset: RecordDataset, index: int) -> LabelItem:
-    """Return a row as an item, its image's header checked.
-
-    Raises:
-        RecordError: nobody can judge it; `reason` says why.
-    """
+    """Return a row as an item, its image's header checked; raises `RecordError` with a `reason`."""
     row = dataset.row(index)
     record = dataset.record(index)
     key = content_key(record)
@@ -61,11 +57,10 @@ def drawn_rows(count: int, limit: int | None, seed: int) -> Sequence[int]:
 class CorpusItems:
     """Items of a corpus, each read on first use; safe from several threads.
 
-    A row's number among them is its place. Bad records and ones whose content came before have
-    none; `rejects` and `duplicates` say which those were so far.
+    A row's place is its index in `rows`. Bad records and duplicates of earlier content give no
+    item; `rejects` and `duplicates` list those read so far.
 
     Args:
-        dataset: the corpus.
         rows: ascending, those that are judged.
         lock: of all readers of the data set.
     """
@@ -112,11 +107,7 @@ class CorpusItems:
             return item
 
     def place(self, key: str, row: int | None = None) -> int | None:
-        """Return the place of a key, None where it was not read yet or is not there.
-
-        Args:
-            row: where the record was when it was judged; looked at if nothing else is known.
-        """
+        """Return the place of a key, tried at `row` if not read yet; None where it is unknown."""
         known = self._places.get(key)
         if known is not None or row is None or self.is_whole:
             return known
@@ -132,11 +123,7 @@ class CorpusItems:
             return min((p for p, i in self._items.items() if i.instance == instance), default=None)
 
     def check_all(self, tick: Callable[[], object] = lambda: None) -> None:
-        """Read every row.
-
-        Raises:
-            DataError: there is nothing to judge.
-        """
+        """Read every row; raises `DataError` where there is nothing to judge."""
         for place in range(len(self.rows)):
             tick()
             self.item(place)
@@ -147,7 +134,7 @@ class CorpusItems:
 
     @property
     def rejects(self) -> list[dict[str, object]]:
-        """Bad records met so far, as `{file, line, index, reason}`, in file order."""
+        """Bad records read so far, as `{file, line, index, reason}`, in file order."""
         with self._lock:
             return [self._rejects[place] for place in sorted(self._rejects)]
 
@@ -159,7 +146,7 @@ class CorpusItems:
 
 @dataclass(frozen=True, slots=True)
 class LabelProgress:
-    """How far an annotator is: records judged, skipped, in the queue, and left as unsure."""
+    """An annotator's progress: records judged, skipped, in the queue, and left as unsure."""
 
     done: int
     skipped: int
@@ -214,11 +201,11 @@ class LabelQueue:
             self._rank[name][mine] = np.arange(len(mine))
 
     def queue(self, annotator: str) -> list[LabelItem]:
-        """Return all items of an annotator's queue, in order; reads what was not read yet."""
+        """Return all items of an annotator's queue, in order; reads all remaining rows."""
         return list(self._walk(annotator, range(len(self._order[annotator]))))
 
     def rank(self, annotator: str, key: str, row: int | None = None) -> int | None:
-        """Return an item's number in the annotator's queue, from 0, None where it is not there."""
+        """Return an item's number in the annotator's queue, from 0, None where it is missing."""
         place = self.items.place(key, row)
         rank = -1 if place is None else int(self._rank[annotator][place])
         return rank if rank >= 0 else None
@@ -241,10 +228,7 @@ class LabelQueue:
     def following(
         self, annotator: str, done: Collection[str], after: str | None = None
     ) -> LabelItem | None:
-        """Return the next item without a judgement, from `after` on and then round from the start.
-
-        None when everything is judged or skipped.
-        """
+        """Return the next unjudged item from `after` on, wrapping around, or None."""
         size = len(self._order[annotator])
         last = None if after is None else self.rank(annotator, after)
         start = 0 if last is None else last + 1
@@ -266,8 +250,8 @@ class LabelQueue:
     def progress(self, annotator: str, judged: Mapping[str, Judgement]) -> LabelProgress:
         """Count an annotator's judgements of items in the queue.
 
-        While rows are still unread, a judgement whose record was not met counts as in the queue,
-        and a record that cannot be judged in the total.
+        While rows are unread, a judgement of an unread record counts as in the queue, and a record
+        that cannot be judged in the total.
         """
         counts = {"accept": 0, "reject": 0, "skip": 0, "unsure": 0}
         mine = self._rank[annotator]
@@ -283,7 +267,7 @@ class LabelQueue:
         return self.items.item(int(self._order[annotator][rank]))
 
     def _walk(self, annotator: str, ranks: Iterable[int]) -> Iterator[LabelItem]:
-        """Yield the items at some ranks, those that cannot be judged left out."""
+        """Yield the items at some ranks, without those that cannot be judged."""
         for rank in ranks:
             item = self._at(annotator, rank)
             if item is not None:

@@ -35,7 +35,7 @@ class LabelView:
         mode: `label` goes through the queue, `review` through the records on which people differ.
         judgements: in `review`, everybody's judgement of the record.
         differing: in `review`, how many such records this annotator can judge, and how many more
-            there are in other queues or among the rows that are not read yet.
+            are in other queues or unread rows.
     """
 
     annotator: str
@@ -51,7 +51,7 @@ class LabelView:
 
     @property
     def token(self) -> str:
-        """What a page sends back with a judgement, so that it goes to the record it shows."""
+        """Sent back by the page with a judgement, so that it goes to the record shown."""
         return f"{self.item.key if self.item else '-'} {self.annotator}"
 
 
@@ -62,11 +62,7 @@ def read_token(token: str) -> tuple[str | None, str]:
 
 
 def read_mode(value: str | None) -> Mode:
-    """Return a mode by its name; none is `label`.
-
-    Raises:
-        ConfigError: another name.
-    """
+    """Return a mode by its name (none: `label`); raises `ConfigError` for another name."""
     if value in (None, ""):
         return "label"
     if value not in get_args(Mode):
@@ -75,11 +71,7 @@ def read_mode(value: str | None) -> Mode:
 
 
 def scale_of(steps: int) -> tuple[float, ...]:
-    """Return the scores that can be given, evenly from 0 to 1.
-
-    Raises:
-        ConfigError: fewer than 2 or more than 5, the keys there are.
-    """
+    """Return scores evenly from 0 to 1; raises `ConfigError` unless 2 to 5 steps, one per key."""
     if not 2 <= steps <= 5:
         raise ConfigError(f"--steps {steps}: use 2 to 5")
     return tuple(round(i / (steps - 1), 4) for i in range(steps))
@@ -97,10 +89,7 @@ class LabelService:
         >>> view = service.judge("ann", view.item.key, "accept", qa_score=1.0, r_score=0.5)
 
     Args:
-        viewer: shows rows.
-        queue: who judges what.
-        store: where judgements go.
-        scale: scores that can be given, ascending.
+        scale: possible scores, ascending.
         need_scores: refuse an accept or reject without its scores.
     """
 
@@ -198,7 +187,7 @@ class LabelService:
     ) -> LabelView:
         """Leave a record out of the annotator's queue and return the next one.
 
-        A judgement that it has stays, and the record beside it comes next; in `review`, too.
+        A judged record keeps its judgement, and the one after it is shown; `review` saves nothing.
         """
         item = self._check(annotator, key)
         if item is None or mode == "review":
@@ -211,7 +200,7 @@ class LabelService:
         return self._next(annotator, item.key)
 
     def agreement(self) -> dict[str, Any]:
-        """Return how far people agree so far; see `agreement_report`."""
+        """Return the agreement so far; see `agreement_report`."""
         judged = self.store.labels()
         return {**agreement_report(judged), "differing": len(differing(judged))}
 
@@ -247,7 +236,7 @@ class LabelService:
         r_score: float | None,
         comment: str,
     ) -> str:
-        """Return what keeps a judgement from being saved, or nothing."""
+        """Return the reason that a judgement cannot be saved, or nothing."""
         if verdict not in (*LABELS, "unsure"):
             return "choose accept, reject or unsure"
         for score in (qa_score, r_score):
@@ -286,10 +275,7 @@ class LabelService:
         return self._view(annotator, item, mode=mode)
 
     def _last(self, annotator: str) -> str | None:
-        """Return the record judged last, while the corpus is not read: the search starts there.
-
-        Before it most are judged, and each would have to be read to know.
-        """
+        """Return the record judged last; the search of an unread corpus starts there."""
         last = None if self.queue.items.is_whole else self.store.file(annotator).last()
         item = None if last is None else self.queue.item(annotator, last.key, last.row)
         return None if item is None else item.key

@@ -1,4 +1,4 @@
-"""From judgements to the records that the critic is trained on, with labels and mean scores."""
+"""From judgements to training records of the critic, with labels and mean scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LABELS = ("label", "reject_label", "qa_score", "r_score", "label_comments")
 def training_record(
     record: Mapping[str, Any], judgements: Sequence[Judgement], *, majority: bool = False
 ) -> dict[str, Any]:
-    """Return a record with people's labels; those that it carried are replaced.
+    """Return a record with people's labels, which replace its own.
 
     `label` lists the verdicts, `qa_score` and `r_score` are means of those that gave one.
     Readers of `label` accept with two or more `accept`, which is meant for three people.
@@ -28,9 +28,7 @@ def training_record(
     from the majority. A tie rejects.
 
     Args:
-        record: as in the corpus.
-        judgements: in the annotators' order; `unsure` and `skip` are no labels, one or more
-            others must be there.
+        judgements: in the annotators' order; at least one besides `unsure` and `skip`.
     """
     comments = [{"annotator": j.annotator, "comment": j.comment} for j in judgements if j.comment]
     judgements = [j for j in judgements if j.verdict in LABELS]
@@ -73,10 +71,8 @@ def export_training(
     The file is whole or not there.
 
     Args:
-        dataset: the corpus.
         items: the records that could be judged.
-        judged: annotator -> key -> judgement; `unsure` and `skip` are no labels, their comments are
-            kept.
+        judged: annotator -> key -> judgement; of `unsure` and `skip` only comments are kept.
         min_annotators: records that fewer people judged are left out and counted.
     """
     counts = {"written": 0, "accepted": 0, "with_reject_label": 0, "too_few_judgements": 0}
