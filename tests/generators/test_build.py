@@ -5,9 +5,10 @@ import io
 import pytest
 from PIL import Image
 
+from lavis.common import registry
 from lavis.common.errors import ConfigError
-from lavis.generators.base import ImageRequest
-from lavis.generators.build import build_generator, build_store
+from lavis.generators.base import ImageRequest, ImageScorer
+from lavis.generators.build import build_generator, build_scorer, build_store
 from lavis.generators.config import ImagesConfig
 
 
@@ -35,6 +36,21 @@ def test_a_store_reduces_and_encodes_images_as_its_section_says(folder, tmp_path
     with Image.open(io.BytesIO(store.cache.get(store.key(*request)))) as image:
         assert image.format == form.upper()
         assert image.size == ((20, 10) if size is None else (10, 5))
+
+
+def test_a_scorer_that_is_built_by_hand_is_refused_in_a_run_file(folder, monkeypatch):
+    class ByHand(ImageScorer):
+        def fingerprint(self):
+            return {}
+
+        def score(self, texts, images):
+            return None
+
+    monkeypatch.setattr(registry.scorers, "_classes", {"by_hand": ByHand})
+    config = ImagesConfig(generator="folder", options={"root": str(folder)}, scorer="by_hand")
+    generator = build_generator("folder", config.options)
+    with pytest.raises(ConfigError, match="ByHand has no from_config, so no run file can name it"):
+        build_scorer(config, generator)
 
 
 def test_unknown_generators_and_options_are_named(folder):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from painted import paint, shades
 from PIL import Image
 
 from lavis.common.errors import DataError
@@ -11,17 +12,6 @@ from lavis.generators.base import ImageRequest, image_requests
 from lavis.generators.build import build_generator
 from lavis.generators.folder import prompt_hash, prompt_name
 from lavis.generators.store import ImageStore
-
-
-def paint(folder, name, shade):
-    path = folder / name
-    path.parent.mkdir(exist_ok=True)
-    Image.new("RGB", (4, 4), (shade, shade, shade)).save(path)
-    return name
-
-
-def shades(images):
-    return [image.getpixel((0, 0))[0] for image in images]
 
 
 def test_files_are_found_by_the_prompts_name_or_hash(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from painted import paint, shades
 from PIL import Image
 
 from lavis.common.errors import DataError
@@ -15,18 +16,6 @@ from lavis.generators.base import ImageRequest, image_requests
 from lavis.generators.build import build_generator
 from lavis.generators.config import RetrievalConfig
 from lavis.generators.retrieval import CaptionedFolder, EmbeddingIndex, RetrievalGenerator
-
-
-def paint(folder, name, shade):
-    path = folder / name
-    path.parent.mkdir(exist_ok=True)
-    Image.new("RGB", (4, 4), (shade, shade, shade)).save(path)
-    return name
-
-
-def shades(images):
-    return [image.getpixel((0, 0))[0] for image in images]
-
 
 CAPTIONS = ["a cat", "a cat on a mat", "a dog", "the mat", "a cat"]
 

@@ -3,16 +3,10 @@
 import base64
 import json
 
+from chat_requests import replies_by_key
 from PIL import Image
 
 from lavis.llm.base import ChatRequest, image_part
-from lavis.llm.client import build_client
-from lavis.llm.config import read_llm
-
-
-def complete(config, folder, requests):
-    with build_client(read_llm(config), folder) as client:
-        return {reply.key: reply for reply in client.complete(requests)}
 
 
 def test_an_image_over_the_limit_of_pixels_is_sent_as_it_is(tmp_path, monkeypatch):
@@ -27,7 +21,7 @@ def test_images_are_sent_whole_and_stored_as_hashes(serve, settings, tmp_path):
     server = serve()
     part = image_part(b"\x89PNG" + bytes(100))
     message = {"role": "user", "content": [{"type": "text", "text": "what?"}, part]}
-    complete(settings(server), tmp_path, [ChatRequest("p", [message])])
+    replies_by_key(settings(server), tmp_path, [ChatRequest("p", [message])])
     assert server.bodies[0]["messages"][0]["content"][1] == part
     stored = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
     entry = json.loads(stored[0].read_bytes().split(b"\n", 1)[1][16:])

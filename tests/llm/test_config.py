@@ -1,6 +1,7 @@
 """Settings of a client: what is refused, and what replies depend on."""
 
 import pytest
+from chat_requests import replies_by_key
 
 from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatRequest
@@ -12,11 +13,6 @@ SECRET = "sk-test-very-secret-0123456789"
 
 def ask(text, **more):
     return ChatRequest(key=text, messages=[{"role": "user", "content": text}], **more)
-
-
-def complete(config, folder, requests):
-    with build_client(read_llm(config), folder) as client:
-        return {reply.key: reply for reply in client.complete(requests)}
 
 
 @pytest.mark.parametrize(
@@ -46,13 +42,13 @@ def test_a_missing_key_is_named(monkeypatch, tmp_path):
 def test_replies_belong_to_a_server_by_any_spelling_of_its_address(settings, serve, tmp_path):
     one = serve(lambda body, n: "of one")
     other = serve(lambda body, n: "of the other")
-    assert complete(settings(one), tmp_path, [ask("q")])["q"].text == "of one"
-    assert complete(settings(other), tmp_path, [ask("q")])["q"].text == "of the other"
+    assert replies_by_key(settings(one), tmp_path, [ask("q")])["q"].text == "of one"
+    assert replies_by_key(settings(other), tmp_path, [ask("q")])["q"].text == "of the other"
     spelled = settings(one, base_url=one.url.replace("http://", "HTTP://") + "//")
-    assert complete(spelled, tmp_path, [ask("q")])["q"].text == "of one"
+    assert replies_by_key(spelled, tmp_path, [ask("q")])["q"].text == "of one"
     assert (len(one.bodies), len(other.bodies)) == (1, 1)
     named = [settings(server, server="mine") for server in (one, other)]
-    assert [complete(c, tmp_path, [ask("q")])["q"].text for c in named] == ["of one"] * 2
+    assert [replies_by_key(c, tmp_path, [ask("q")])["q"].text for c in named] == ["of one"] * 2
 
 
 @pytest.mark.parametrize(

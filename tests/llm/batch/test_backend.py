@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from chat_requests import replies_by_key
 
 from lavis.llm.base import ChatRequest
-from lavis.llm.client import build_client
-from lavis.llm.config import read_llm
 from lavis.llm.endpoint.failures import EndpointStopped
 from lavis.llm.money.budget import BudgetReached
 from lavis.llm.money.ledger import read_totals
@@ -33,15 +32,10 @@ def batched(settings):
     return make
 
 
-def complete(config, folder, requests):
-    with build_client(read_llm(config), folder) as client:
-        return {reply.key: reply for reply in client.complete(requests)}
-
-
 def test_requests_go_in_files_of_limited_size_and_come_back_by_id(serve, batched, tmp_path):
     server = serve(lambda body, n: "re: " + body["messages"][-1]["content"])
     config = batched(server, max_requests=4, max_jobs=2)
-    replies = complete(config, tmp_path, [ask(f"q{i}") for i in range(10)])
+    replies = replies_by_key(config, tmp_path, [ask(f"q{i}") for i in range(10)])
     assert {key: reply.text for key, reply in replies.items()} == {
         f"q{i}": f"re: q{i}" for i in range(10)
     }
@@ -49,7 +43,7 @@ def test_requests_go_in_files_of_limited_size_and_come_back_by_id(serve, batched
     assert [len(f.splitlines()) for f in inputs] == [4, 4, 2]
     assert json.loads(inputs[0].splitlines()[0])["url"] == "/v1/chat/completions"
     assert read_totals(tmp_path).requests == 10
-    complete(batched(server, max_bytes=400), tmp_path, [ask(f"b{i}") for i in range(3)])
+    replies_by_key(batched(server, max_bytes=400), tmp_path, [ask(f"b{i}") for i in range(3)])
     assert len(server.batches) == 3 + 3  # a line has more than 200 bytes
 
 
@@ -63,7 +57,7 @@ def test_lines_that_fail_or_never_come_back_are_queued_again(serve, batched, tmp
         return "ok"
 
     server = serve(answer)
-    replies = complete(batched(server), tmp_path, map(ask, ("fine", "busy", "lost", "bad")))
+    replies = replies_by_key(batched(server), tmp_path, map(ask, ("fine", "busy", "lost", "bad")))
     assert [replies[k].text for k in ("fine", "busy", "lost")] == ["ok"] * 3
     assert replies["bad"].failure == "transient" and "no such thing" in replies["bad"].error
     assert server.asked == {'"fine"': 1, '"busy"': 2, '"lost"': 2, '"bad"': 2}
@@ -75,19 +69,19 @@ def test_caps_hold_for_what_is_inside_files(serve, batched, tmp_path):
     server = serve()
     config = batched(server) | {"caps": {"max_requests": 5}}
     with pytest.raises(BudgetReached, match=r"max_requests \(5\)"):
-        complete(config, tmp_path / "a", [ask(f"q{i}") for i in range(9)])
+        replies_by_key(config, tmp_path / "a", [ask(f"q{i}") for i in range(9)])
     assert server.finished.total() == 5
     # Reserved in full, three fit (about 60 + 40 tokens each); as they turn out, 15 tokens each.
     config = batched(server) | {"caps": {"max_tokens": 300}}
     with pytest.raises(BudgetReached, match=r"max_tokens \(300\)"):
-        complete(config, tmp_path / "b", [ask(f"r{i}", max_tokens=40) for i in range(50)])
+        replies_by_key(config, tmp_path / "b", [ask(f"r{i}", max_tokens=40) for i in range(50)])
     totals = read_totals(tmp_path / "b")
     assert 300 - 100 <= totals.tokens <= 300
 
 
 def test_batched_tokens_cost_half(serve, batched, tmp_path):
     config = batched(serve()) | {"prices": {"tiny": {"input": 1.0, "output": 4.0}}}
-    complete(config, tmp_path, [ask("q")])
+    replies_by_key(config, tmp_path, [ask("q")])
     assert read_totals(tmp_path).cost == pytest.approx(30e-6 / 2)
 
 
@@ -101,7 +95,7 @@ def test_a_failed_job_is_told_and_costs_nothing(serve, batched, tmp_path):
     server = serve()
     server.on_batch = fail
     with pytest.raises(EndpointStopped, match="bad file"):
-        complete(batched(server), tmp_path, [ask("q")])
+        replies_by_key(batched(server), tmp_path, [ask("q")])
     assert read_totals(tmp_path).requests == 0
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from chat_requests import replies_by_key
 
 from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatRequest
@@ -21,14 +22,9 @@ def ask(text, **more):
     return ChatRequest(key=text, messages=[{"role": "user", "content": text}], **more)
 
 
-def complete(config, folder, requests):
-    with build_client(read_llm(config), folder) as client:
-        return {reply.key: reply for reply in client.complete(requests)}
-
-
 def test_replies_carry_the_callers_key_and_the_servers_counts(serve, settings, tmp_path):
     server = serve(lambda body, n: "re: " + body["messages"][-1]["content"])
-    replies = complete(settings(server), tmp_path, (ask(f"q{i}") for i in range(30)))
+    replies = replies_by_key(settings(server), tmp_path, (ask(f"q{i}") for i in range(30)))
     assert {key: reply.text for key, reply in replies.items()} == {
         f"q{i}": f"re: q{i}" for i in range(30)
     }
@@ -41,7 +37,7 @@ def test_replies_carry_the_callers_key_and_the_servers_counts(serve, settings, t
 def test_nothing_is_asked_twice_in_one_run_or_the_next(serve, settings, tmp_path):
     server = serve()
     requests = [ask("same"), ChatRequest("other name", ask("same").messages), ask("same", seed=2)]
-    first = complete(settings(server), tmp_path / "a", requests)
+    first = replies_by_key(settings(server), tmp_path / "a", requests)
     assert set(first) == {"same", "other name"} and len(server.bodies) == 2
     with build_client(read_llm(settings(server)), tmp_path / "b") as client:
         again = list(client.complete(requests))
@@ -65,7 +61,7 @@ def test_nothing_is_asked_twice_in_one_run_or_the_next(serve, settings, tmp_path
 )
 def test_a_bad_answer_is_asked_again(serve, settings, tmp_path, bad):
     server = serve(lambda body, n: bad if n < 3 else "fine")
-    reply = complete(settings(server), tmp_path, [ask("q")])["q"]
+    reply = replies_by_key(settings(server), tmp_path, [ask("q")])["q"]
     assert (reply.ok, reply.text, server.asked.total()) == (True, "fine", 3)
     assert read_totals(tmp_path).requests == 3
 
@@ -75,10 +71,10 @@ def test_a_server_that_stays_broken_gives_a_reason_and_is_asked_at_the_next_star
 ):
     server = serve(lambda body, n: (500, {"error": {"message": "boom"}}))
     config = settings(server, max_attempts=3)
-    reply = complete(config, tmp_path, [ask("q")])["q"]
+    reply = replies_by_key(config, tmp_path, [ask("q")])["q"]
     assert (reply.failure, reply.error, server.asked.total()) == ("transient", "HTTP 500: boom", 3)
     server.answer = lambda body, n: "fine"
-    assert complete(config, tmp_path, [ask("q")])["q"].text == "fine"
+    assert replies_by_key(config, tmp_path, [ask("q")])["q"].text == "fine"
 
 
 def test_a_slow_server_times_out(serve, settings, tmp_path):
@@ -88,7 +84,7 @@ def test_a_slow_server_times_out(serve, settings, tmp_path):
         return "fine"
 
     server = serve(slow)
-    reply = complete(settings(server, timeout=0.2), tmp_path, [ask("q")])["q"]
+    reply = replies_by_key(settings(server, timeout=0.2), tmp_path, [ask("q")])["q"]
     assert reply.text == "fine" and server.asked.total() == 2
     totals = read_totals(tmp_path)
     assert totals.unknown == 1 and totals.completion_tokens == 512 + 5  # the lost one in full
@@ -112,7 +108,7 @@ def test_retry_after_is_honoured_by_every_thread(serve, settings, tmp_path, form
 
     server = serve(busy)
     least = {"seconds": 1.0, "date": 0.9, "milliseconds": 0.7}[form]
-    replies = complete(settings(server, concurrency=1), tmp_path, [ask("a"), ask("b")])
+    replies = replies_by_key(settings(server, concurrency=1), tmp_path, [ask("a"), ask("b")])
     assert all(reply.ok for reply in replies.values())
     assert server.times[1] - server.times[0] >= least - 0.02
 
@@ -123,16 +119,16 @@ def test_concurrency_and_rates_are_bounds(serve, settings, tmp_path):
         return "fine"
 
     server = serve(slow)
-    complete(settings(server, concurrency=3), tmp_path, [ask(f"c{i}") for i in range(12)])
+    replies_by_key(settings(server, concurrency=3), tmp_path, [ask(f"c{i}") for i in range(12)])
     assert server.most_running == 3
     server.times.clear()
-    complete(settings(server, rpm=1200), tmp_path, [ask(f"r{i}") for i in range(10)])
+    replies_by_key(settings(server, rpm=1200), tmp_path, [ask(f"r{i}") for i in range(10)])
     gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
     assert sum(gaps) >= 9 * 0.05 - 0.03
     server.times.clear()
     # About 56 tokens each (prompt estimate 5 + limit 51), corrected to 15 when they are counted.
     config = settings(server, tpm=56 * 600, concurrency=1)
-    complete(config, tmp_path, [ask(f"t{i}", max_tokens=51) for i in range(4)])
+    replies_by_key(config, tmp_path, [ask(f"t{i}", max_tokens=51) for i in range(4)])
     assert server.times[-1] - server.times[0] >= 3 * 0.05
 
 
@@ -192,7 +188,7 @@ def test_a_schema_is_asked_for_until_the_server_refuses_it(serve, settings, tmp_
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
     requests = [ask(f"q{i}", response_format=form) for i in range(5)]
     config = settings(server, concurrency=1)
-    assert all(reply.ok for reply in complete(config, tmp_path, requests).values())
+    assert all(reply.ok for reply in replies_by_key(config, tmp_path, requests).values())
     kinds = [body.get("response_format", {}).get("type") for body in server.bodies]
     assert kinds == ["json_schema", "json_object", None, None, None, None, None]
 
@@ -206,7 +202,9 @@ def test_refusals_and_filters_are_this_requests_fault_only(serve, settings, tmp_
             return 400, {"error": {"code": "content_filter", "message": "no"}}
         return "fine"
 
-    replies = complete(settings(serve(some)), tmp_path, [ask("long"), ask("foul"), ask("good")])
+    replies = replies_by_key(
+        settings(serve(some)), tmp_path, [ask("long"), ask("foul"), ask("good")]
+    )
     assert replies["good"].ok
     assert replies["long"].failure == replies["foul"].failure == "refused"
     assert "maximum context length" in replies["long"].error
@@ -227,7 +225,7 @@ def test_a_wrong_key_stops_the_run_and_is_shown_nowhere(serve, settings, tmp_pat
     assert server.headers[0]["authorization"] == f"Bearer {SECRET}"
     assert server.asked.total() <= 16  # those on their way
     server.answer = lambda body, n: f"your key is {SECRET}"
-    assert complete(settings(server), tmp_path, [ask("k")])["k"].text == "your key is ***"
+    assert replies_by_key(settings(server), tmp_path, [ask("k")])["k"].text == "your key is ***"
     assert SECRET not in caplog.text, "the key is in the log"
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
@@ -247,6 +245,6 @@ def test_numbers_that_are_none_are_not_sent_and_extras_are(serve, settings, tmp_
         extra_body={"chat_template_kwargs": {"enable_thinking": False}},
         extra_query={"api-version": "2024-10-21"},
     )
-    complete(config, tmp_path, [ask("q", temperature=None, top_p=None)])
+    replies_by_key(config, tmp_path, [ask("q", temperature=None, top_p=None)])
     assert set(server.bodies[0]) == {"model", "messages", "max_tokens", "chat_template_kwargs"}
     assert server.paths[0].endswith("/chat/completions?api-version=2024-10-21")

@@ -7,32 +7,13 @@ import threading
 import time
 
 import pytest
+from chat_requests import ask, complete
 
 from lavis.common.errors import ConfigError
-from lavis.llm.base import ChatRequest
-from lavis.llm.client import build_client
-from lavis.llm.config import read_llm
 from lavis.llm.endpoint.failures import EndpointStopped
 from lavis.llm.money.ledger import read_totals
 
 SECRET = "sk-test-very-secret-0123456789"
-
-
-def ask(text, **more):
-    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": text}]
-    return ChatRequest(key=text, messages=messages, **more)
-
-
-def complete(config, folder, requests):
-    """Return replies by key, and what ended the run."""
-    replies = {}
-    with build_client(read_llm(config), folder) as client:
-        try:
-            for reply in client.complete(requests):
-                replies[reply.key] = reply
-        except (ConfigError, EndpointStopped) as error:
-            return replies, error
-    return replies, None
 
 
 def dead_address():

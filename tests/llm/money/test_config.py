@@ -1,16 +1,9 @@
 """Caps, prices and sizes that are refused."""
 
 import pytest
+from accounts import PRICES, config
 
 from lavis.common.errors import ConfigError
-from lavis.llm.config import read_llm
-
-PRICES = {"m": {"input": 1.0, "output": 4.0}}
-
-
-def config(**more):
-    node = {"backend": "openai", "model": "m", "base_url": "http://h/v1", "prices": PRICES}
-    return read_llm(node | more)
 
 
 @pytest.mark.parametrize(

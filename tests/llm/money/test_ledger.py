@@ -6,32 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from accounts import IMAGE, account
 
 from lavis.common.errors import ConfigError
-from lavis.llm.config import read_llm
 from lavis.llm.money.billing import FACTOR_OF_FLAT, PromptBound
-from lavis.llm.money.budget import Account, BudgetReached
+from lavis.llm.money.budget import BudgetReached
 from lavis.llm.money.ledger import Ledger, folder_totals, open_ledger
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-IMAGE = 1105  # tokens of an image by the flat estimate
-
-
-BOUND = PromptBound(text=60, guess=15, pictures=IMAGE)
-
-
-PRICES = {"m": {"input": 1.0, "output": 4.0}}
-
-
-def config(**more):
-    node = {"backend": "openai", "model": "m", "base_url": "http://h/v1", "prices": PRICES}
-    return read_llm(node | more)
-
-
-def account(ledger, scope="", **more):
-    return Account(ledger, config(**more), scope=scope)
 
 
 def test_clients_of_a_folder_share_totals_each_with_its_own_price(tmp_path):
@@ -91,9 +73,9 @@ def test_ledgers_of_an_earlier_version_and_of_other_ranks_count(tmp_path):
 def test_a_killed_process_leaves_its_reservations_counted_in_full(tmp_path):
     code = """
 import os, signal, sys
-sys.path.insert(0, "tests/llm/money")
+sys.path.insert(0, "tests/helpers")
 from pathlib import Path
-from test_budget import BOUND, account
+from accounts import BOUND, account
 from lavis.llm.money.ledger import Ledger
 client = account(Ledger(Path(sys.argv[1])))
 for name in "abc":

@@ -1,29 +1,10 @@
 """Lines of a ledger that cannot be written or read."""
 
 import pytest
+from accounts import BOUND, account
 
 from lavis.common.errors import ConfigError, RunError
-from lavis.llm.config import read_llm
-from lavis.llm.money.billing import PromptBound
-from lavis.llm.money.budget import Account
 from lavis.llm.money.ledger import Ledger
-
-IMAGE = 1105  # tokens of an image by the flat estimate
-
-
-BOUND = PromptBound(text=60, guess=15, pictures=IMAGE)
-
-
-PRICES = {"m": {"input": 1.0, "output": 4.0}}
-
-
-def config(**more):
-    node = {"backend": "openai", "model": "m", "base_url": "http://h/v1", "prices": PRICES}
-    return read_llm(node | more)
-
-
-def account(ledger, scope="", **more):
-    return Account(ledger, config(**more), scope=scope)
 
 
 def test_a_ledger_that_cannot_be_written_stops_before_sending(tmp_path):

@@ -17,12 +17,6 @@ DECODER = "Qformer.cls.predictions.decoder.weight"
 WORDS = "Qformer.bert.embeddings.word_embeddings.weight"
 
 
-@pytest.fixture
-def score(golden):
-    batch = {"image": golden.inputs["image"], "text_input": golden.texts}
-    return lambda model: model.eval().predict(batch)["logits"]
-
-
 def built(tiny_config, **changes):
     return Blip2Critic.from_config(tiny_config(load_pretrained=True, **changes))
 

@@ -6,34 +6,13 @@ import pytest
 import torch
 
 from lavis.common.errors import ConfigError
-from lavis.common.registry import models
 
-KEYS = {
-    "t5": ("blip2_t5", "t5_model"),
-    "opt": ("blip2_opt", "opt_model"),
-    "gpt2": ("blip2_llm", "llm_model"),
-}
-
+KINDS = ("t5", "opt", "gpt2")
 
 INPUTS = ["question: what is [0] ? answer:", "what colour ?", "the dog"]
 
 
 OUTPUTS = ["red box", "a dog in the box . rationale: i see it", "is near"]
-
-
-@pytest.fixture
-def build(language_models, tiny_sizes):
-    def make(kind, **changes):
-        arch, key = KEYS[kind]
-        torch.manual_seed(0)
-        sizes = {**tiny_sizes, "max_txt_len": 64, key: language_models[kind]}
-        model = models.get(arch)(models.config_class(arch)(**{**sizes, **changes}))
-        with torch.no_grad():
-            model.visual_encoder.pos_embed.normal_()
-            model.llm_proj.weight.normal_(std=0.3)
-        return model.eval()
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +21,7 @@ def samples():
     return {"image": torch.randn(3, 3, 28, 28), "text_input": INPUTS, "text_output": OUTPUTS}
 
 
-@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_loss_is_the_mean_over_output_tokens_whatever_the_padding(build, samples, kind):
     model = build(kind)
     alone = []
@@ -96,7 +75,7 @@ def test_a_candidates_likelihood_is_that_of_its_own_tokens(build, samples):
     assert torch.isfinite(plain).all()
 
 
-@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_all_that_is_trained_and_nothing_else(build, samples, kind):
     model = build(kind).train()
     assert not model.language_model.training
@@ -113,7 +92,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_else(build, samples, ki
     assert not any(n.startswith(("visual_encoder", "language_model", "opt_model")) for n in saved)
 
 
-@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_shared_image_is_encoded_once(build, samples, kind):
     model = build(kind)
     index = torch.tensor([0, 1, 0])
@@ -126,7 +105,7 @@ def test_a_shared_image_is_encoded_once(build, samples, kind):
     torch.testing.assert_close(cached["loss"], apart["loss"])
 
 
-@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_writing_is_the_same_alone_and_in_a_batch(build, samples, kind):
     model = build(kind)
     together = model.generate(samples, num_beams=1, max_length=6)

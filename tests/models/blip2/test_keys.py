@@ -12,12 +12,6 @@ from transformers import (
 from lavis.models.blip2.critic import Blip2Critic
 
 
-@pytest.fixture
-def score(golden):
-    batch = {"image": golden.inputs["image"], "text_input": golden.texts}
-    return lambda model: model.eval().predict(batch)["logits"]
-
-
 def built(tiny_config, **changes):
     return Blip2Critic.from_config(tiny_config(load_pretrained=True, **changes))
 

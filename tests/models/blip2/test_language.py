@@ -9,27 +9,6 @@ from lavis.common.registry import models
 from lavis.models.blip2.generative import Blip2OPT, Blip2T5
 from lavis.models.blip2.language import input_ids, load_padding_tokenizer, output_ids, pad
 
-KEYS = {
-    "t5": ("blip2_t5", "t5_model"),
-    "opt": ("blip2_opt", "opt_model"),
-    "gpt2": ("blip2_llm", "llm_model"),
-}
-
-
-@pytest.fixture
-def build(language_models, tiny_sizes):
-    def make(kind, **changes):
-        arch, key = KEYS[kind]
-        torch.manual_seed(0)
-        sizes = {**tiny_sizes, "max_txt_len": 64, key: language_models[kind]}
-        model = models.get(arch)(models.config_class(arch)(**{**sizes, **changes}))
-        with torch.no_grad():
-            model.visual_encoder.pos_embed.normal_()
-            model.llm_proj.weight.normal_(std=0.3)
-        return model.eval()
-
-    return make
-
 
 def test_the_device_of_the_run_decides_the_precision_not_the_machines(build, monkeypatch):
     def dtype():
