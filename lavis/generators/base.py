@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from PIL import Image
 
+from lavis.common.errors import ConfigError
 from lavis.generators.prompts import prompt_seed
 
 
@@ -120,8 +121,12 @@ class ImageScorer(ABC):
 
     @classmethod
     def from_config(cls, config: Any, generator: Generator) -> ImageScorer:
-        """Build from a run's image section and generator; scorers registered by name have this."""
-        raise NotImplementedError(f"{cls.__name__} is built by hand")
+        """Build from a run's image section and generator; a scorer named in run files needs this.
+
+        Raises:
+            ConfigError: it cannot be named in a run file.
+        """
+        raise ConfigError(f"{cls.__name__} has no from_config, so no run file can name it")
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:

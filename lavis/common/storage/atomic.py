@@ -16,6 +16,7 @@ import os
 import shutil
 import stat
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,7 @@ _BUFFER = 1 << 18  # bytes
 _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
-class _Pending:
+class _Pending(ABC):
     """What is being written under a name of its own, and the one name it will have."""
 
     _direct = False  # the target is no regular file, and is written to itself
@@ -90,12 +91,12 @@ class _Pending:
             self._discard()
             self._named(error)
 
-    def _close(self) -> None:
+    def _close(self) -> None:  # noqa: B027 - paths and folders have nothing to close
         """Close what the block wrote to."""
 
+    @abstractmethod
     def _put(self, temporary: Path, target: Path) -> None:
         """Rename what is whole."""
-        raise NotImplementedError
 
     def _discard(self) -> None:
         if self._forget is not None:
