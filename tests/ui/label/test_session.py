@@ -1,4 +1,4 @@
-"""The two commands without their pages."""
+"""The command of the labelling page without its page."""
 
 import json
 import subprocess
@@ -9,11 +9,11 @@ from label_items import read_items
 
 from lavis.ui.label.judgements import Judgement, JudgementStore
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
-def run(script, *flags):
-    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, flags)]
+def run(*flags):
+    command = [sys.executable, str(ROOT / "scripts" / "label_qar.py"), *map(str, flags)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -29,7 +29,7 @@ def test_labels_are_exported_without_a_page(world):
             store.file(name).append(judgement)
     corpus = world.folder / "corpus.jsonl"
     fixed = [corpus, "--image-root", world.root, "--out", out, "--export"]
-    done = run("label_qar.py", *fixed, "--majority")
+    done = run(*fixed, "--majority")
     assert done.returncode == 0, done.stderr
     lines = (out / "critic_train.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
@@ -42,23 +42,7 @@ def test_labels_are_exported_without_a_page(world):
     rejects = (out / "rejects.jsonl").read_text().splitlines()
     assert [json.loads(line)["line"] for line in rejects] == [3]
     fixed[4] = world.folder / "nobody"  # where nothing was judged
-    empty = run("label_qar.py", *fixed)
+    empty = run(*fixed)
     assert empty.returncode == 1 and "no record has a label to train on" in empty.stderr
-    refused = run("label_qar.py", *fixed, "--annotators", "a,a")
+    refused = run(*fixed, "--annotators", "a,a")
     assert (refused.returncode, refused.stderr[:9]) == (2, "error: --")
-
-
-def test_a_selection_is_exported_without_a_page(world):
-    corpus = world.write([world.record(i, prediction=i / 10) for i in range(6)] + ["{torn"])
-    target = world.folder / "high.jsonl"
-    fixed = [corpus, "--image-root", world.root, "--cache-dir", world.folder / "cache"]
-    asked = ["--words", "near -number4", "--score", "0.3", "1", "--order", "highest"]
-    done = run("browse.py", *fixed, "--export", target, *asked)
-    assert done.returncode == 0, done.stderr
-    assert "7 records, 1 of them bad {'malformed line': 1}" in done.stdout
-    found = [json.loads(line)["index"] for line in target.read_text().splitlines()]
-    assert found == ["test-5", "test-3"]
-    refused = run("browse.py", *fixed, "--export", target, "--score", "1", "0")
-    assert refused.returncode == 2 and "the first number is greater" in refused.stderr
-    empty = run("browse.py", *fixed, "--export", target, "--words", "absent")
-    assert empty.returncode == 1 and "no record was selected and read" in empty.stderr
