@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lavis.common import cli
-from lavis.common.config.flags import EVALUATE_FLAGS
+from lavis.common.config.flags import released_flags
 from lavis.datasets import read_frame
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,7 +165,7 @@ def test_help_from_the_folder_of_the_project(name):
         text=True,
     )
     assert done.returncode == 0 and done.stderr == ""
-    assert all(f"--{flag}" in done.stdout for flag in EVALUATE_FLAGS)
+    assert all(f"--{flag}" in done.stdout for flag in released_flags("evaluate"))
 
 
 def test_a_record_is_shown_by_the_published_snippet():

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import atexit
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lavis.common import registry
 from lavis.common.command import DONE, command
 from lavis.common.config import catalogue
 from lavis.common.config.errors import Faults
-from lavis.common.config.flags import FLAGS, NEEDED, Flag, read_flags
+from lavis.common.config.flags import NEEDED, Flag, read_flags, released_flags
 from lavis.common.config.loading import Config, Mode, load_config
 
 
@@ -43,7 +43,7 @@ def parse_args(
         metavar="KEY",
         help="say what a key or a section of run files is, e.g. run.batch_size_eval, model, help",
     )
-    flags = FLAGS[mode]
+    flags = released_flags(mode)
     _add_flags(parser, flags)
     args = parser.parse_args(argv)
     args.faults = Faults()
@@ -67,7 +67,7 @@ def parse_args(
     return args
 
 
-def _add_flags(parser: argparse.ArgumentParser, flags: dict[str, Flag]) -> None:
+def _add_flags(parser: argparse.ArgumentParser, flags: Mapping[str, Flag]) -> None:
     group = parser.add_argument_group("flags of the released commands, instead of --cfg-path")
     for name, flag in flags.items():
         names = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])

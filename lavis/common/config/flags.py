@@ -5,6 +5,7 @@ Underscores and hyphens are alike. A flag without a use here is accepted and exp
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import re
@@ -13,12 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import TypeAdapter
+
 from lavis.common.config.errors import FAILED, WRONG, Fault, Faults
+from lavis.common.config.fields import CONFIG_ROOT
 from lavis.common.errors import ConfigError, nearest
 
 logger = logging.getLogger(__name__)
 
-PROJECTS = Path(__file__).resolve().parents[2] / "projects"
+PROJECTS = CONFIG_ROOT.parent / "projects"
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,6 @@ class Number:
         return None if is_right and is_finite else f"{text[:60]} found, expected {wanted}"
 
 
-_COUNT, _FROM_0 = Number(), Number(least=0)
-_SHARE, _POSITIVE = Number(False, 0), Number(False, 0, above=True)
-
-
 @dataclass(frozen=True)
 class Flag:
     """A flag of the released commands.
@@ -73,79 +74,17 @@ class Flag:
         return f"no effect: {self.retired}" if self.retired else ", ".join(self.keys) or None
 
 
-# Flags of vLMIG's and LaMI's evaluation scripts.
-EVALUATE_FLAGS = {
-    "task": Flag(),
-    "testset": Flag(),
-    "model_name": Flag(("model.llm",)),
-    "pretrained_model": Flag(("model.pretrained",)),
-    "generate_images": Flag(is_switch=True),
-    "k": Flag(number=_FROM_0),
-    "use_icl": Flag(("datasets.benchmark.use_icl",), is_switch=True),
-    "run_name": Flag(),
-    "output_dir": Flag(),
-    "data_dir": Flag(("datasets.benchmark.data_dir",)),
-    "imagenetvc_dir": Flag(("datasets.benchmark.data_dir",)),
-    "clip_temperature": Flag(("model.weight_multiplier",), number=_SHARE),
-    "no_clip_rescaling": Flag(is_switch=True),
-    "clip_model": Flag(("run.pictures.clip_model",)),
-    "sd_model": Flag(("run.pictures.options.model",)),
-    "sd_steps": Flag(("run.pictures.options.steps",), number=_COUNT),
-    "sd_guidance": Flag(("run.pictures.options.guidance_scale",), number=_SHARE),
-    "max_new_tokens": Flag(("run.max_new_tokens",), number=_COUNT),
-}
 TESTSETS = {"hs": "hellaswag"}  # released names of a run file
 RELEASED_DATA = {"imagenetvc": "evaluation_data/imagenetvc"}  # data of the released clones
-
-_NO_TABLES = "data are read from their own files, not kept tokenized"
-# Flags of vLMIG's and LaMI's training script.
-TRAIN_FLAGS = {
-    "run_name": Flag(),
-    "dataset_name": Flag(),
-    "data_dir": Flag(),
-    "max_train_samples": Flag(number=_COUNT),
-    "max_elements": Flag(("datasets.*.max_elements",), number=_COUNT),
-    "shuffle_data": Flag(("datasets.*.shuffle_data",), is_switch=True),
-    "model_name_or_path": Flag(("model.llm",)),
-    "tokenizer_name": Flag(("run.tokenizer",)),
-    "pretrained_model": Flag(("model.pretrained",)),
-    "per_device_train_batch_size": Flag(("run.batch_size_train",), number=_COUNT),
-    "learning_rate": Flag(("run.init_lr",), number=_POSITIVE),
-    "weight_decay": Flag(("run.weight_decay",), number=_SHARE),
-    "num_train_epochs": Flag(("run.max_epoch",), number=_COUNT),
-    "max_train_steps": Flag(number=_COUNT),
-    "gradient_accumulation_steps": Flag(("run.accum_grad_iters",), number=_COUNT),
-    "lr_scheduler_type": Flag(("run.lr_sched",)),
-    "num_warmup_steps": Flag(("run.warmup_steps",), number=_FROM_0),
-    "grad_clip": Flag(("run.max_grad_norm",), number=_POSITIVE),
-    "output_dir": Flag(),
-    "seed": Flag(("run.seed",), number=_FROM_0),
-    "max_seq_length": Flag(("run.max_length",), number=Number(least=2)),
-    "checkpointing_steps": Flag(number=Number(beside=("epoch",))),
-    "resume_from_checkpoint": Flag(("run.resume_ckpt_path",)),
-    "with_tracking": Flag(is_switch=True),
-    "report_to": Flag(),
-    "run_bf16": Flag(is_switch=True),
-    "num_workers": Flag(("run.num_workers",), number=_FROM_0),
-    "laion_image_root": Flag(),
-    "wiki_block_size": Flag(number=_COUNT),
-    "wiki_num": Flag(number=_COUNT),
-    "sd_model": Flag(("run.pictures.options.model",)),
-    "sd_steps": Flag(("run.pictures.options.steps",), number=_COUNT),
-    "sd_guidance": Flag(("run.pictures.options.guidance_scale",), number=_SHARE),
-    "trust_remote_code": Flag(is_switch=True),
-    "config_name": Flag(retired="the config is that of --model_name_or_path"),
-    "model_type": Flag(retired="the family is read from the model's config"),
-    "use_slow_tokenizer": Flag(is_switch=True, retired="the model's own tokenizer is used"),
-    "low_cpu_mem_usage": Flag(is_switch=True, retired="the library always loads so"),
-    "preprocessing_num_workers": Flag(retired=_NO_TABLES),
-    "overwrite_cache": Flag(is_switch=True, retired=_NO_TABLES),
-    "dataset_cache_dir": Flag(retired=_NO_TABLES),
-    "vg_cache_dir": Flag(retired="images are read where they are (--data_dir)"),
-}
 TRAIN_DATASETS = ("cropped_vg", "laion_220", "wiki")  # found by name in --dataset_name
-FLAGS: Mapping[str, dict[str, Flag]] = {"train": TRAIN_FLAGS, "evaluate": EVALUATE_FLAGS}
 NEEDED = {"train": ("dataset_name", "model_name_or_path"), "evaluate": ("task",)}
+
+
+@functools.cache
+def released_flags(mode: str) -> Mapping[str, Flag]:
+    """Return the flags of `configs/released_flags.yaml` for `train` or `evaluate`, by name."""
+    tree = yaml.safe_load((CONFIG_ROOT / "released_flags.yaml").read_text(encoding="utf-8"))
+    return TypeAdapter(dict[str, Flag]).validate_python(tree[mode])
 
 
 def read_flags(mode: str, given: dict[str, Any], faults: Faults) -> tuple[str, list[str]] | None:
@@ -159,7 +98,7 @@ def read_flags(mode: str, given: dict[str, Any], faults: Faults) -> tuple[str, l
     Returns:
         None where no run file is named.
     """
-    flags = FLAGS[mode]
+    flags = released_flags(mode)
     given = {name: value for name, value in given.items() if value != "None"}  # as scripts print it
     for name, value in list(given.items()):
         if flags[name].retired:
@@ -196,7 +135,7 @@ def evaluation_run(given: dict[str, Any]) -> tuple[str, list[str]]:
     if name not in names:
         flag = "--testset" if given["task"] == "commonsense" else "--task"
         raise ConfigError(f"{flag}: no run file '{name}'{nearest(name, [*names, 'commonsense'])}")
-    options = _options(EVALUATE_FLAGS, given, [])
+    options = _options("evaluate", given, [])
     if not given.get("generate_images"):
         options.append("model.num_images=0")
         if "k" in given:
@@ -243,7 +182,7 @@ def training_run(given: dict[str, Any], faults: Faults) -> tuple[str, list[str]]
         faults.add([Fault(WRONG, text)])
     options = [f"datasets.{name}.type=default" for name in datasets]
     options.append("run.train_splits=[train]")
-    options += _options(TRAIN_FLAGS, given, datasets)
+    options += _options("train", given, datasets)
     data = faults.attempt(_data_options, given, datasets)
     options += [] if data is FAILED else data
     if given.get("run_bf16"):
@@ -266,11 +205,11 @@ def training_run(given: dict[str, Any], faults: Faults) -> tuple[str, list[str]]
     return str(PROJECTS / "vlmig" / "train" / "flat_flags.yaml"), options
 
 
-def _options(flags: Mapping[str, Flag], given: Mapping[str, Any], datasets: list[str]) -> list[str]:
+def _options(mode: str, given: Mapping[str, Any], datasets: list[str]) -> list[str]:
     """Return `key=value` of every flag that sets config keys."""
     found = []
     for flag, value in given.items():
-        for key in flags[flag].keys:
+        for key in released_flags(mode)[flag].keys:
             names = datasets if "*" in key else [""]
             found += [f"{key.replace('*', name)}={value}" for name in names]
     return found

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lavis.common import cli
-from lavis.common.config.flags import EVALUATE_FLAGS, PROJECTS, TRAIN_FLAGS, Number
+from lavis.common.config.flags import PROJECTS, Number, released_flags
 from lavis.common.config.loading import load_config
 from lavis.common.errors import ConfigError
 
@@ -163,7 +163,7 @@ def test_flags_that_nothing_needs_are_accepted_and_explained(caplog):
     loaded(*SEED, *"--overwrite_cache --low-cpu-mem-usage --preprocessing_num_workers 4".split())
     assert "--overwrite_cache has no effect: data are read from their own files" in caplog.text
     assert "--low_cpu_mem_usage has no effect" in caplog.text
-    for name, flag in {**TRAIN_FLAGS, **EVALUATE_FLAGS}.items():
+    for name, flag in {**released_flags("train"), **released_flags("evaluate")}.items():
         assert flag.keys == () or not flag.retired, name
 
 
@@ -226,7 +226,7 @@ def test_every_flag_that_sets_a_number_says_which():
         *("lr", "steps", "epoch", "norm", "decay", "iters", "seed", "workers", "tokens", "size"),
         *("multiplier", "guidance_scale", "elements", "length", "train"),
     }
-    for name, flag in {**TRAIN_FLAGS, **EVALUATE_FLAGS}.items():
+    for name, flag in {**released_flags("train"), **released_flags("evaluate")}.items():
         ends = {key.rpartition(".")[2].rpartition("_")[2] for key in flag.keys}
         assert not ends & numbers or flag.number, name
 
