@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ from lavis.processors.region import region_colors
 
 AGREEMENT = 1e-4
 IMAGE_SIZE, MAX_TXT_LEN, BATCH = 280, 128, 16
-VIT = {"embed_dim": 768, "depth": 12, "num_heads": 12, "patch_size": 14, "mlp_ratio": 4.3637}
+VIT: dict[str, Any] = {
+    "embed_dim": 768,
+    "depth": 12,
+    "num_heads": 12,
+    "patch_size": 14,
+    "mlp_ratio": 4.3637,
+}
 WORDS = (
     "person holding looking at table because street window red two near wearing might be about to"
     " the a standing behind waiting for friend talking smiling food dog running old building"
@@ -64,8 +71,8 @@ def write_world(folder: Path, records: int, texts_per_image: int, seed: int = 0)
                 "rationale": [*random_words(rng, 6, 18), [2], "."],
             }
         )
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "records.jsonl").write_text(text)
+    written = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "records.jsonl").write_text(written)
 
 
 def random_box(rng: np.random.Generator) -> list[float]:
@@ -123,7 +130,7 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def running(self, name: str):
+    def running(self, name: str) -> Iterator[None]:
         """Add the time spent inside to `name`."""
         start = time.perf_counter()
         yield
@@ -288,12 +295,12 @@ def tower_rate(compiled: bool) -> None:
         with FlopCounterMode(display=False) as counter:
             eager = tower(image)
         flops = counter.get_total_flops()
-        rate = flops / best_seconds(lambda image=image: tower(image), 3) / 1e9
+        rate = flops / best_seconds(partial(tower, image), 3) / 1e9
         line = f"  tower, batch {batch:2}: {rate:.0f} GFLOP/s, {rate / peak:.2f} of the product's"
         if compiled:
             fast = torch.compile(tower)
             gap = (fast(image) - eager).abs().max()
-            rate = flops / best_seconds(lambda image=image, fast=fast: fast(image), 3) / 1e9
+            rate = flops / best_seconds(partial(fast, image), 3) / 1e9
             line += f"; torch.compile {rate / peak:.2f} (differs by {gap:.0e})"
         print(line)
 

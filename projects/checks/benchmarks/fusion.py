@@ -31,7 +31,7 @@ from lavis.common.config.loading import load_config
 AGREEMENT = 1e-4
 SHARE = 0.5  # weight of an image's prediction, the rest is the text's
 TARGETS = {"question": 8.0, "prompt": 2.5}  # baseline / ours, by who has images of its own
-LLMS = {
+LLMS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}),
     "gemma": (  # Gemma-3-270M, the quickstart's: a vocabulary as today's models have
         "gemma3_text",
@@ -95,7 +95,9 @@ def write_models(folder: Path, llm: str, *, quick: bool) -> None:
     kind, sizes = LLMS["gpt2" if quick else llm]
     config = AutoConfig.for_model(kind, **{**sizes, **(QUICK_LLM if quick else {}), **ENDS})
     config.save_pretrained(folder / "llm")
-    tower = {"image_size": 64, "num_attention_heads": 4, **QUICK_TOWER} if quick else {}
+    tower: dict[str, Any] = {}
+    if quick:
+        tower = {"image_size": 64, "num_attention_heads": 4, **QUICK_TOWER}
     CLIPVisionConfig(**tower).save_pretrained(folder / "tower")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -316,7 +318,7 @@ def our_values(output: Path, name: str) -> np.ndarray:
 @contextlib.contextmanager
 def beginnings_run_once(model: Any) -> Iterator[None]:
     """Raise `RuntimeError` where texts were to share a beginning, and none did."""
-    continued = []
+    continued: list[int] = []
 
     def look(module: Any, args: Any, given: dict[str, Any]) -> None:
         continued.extend(1 for value in given.values() if isinstance(value, DynamicCache))

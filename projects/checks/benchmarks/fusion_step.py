@@ -39,7 +39,7 @@ def build_model(folder: Path, *, quick: bool) -> LateFusion:
     ends = {"bos_token_id": 0, "eos_token_id": 0}
     sizes = {**none, **ends, **(QUICK_LLM if quick else {})}
     AutoConfig.for_model("gpt2", **sizes).save_pretrained(folder / "llm")
-    tower = {"num_attention_heads": 4, **QUICK_TOWER} if quick else {}
+    tower: dict[str, Any] = {"num_attention_heads": 4, **QUICK_TOWER} if quick else {}
     CLIPVisionConfig(**tower).save_pretrained(folder / "tower")
     torch.manual_seed(0)
     config = LateFusionConfig(
@@ -48,7 +48,9 @@ def build_model(folder: Path, *, quick: bool) -> LateFusion:
         vision=VisionConfig(name=str(folder / "tower"), weights="config"),
         fusion=FusionConfig(init="random"),
     )
-    return LateFusion.from_config(config).train()
+    model = LateFusion.from_config(config)
+    model.train()
+    return model
 
 
 def make_samples(model: LateFusion, *, quick: bool) -> dict[str, Tensor]:
@@ -58,7 +60,8 @@ def make_samples(model: LateFusion, *, quick: bool) -> dict[str, Tensor]:
     ids = torch.randint(1, model.language.vocab_size, (texts, tokens), generator=draw)
     mask = torch.ones_like(ids)
     mask[0, tokens - tokens // 4 :] = 0  # padding is no target
-    edge = model.mm_model.tower.config.image_size  # type: ignore[union-attr]
+    tower: Any = model.mm_model.tower  # type: ignore[union-attr]
+    edge = tower.config.image_size
     return {
         "input_ids": ids.masked_fill(mask == 0, 0),
         "attention_mask": mask,
@@ -92,8 +95,9 @@ def cached_batches(
     world = World(0, 1, torch.device("cpu"))
     lengths = samples["attention_mask"].sum(dim=1).tolist()
     lists = [row[:n].tolist() for row, n in zip(samples["input_ids"], lengths, strict=True)]
-    states = TextStates.of(model, folder)
-    states.fill(model, lists, world=world, batch_size=8)
+    language: Any = model  # the Protocol of tasks has plain attributes where it has properties
+    states = TextStates.of(language, folder)
+    states.fill(language, lists, world=world, batch_size=8)
     features = VisionFeatures(Cache(folder), model.frozen_fingerprint())
     encoded = model.encode_images(samples["pixel_values"])
     for number, one in enumerate(encoded):
@@ -126,7 +130,7 @@ def measure(way: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         loss = plain_loss(model, given) if way == "plain" else model(given)["loss"]
         loss.backward()
         if step == 0:
-            torch.save({n: p.grad.clone() for n, p in trained}, folder / f"{way}.pt")
+            torch.save({n: p.grad for n, p in trained}, folder / f"{way}.pt")
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - start)

@@ -184,7 +184,7 @@ def _fusion(model: LateFusion, init: str, alone: list[Tensor]) -> Iterator[str]:
     with torch.no_grad():
         for weight in model.parameters():
             if weight.requires_grad:
-                weight += 0.1 * torch.randn(weight.shape, generator=draw)
+                weight.add_(0.1 * torch.randn(weight.shape, generator=draw))
     right, left = _batch("right"), _batch("left")
     last = model.predict({**right, **_images()})["log_probs"]
     _compare(

@@ -203,7 +203,7 @@ def _shrunk(default: Any, model_type: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     parts = getattr(default, "sub_configs", {}) or {}
     for name, value in default.to_dict().items():
-        part = getattr(default, name) if name in parts else None
+        part: Any = getattr(default, name) if name in parts else None
         if hasattr(part, "to_dict"):
             found[name] = {"model_type": part.model_type, **_shrunk(part, part.model_type)}
         elif name in SIZES and (value is None or isinstance(value, int | list | float)):

@@ -108,7 +108,8 @@ def answer(task: VisualQuestionsTask, model: Any, dataset: Any, batch_size: int 
     """Ask every question, unit by unit, as a runner does."""
     task.prepare(model, dataset, World(0, 1, torch.device("cpu")))
     plan = task.plan(dataset, batch_size)
-    found, rows = Answers(), {}
+    found = Answers()
+    rows: dict[int, Any] = {}
     for unit in range(len(plan)):
         batch = task.load_unit(dataset, plan, unit)
         with torch.no_grad():

@@ -46,6 +46,7 @@ from projects.checks.golden.given import (
 from projects.checks.golden.vlmig import LOSSES, build
 
 PERCENT = 1e-6
+PartChecks = Callable[[Any, Any], Iterator[Check]]  # of an `Exam` and a part's values
 MODES = {  # of ImageNetVC's results; `text` is the other column of each
     "fused_reference": {"weight_multiplier": 2.0, "mix": "logits", "clamp_weights": False},
     "fused_paper": {"weight_multiplier": 2.0, "mix": "probs", "clamp_weights": True},
@@ -100,7 +101,7 @@ def question_checks(at: Path) -> Iterator[Check]:
                 yield from contained(name, _part_checks(checks, exam, at / f"{name}.json"))
 
 
-def _part_checks(checks: Callable[..., Iterator[Check]], exam: Exam, path: Path) -> Iterator[Check]:
+def _part_checks(checks: PartChecks, exam: Exam, path: Path) -> Iterator[Check]:
     yield from checks(exam, read_json(path))
 
 
@@ -128,11 +129,11 @@ def _imagenetvc_checks(exam: Exam, golden: dict[str, Any]) -> Iterator[Check]:
                 label = f"imagenetvc.{subset}.{result}"
                 expected = golden["results"][subset][result]
                 yield from _word_checks(label, answers.rows, column, expected)
-                wanted = chances.get(f"{subset}.{result}.candidate_probs")
-                if wanted is not None:
+                probs = chances.get(f"{subset}.{result}.candidate_probs")
+                if probs is not None:
                     ids = [golden["candidates"][name]["token_ids"] for name in part["sub_subset"]]
-                    found = _candidate_chances(answers, column, ids, wanted.shape)
-                    yield compare(f"{label}.candidate_probs", found, wanted, CHANCES)
+                    own = _candidate_chances(answers, column, ids, probs.shape)
+                    yield compare(f"{label}.candidate_probs", own, probs, CHANCES)
 
 
 def _write_subset(folder: Path, part: dict[str, Any]) -> None:
@@ -318,7 +319,7 @@ def _prompt_checks(exam: Exam, golden: list[dict[str, Any]]) -> Iterator[Check]:
     yield Check("image_prompts.sentences", sum(a != b for a, b in sentences), EXACT)
 
 
-PARTS = {
+PARTS: dict[str, PartChecks] = {
     "imagenetvc": _imagenetvc_checks,
     "commonsense": _choice_checks,
     "boolq": _boolq_checks,

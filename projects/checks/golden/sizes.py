@@ -38,7 +38,9 @@ def model_fields(config: dict[str, Any], max_txt_len: int) -> dict[str, Any]:
     }
 
 
-def build(arch: str, cls: Any, fields: dict[str, Any], weights: dict[str, Tensor], **more: Any):
+def build(
+    arch: str, cls: Any, fields: dict[str, Any], weights: dict[str, Tensor], **more: Any
+) -> Any:
     """Return the model in evaluation mode with every weight of the set loaded."""
     fields = {**fields, **more, "arch": arch}
     fields["vit"] = VitConfig(**fields["vit"])

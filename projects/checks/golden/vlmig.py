@@ -7,7 +7,7 @@ A set's folder holds `<family>/{config,vision_config,golden}.json`, `<family>/{m
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -291,7 +291,7 @@ def _training_checks(case: Case) -> Iterator[Check]:
         yield compare(f"{case.name}.{name}", found, case.tensors[name], LOSSES)
 
 
-def _gradient_checks(case: Case, weights: dict[str, Tensor]) -> Iterator[Check]:
+def _gradient_checks(case: Case, weights: Mapping[str, Tensor]) -> Iterator[Check]:
     for name, norm in case.values["train"]["grad_l2_norm_first_step"].items():
         grad = weights[name].grad
         found = torch.tensor(torch.nan) if grad is None else grad.norm()
