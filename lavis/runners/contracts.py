@@ -27,12 +27,9 @@ class UnitPlan(Protocol):
 
     @property
     def order(self) -> np.ndarray: ...
-
     @property
     def offsets(self) -> np.ndarray: ...
-
     def __len__(self) -> int: ...
-
     def rows(self, unit: int) -> np.ndarray: ...
 
 
@@ -56,11 +53,8 @@ class RunnerTask(Protocol):
     """What one run computes."""
 
     def identity(self) -> dict[str, Any]: ...
-
     def prepare_images(self, dataset: RecordDataset, world: World) -> None: ...
-
     def prepare(self, model: Any, dataset: RecordDataset, world: World) -> None: ...
-
     def prepare_training(
         self,
         model: Any,
@@ -72,15 +66,11 @@ class RunnerTask(Protocol):
         folder: Path,
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None: ...
-
     def prepare_batch(
         self, samples: dict[str, Any], generator: torch.Generator | None = None
     ) -> dict[str, Any]: ...
-
     def train_step(self, model: Any, samples: dict[str, Any]) -> dict[str, Tensor]: ...
-
     def finish_epoch(self, model: Any, *, epoch: int, world: World) -> None: ...
-
     def plan(
         self,
         dataset: RecordDataset,
@@ -88,13 +78,9 @@ class RunnerTask(Protocol):
         path: Path | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> UnitPlan: ...
-
     def load_unit(self, dataset: RecordDataset, plan: Any, unit: int) -> LoadedUnit: ...
-
     def predict(self, model: Any, batch: Any) -> dict[str, Tensor]: ...
-
     def rows(self, batch: Any, outputs: dict[str, Tensor]) -> list[tuple[int, dict[str, Any]]]: ...
-
     def finish(
         self,
         reader: FinishedRows,
@@ -111,24 +97,18 @@ class RunnerModel(nn.Module):
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> object: ...
-
     @abstractmethod
     def full_state_dict(self) -> dict[str, Tensor]: ...
-
     @abstractmethod
     def trainable_state_dict(self) -> dict[str, Tensor]: ...
-
     @abstractmethod
     def get_optimizer_params(
         self, weight_decay: float, lr_layer_decay: float = 1.0
     ) -> list[dict[str, Any]]: ...
-
     @abstractmethod
     def layers_to_shard(self, device: torch.device) -> list[nn.Module]: ...
-
     @abstractmethod
     def frozen_fingerprint(self) -> str: ...
-
     @abstractmethod
     def encode_frozen(self, images: Tensor) -> Tensor:
         """Return a frozen tower's tokens `(N, T, D)` of images `(N, 3, S, S)`."""

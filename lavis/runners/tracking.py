@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from lavis.common.config.difference import flat
 from lavis.common.errors import ConfigError
 
 PROJECT = "lavis"
@@ -38,7 +39,11 @@ def start_trackers(
     if not online:
         wandb["mode"] = "offline"
     settings = {"wandb": wandb} if "wandb" in names else {}
-    accelerator.init_trackers(PROJECT, config=_flat(tree), init_kwargs=settings)
+    shown = {  # numbers and texts are all that tensorboard's table can show
+        key: value if isinstance(value, bool | int | float | str) else str(value)
+        for key, value in flat(tree)
+    }
+    accelerator.init_trackers(PROJECT, config=shown, init_kwargs=settings)
 
 
 def track(accelerator: Accelerator, values: Mapping[str, Any], *, kind: str, step: int) -> None:
@@ -62,14 +67,3 @@ def stop_trackers(accelerator: Accelerator) -> None:
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.trackers = []
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a config as `a.b.c` -> number or text, all that tensorboard's table can show."""
-    if isinstance(tree, Mapping):
-        flat: dict[str, Any] = {}
-        for name, value in tree.items():
-            flat.update(_flat(value, f"{prefix}.{name}" if prefix else str(name)))
-        return flat
-    plain = isinstance(tree, bool | int | float | str)
-    return {prefix: tree if plain else str(tree)}

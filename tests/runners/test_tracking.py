@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from lavis.common.errors import ConfigError
-from lavis.runners.tracking import _flat, check_trackers, numbers, start_trackers, track
+from lavis.runners.tracking import check_trackers, numbers, start_trackers, track
 
 
 class Recorder:
@@ -32,9 +32,13 @@ def test_only_numbers_are_sent_and_truth_is_none():
     assert len(accelerator.sent) == 1
 
 
-def test_a_config_is_flat():
+def test_a_config_is_flat(tmp_path):
     tree = {"run": {"lr": 0.1, "splits": ["a"], "amp": True}, "seed": None}
-    assert _flat(tree) == {"run.lr": 0.1, "run.splits": "['a']", "run.amp": True, "seed": "None"}
+    accelerator = Recorder()
+    start_trackers(accelerator, ["tensorboard"], folder=tmp_path, run_id="r1", tree=tree)
+    [(project, config, settings)] = accelerator.started
+    assert config == {"run.lr": 0.1, "run.splits": "['a']", "run.amp": True, "seed": "None"}
+    assert (project, settings) == ("lavis", {})
 
 
 def test_wandb_is_offline_without_a_key(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The keys in which two JSON-able trees differ, for messages that refuse another run's files."""
+"""JSON-able trees by dotted key, and the keys in which two of them differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any], most: int = 5) -> str:
     """Say which keys differ, with both values: `run.seed is 1 there and 2 here`; '' if none."""
-    old, new = dict(_flat(there)), dict(_flat(here))
+    old, new = dict(flat(there)), dict(flat(here))
     parts = [
         f"{key} is {_short(old, key)} there and {_short(new, key)} here"
         for key in sorted({*old, *new})
@@ -23,12 +23,12 @@ def _short(flat: Mapping[str, Any], key: str) -> str:
     return json.dumps(flat[key])[:100] if key in flat else "absent"
 
 
-def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves with their keys; items of a list of mappings are identified by number."""
+def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves as `a.b.c` -> value; items of a list of mappings are named by number."""
     if isinstance(tree, list) and any(isinstance(item, Mapping) for item in tree):
         tree = {str(place): item for place, item in enumerate(tree)}
     if isinstance(tree, Mapping) and tree:
         for key, value in tree.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, tree
