@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ def launcher_environments(size: int) -> list[dict[str, str]]:
         port = str(free.getsockname()[1])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size)}
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+
+
+def main_of(script: str) -> Callable[[list[str]], int]:
+    """Return `main` of a script, which takes its flags and returns its exit status."""
+    return runpy.run_path(str(ROOT / script))["main"]
 
 
 def jobs_of(script: str, arguments: Sequence[str], *, size: int = 1, die_at: int = 0) -> list[Job]:

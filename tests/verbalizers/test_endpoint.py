@@ -9,14 +9,15 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import verbalize as command
 from PIL import Image
 
+from launching import main_of
 from lavis.common.errors import ConfigError
 from lavis.tasks.knowledge.writers import build_writer
 from lavis.verbalizers.config import WriterConfig
 
 pytest.importorskip("openai")
+verbalize = main_of("scripts/verbalize.py")
 
 
 class Server(ThreadingHTTPServer):
@@ -75,10 +76,6 @@ def server():
     running.shutdown()
     thread.join()
     running.server_close()
-
-
-def verbalize(arguments):
-    return command.main(arguments)
 
 
 @pytest.fixture

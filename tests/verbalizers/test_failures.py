@@ -9,10 +9,12 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import verbalize as command
 from page_checks import check_report
 
+from launching import main_of
+
 pytest.importorskip("openai")
+verbalize = main_of("scripts/verbalize.py")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -115,7 +117,7 @@ def test_one_image_that_always_fails_is_left_and_all_else_is_made(
 
     server.answer = answer
     arguments = run_file(stages)
-    assert command.main(arguments) == 1
+    assert verbalize(arguments) == 1
     said = capsys.readouterr().err
     assert "not complete: 2 texts left (captions: HTTP 500: 1, dynamic: waits for: 1)" in said
     asked = {f"{what} p{n}": 1 for what in ("caption", "answer") for n in (0, 2, 3)}
@@ -130,13 +132,13 @@ def test_one_image_that_always_fails_is_left_and_all_else_is_made(
     told = summary(world)
     assert (told["complete"], told["left"]) == (False, 2)
     assert told["spent"]["requests_sent"] == 10
-    assert command.main(arguments) == 1 and server.since() == {"caption p1": 1}
+    assert verbalize(arguments) == 1 and server.since() == {"caption p1": 1}
     server.answer = ready
-    assert command.main(arguments) == 0
+    assert verbalize(arguments) == 0
     assert server.since() == {"caption p1": 1, "ask": 1, "answer p1": 1}
     told = summary(world)
     assert told["complete"] and (told["captions"], told["dynamic"]) == (4, 4)
-    assert command.main(arguments) == 0 and server.since() == {}
+    assert verbalize(arguments) == 0 and server.since() == {}
 
 
 def test_a_refused_image_is_asked_again_where_it_is_asked_otherwise(
@@ -145,16 +147,16 @@ def test_a_refused_image_is_asked_again_where_it_is_asked_otherwise(
     flagged = (400, {"error": {"code": "content_filter", "message": "flagged"}})
     del stages["dynamic"]
     server.answer = lambda name, body: flagged if name == "caption p1" else "a dog runs"
-    assert command.main(run_file(stages)) == 0
+    assert verbalize(run_file(stages)) == 0
     assert "complete with 3 rejects" in capsys.readouterr().err
     told = summary(world)
     assert told["complete"] and told["reasons"]["captions: content filter"] == 1
     assert told["stages"]["captions"] == {"described": 3, "endpoint": 1}
     server.since()
     server.answer = ready
-    assert command.main(run_file(stages)) == 0 and server.since() == {}
+    assert verbalize(run_file(stages)) == 0 and server.since() == {}
     stages["captions"]["writer"]["client"]["token_field"] = "max_completion_tokens"
-    assert command.main(run_file(stages)) == 0 and server.since() == {"caption p1": 1}
+    assert verbalize(run_file(stages)) == 0 and server.since() == {"caption p1": 1}
     assert summary(world)["captions"] == 4
 
 
@@ -163,13 +165,13 @@ def test_rejects_are_asked_again_where_that_is_wanted(world, server, stages, run
     del stages["dynamic"]
     server.answer = lambda name, body: flagged if name == "caption p1" else "a dog runs"
     arguments = run_file(stages)
-    assert command.main(arguments) == 0
+    assert verbalize(arguments) == 0
     server.since()
-    assert command.main([*arguments, "--retry-rejects"]) == 0
+    assert verbalize([*arguments, "--retry-rejects"]) == 0
     assert server.since() == {"caption p1": 1}
     server.answer = ready
-    assert command.main(arguments) == 0 and server.since() == {}
-    assert command.main([*arguments, "--retry-rejects"]) == 0
+    assert verbalize(arguments) == 0 and server.since() == {}
+    assert verbalize([*arguments, "--retry-rejects"]) == 0
     assert server.since() == {"caption p1": 1} and summary(world)["captions"] == 4
 
 
@@ -187,15 +189,15 @@ def test_replies_of_no_use_are_asked_for_anew_under_another_seed(world, server, 
         return "Nothing to ask." if bad else "What is it?"
 
     server.answer = answer
-    assert command.main(run_file(stages)) == 0
+    assert verbalize(run_file(stages)) == 0
     assert summary(world)["reasons"]["dynamic: no question in the reply"] == 3
     assert server.since()["ask"] == 4 + 3  # once more in the same run
-    assert command.main(run_file(stages)) == 0 and server.since() == {}
-    assert command.main([*run_file(stages), "--retry-rejects"]) == 0
+    assert verbalize(run_file(stages)) == 0 and server.since() == {}
+    assert verbalize([*run_file(stages), "--retry-rejects"]) == 0
     assert server.since()["ask"] == 3
     assert sorted(server.seeds["ask"][7:]) == sorted(seed + 2 for seed in first)
     assert "dynamic: no question in the reply" not in summary(world)["reasons"]
-    assert command.main([*run_file(stages), "--retry-rejects"]) == 0 and server.since() == {}
+    assert verbalize([*run_file(stages), "--retry-rejects"]) == 0 and server.since() == {}
 
 
 THOUGHT = "<think>A dog, I think.</think>\n\na dog runs"
@@ -235,16 +237,16 @@ def test_a_caption_is_an_answer_or_a_reject_with_its_reason(
                 "usage": {"prompt_tokens": 5, "completion_tokens": 5}}  # fmt: skip
 
     server.answer, heals = answer, False
-    assert command.main(run_file(stages)) == 0
+    assert verbalize(run_file(stages)) == 0
     assert server.since()["caption p1"] == asked
     captions = lines(world, "verbalized.jsonl")[1].get("captions", [])
     assert captions == ([] if reason else ["a dog runs"])
     told = [key.split(": ")[1] for key in summary(world)["reasons"] if "captions" in key]
     assert told == ([reason] if reason else [])
-    assert command.main(run_file(stages)) == 0 and server.since() == {}  # nothing is paid twice
+    assert verbalize(run_file(stages)) == 0 and server.since() == {}  # nothing is paid twice
     heals = True
     shutil.rmtree(world / "out")
-    assert command.main(run_file(stages)) == 0
+    assert verbalize(run_file(stages)) == 0
     # what was whole is stored; what was cut or withheld is asked for again
     sent = {"": {}, "refusal": {}}.get(reason, {"caption p1": asked})
     assert server.since() == sent
@@ -254,7 +256,7 @@ def test_a_stage_without_a_single_text_is_no_success(world, server, stages, run_
     flagged = (400, {"error": {"code": "content_filter", "message": "flagged"}})
     del stages["dynamic"]
     server.answer = lambda name, body: flagged
-    assert command.main(run_file(stages)) == 1
+    assert verbalize(run_file(stages)) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "not one image was described by stages.captions" in said and "content filter" in said
     assert not summary(world)["complete"]
@@ -266,7 +268,7 @@ def test_a_wrong_key_stops_with_a_sentence_and_nothing_is_lost(
     denied = (401, {"error": {"message": "Incorrect API key"}})
     server.answer = lambda name, body: denied if name == "caption p3" else ready(name, body)
     arguments = run_file(stages)
-    assert command.main(arguments) == 2
+    assert verbalize(arguments) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: stages.captions: llm") and "401" in said
     told = summary(world)
@@ -274,14 +276,14 @@ def test_a_wrong_key_stops_with_a_sentence_and_nothing_is_lost(
     assert told["left_of_stages"] == {"captions": 1}  # of five, one of which is broken
     server.since()
     server.answer = ready
-    assert command.main(arguments) == 0
+    assert verbalize(arguments) == 0
     assert server.since() == {f"answer p{n}": 1 for n in range(4)} | {"caption p3": 1, "ask": 4}
     assert summary(world)["complete"]
 
 
 def test_a_cap_stops_with_a_sentence(world, server, stages, run_file, capsys):
     stages["captions"]["writer"]["client"]["caps"] = {"max_requests": 2}
-    assert command.main(run_file(stages)) == 1
+    assert verbalize(run_file(stages)) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "not complete: stages.captions: max_requests (2) is reached" in said
     assert "start again with a higher cap" in said
@@ -294,7 +296,7 @@ def test_the_page_shows_images_with_what_was_said_of_them(world, server, stages,
         return "What is [0]?" if name == "ask" else "a <i>dog</i> runs"
 
     server.answer = answer
-    assert command.main(run_file(stages)) == 1
+    assert verbalize(run_file(stages)) == 1
     page = (world / "out/report.html").read_text()
     assert "Not complete: 2 texts left for the next start." in page
     assert page.count('src="data:image/jpeg;base64,') == 4
@@ -309,7 +311,7 @@ def test_the_page_shows_images_with_what_was_said_of_them(world, server, stages,
 
 def test_the_page_fits_and_can_be_read(world, server, stages, run_file, browser):
     server.answer = lambda name, body: "a dog " + "runs and " * 60 + "x" * 200
-    assert command.main(run_file(stages)) in (0, 1)
+    assert verbalize(run_file(stages)) in (0, 1)
     check_report(browser, world / "out/report.html")
 
 
@@ -320,14 +322,14 @@ def test_a_server_that_only_fails_stops_the_run_and_a_mended_one_is_asked_for_al
     stages["captions"]["writer"]["client"]["max_alike_failures"] = 3
     server.answer = lambda name, body: (status, {"error": {"message": "out of order"}})
     arguments = run_file(stages)
-    assert command.main(arguments) == 1
+    assert verbalize(arguments) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "not complete: stages.captions: llm: 3 requests or more in a row failed alike" in said
     told = summary(world)
     assert not told["complete"] and f"HTTP {status}" in told["stopped_by"]
     server.since()
     server.answer = ready
-    assert command.main(arguments) == 0
+    assert verbalize(arguments) == 0
     captions = {name: count for name, count in server.since().items() if "caption" in name}
     assert captions == {f"caption p{n}": 1 for n in range(4)}
     assert summary(world)["complete"] and summary(world)["captions"] == 4

@@ -7,9 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import verbalize as command
 
-from launching import KILLED, jobs_of, run_steps
+from launching import KILLED, jobs_of, main_of, run_steps
 from lavis.datasets.lck.regions import open_mapping
 
 ROOT = Path(__file__).parents[2]
@@ -22,12 +21,8 @@ IMPORTS = (
     "transformers:CLIPModel",
     "transformers:CLIPProcessor",
 )
+verbalize = main_of("scripts/verbalize.py")
 OUTPUTS = ("verbalized.jsonl", "rejects.jsonl", "summary.json")
-
-
-def verbalize(arguments):
-    """Run the command in this process."""
-    return command.main(arguments)
 
 
 def stages(world, tiny):

@@ -1,17 +1,13 @@
 """Synthetic negatives: never what the corpus says of the image, the same for the same seed."""
 
 import json
-import sys
-from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from launching import main_of
 from lavis.datasets.lck.negatives import KINDS, PARTS, NegativeMaker, normal, note_all, positive
 from lavis.datasets.lck.record import read_label, read_tokens
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
-import make_negatives
 
 COLOURS = ("red", "blue", "green")
 
@@ -131,7 +127,8 @@ def test_the_script_counts_what_it_cannot_use(tmp_path, capsys):
     corpus, out = tmp_path / "corpus.jsonl", tmp_path / "out.jsonl"
     lines = [json.dumps(record) for record in RECORDS]
     corpus.write_text("\n".join([*lines, "{broken", json.dumps({"image": "a.png"})]) + "\n")
-    assert make_negatives.main([str(corpus), "--out", str(out), "--negatives", "2"]) == 0
+    main = main_of("scripts/make_negatives.py")
+    assert main([str(corpus), "--out", str(out), "--negatives", "2"]) == 0
     counts = json.loads(capsys.readouterr().out)
     assert counts["right"] == 3
     assert counts["not used: malformed line"] == 1 and counts["not used: missing field"] == 1

@@ -11,14 +11,16 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import generate_qar
 import pytest
-import verbalize
 import yaml
 from chat_server import ChatServer
 from generation_run import GOOD, image, items, lines, number_of
 from PIL import Image
 
+from launching import main_of
+
+generate = main_of("scripts/generate_qar.py")
+verbalize = main_of("scripts/verbalize.py")
 BEGUN = Path(__file__).with_name("begun.json")
 FLAGGED = (400, {"error": {"code": "content_filter", "message": "the prompt was flagged"}})
 DOWN = (500, {"error": {"message": "down"}})
@@ -112,8 +114,8 @@ def make_begun():
     os.environ["LLM_TEST_KEY"] = "k"
     begun = {}
     jobs = {
-        "generation": (generation, generate_qar.main, flawed_items),
-        "verbalization": (verbalization, verbalize.main, flawed_words),
+        "generation": (generation, generate, flawed_items),
+        "verbalization": (verbalization, verbalize, flawed_words),
     }
     for name, (job, command, answer) in jobs.items():
         folder = Path(tempfile.mkdtemp())
@@ -156,7 +158,7 @@ def sent(server, name_of):
 
 def test_a_begun_generation_is_continued(begun, tmp_path):
     server, arguments = begun("generation", generation, lambda body, n: items(GOOD))
-    assert generate_qar.main(arguments) == 0
+    assert generate(arguments) == 0
     assert sent(server, number_of) == {3: 1, 4: 1}  # refused at another address, and left
     assert [one["index"] for one in lines(tmp_path / "out/corpus.jsonl")] == [
         "s-0",
@@ -168,7 +170,7 @@ def test_a_begun_generation_is_continued(begun, tmp_path):
     assert kinds == {1: "data", 2: "reply", 5: "item"}
     server.answer = lambda body, n: seeds.append(body["seed"]) or items(GOOD)
     seeds = []
-    assert generate_qar.main([*arguments, "--retry-rejects"]) == 0
+    assert generate([*arguments, "--retry-rejects"]) == 0
     assert sent(server, number_of) == {2: 1} and seeds == [44]
     assert len(lines(tmp_path / "out/corpus.jsonl")) == 5
 
@@ -176,10 +178,10 @@ def test_a_begun_generation_is_continued(begun, tmp_path):
 def test_a_begun_verbalization_is_continued(begun, tmp_path):
     server, arguments = begun("verbalization", verbalization, words)
     before = sorted(path.name for path in (tmp_path / "out/stages").glob("*/*"))
-    assert verbalize.main(arguments) == 0
+    assert verbalize(arguments) == 0
     again = ("caption p1", "answer p1", "caption p2", "answer p2")  # left, or refused elsewhere
     assert sent(server, color_of) == {**dict.fromkeys(again, 1), "ask": 2}
     assert sorted(path.name for path in (tmp_path / "out/stages").glob("*/*")) == before
-    assert verbalize.main([*arguments, "--retry-rejects"]) == 0
+    assert verbalize([*arguments, "--retry-rejects"]) == 0
     told = json.loads((tmp_path / "out/summary.json").read_text())
     assert (told["captions"], told["complete"], told["rejected"]) == (5, True, 1)
