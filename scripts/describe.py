@@ -2,12 +2,14 @@
 
 python scripts/describe.py run.batch_size_eval
 python scripts/describe.py --json > catalogue.json
+python scripts/describe.py run.pictures.options --import-modules projects.quickstart
 """
 
 import argparse
 import json
 import sys
 
+from lavis.common import registry
 from lavis.common.command import command
 from lavis.common.config.catalogue import catalogue, explain
 
@@ -22,6 +24,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="everything: registered names, default YAMLs, options with type, default, choices, "
         "meaning and home, sections of scripts, retired keys",
     )
+    parser.add_argument(
+        "--import-modules",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="list what these modules register, too",
+    )
     return parser.parse_args(argv)
 
 
@@ -29,6 +38,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = parse_args(argv)
+    for module in args.import_modules:
+        registry.import_module(module, "--import-modules")
     print(json.dumps(catalogue(), indent=1) if args.json else explain(args.key))
     return 0
 

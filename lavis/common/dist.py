@@ -48,9 +48,7 @@ class StrayRankError(RuntimeError):
 
 def rank() -> int:
     """Return this process's number: from the process group, else the launcher, else 0."""
-    if has_joined():
-        return torch_dist.get_rank()
-    return int(os.environ.get("RANK", "0"))
+    return torch_dist.get_rank() if has_joined() else int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
@@ -74,10 +72,8 @@ def failed_alike(me: int, text: str, seconds: float, *, any_reason: bool = False
     """Note why this process ends, and return whether rank 0 ends for the same reason.
 
     Args:
-        me: this process's rank.
-        text: the reason.
-        seconds: how long another rank waits for rank 0 to note one.
-        any_reason: whatever rank 0 noted, it is enough.
+        seconds: how long a rank waits for rank 0 to note a reason.
+        any_reason: whatever rank 0 noted is enough.
     """
     try:
         store = torch_dist.distributed_c10d._get_default_store()
@@ -95,9 +91,9 @@ def failed_alike(me: int, text: str, seconds: float, *, any_reason: bool = False
 
 
 def share_of_mean(count: torch.Tensor) -> torch.Tensor | float:
-    """Return the factor of a mean over `count` items that makes the average over ranks exact.
+    """Return the factor of a mean over `count` items by which the average over ranks is exact.
 
-    Then it is the mean over all items, however they are spread. Every rank must call this.
+    Every rank must call this.
     """
     if not has_joined():
         return 1.0
@@ -199,10 +195,10 @@ class World:
         """Return what `make` returns on rank 0, the only one that calls it, on every rank.
 
         For what must not differ between ranks, such as which work is left, and for what only one
-        of them may write. An error that is for the user is raised on every rank.
+        of them may write.
 
         Raises:
-            ConfigError, DataError, RunError, OSError: as `make` on rank 0.
+            ConfigError, DataError, RunError, OSError: on every rank, as `make` on rank 0.
         """
         value, refusal = None, None
         if self.is_main:
@@ -210,17 +206,15 @@ class World:
                 value = make()
             except (ConfigError, DataError, RunError, OSError) as error:
                 refusal = error
+        result: T
         result, refusal = self.broadcast((value, refusal), what)
         if refusal is not None:
             raise refusal
-        whole: T = result
-        return whole
+        return result
 
     def explain(self, error: Exception, where: str) -> Exception:
         """Return `error`, or a `HungRankError` naming the ranks behind a failed collective."""
-        if self.heartbeat is None:
-            return error
-        behind = self.heartbeat.behind()
+        behind = "" if self.heartbeat is None else self.heartbeat.behind()
         if not behind:
             return error
         return HungRankError(f"{where}: {behind}; the collective reported: {error}")
@@ -242,16 +236,16 @@ class World:
             return [value]
         self.heartbeat.beat(f"waiting at '{what}'")
         number, self._meetings = self._meetings, self._meetings + 1
-        found = self.heartbeat.meet(number, value, what)
+        values = self.heartbeat.meet(number, value, what)
         self.heartbeat.beat(f"past '{what}'")
-        return found
+        return values
 
 
 class Heartbeat:
     """Heartbeats and barriers of the ranks, over the process group's key-value store.
 
-    A thread publishes this rank's last note; when the process hangs or stops, the note stays, and
-    the others see by their own clocks how long it has not changed.
+    A thread publishes this rank's last note; the others see by their own clocks how long it has not
+    changed.
     """
 
     def __init__(self, store: Any, *, rank: int, size: int, limit: float) -> None:
@@ -275,37 +269,35 @@ class Heartbeat:
         Raises:
             StrayRankError: a rank came for something else than `what`.
         """
+        keys = [f"meet/{number}/{other}" for other in range(self._size)]
         try:
-            self._store.set(f"meet/{number}/{self._rank}", pickle.dumps((what, value)))
-            self._wait([f"meet/{number}/{other}" for other in range(self._size)], what)
+            self._store.set(keys[self._rank], pickle.dumps((what, value)))
+            self._wait(keys, what)
             if number > 0:  # every rank is past the meeting before this one
                 self._store.delete_key(f"meet/{number - 1}/{self._rank}")
-            found = [
-                pickle.loads(self._store.get(f"meet/{number}/{other}"))
-                for other in range(self._size)
-            ]
+            pairs = [pickle.loads(self._store.get(key)) for key in keys]
         except torch_dist.DistError as error:
             raise HungRankError(
                 f"{what}: rank {self._rank} lost the store that rank 0 or the launcher keeps, so "
                 f"that process has ended; see its log ({error})"
             ) from error
-        strays = [f"rank {other} at '{its}'" for other, (its, _) in enumerate(found) if its != what]
+        strays = [f"rank {other} at '{its}'" for other, (its, _) in enumerate(pairs) if its != what]
         if strays:
             raise StrayRankError(
                 f"rank {self._rank} is at '{what}' while {', '.join(strays[:8])}: the processes do "
                 "not do the same work; they must start the same command on the same files"
             )
-        return [its_value for _, its_value in found]
+        return [its_value for _, its_value in pairs]
 
     def behind(self) -> str:
         """Name the ranks that have noted less progress than this one, or ''."""
         time.sleep(1.5 * self._interval)  # let the notes of ranks that are alive come in
-        found = []
+        late = []
         for other in range(self._size):
             count, _, where = self._note(other).partition(b"|")
             if other != self._rank and int(count) < self._count:
-                found.append(f"rank {other} (last heard at: {where.decode()})")
-        return f"no answer from {', '.join(found)}" if found else ""
+                late.append(f"rank {other} (last heard at: {where.decode()})")
+        return f"no answer from {', '.join(late)}" if late else ""
 
     def leave(self) -> None:
         """Stop the thread; rank 0 waits for the others, at most ten seconds."""
@@ -321,29 +313,28 @@ class Heartbeat:
             return  # the store has gone with its process; nothing is left to agree on
 
     def _wait(self, keys: list[str], what: str) -> None:
-        start = noted = time.monotonic()
+        start = logged = checked = time.monotonic()
         pause = 0.002
-        looked = start
         self._seen.clear()
         while not self._store.check(keys):
             time.sleep(pause)
             pause = min(pause * 1.5, 0.2)
             now = time.monotonic()
-            if now - looked < self._interval:
+            if now - checked < self._interval:
                 continue
-            looked = now
+            checked = now
             missing = [other for other, key in enumerate(keys) if not self._store.check([key])]
             ended = [other for other in missing if self._store.check([f"left/{other}"])]
             if ended:
                 raise HungRankError(f"{what}: rank {ended[0]} has ended before; see its log")
             silent = [(other, self._silence(other, start)) for other in missing]
-            hung = [(other, quiet) for other, quiet in silent if quiet > self._limit]
+            hung = [self._tell(*each) for each in silent if each[1] > self._limit]
             if hung:
-                raise HungRankError(f"{what}: " + "; ".join(self._tell(*each) for each in hung))
-            if missing and now - noted > NOTE_SECONDS:
-                noted = now
-                told = "; ".join(self._tell(*each) for each in silent[:8])
-                logger.warning("waiting at '%s' for %d ranks: %s", what, len(missing), told)
+                raise HungRankError(f"{what}: " + "; ".join(hung))
+            if missing and now - logged > NOTE_SECONDS:
+                logged = now
+                message = "; ".join(self._tell(*each) for each in silent[:8])
+                logger.warning("waiting at '%s' for %d ranks: %s", what, len(missing), message)
 
     def _tell(self, other: int, quiet: float) -> str:
         where = self._note(other).partition(b"|")[2].decode()
@@ -379,7 +370,6 @@ def start(device: str = "auto", timeout_minutes: float = 30.0) -> World:
     """Join the other processes that the launcher started, if any; once for each process group.
 
     Args:
-        device: `auto`, `cpu` or `cuda`.
         timeout_minutes: after so long without progress a rank is reported as hung, and a
             collective that waits for it fails.
     """

@@ -44,7 +44,7 @@ from lavis.runners.resume import (
 )
 from lavis.runners.sampler import BatchSampler
 from lavis.runners.sharding import Sharding, check_launch, shard
-from lavis.runners.tracking import check_trackers, numbers, start_trackers, stop_trackers, track
+from lavis.runners.tracking import numbers, start_trackers, stop_trackers, track
 from lavis.runners.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Runner:
         world: World | None = None,
     ) -> None:
         run: RunConfig = cfg.run
-        check_trackers(run.trackers)
+        run.check_start()
         if world is None:
             world = start(run.device, run.timeout_minutes)
             atexit.register(world.leave)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,18 +10,8 @@ from typing import Any
 from accelerate import Accelerator
 
 from lavis.common.config.difference import flat
-from lavis.common.errors import ConfigError
 
 PROJECT = "lavis"
-
-
-def check_trackers(names: Sequence[str]) -> None:
-    """Raise `ConfigError` where a tracker's package is not installed."""
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(
-                f"run.trackers: {name} is not installed; pip install 'lavis-commonsense[track]'"
-            )
 
 
 def start_trackers(

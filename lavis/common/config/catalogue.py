@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import io
 import json
 import re
 import textwrap
-import tokenize
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -308,20 +306,18 @@ def _of_comments(cls: type) -> dict[str, str]:
         source = textwrap.dedent(inspect.getsource(cls))
     except (OSError, TypeError):
         return {}
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     above: list[str] = []
     name = ""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            text = token.string.removeprefix("#").strip()
-            if token.line.lstrip().startswith("#"):
-                above.append(text)
-            elif name:
-                found[name] = text
-        elif token.type == tokenize.NAME and re.match(rf"    {token.string}: ", token.line):
-            name = token.string
-            if above:
-                found[name], above = " ".join(above), []
-        elif token.type == tokenize.NEWLINE:
-            above = []
-    return found
+    for line in re.split(r"^    (?:def|@)", source, maxsplit=1, flags=re.M)[0].split("\n"):
+        code, _, text = line.partition("# ")
+        if text and not code.strip():
+            above.append(text)
+            continue
+        if match := re.match(r"    (\w+): ", line):
+            name = match[1]
+        comment = text or (" ".join(above) if match else "")
+        if name and comment:
+            comments[name] = comment
+        above = []
+    return comments

@@ -142,16 +142,7 @@ def faults_of(
     source: Callable[[str], str],
     names: Iterable[str] = (),
 ) -> list[Fault]:
-    """Turn a validation error into faults `source, full.key: found, expected, nearest name`.
-
-    Args:
-        error: what pydantic found.
-        cls: the dataclass that was checked.
-        node: the plain containers that were checked.
-        key: dotted key of `node` in the whole config.
-        source: full key -> the file (or `--options`) its value came from.
-        names: valid names beside the fields of `cls`, for the hint of an unknown key.
-    """
+    """Turn pydantic's error into faults; the arguments are those of `check_section`."""
     found: dict[str, Fault] = {}  # a union reports each member; the first for a key is enough
     for problem in error.errors():
         path = _data_path(problem["loc"], node, problem["type"])
@@ -167,19 +158,9 @@ def faults_of(
 
 
 def explain(
-    error: ValidationError,
-    cls: Any,
-    node: Any,
-    key: str,
-    *,
-    source: Callable[[str], str],
+    error: ValidationError, cls: Any, node: Any, key: str, *, source: Callable[[str], str]
 ) -> str:
-    """Return a line for each thing that is wrong with a node that a class refused.
-
-    Args:
-        error: what pydantic found; more is found by looking on.
-        cls: the class, its `node`, dotted `key` and `source`: see `check_section`.
-    """
+    """Return a line for each fault of a node that a class refused; see `check_section`."""
     faults = check_section(cls, node, key, source=source)[1]
     faults = faults or faults_of(error, cls, node, key, source=source)
     return "\n".join(fault.line for fault in sorted(faults, key=lambda fault: fault.rank))

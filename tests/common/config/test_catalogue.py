@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from launching import main_of
 from lavis.common import cli, registry
 from lavis.common.config import catalogue as book
 from lavis.common.config.fields import STRICT, Fraction
@@ -154,6 +155,14 @@ def test_a_key_is_explained():
 def test_an_unknown_key_gives_near_ones(key, near):
     with pytest.raises(ConfigError, match=f"--explain: unknown key '{key}'; {near}"):
         book.explain(key)
+
+
+def test_the_script_lists_what_a_module_registers(capsys):
+    describe = main_of("scripts/describe.py")
+    assert describe(["run.pictures.options", "--import-modules", "projects.quickstart"]) == 0
+    assert "read by: openmoji (projects.quickstart.config:" in capsys.readouterr().out
+    assert describe(["--import-modules", "no.such"]) == 2
+    assert "--import-modules: cannot import no.such" in capsys.readouterr().err
 
 
 def test_the_front_ends_explain_without_a_run_file(capsys):
