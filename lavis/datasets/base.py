@@ -22,13 +22,15 @@ from lavis.datasets.files.images import ImageFile, ImageRoot, decode_image
 from lavis.datasets.files.records import RecordStore
 from lavis.datasets.lck.marks import RegionMark, row_marks
 from lavis.datasets.lck.record import check_inside
-from lavis.datasets.rows import Drawing, RejectedRow, Row, row_random
+from lavis.datasets.rows import Drawing, RejectedRow, Row, row_random, stack_images
 from lavis.processors import load_processor
 from lavis.processors.region import Palette, draw_regions, outline_width
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
+
+    from lavis.datasets.rows import Images, Pixels
 
 _KEPT_PIXELS = 16_000_000  # a decoded image up to this size is kept for the next row
 
@@ -88,8 +90,10 @@ class RecordDataset(abc.ABC):
     def _read_row(self, index: int, rng: random.Random | None) -> Row:
         """Return one row; `row` turns any error that its values cause in a parser into a reject."""
 
-    def image(self, row: Row, rng: random.Random | None = None) -> Tensor:
+    def image(self, row: Row, rng: random.Random | None = None) -> Pixels:
         """Return the decoded, drawn and processed image, (3, S, S) float32.
+
+        A processor that keeps images (`vlm_image`) draws, and shows them at their own size.
 
         Raises:
             RecordError: the image cannot be used; `reason` says why.
@@ -99,6 +103,11 @@ class RecordDataset(abc.ABC):
         drawing = _drawing(row)
         boxes = [drawing.regions[i].box for i in range(len(drawing.drawn))]
         with record_errors("broken image"):
+            if self.vis_processor.keeps_image:
+                image, width = self._undrawn(row)
+                return self.vis_processor(
+                    image, rng=rng, regions=drawing.drawn, palette=self.palette, width=width
+                )
             return self.vis_processor(self.drawn_image(row), rng=rng, boxes=boxes)
 
     def check_processor(self, example: str) -> None:
@@ -109,11 +118,15 @@ class RecordDataset(abc.ABC):
 
     def drawn_image(self, row: Row) -> Image.Image:
         """Return the full-size RGB image, regions drawn; raises `RecordError` with a `reason`."""
+        image, width = self._undrawn(row)
+        return draw_regions(image, _drawing(row).drawn, palette=self.palette, width=width)
+
+    def _undrawn(self, row: Row) -> tuple[Image.Image, int]:
+        """Return the full-size image, its regions checked, and the width of their outlines."""
         drawing = _drawing(row)
         image = self._decoded(drawing.file)
         check_inside(drawing.regions, image.size)
-        width = outline_width(image.size, self.line_width, self._image_size())
-        return draw_regions(image, drawing.drawn, palette=self.palette, width=width)
+        return image, outline_width(image.size, self.line_width, self._image_size())
 
     def region_marks(self, row: Row, size: tuple[int, int]) -> tuple[RegionMark, ...]:
         """Return where a page sets the numbers of regions; `size` is that of `drawn_image(row)`."""
@@ -165,16 +178,22 @@ class RecordDataset(abc.ABC):
         return [self.pictures] if named else []
 
     def collate(
-        self, rows: Sequence[Row], images: Tensor | None, image_index: Sequence[int]
+        self,
+        rows: Sequence[Row],
+        images: Images | None,
+        image_index: Sequence[int],
     ) -> dict[str, Any]:
         """Return a batch.
 
         Args:
-            images: (P, 3, S, S) images or (P, T, D) features of the frozen tower.
+            images: (P, 3, S, S) images or (P, T, D) features of the frozen tower; or P images as
+                they are shown to a vision-language model.
             image_index: for each row, its image among the P.
 
         Returns:
-            `image` or `vision_features`, neither without images; `text_input` (N texts: all
+            `image` or `vision_features`, neither without images; shown images give `views` (P
+            tuples of `(3, H, W)` uint8), `region_words` (P tuples of words by region number) and
+            `parts` (see `Row.all_parts`, N of them); `text_input` (N texts: all
             candidates of a row stand together); `image_index` (N,) from text to image (-1:
             none); `rows`; `image_id`, `instance_id`;
             `text_count` (rows,) where rows have candidates; `label` (long), `qa_label`, `r_label`
@@ -193,7 +212,11 @@ class RecordDataset(abc.ABC):
             "instance_id": [str(row.fields.get("instance", row.index)) for row in rows],
             "rows": list(rows),
         }
-        if images is not None:
+        if isinstance(images, Sequence):
+            samples["views"] = [image.views for image in images]
+            samples["region_words"] = [image.regions for image in images]
+            samples["parts"] = [parts for row in rows for parts in row.all_parts]
+        elif images is not None:
             samples["image" if images.ndim == 4 else "vision_features"] = images
         if any(row.texts is not None for row in rows):
             samples["text_count"] = torch.tensor(counts, dtype=torch.long)
@@ -276,7 +299,7 @@ class TrainingView:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Row, Tensor | None] | RejectedRow:
+    def __getitem__(self, index: int) -> tuple[Row, Pixels | None] | RejectedRow:
         rng = row_random(self.seed, self.epoch, index)
         try:
             row = self.dataset.row(index, rng)
@@ -287,7 +310,7 @@ class TrainingView:
         except RecordError as error:
             return RejectedRow(index, error.reason, self.dataset.source(index))
 
-    def collate(self, items: Sequence[tuple[Row, Tensor | None] | RejectedRow]) -> dict[str, Any]:
+    def collate(self, items: Sequence[tuple[Row, Pixels | None] | RejectedRow]) -> dict[str, Any]:
         """Return the samples of the usable items, and the others under `rejects`.
 
         Rows that share an image share its tensor where the processor is not random. A batch of
@@ -296,14 +319,12 @@ class TrainingView:
         Raises:
             DataError: features for some images of the batch but not for all.
         """
-        import torch
-
         rejects = [item for item in items if isinstance(item, RejectedRow)]
         usable = [item for item in items if not isinstance(item, RejectedRow)]
-        if len({None if tensor is None else tensor.ndim for _, tensor in usable}) > 1:
+        if len({getattr(tensor, "ndim", None) for _, tensor in usable}) > 1:
             raise DataError("features of some images are missing from the cache; compute them")
         places: dict[str, int] = {}
-        tensors: list[Tensor] = []
+        tensors: list[Pixels] = []
         image_index: list[int] = []
         for place, (row, tensor) in enumerate(usable):
             if tensor is None:
@@ -315,7 +336,7 @@ class TrainingView:
                 places[key] = len(tensors)
                 tensors.append(tensor)
             image_index.append(places[key])
-        images = torch.stack(tensors) if tensors else None
+        images = stack_images(tensors)
         samples = self.dataset.collate([row for row, _ in usable], images, image_index)
         samples["rejects"] = rejects
         return samples

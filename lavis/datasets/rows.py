@@ -5,15 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+    from torch import Tensor
 
     from lavis.datasets.files.images import ImageFile
     from lavis.datasets.lck.record import Region
     from lavis.processors.region import DrawnRegion
+    from lavis.processors.vlm import ShownImage
+
+Pixels: TypeAlias = "Tensor | ShownImage"  # one image, processed
+Images: TypeAlias = "Tensor | Sequence[ShownImage]"  # P of them; see `RecordDataset.collate`
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Row:
         text: processed text; of several candidates the first.
         fields: JSON-able, written into the result row between `text` and `prediction`.
         texts: processed text of every candidate, where the row has more than one.
+        parts: `question`, `answer` and `rationale` of every text, unprocessed; a part that a text
+            lacks is missing. None where the data set does not tell them apart.
         targets: any of `label` (1 = accept), `qa_label`, `r_label`, `image_id`, `scores`,
             `token_ids`.
         drawing: what `RecordDataset.image` needs.
@@ -53,6 +60,7 @@ class Row:
     text: str
     fields: dict[str, Any]
     texts: tuple[str, ...] | None = None
+    parts: tuple[dict[str, str], ...] | None = None
     targets: dict[str, Any] = field(default_factory=dict)
     drawing: Drawing | None = field(default=None, repr=False)
 
@@ -60,6 +68,14 @@ class Row:
     def all_texts(self) -> tuple[str, ...]:
         """Every text of the row, one or more."""
         return self.texts if self.texts is not None else (self.text,)
+
+    @property
+    def all_parts(self) -> tuple[dict[str, str], ...]:
+        """`text`, `question`, `answer` and `rationale` of every text; what it lacks is empty."""
+        texts = self.all_texts
+        parts = self.parts or ({},) * len(texts)
+        none = {"question": "", "answer": "", "rationale": ""}
+        return tuple({**none, **p, "text": text} for text, p in zip(texts, parts, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,15 @@ class RejectedRow:
 def row_random(seed: int, epoch: int, index: int) -> random.Random:
     """Return the random numbers of one row in one epoch, the same in every process."""
     return random.Random(f"{seed}/{epoch}/{index}")
+
+
+def stack_images(images: Sequence[Pixels]) -> Images | None:
+    """Return images as `RecordDataset.collate` takes them: tensors as one, None for none."""
+    import torch
+
+    if images and not isinstance(images[0], torch.Tensor):
+        return list(images)  # type: ignore[arg-type]
+    return torch.stack(list(images)) if images else None  # type: ignore[arg-type]
 
 
 class ImageSource(Protocol):

@@ -18,11 +18,14 @@ class BaseProcessor:
     Attributes:
         config_defaults: defaults of `from_config` that differ from the constructor's.
         deterministic: equal inputs give equal outputs, whatever the random state.
+        keeps_image: an image processor that is handed the image undrawn, with its regions, and
+            gives a `lavis.processors.vlm.ShownImage`.
     """
 
     name: ClassVar[str] = "base"
     config_defaults: ClassVar[Mapping[str, Any]] = {}
     deterministic: ClassVar[bool] = True
+    keeps_image: ClassVar[bool] = False
 
     @classmethod
     def from_config(cls: type[P], config: Mapping[str, Any] | None = None) -> P:

@@ -241,7 +241,7 @@ class _Copy:
     """Outputs on their way to the host."""
 
     def __init__(self, batch: LoadedUnit, outputs: dict[str, Tensor]) -> None:
-        for large in ("image", "vision_features"):
+        for large in ("image", "views", "vision_features"):
             batch.samples.pop(large, None)
         self._batch = batch
         self._outputs = {k: v.to("cpu", non_blocking=True) for k, v in outputs.items()}

@@ -23,7 +23,7 @@ from lavis.common.logger import Progress
 from lavis.common.storage.cache import Cache, make_key
 from lavis.common.storage.content import file_state
 from lavis.datasets.base import FeatureSource, RecordDataset, TrainingView
-from lavis.datasets.rows import RejectedRow, Row
+from lavis.datasets.rows import Pixels, RejectedRow, Row
 from lavis.runners.contracts import RunnerModel
 from lavis.runners.loader import autocast, make_loader
 
@@ -179,7 +179,7 @@ class FeatureDataset:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def image(self, row: Row, rng: random.Random | None = None) -> Tensor:
+    def image(self, row: Row, rng: random.Random | None = None) -> Pixels:
         """Return (T, D) features, or the data set's own value for an image without any."""
         features = self._features.get(row.image_key)
         return self._dataset.image(row, rng) if features is None else features
@@ -197,7 +197,7 @@ class _PlainView:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Row, Tensor | None] | RejectedRow:
+    def __getitem__(self, index: int) -> tuple[Row, Pixels | None] | RejectedRow:
         try:
             row = self.dataset.row(index)
             if self.feature_cache is not None:
@@ -218,7 +218,9 @@ class _Chunks(Dataset[Any]):
         keys, images = [], []
         for key, index in chunk:
             item = self._view[index]
-            if isinstance(item, RejectedRow) or item[1] is None or item[1].ndim != 3:
+            if isinstance(item, RejectedRow):
+                continue
+            if not isinstance(item[1], Tensor) or item[1].ndim != 3:
                 continue  # what a data set gives as features is not encoded
             if item[0].image_key == key and _is_still(item[0]):
                 keys.append(key)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from lavis.common.errors import RecordError
+from lavis.datasets.rows import stack_images
 from lavis.tasks.planning import Plan, load_or_make, make_plan
 from lavis.tasks.rows import Results, RowReader
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from lavis.common.config.run import RunConfig
     from lavis.common.dist import World
     from lavis.datasets.base import RecordDataset
-    from lavis.datasets.rows import Row
+    from lavis.datasets.rows import Pixels, Row
 
 Samples = dict[str, Any]  # what a data set collates, and what is added to it
 NumberedRow = tuple[int, dict[str, Any]]  # row number, JSON-able payload
@@ -66,6 +67,8 @@ class UnitBatch:
         rows: the N rows that can be scored, in the order of the samples.
         samples: the model's input; empty if no row can be scored.
         rejects: (row number, payload with `reject`, `file`, `line`) of the others.
+        notes: for each text what the model tells of its score: columns of its row, or `reject`,
+            why there is none, and `again`, that a later start may score it.
         inputs: notes of `common.storage.inputs` on the files that only this unit is made from.
         again: a row was rejected for a temporary cause, so the next start repeats the unit.
     """
@@ -74,6 +77,7 @@ class UnitBatch:
     rows: list[Row]
     samples: Samples
     rejects: list[NumberedRow] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
     inputs: list[Any] = field(default_factory=list)
     again: bool = False
 
@@ -108,7 +112,7 @@ class UnitReading:
             self._watch.add_known(file.path, [file.size, file.mtime_ns, file.ctime_ns])
         return row
 
-    def image(self, row: Row) -> Tensor:
+    def image(self, row: Row) -> Pixels:
         """Return a row's image; raises `RecordError` as the data set does."""
         try:
             return self._dataset.image(row)
@@ -225,8 +229,6 @@ class BaseTask(ABC, Generic[ModelT]):
 
         A row that cannot be read is rejected, and so are all rows of an image that cannot.
         """
-        import torch  # here, so that merging and reporting need none of its memory
-
         groups: dict[str, list[Row]] = {}
         batch = UnitBatch(unit, [], {})
         reading = UnitReading(dataset)
@@ -237,7 +239,7 @@ class BaseTask(ABC, Generic[ModelT]):
                 batch.rejects.append(self.reject(dataset, index, error.reason))
             else:
                 groups.setdefault(row.image_key, []).append(row)
-        images: list[Tensor] = []
+        images: list[Pixels] = []
         image_index: list[int] = []
         for group in groups.values():
             place = -1
@@ -253,8 +255,7 @@ class BaseTask(ABC, Generic[ModelT]):
             image_index += [place] * len(group)
             batch.rows += group
         if batch.rows:
-            stacked = torch.stack(images) if images else None
-            batch.samples = dataset.collate(batch.rows, stacked, image_index)
+            batch.samples = dataset.collate(batch.rows, stack_images(images), image_index)
         batch.inputs, batch.again = reading.notes(), reading.again
         return batch
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from lavis.common.storage.atomic import write_bytes
 from lavis.datasets.files.json_values import finite
-from lavis.tasks.base import BaseTask, ModelT, NumberedRow
+from lavis.tasks.base import BaseTask, ModelT, NumberedRow, UnitBatch
 from lavis.tasks.rows import Results
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lavis.datasets.rows import Row
 
 logger = logging.getLogger(__name__)
@@ -24,17 +26,35 @@ class ScoringTask(BaseTask[ModelT]):
     """Scores become rows; rows become files per row, one summary, pages and metrics."""
 
     @staticmethod
+    def take_notes(batch: UnitBatch, outputs: dict[str, Any]) -> dict[str, Tensor]:
+        """Return outputs without the model's `notes` on each text, which the batch keeps."""
+        batch.notes = outputs.pop("notes", [])
+        batch.again = batch.again or any(note.get("again") for note in batch.notes)
+        return outputs
+
+    @staticmethod
     def scored_row(
-        row: Row, texts: Mapping[str, Any], scores: Sequence[float], results: Mapping[str, Any]
+        row: Row,
+        texts: Mapping[str, Any],
+        scores: Sequence[float],
+        results: Mapping[str, Any],
+        notes: Sequence[Mapping[str, Any]] = (),
     ) -> NumberedRow:
         """Return a row's number and payload: its texts, the data set's fields, the results.
 
-        A score that is not a number makes the row a reject.
+        A score that is not a number makes the row a reject, as does a note with a `reject`.
+
+        Args:
+            notes: of the model on the row's texts; those on a single text are columns of the row.
         """
+        for note in notes:
+            if "reject" in note:
+                return row.index, {"reject": note["reject"]}
         bad = [score for score in scores if not math.isfinite(score)]
         if bad:
             return row.index, {"reject": f"score is not a number: {bad[0]}"}
-        return row.index, {**texts, **finite(row.fields), **results}
+        columns = notes[0] if len(notes) == 1 else {}
+        return row.index, {**texts, **finite(row.fields), **results, **columns}
 
     def write_results(self, results: Results) -> dict[str, Any]:
         """Write score files, summary and pages, and return metrics.

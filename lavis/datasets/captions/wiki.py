@@ -23,7 +23,7 @@ from lavis.datasets.captions.dataset import chosen_rows
 from lavis.datasets.captions.token_blocks import find_corpus, token_blocks
 from lavis.datasets.files.hub import hub_files
 from lavis.datasets.files.records import RecordStore
-from lavis.datasets.rows import ImageSource, Row, row_random
+from lavis.datasets.rows import Images, ImageSource, Row, row_random
 from lavis.processors import load_processor
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class WikiDataset(RecordDataset):
         }
 
     def collate(
-        self, rows: Sequence[Row], images: Tensor | None, image_index: Sequence[int]
+        self, rows: Sequence[Row], images: Images | None, image_index: Sequence[int]
     ) -> dict[str, Any]:
         """See `RecordDataset`; adds `token_ids`, a list of equally long lists."""
         samples = super().collate(rows, images, image_index)

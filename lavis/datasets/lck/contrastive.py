@@ -22,7 +22,7 @@ from lavis.datasets.lck.record import (
     read_tokens,
 )
 from lavis.datasets.lck.regions import RegionDataset
-from lavis.datasets.lck.text import choose_regions, instance_of, qar_text
+from lavis.datasets.lck.text import choose_regions, instance_of, qar_parts
 from lavis.datasets.rows import Row
 from lavis.processors.region import RegionTag, tokens_to_text
 
@@ -64,14 +64,14 @@ class ContrastiveDataset(RegionDataset):
         with_rationale = rng is None or rng.random() < self.config.rationale_prob
         regions = self.find_regions(record, ids)
         tags = self._tags(regions)
-        text = qar_text(
+        text, parts = qar_parts(
             record,
             include_rationale=with_rationale,
             write=lambda tokens: self._text(tokens, tags),
         )
         text = self.text_processor(text)
         fields = {"index": index, "instance": instance_of(record, index)}
-        return self._make(index, record, file, regions, [text], fields, {})
+        return self._make(index, record, file, regions, [text], [parts], fields, {})
 
     def _evaluation_row(
         self, index: int, record: Mapping[str, Any], file: ImageFile, rng: random.Random | None
@@ -102,7 +102,8 @@ class ContrastiveDataset(RegionDataset):
         targets = {"question": self.text_processor(f"{question} {prefix}"), "answers": answers}
         if "scores" in judged:
             targets["scores"] = judged["scores"]
-        return self._make(index, record, file, regions, texts, fields, targets)
+        parts = [{"question": question.strip(), "answer": text} for text in said]
+        return self._make(index, record, file, regions, texts, parts, fields, targets)
 
     def _outputs(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the answers' token lists, and `scores` (numbers, or a list each) and `truths`."""
@@ -140,6 +141,7 @@ class ContrastiveDataset(RegionDataset):
         file: ImageFile,
         regions: list[Region],
         texts: list[str],
+        parts: list[dict[str, str]],
         fields: dict[str, Any],
         targets: dict[str, Any],
     ) -> Row:
@@ -152,6 +154,7 @@ class ContrastiveDataset(RegionDataset):
             texts[0],
             fields,
             texts=several,
+            parts=tuple(parts),
             targets={**targets, "image_id": image_id},
             drawing=drawing,
         )

@@ -17,12 +17,12 @@ from lavis.datasets.lck.record import (
     read_word_boxes,
 )
 from lavis.datasets.lck.regions import RegionDataset
-from lavis.datasets.lck.text import instance_of, qar_text
+from lavis.datasets.lck.text import instance_of, qar_parts
 from lavis.datasets.rows import Row
 from lavis.processors.region import tokens_to_text
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from lavis.datasets.rows import Images
 
 
 @datasets.register("unified_vqa_binary")
@@ -41,7 +41,8 @@ class LckDataset(RegionDataset):
         record = self.store.read(index)
         file = self.image_file(index, record)
         regions = self.find_regions(record, self._choose_ids(record, rng))
-        text = self.text_processor(self._text(record, regions))
+        whole, parts = self._text(record, regions)
+        text = self.text_processor(whole)
         if not text.strip():
             raise RecordError("empty text: nothing is left after the text processor")
         targets = self._targets(record)
@@ -50,12 +51,12 @@ class LckDataset(RegionDataset):
             fields["label"] = targets["label"]
         drawing = self.draw(file, regions, record)
         key = self._image_key(drawing)
-        return Row(index, key, text, fields, targets=targets, drawing=drawing)
+        return Row(index, key, text, fields, parts=(parts,), targets=targets, drawing=drawing)
 
-    def _text(self, record: Mapping[str, Any], regions: list[Region]) -> str:
+    def _text(self, record: Mapping[str, Any], regions: list[Region]) -> tuple[str, dict[str, str]]:
         tags = self.tags(regions)
         named = self.config.source(self.split).use_object_tags
-        return qar_text(
+        return qar_parts(
             record,
             include_rationale=self.config.include_rationale,
             write=lambda tokens: tokens_to_text(tokens, tags, use_object_tags=named),
@@ -82,7 +83,7 @@ class LckDataset(RegionDataset):
         return {k: v for k, v in found.items() if v is not None}
 
     def collate(
-        self, rows: Sequence[Row], images: Tensor | None, image_index: Sequence[int]
+        self, rows: Sequence[Row], images: Images | None, image_index: Sequence[int]
     ) -> dict[str, Any]:
         """See `RecordDataset`; the option `word_boxes` adds a mapping for each image."""
         samples = super().collate(rows, images, image_index)

@@ -16,7 +16,7 @@ from lavis.datasets.rows import Row
 from lavis.processors.region import tokens_to_text
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from lavis.datasets.rows import Images
 
 ANSWER, RATIONALE = "Answer:", "Rationale:"
 
@@ -52,8 +52,15 @@ class GenerativeDataset(RegionDataset):
             raise RecordError("empty text: nothing is left of the output")
         drawing = self.draw(file, regions, record)
         fields = {"index": index, "instance": instance_of(record, index), "text_output": wanted}
-        key = self._image_key(drawing)
-        return Row(index, key, given, fields, targets={"text_output": wanted}, drawing=drawing)
+        return Row(
+            index,
+            self._image_key(drawing),
+            given,
+            fields,
+            parts=({"question": given, "answer": wanted},),
+            targets={"text_output": wanted},
+            drawing=drawing,
+        )
 
     def _parts(
         self,
@@ -78,7 +85,7 @@ class GenerativeDataset(RegionDataset):
         return self.text_processor(text).removeprefix(getattr(self.text_processor, "prompt", ""))
 
     def collate(
-        self, rows: Sequence[Row], images: Tensor | None, image_index: Sequence[int]
+        self, rows: Sequence[Row], images: Images | None, image_index: Sequence[int]
     ) -> dict[str, Any]:
         """See `RecordDataset`; adds `text_output`, one for each text."""
         samples = super().collate(rows, images, image_index)

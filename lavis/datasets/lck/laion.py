@@ -43,7 +43,8 @@ class LaionDataset(RecordDataset):
         }
         text = self.text_processor(_QUESTION.format(caption=caption))
         drawing = Drawing(file)
-        return Row(index, self._image_key(drawing), text, fields, drawing=drawing)
+        parts = ({"answer": caption},)
+        return Row(index, self._image_key(drawing), text, fields, parts=parts, drawing=drawing)
 
 
 def _finite(value: Any) -> Any:

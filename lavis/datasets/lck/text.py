@@ -59,6 +59,13 @@ def qar_text(
     Raises:
         RecordError: a part is missing, is no token list, or, but for the rationale, says nothing.
     """
+    return qar_parts(record, include_rationale=include_rationale, write=write)[0]
+
+
+def qar_parts(
+    record: Mapping[str, Any], *, include_rationale: bool, write: Callable[[Tokens], str]
+) -> tuple[str, dict[str, str]]:
+    """Return `qar_text`, and of `question`, `answer`, `rationale` what the record has apart."""
 
     def part(key: str) -> str:
         text = write(read_tokens(record, key))
@@ -67,11 +74,14 @@ def qar_text(
         return text
 
     if "question" in record or not ("full_text_input" in record or "text_input" in record):
-        text = f"{part('question')} Answer: {part('answer')}"
+        parts = {"question": part("question"), "answer": part("answer")}
+        text = f"{parts['question']} Answer: {parts['answer']}"
         if include_rationale and record.get("rationale") is not None:
             rationale = write(read_tokens(record, "rationale"))
             text += f" Rationale: {rationale}" if rationale.strip() else " Rationale:"
-        return text
+            parts["rationale"] = rationale
+        return text, parts
     if "full_text_input" in record:
-        return part("full_text_input")
-    return f"{part('text_input')} {part('text_output')}"
+        return part("full_text_input"), {}
+    parts = {"question": part("text_input"), "answer": part("text_output")}
+    return f"{parts['question']} {parts['answer']}", parts

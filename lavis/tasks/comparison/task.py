@@ -80,7 +80,8 @@ class ComparisonTask(ScoringTask[Any]):
     def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
         """Return `match` `(N,)`, one number per candidate, rows after each other."""
         if self.config.score == "itm":
-            return {"match": model.predict(batch.samples)["logits"][:, 1]}
+            outputs = self.take_notes(batch, model.predict(batch.samples))
+            return {"match": outputs["logits"][:, 1]}
         if self.config.score == "likelihood":
             losses = model.answer_losses({**batch.samples, **questions_and_answers(batch.rows)})
             return {"match": -losses["loss_sum"] / losses["tokens"]}
@@ -93,6 +94,7 @@ class ComparisonTask(ScoringTask[Any]):
         """Return candidates, the data set's fields, `match_scores` and `prediction` of each row."""
         rows = []
         values = iter(outputs["match"].float().cpu().tolist())
+        notes = iter(batch.notes)
         for row in batch.rows:
             texts = list(row.all_texts)
             scores = list(itertools.islice(values, len(texts)))
@@ -100,7 +102,8 @@ class ComparisonTask(ScoringTask[Any]):
             if all(map(math.isfinite, scores)):
                 places = ranks(scores, self.config.tie_seed, row.fields.get("instance"))
                 results["prediction"] = int(places.argmax())
-            rows.append(self.scored_row(row, {"texts": texts}, scores, results))
+            own = list(itertools.islice(notes, len(texts)))
+            rows.append(self.scored_row(row, {"texts": texts}, scores, results, own))
         return rows
 
     def collect(self, results: Results) -> Comparisons:

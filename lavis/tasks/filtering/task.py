@@ -34,8 +34,8 @@ DEFAULT_THRESHOLD = 0.5  # of the report's examples where the run names none
 class Critic(Protocol):
     """A model that accepts or rejects texts about images."""
 
-    def predict(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return `prediction` and `logits`, `(N, 2)`."""
+    def predict(self, samples: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `prediction` and `logits`, `(N, 2)`, and `notes` on the texts, if there are."""
         ...
 
 
@@ -63,7 +63,7 @@ class MultimodalClassificationTask(ScoringTask[Critic]):
 
     def predict(self, model: Critic, batch: UnitBatch) -> dict[str, Tensor]:
         """Return `prediction` and `logits`, `(N, 2)`."""
-        return model.predict(batch.samples)
+        return self.take_notes(batch, model.predict(batch.samples))
 
     def scored_rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[NumberedRow]:
         """Return the released record of every row: text, the data set's fields, prediction, score.
@@ -72,11 +72,14 @@ class MultimodalClassificationTask(ScoringTask[Critic]):
         """
         scores = outputs["prediction"][:, 1].float().cpu().tolist()
         predictions = (outputs["logits"][:, 1] > outputs["logits"][:, 0]).int().cpu().tolist()
+        notes = batch.notes or [{}] * len(batch.rows)
         return [
             self.scored_row(
-                row, {"text": row.text}, [score], {"prediction": prediction, "score": score}
+                row, {"text": row.text}, [score], {"prediction": prediction, "score": score}, [note]
             )
-            for row, score, prediction in zip(batch.rows, scores, predictions, strict=True)
+            for row, score, prediction, note in zip(
+                batch.rows, scores, predictions, notes, strict=True
+            )
         ]
 
     def collect(self, results: Results) -> RowTable:
