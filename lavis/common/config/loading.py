@@ -18,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lavis.common import registry
+from lavis.common.config.architectures import switch_arch, use_own_processors
 from lavis.common.config.errors import ABSENT, FAILED, UNKNOWN, WRONG, Fault, Faults, check_section
 from lavis.common.config.fields import CONFIG_ROOT
 from lavis.common.config.files import (
@@ -147,6 +148,7 @@ class _Loader:
             where = self._at("run.import_modules")
             self.faults.attempt(registry.import_module, str(module), where)
         model, datasets = self._model(), self._datasets()
+        self._use_own_processors(model, datasets)
         tree = OmegaConf.create({"model": model or self.user.model, "datasets": datasets})
         tree["run"] = run
         self._keep_used_splits(tree, mode)
@@ -184,6 +186,7 @@ class _Loader:
         where = self._at("model.arch")
         if self.faults.attempt(registry.models.check, str(arch), where) is FAILED:
             return None
+        node = self._switched(node, str(arch))
         model_type = node.get("model_type")
         if model_type is None:
             types = ", ".join(registry.models.defaults(arch))
@@ -193,6 +196,25 @@ class _Loader:
         return self._merged(
             registry.models, str(arch), model_type, "model_type", ("model",), "model", node
         )
+
+    def _switched(self, node: DictConfig, arch: str) -> DictConfig:
+        """Return the section without what only the run file's own arch has."""
+        file, options = self.file.get("model"), self.options.get("model")
+        if not isinstance(file, DictConfig) or not isinstance(options, DictConfig):
+            return node
+        if file.get("arch") in (None, arch) or "arch" not in options:
+            return node
+        known = {field.name for field in fields(registry.models.config_class(arch))}
+        return switch_arch(file, options, known=known, types=registry.models.defaults(arch))
+
+    def _use_own_processors(self, model: DictConfig | None, datasets: DictConfig) -> None:
+        if model is None:
+            return
+        if getattr(registry.models.config_class(str(model.arch)), "own_processors", False):
+            default = _default_yaml(
+                "model", registry.models, str(model.arch), model.model_type, "model_type"
+            )
+            use_own_processors(default.preprocess, datasets)
 
     def _datasets(self) -> DictConfig:
         merged = OmegaConf.create({})

@@ -155,3 +155,12 @@ def test_bad_judgements_are_reported(opened, values, reason):
 def test_an_empty_rationale_leaves_its_word(opened, lck):
     dataset = opened([lck.record(rationale=[])])
     assert dataset.row(0).text == "question: what is [0] ? answer: near [1] . rationale:"
+
+
+def test_the_parts_of_pairs_and_choices_are_told_apart(opened, lck):
+    pair = opened([lck.record()], split="train").row(0, random.Random(1))
+    assert set(pair.parts[0]) >= {"question", "answer"}
+    row = opened([choice_record()]).row(0)
+    assert [parts["answer"] for parts in row.all_parts] == ["A friend of [1]", "Nobody"]
+    assert {parts["question"] for parts in row.all_parts} == {"Who is [0] ?"}
+    assert [parts["text"] for parts in row.all_parts] == list(row.all_texts)

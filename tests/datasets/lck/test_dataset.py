@@ -18,6 +18,7 @@ from lavis.common.errors import ConfigError, RecordError
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
 from lavis.datasets.lck.record import has_empty_rationale, read_label
+from lavis.datasets.rows import stack_images
 
 GOLDEN = Path(__file__).resolve().parents[2] / "fixtures" / "lskd"
 EXPECTED = json.loads((GOLDEN / "filter" / "expected.json").read_text())["records"]
@@ -311,3 +312,22 @@ def test_an_empty_rationale_is_scored_as_released(lck, images, rationale, text, 
     dataset = lck.open(images, lck.write(images / "r.jsonl", [record]))
     assert dataset.row(0).text == text
     assert has_empty_rationale(record) is is_empty
+
+
+def test_a_vision_language_model_gets_images_at_their_size_and_texts_in_parts():
+    config = golden_dataset().config
+    own = {"build_info": config.build_info, "vis_processor": {"eval": {"name": "vlm_image"}}}
+    dataset = build_dataset("unified_vqa_binary", LckConfig(**own), "test")
+    rows = [dataset.row(0), dataset.row(1)]
+    images = stack_images([dataset.image(row) for row in rows])
+    samples = dataset.collate(rows, images, [0, 1])
+    assert "image" not in samples
+    for place, row in enumerate(rows):
+        (view,) = samples["views"][place]
+        assert view.permute(1, 2, 0).numpy().tobytes() == dataset.drawn_image(row).tobytes()
+        drawn = row.drawing.drawn
+        assert samples["region_words"][place] == tuple(f"[{r.color_id}]" for r in drawn)
+        parts = samples["parts"][place]
+        assert parts["text"] == row.text
+        whole = f"{parts['question']} Answer: {parts['answer']} Rationale: {parts['rationale']}"
+        assert whole == row.text

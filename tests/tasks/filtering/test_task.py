@@ -14,6 +14,8 @@ from page_checks import check_report
 from safetensors.torch import load
 
 from lavis.common.errors import DataError
+from lavis.datasets.rows import Row
+from lavis.tasks.base import UnitBatch
 from lavis.tasks.config import ClassificationConfig
 from lavis.tasks.filtering.task import MultimodalClassificationTask as Task
 
@@ -296,3 +298,22 @@ def test_the_page_fits_and_can_be_read(
     dataset = list_dataset([*pairs, ("broken", "0.5 c")], [*records, {}], [1, 0, 1, 1, 0, 0, 1])
     run(Task(ClassificationConfig(keep_above=[0.35, 0.5])), dataset, rule_model, tmp_path)
     check_report(browser, tmp_path / "report.html")
+
+
+def test_what_a_model_notes_becomes_columns_or_a_reject():
+    rows = [Row(i, "key", "text", {"index": i}) for i in range(3)]
+    notes = [{"p_yes_low": 0.2}, {"reject": "no answer: the server says nothing", "again": True}]
+    notes.append({})
+
+    class Model:
+        def predict(self, samples):
+            logits = torch.tensor([[0.0, 1.0]] * 3)
+            return {"logits": logits, "prediction": logits.softmax(1), "notes": notes}
+
+    task = Task(ClassificationConfig())
+    batch = UnitBatch(0, rows, {})
+    scored = task.rows(batch, task.predict(Model(), batch))
+    assert batch.again
+    assert scored[0][1]["p_yes_low"] == 0.2 and scored[0][1]["prediction"] == 1
+    assert scored[1][1] == {"reject": "no answer: the server says nothing"}
+    assert "p_yes_low" not in scored[2][1]
