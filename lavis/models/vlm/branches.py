@@ -1,0 +1,210 @@
+"""Texts that share an image: its keys and values are computed once, and each text branches off.
+
+Shapes: N rows, P tokens of the beginning they share, L tokens of the longest rest, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lavis.common.multimodal import Family
+from lavis.models.late_fusion.cache import NAMES
+from lavis.models.vlm.inputs import Encoded
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a model reads for one prompt.
+
+    Attributes:
+        place: which of the N prompts.
+        ids: its tokens, without the last one of a continuation.
+        keep: for how many of its last tokens the prediction of the next one is wanted.
+    """
+
+    place: int
+    ids: list[int]
+    keep: int = 1
+
+
+class Reader:
+    """Runs a model over prompts that show the same views.
+
+    Args:
+        model: of `AutoModelForImageTextToText`.
+        family: its row of the table.
+        pad: a token that may stand where none is.
+        most_rows, most_tokens: bounds of one pass.
+        share: let texts branch where the family can.
+
+    Attributes:
+        passes: forwards so far, by kind: `whole`, `beginning`, `branches`.
+        tokens: tokens that were read, padding included.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        family: Family,
+        *,
+        pad: int,
+        most_rows: int,
+        most_tokens: int,
+        share: bool,
+    ) -> None:
+        self._model, self._family, self._pad = model, family, pad
+        self._most_rows, self._most_tokens = most_rows, most_tokens
+        accepted = inspect.signature(model.forward).parameters
+        self._cache = next((name for name in NAMES if name in accepted), None)
+        self._keeps = "logits_to_keep" in accepted
+        self.shares = share and self._cache is not None and family.branches != "never"
+        self.passes = {"whole": 0, "beginning": 0, "branches": 0}
+        self.tokens = 0
+
+    def logits(self, encoded: Encoded, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
+        """Yield every row, in some order, with `(keep, V)` logits of its last tokens."""
+        length = shared_length(encoded, rows) if self.shares and len(rows) > 1 else 0
+        if length:
+            yield from self._branch(encoded, rows, length)
+        else:
+            for part in self._parts(rows, 0):
+                yield from self._whole(encoded, part)
+
+    def _whole(self, encoded: Encoded, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
+        """Run prompts side by side, padded on the right, each with the images of its own."""
+        ids, mask = self._padded([row.ids for row in rows], self._pad)
+        inputs = {"input_ids": ids, "attention_mask": mask, **self._vision(encoded, len(rows))}
+        for name, values in encoded.types.items():
+            cut = [values[row.place][: len(row.ids)] for row in rows]
+            filled = [own + own[-1:] * (len(row.ids) - len(own))
+                      for own, row in zip(cut, rows, strict=True)]  # fmt: skip
+            inputs[name] = self._padded(filled, 0)[0]
+        self.passes["whole"] += 1
+        yield from self._call(rows, inputs, 0, self._no_cache())
+
+    def _branch(
+        self, encoded: Encoded, rows: Sequence[Row], length: int
+    ) -> Iterator[tuple[Row, Tensor]]:
+        """Run the beginning once, and the rest of every row from its keys and values."""
+        first = rows[0]
+        ids, mask = self._padded([first.ids[:length]], self._pad)
+        inputs = {"input_ids": ids, "attention_mask": mask, **self._vision(encoded, 1)}
+        for name, values in encoded.types.items():
+            inputs[name] = self._padded([values[first.place][:length]], 0)[0]
+        options = {"logits_to_keep": 1} if self._keeps else {}
+        self.passes["beginning"] += 1
+        self.tokens += length
+        output = self._model(**inputs, **options, use_cache=True)
+        beginning = output[self._cache]
+        delta = self._delta()
+        for part in self._parts(rows, length):
+            cache = copy.deepcopy(beginning)
+            if len(part) > 1:
+                cache.reorder_cache(torch.zeros(len(part), dtype=torch.long, device=self._device))
+            rest = [row.ids[length:] for row in part]
+            ids, _ = self._padded(rest, self._pad)
+            places = torch.arange(length, length + ids.shape[1], device=self._device)
+            # causal, and padded on the right: no mask is needed
+            inputs = {
+                "input_ids": ids,
+                self._cache or "": cache,
+                **self._positions(places, delta, len(part)),
+            }
+            self.passes["branches"] += 1
+            yield from self._call(part, inputs, length, {})
+
+    def _call(
+        self, rows: Sequence[Row], inputs: dict[str, Any], start: int, options: dict[str, Any]
+    ) -> Iterator[tuple[Row, Tensor]]:
+        """Run a padded batch whose first token is number `start` of each row."""
+        self.tokens += inputs["input_ids"].numel()
+        wanted = [range(len(row.ids) - row.keep - start, len(row.ids) - start) for row in rows]
+        places = sorted({place for own in wanted for place in own})
+        if self._keeps:
+            options = {**options, "logits_to_keep": torch.tensor(places, device=self._device)}
+        logits = self._model(**inputs, **options).logits  # (n, kept, V)
+        column = {place: at for at, place in enumerate(places)} if self._keeps else {}
+        for row, own, values in zip(rows, wanted, logits, strict=True):
+            yield row, values[[column.get(place, place) for place in own]]
+
+    def _parts(self, rows: Sequence[Row], shared: int) -> Iterator[list[Row]]:
+        """Yield rows by length, as many at once as the bounds allow."""
+        part: list[Row] = []
+        for row in sorted(rows, key=lambda row: len(row.ids)):
+            full = (len(part) + 1) * len(row.ids) > self._most_tokens
+            if part and (full or len(part) == self._most_rows):
+                yield part
+                part = []
+            part.append(row)
+        if part:
+            yield part
+
+    def _positions(self, places: Tensor, delta: Tensor | None, count: int) -> dict[str, Tensor]:
+        """Return where the tokens of branches stand, `(n, L)` or `(3, n, L)`."""
+        if self._family.positions == "none":
+            return {}
+        if self._family.positions == "rope_deltas":
+            assert delta is not None, "the model has no rope_deltas"
+            moved = places + delta.reshape(1, 1, -1)[..., :1]
+            return {"position_ids": moved.expand(3, count, -1)}
+        return {"position_ids": places.expand(count, -1)}
+
+    def _delta(self) -> Tensor | None:
+        """Return what the model remembers of the last images it saw; another prompt replaces it."""
+        for module in self._model.modules():
+            delta = getattr(module, "rope_deltas", None)
+            if isinstance(delta, Tensor):
+                return delta.clone()
+        return None
+
+    def _vision(self, encoded: Encoded, count: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in encoded.vision.items():
+            if isinstance(value, Tensor):
+                value = value.to(self._device)
+                if value.is_floating_point():
+                    value = value.to(self._dtype)
+                value = torch.cat([value] * count) if count > 1 else value
+            found[name] = value
+        return found
+
+    def _padded(self, rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
+        """Return rows as `(n, L)` and their mask, padded on the right."""
+        longest = max(map(len, rows))
+        ids = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        return ids.to(self._device), mask.to(self._device)
+
+    def _no_cache(self) -> dict[str, Any]:
+        return {"use_cache": False} if self._cache else {}
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._model.parameters()).device
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(self._model, "dtype", torch.float32)
+        return dtype
+
+
+def shared_length(encoded: Encoded, rows: Sequence[Row]) -> int:
+    """Return how many tokens all rows begin with; 0 where these do not hold all images.
+
+    The last `keep` tokens of each row stay out: their predictions are wanted.
+    """
+    most = min(len(row.ids) - row.keep for row in rows)
+    first = rows[0].ids
+    for row in rows[1:]:
+        agreed = 0
+        while agreed < most and row.ids[agreed] == first[agreed]:
+            agreed += 1
+        most = agreed
+    return most if encoded.visible and most >= encoded.visible else 0

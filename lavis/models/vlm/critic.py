@@ -1,0 +1,184 @@
+"""A vision-language model as critic: the probability that it answers yes, and of given answers.
+
+Shapes: N texts, P images, O options of a question.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from lavis.common.errors import RecordError
+from lavis.common.registry import models
+from lavis.models.blip2.matching import host_index
+from lavis.models.vlm.config import VlmCriticConfig
+from lavis.models.vlm.model import ImagePrompt, VlmModel
+from lavis.models.vlm.prompts import Prompt
+from lavis.models.vlm.words import check_apart, token_set
+
+_PARTS = ("question", "answer", "rationale", "text")
+_FAILED = float("nan")
+
+
+@models.register("vlm_critic")
+class VlmCritic(VlmModel):
+    """Any `AutoModelForImageTextToText`, asked yes or no, for an answer, or for a letter.
+
+    Samples hold `views` (P lists of uint8 `(3, H, W)`), `region_words` (P lists of words, one per
+    region; absent: none), `image_index` `(N,)` (absent: text i is about image i), and `parts`: N
+    mappings with `question`, `answer`, `rationale`, `text`.
+
+    Attributes:
+        yes, no: the tokens of both verdicts.
+        over: what P(yes) is normalised over.
+    """
+
+    def __init__(self, config: VlmCriticConfig) -> None:
+        self.prompt = Prompt(config.prompt)
+        self.answer_prompt = Prompt(config.answer_prompt)
+        self.letter_prompt = Prompt(config.letter_prompt)
+        verdict = self.prompt.verdict
+        self._words = (config.yes_words or verdict.yes_words, config.no_words or verdict.no_words)
+        self._spellings = config.spellings or verdict.spellings
+        self.over = config.over or verdict.over
+        super().__init__(config)
+        self.config: VlmCriticConfig = config
+        tokenizer = self.processor.tokenizer
+        self.yes = token_set(tokenizer, self._words[0], self._spellings, "model.yes_words")
+        self.no = token_set(tokenizer, self._words[1], self._spellings, "model.no_words")
+        check_apart(self.yes, self.no)
+
+    @torch.no_grad()
+    def predict(self, samples: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the verdict on every text.
+
+        Returns:
+            `logits` `(N, 2)`: log of the summed probabilities of all no tokens, and of all yes
+            tokens (`over: vocabulary`: of all but yes, and of yes). `prediction` `(N, 2)`: their
+            softmax, P(no) and P(yes). `notes`: N mappings; `mass` is P(yes or no) of the whole
+            vocabulary, and `reject` says why a text has no score; its numbers are NaN.
+
+        Example:
+            >>> parts = [{"question": "what is [0]?", "answer": "a cup"}]
+            >>> critic.predict({"views": [[image]], "parts": parts})["prediction"][:, 1]
+            tensor([0.94])
+        """
+        count = len(samples["parts"])
+        ids = [*self.no.tokens, *self.yes.tokens]
+        logits = torch.full((count, 2), _FAILED, device=self.device)
+        notes: list[dict[str, Any]] = [{} for _ in range(count)]
+        for places, texts in self._questions(samples, self.prompt, notes):
+            try:
+                found = self.next_token(samples["views"], texts, ids)  # (n, K)
+            except RecordError as error:
+                _reject(notes, places, error)
+                continue
+            no, yes = (
+                part.logsumexp(dim=1)
+                for part in found.split([len(self.no.tokens), len(self.yes.tokens)], 1)
+            )
+            mass = (no.exp() + yes.exp()).tolist()
+            if self.over == "vocabulary":
+                no = torch.log1p(-yes.exp().clamp(max=1 - 1e-7))
+            logits[places] = torch.stack([no, yes], dim=1)
+            for place, share in zip(places, mass, strict=True):
+                notes[place]["mass"] = share
+        return {"prediction": logits.softmax(dim=1), "logits": logits, "notes": notes}
+
+    @torch.no_grad()
+    def answer_losses(self, samples: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `loss_sum` `(N,)`, minus the log-likelihood of each answer, its `tokens` `(N,)`.
+
+        The answer follows the reply's beginning, asked for by `model.answer_prompt`. `notes` are as
+        `predict`'s.
+        """
+        count = len(samples["parts"])
+        notes: list[dict[str, Any]] = [{} for _ in range(count)]
+        losses = torch.full((count,), _FAILED, device=self.device)
+        tokens = torch.zeros(count, dtype=torch.long, device=self.device)
+        for places, texts in self._questions(samples, self.answer_prompt, notes):
+            answers = [str(samples["parts"][place]["answer"]) for place in places]
+            try:
+                losses[places], tokens[places] = self.continuation_losses(
+                    samples["views"], texts, answers
+                )
+            except RecordError as error:
+                _reject(notes, places, error)
+        return {"loss_sum": losses, "tokens": tokens, "notes": notes}
+
+    @torch.no_grad()
+    def letters(self, samples: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the model says of lettered options.
+
+        Args:
+            samples: `parts` also hold `options`, O texts each, in the order they are shown.
+
+        Returns:
+            `log_probs` `(N, O)`, of the letter with and without a blank in front, summed, over the
+            whole vocabulary; -inf behind a question's last option. `notes` are as `predict`'s.
+        """
+        parts = samples["parts"]
+        most = max(len(part["options"]) for part in parts)
+        sets = [
+            token_set(self.processor.tokenizer, (letter,), "spaced", "letters").tokens
+            for letter in string.ascii_uppercase[:most]
+        ]
+        notes: list[dict[str, Any]] = [{} for _ in parts]
+        result = torch.full((len(parts), most), _FAILED, device=self.device)
+        for places, texts in self._questions(samples, self.letter_prompt, notes):
+            try:
+                found = self.next_token(samples["views"], texts, [t for one in sets for t in one])
+            except RecordError as error:
+                _reject(notes, places, error)
+                continue
+            columns = [part.logsumexp(dim=1) for part in found.split([len(s) for s in sets], dim=1)]
+            result[places] = torch.stack(columns, dim=1)
+            for place in places:
+                result[place, len(parts[place]["options"]) :] = float("-inf")
+        return {"log_probs": result, "notes": notes}
+
+    def recipe_parts(self) -> dict[str, Any]:
+        """Return what `VlmModel` names, the templates, and how replies are read."""
+        prompts = (self.prompt, self.answer_prompt, self.letter_prompt)
+        read = [self._words, self._spellings, self.over]
+        return {**super().recipe_parts(), "prompts": [p.source for p in prompts], "read": read}
+
+    def _questions(
+        self, samples: Mapping[str, Any], prompt: Prompt, notes: list[dict[str, Any]]
+    ) -> Iterator[tuple[list[int], list[ImagePrompt]]]:
+        """Yield places and prompts of the texts of each image; those that cannot be asked, note."""
+        parts, views = samples["parts"], samples["views"]
+        words: Sequence[Sequence[str]] = samples.get("region_words") or [()] * len(views)
+        index = host_index(samples.get("image_index"), len(parts), len(views))
+        groups: dict[int, tuple[list[int], list[ImagePrompt]]] = {}
+        for place, (part, image) in enumerate(zip(parts, index, strict=True)):
+            try:
+                values = self._values(part, words[image])
+            except RecordError as error:
+                _reject(notes, [place], error)
+                continue
+            places, texts = groups.setdefault(image, ([], []))
+            places.append(place)
+            texts.append(ImagePrompt(image, prompt.render(values)))
+        yield from groups.values()
+
+    def _values(self, part: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+        """Return a template's variables for one text."""
+        values: dict[str, Any] = {name: str(part.get(name) or "") for name in _PARTS}
+        options = list(part.get("options") or ())
+        for text in (*values.values(), *options):
+            self.encoder.check_text(text)
+        letters = zip(string.ascii_uppercase, options, strict=False)
+        return {
+            **values,
+            "regions": [{"number": n, "words": word} for n, word in enumerate(words)],
+            "options": [{"letter": letter, "text": text} for letter, text in letters],
+        }
+
+
+def _reject(notes: list[dict[str, Any]], places: Sequence[int], error: RecordError) -> None:
+    for place in places:
+        notes[place]["reject"] = error.reason

@@ -1,0 +1,200 @@
+"""Any vision-language model of transformers: next tokens and losses of texts about images.
+
+Shapes: P images of one or more views, N prompts, K tokens that are asked about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lavis.common.dist import target_device
+from lavis.common.errors import ConfigError
+from lavis.common.multimodal import family_of, load_vlm
+from lavis.common.multimodal.chat import template_of
+from lavis.common.pretrained import padding_token
+from lavis.models.base import BaseModel, freeze
+from lavis.models.vlm.branches import Reader, Row
+from lavis.models.vlm.config import VlmConfig
+from lavis.models.vlm.inputs import Encoded, PromptEncoder
+
+logger = logging.getLogger(__name__)
+
+Views = Sequence[Sequence[Tensor]]  # P lists of uint8 (3, H, W)
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """A user's message about an image; `image` is its place among the P."""
+
+    image: int
+    text: str
+
+
+class VlmModel(BaseModel):
+    """A frozen `AutoModelForImageTextToText` and its processor.
+
+    Attributes:
+        recipe: buffer `(32,)`, a hash of all that a prompt is made by beside weights, so that a
+            journal's identity, which covers weights and buffers, also tells processors apart.
+    """
+
+    recipe: Tensor
+
+    def __init__(self, config: VlmConfig) -> None:
+        super().__init__(config)
+        self.config: VlmConfig = config
+        refusal = f"model.name: cannot load '{config.name}'"
+        self.processor, self.vlm = load_vlm(
+            config.name,
+            revision=config.revision,
+            dtype=config.dtype,
+            quantization=config.quantization,
+            device=target_device(),
+            refusal=refusal,
+        )
+        freeze(self.vlm)
+        self.family = family_of(self.vlm.config.model_type)
+        self._bound_pixels()
+        self.encoder = PromptEncoder(self.processor, self.family)
+        self.reader = Reader(
+            self.vlm,
+            self.family,
+            pad=padding_token(self.processor.tokenizer),
+            most_rows=config.max_texts_per_pass,
+            most_tokens=config.max_tokens_per_pass,
+            share=config.share_prefix,
+        )
+        if config.share_prefix and not self.reader.shares:
+            why = self.family.why or "it takes no key/value cache"
+            kind = self.vlm.config.model_type
+            logger.warning("a '%s' reads an image again for each text: %s", kind, why)
+        self.register_buffer("recipe", self._recipe())
+
+    def train(self, mode: bool = True) -> VlmModel:
+        """Set the mode; frozen weights stay as in evaluation."""
+        super().train(mode)
+        if not any(weight.requires_grad for weight in self.vlm.parameters()):
+            self.vlm.eval()
+        return self
+
+    @torch.no_grad()
+    def next_token(
+        self, views: Views, prompts: Sequence[ImagePrompt], ids: Sequence[int]
+    ) -> Tensor:
+        """Return log-probabilities `(N, K)` of tokens right behind each prompt, float32.
+
+        They are normalised over the whole vocabulary. Prompts of one image share it, and what they
+        begin with.
+
+        Args:
+            views: P images as they are shown.
+            prompts: N messages.
+            ids: K tokens.
+
+        Example:
+            >>> prompts = [ImagePrompt(0, "Is it a cat?"), ImagePrompt(0, "Is it a dog?")]
+            >>> model.next_token([[image]], prompts, [yes, no]).exp()
+            tensor([[0.81, 0.11],
+                    [0.07, 0.84]])
+        """
+        wanted = torch.tensor(list(ids), device=self.device)
+        result = torch.empty(len(prompts), len(ids), device=self.device)
+        for places, _, encoded in self._encoded(views, prompts):
+            rows = [Row(at, tokens) for at, tokens in enumerate(encoded.ids)]
+            for row, logits in self._logits(encoded, rows):
+                result[places[row.place]] = logits[-1].float().log_softmax(dim=-1)[wanted]
+        return result
+
+    @torch.no_grad()
+    def continuation_losses(
+        self, views: Views, prompts: Sequence[ImagePrompt], continuations: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Return `loss_sum` `(N,)`, minus the log-likelihood of each continuation, and its tokens.
+
+        Args:
+            continuations: N texts, each right behind its prompt.
+        """
+        losses = torch.zeros(len(prompts), device=self.device)
+        counts = torch.zeros(len(prompts), dtype=torch.long, device=self.device)
+        for places, texts, encoded in self._encoded(views, prompts):
+            rows, targets = [], []
+            for at, tokens in enumerate(encoded.ids):
+                answer = self.encoder.continuation(texts[at], continuations[places[at]])
+                targets.append(torch.tensor(answer, device=self.device))
+                rows.append(Row(at, [*tokens, *answer[:-1]], keep=len(answer)))
+            for row, logits in self._logits(encoded, rows):
+                target, place = targets[row.place], places[row.place]
+                chosen = logits.float().log_softmax(dim=-1).gather(1, target[:, None])
+                losses[place], counts[place] = -chosen.sum(), len(target)
+        return losses, counts
+
+    # Weights
+
+    def frozen_fingerprint(self) -> str:
+        """Return a hash of all that prompts are made by; weights are hashed by the runner."""
+        return bytes(self.recipe.tolist()).hex()
+
+    def encode_frozen(self, image: Tensor) -> Tensor:
+        """Refuse: what a tower gives is no fixed-size feature that others could read."""
+        raise ConfigError("a vision-language model keeps no features; set run.cache_features=false")
+
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """Return the trained weights; none of a model that is used as it is."""
+        state = super().trainable_state_dict()
+        trained = {name for name, weight in self.named_parameters() if weight.requires_grad}
+        return {name: value for name, value in state.items() if name in trained}
+
+    def _recipe(self) -> Tensor:
+        digest = hashlib.sha256(json.dumps(self.recipe_parts(), sort_keys=True).encode()).digest()
+        return torch.tensor(list(digest), dtype=torch.uint8)
+
+    def recipe_parts(self) -> dict[str, Any]:
+        """Return what prompts and pixels are made by, JSON-able."""
+        tokenizer, images = self.processor.tokenizer, self.processor.image_processor
+        core = getattr(tokenizer, "backend_tokenizer", None)
+        words = core.to_str() if core is not None else repr(sorted(tokenizer.get_vocab().items()))
+        return {
+            "family": repr(self.family),
+            "template": template_of(self.processor),
+            "tokenizer": hashlib.sha256(words.encode()).hexdigest(),
+            "images": [type(images).__name__, images.to_json_string()],
+        }
+
+    # Passes
+
+    def _encoded(
+        self, views: Views, prompts: Sequence[ImagePrompt]
+    ) -> Iterator[tuple[list[int], list[str], Encoded]]:
+        """Yield the prompts of one image after the other: their places, texts, and tokens."""
+        places: dict[int, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            places.setdefault(prompt.image, []).append(place)
+        for image, own in places.items():
+            texts = [self.encoder.write(prompts[place].text, len(views[image])) for place in own]
+            yield own, texts, self.encoder.encode(views[image], texts)
+
+    def _logits(self, encoded: Encoded, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
+        """Read rows in the model's own precision, whatever the runner's autocast is."""
+        with torch.autocast(self.device.type, enabled=False):
+            yield from self.reader.logits(encoded, rows)
+
+    def _bound_pixels(self) -> None:
+        config, images = self.config, self.processor.image_processor
+        bounds = {"shortest_edge": config.min_pixels, "longest_edge": config.max_pixels}
+        wanted = {key: value for key, value in bounds.items() if value is not None}
+        if not wanted:
+            return
+        if self.family.pixels != "area":
+            raise ConfigError(
+                "model.min_pixels, model.max_pixels: the processor of a "
+                f"'{self.vlm.config.model_type}' has sizes of its own; use null"
+            )
+        images.size = {**dict(images.size), **wanted}

@@ -1,0 +1,94 @@
+"""Verdicts, likelihoods and letters of the critic, against numbers computed by hand."""
+
+import pytest
+import torch
+
+from lavis.models.vlm.config import VlmCriticConfig
+from lavis.models.vlm.critic import VlmCritic
+from lavis.models.vlm.model import ImagePrompt
+
+PARTS = [
+    {"question": "what is [0]?", "answer": "a cat", "rationale": "it is red", "text": "a red cat"},
+    {"question": "", "answer": "", "rationale": "", "text": "a dog"},
+    {"question": "what colour?", "answer": "blue", "rationale": "", "text": "a blue dog"},
+]
+
+
+def critic(folder, **options):
+    return VlmCritic.from_config(VlmCriticConfig(name=folder, dtype="fp32", **options))
+
+
+@pytest.fixture(scope="module")
+def qwen(vlm_folder):
+    return critic(vlm_folder("qwen2_5_vl"))
+
+
+def samples(views, parts=PARTS, **more):
+    return {"views": views, "parts": parts, "image_index": [1, 0, 1], **more}
+
+
+def test_the_score_is_yes_among_yes_and_no(qwen, views):
+    words = [["a red box"], ["the cat at the left", "[1]"], []]
+    result = qwen.predict(samples(views, region_words=words))
+    regions = [{"number": number, "words": word} for number, word in enumerate(words[1])]
+    text = qwen.prompt.render({**PARTS[0], "regions": regions})
+    assert "[0]: the cat at the left\n[1]: [1]\n" in text and "a red cat" not in text
+    vocabulary = range(len(qwen.processor.tokenizer))
+    p = qwen.next_token(views, [ImagePrompt(1, text)], vocabulary)[0].exp()
+    yes, no = p[list(qwen.yes.tokens)].sum(), p[list(qwen.no.tokens)].sum()
+    assert result["prediction"][0, 1].item() == pytest.approx((yes / (yes + no)).item(), abs=1e-5)
+    assert result["notes"][0]["mass"] == pytest.approx((yes + no).item(), abs=1e-5)
+    assert len(qwen.yes.tokens) == 6 and len(qwen.no.tokens) == 6
+
+
+def test_texts_are_scored_as_if_alone(qwen, views):
+    together = qwen.predict(samples(views))["prediction"]
+    for place, (part, image) in enumerate(zip(PARTS, [1, 0, 1], strict=True)):
+        alone = qwen.predict({"views": [views[image]], "parts": [part]})["prediction"]
+        torch.testing.assert_close(alone[0], together[place], atol=1e-4, rtol=0)
+
+
+def test_vqascore_is_the_share_of_one_token_in_the_whole_vocabulary(vlm_folder, views):
+    model = critic(vlm_folder("qwen3_vl"), prompt="vqascore")
+    result = model.predict(samples(views))
+    text = 'Does this figure show "a red cat"? Please answer Yes or No.'
+    token = model.processor.tokenizer.encode("Yes")
+    expected = model.next_token(views, [ImagePrompt(1, text)], token)[0, 0].exp()
+    torch.testing.assert_close(result["prediction"][0, 1], expected, atol=1e-6, rtol=0)
+    assert model.yes.tokens == tuple(token)
+
+
+def test_a_text_with_a_mark_of_the_model_has_no_score_and_spoils_no_other(qwen, views):
+    clean = qwen.predict(samples(views))
+    parts = [dict(PARTS[0], answer="<|image_pad|> a cat"), *PARTS[1:]]
+    result = qwen.predict(samples(views, parts))
+    assert result["notes"][0] == {"reject": "text holds a mark of the model: '<|image_pad|>'"}
+    assert result["prediction"][0].isnan().all()
+    torch.testing.assert_close(result["prediction"][1:], clean["prediction"][1:], atol=1e-4, rtol=0)
+
+
+def test_the_likelihood_is_that_of_the_answer_behind_the_question(qwen, views):
+    result = qwen.answer_losses(samples(views))
+    assert result["notes"][1] == {"reject": "answer is empty: it has no likelihood"}
+    assert result["loss_sum"][1].isnan()
+    ids = qwen.processor.tokenizer.encode("blue")
+    assert result["tokens"].tolist()[2] == len(ids) == 1
+    expected = qwen.next_token(views, [ImagePrompt(1, "what colour?")], ids)
+    assert result["loss_sum"][2].item() == pytest.approx(-expected.item(), abs=1e-4)
+
+
+def test_letters_count_with_and_without_a_blank_and_only_where_there_is_an_option(qwen, views):
+    parts = [
+        {"question": "what is it?", "options": ["a cat", "a dog"]},
+        {"question": "what is it?", "options": ["a cat", "a dog", "a box"]},
+    ]
+    log_probs = qwen.letters({"views": views[:2], "parts": parts})["log_probs"]
+    assert log_probs.shape == (2, 3) and log_probs[0, 2] == float("-inf")
+    text = (
+        "Question: what is it?\nOptions:\nA. a cat\nB. a dog\nC. a box\n"
+        "Answer with the option's letter from the given choices directly."
+    )
+    ids = [i for form in ("B", " B") for i in qwen.processor.tokenizer.encode(form)]
+    assert len(ids) == 2
+    expected = qwen.next_token(views, [ImagePrompt(1, text)], ids)[0].exp().sum().log()
+    torch.testing.assert_close(log_probs[1, 1], expected, atol=1e-4, rtol=0)

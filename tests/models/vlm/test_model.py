@@ -1,0 +1,95 @@
+"""Next tokens and losses against plain transformers code, alone, in batches and from branches."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from lavis.common.multimodal import family_of
+from lavis.models.vlm.config import VlmCriticConfig
+from lavis.models.vlm.critic import VlmCritic
+from lavis.models.vlm.model import ImagePrompt
+
+IDS = [5, 40, 270, 280, 291]
+TEXTS = ["Is the cat red?", "Is the cat left of a dog? Please answer Yes or No.", "What?"]
+
+
+def critic(folder, **options):
+    return VlmCritic.from_config(VlmCriticConfig(name=folder, dtype="fp32", **options))
+
+
+def plain(folder, views, text):
+    """What transformers' own documentation says: template, processor, forward, last logits."""
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    images = [Image.fromarray(np.ascontiguousarray(v.permute(1, 2, 0).numpy())) for v in views]
+    content = [
+        *({"type": "image", "image": image} for image in images),
+        {"type": "text", "text": text},
+    ]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True,
+        return_dict=True, return_tensors="pt", enable_thinking=False,
+    )  # fmt: skip
+    with torch.no_grad():
+        return model(**inputs).logits[0, -1].log_softmax(-1)
+
+
+def test_equals_plain_transformers_alone_and_in_any_batch(vlm_folder, family, views):
+    folder = vlm_folder(family)
+    model = critic(folder)
+    prompts = [ImagePrompt(image, text) for image in (0, 1) for text in TEXTS]
+    prompts = [prompts[place] for place in (3, 0, 4, 1, 5, 2)]
+    expected = torch.stack([plain(folder, views[p.image], p.text)[IDS] for p in prompts])
+    together = model.next_token(views, prompts, IDS)
+    torch.testing.assert_close(together, expected, atol=1e-4, rtol=0)
+    alone = torch.cat([model.next_token(views, [prompt], IDS) for prompt in prompts])
+    torch.testing.assert_close(alone, expected, atol=1e-4, rtol=0)
+
+
+def test_branches_equal_whole_prompts_and_read_the_image_once(vlm_folder, family, views):
+    folder = vlm_folder(family)
+    long = "This is a long beginning that all of the texts share, every single one. " * 3
+    prompts = [ImagePrompt(0, f"{long}{n} {text}") for n in range(3) for text in TEXTS]
+    shared, whole = critic(folder, max_texts_per_pass=4), critic(folder, share_prefix=False)
+    branched = shared.next_token(views, prompts, IDS)
+    torch.testing.assert_close(branched, whole.next_token(views, prompts, IDS), atol=1e-4, rtol=0)
+    if family_of(whole.vlm.config.model_type).branches == "never":
+        assert shared.reader.passes["branches"] == 0
+        return
+    assert shared.reader.passes == {"whole": 0, "beginning": 1, "branches": 3}
+    assert shared.reader.tokens < whole.reader.tokens / 2
+
+
+def test_a_picture_between_leaves_no_trace(vlm_folder, family, views):
+    """Positions behind an image are the image's own, whatever the model saw before it."""
+    model = critic(vlm_folder(family))
+    mine = [ImagePrompt(2, text) for text in TEXTS]
+    first = model.next_token(views, mine, IDS)
+    others = [ImagePrompt(1, TEXTS[0]), ImagePrompt(0, TEXTS[1]), *mine, ImagePrompt(0, TEXTS[2])]
+    again = model.next_token(views, others, IDS)[2:5]
+    torch.testing.assert_close(again, first, atol=1e-5, rtol=0)
+
+
+def test_losses_are_those_of_the_whole_text(vlm_folder, family, views):
+    folder = vlm_folder(family)
+    model = critic(folder)
+    prompts = [ImagePrompt(0, TEXTS[0]), ImagePrompt(1, TEXTS[0]), ImagePrompt(0, TEXTS[0])]
+    answers = ["a red cat", "No", "the dog is not in the image"]
+    losses, counts = model.continuation_losses(views, prompts, answers)
+    for prompt, answer, loss, count in zip(prompts, answers, losses, counts, strict=True):
+        ids = model.processor.tokenizer.encode(answer, add_special_tokens=False)
+        assert len(ids) == count
+        text, expected = prompt.text, 0.0
+        whole = critic(folder, share_prefix=False)
+        encoded = whole.encoder.encode(views[prompt.image], [whole.encoder.write(text, 1)])
+        written = encoded.ids[0]
+        for place, token in enumerate(ids):
+            from lavis.models.vlm.branches import Row
+
+            row = Row(0, [*written, *ids[:place]])
+            with torch.no_grad():
+                ((_, logits),) = whole.reader.logits(encoded, [row])
+            expected -= logits[-1].log_softmax(-1)[token]
+        assert loss.item() == pytest.approx(float(expected), abs=2e-4)
