@@ -66,7 +66,7 @@ def test_a_longer_word_counts_by_its_first_token(byte_level):
 
 
 def test_words_without_tokens_and_words_that_begin_alike_are_refused(byte_level, sentences):
-    with pytest.raises(ConfigError, match="model.no_words: .* no token for any of .'zz'"):
+    with pytest.raises(ConfigError, match=r"model.no_words: .* no token for any of .'zz'"):
         token_set(sentences, ("zz",), "exact", "model.no_words")
     yes, no = (token_set(byte_level, (word,), "all", "") for word in ("Xa", "Xb"))
     with pytest.raises(ConfigError, match="share the token 'X'; choose words"):
