@@ -47,18 +47,29 @@ class ComparisonConfig:
     Attributes:
         score: what ranks. `itm` is the matching head's class-1 logit, `itc` the cosine of the text
             and the image's best query, `both` their sum, `likelihood` a generative model's mean
-            log-probability of the candidate's tokens.
+            log-probability of the candidate's tokens, `letters` the log-probability of the
+            candidate's letter among lettered options, for vision-language models.
+        circular: with `letters`, ask again with the options rotated, as often as there are options;
+            scores are means, and the metric `circular` counts records that are right every time.
         report_metric: compute accuracy, agreement or recall if records have labels or ratings.
         report_examples: records shown in `report.html`.
         resamples: of the bootstrap.
         tie_seed: of the order of equal scores, and of the bootstrap.
     """
 
-    score: Literal["itm", "itc", "both", "likelihood"] = "itm"
+    score: Literal["itm", "itc", "both", "likelihood", "letters"] = "itm"
+    circular: bool = False
     report_metric: bool = True
     report_examples: NonNegativeInt = 30
     resamples: PositiveInt = 1000
     tie_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.circular and self.score != "letters":
+            raise ConfigError(
+                f"circular: candidates have no order where score is {self.score}; use "
+                "run.score=letters, or leave it out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -38,7 +38,7 @@ def read_figures(run: Path, metric: str, seed: int) -> Figures:
                     continue
                 if name in figures:
                     raise DataError(f"{file}: item {name} comes twice; items cannot be joined")
-                figures[name] = reference.judge(places)
+                figures[name] = reference.judge_model(places)
     return figures
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from lavis.tasks.statistics import interval
 
 # metric -> the key of a row that it needs
-NEEDS = {"accuracy": "label", "pairwise": "scores", "recall": "truths"}
+NEEDS = {"accuracy": "label", "circular": "choices", "pairwise": "scores", "recall": "truths"}
 
 
 def ranks(scores: Sequence[float], seed: int, key: Any) -> np.ndarray:
@@ -62,39 +62,57 @@ class Reference:
     Attributes:
         metric: a key of `NEEDS`.
         values: `(R, C)` ratings, or `(1, C)`: 1 for the right candidate or each true one.
+        choices: of `circular`, the candidate chosen in each rotation of the options.
     """
 
     metric: str
     values: np.ndarray
+    choices: tuple[int, ...] = ()
 
     def judge(self, places: np.ndarray) -> float:
-        """Return the metric of one record."""
-        if self.metric == "accuracy":
+        """Return the metric of one record; `circular`: where options' order changes nothing."""
+        if self.metric in ("accuracy", "circular"):
             return float(self.values[0, places.argmax()])
         if self.metric == "recall":
             return recall_of_truths(places, self.values[0] > 0)
         return float(np.mean([pairwise_agreement(places, one) for one in self.values]))
 
+    def judge_model(self, places: np.ndarray) -> float:
+        """Return the metric of the model's own ranking; `circular`: right in every rotation."""
+        if self.metric == "circular":
+            return float(all(self.values[0, choice] for choice in self.choices))
+        return self.judge(places)
+
     def chance(self) -> float:
-        """Return the metric's expectation over random orders."""
-        return 0.0 if self.metric == "pairwise" else float(self.values[0].mean())
+        """Return the metric's expectation over random orders; `circular` has C of them."""
+        if self.metric == "pairwise":
+            return 0.0
+        share = float(self.values[0].mean())
+        return share ** len(self.choices) if self.metric == "circular" else share
 
 
 def references(row: Mapping[str, Any], count: int) -> list[Reference]:
     """Return what a row can be judged by; nothing where there is nothing to choose from.
 
     Args:
-        row: `label`, `scores` (of one rater, or of several, a list each), `truths` (flags).
+        row: `label`, `scores` (of one rater, or of several, a list each), `truths` (flags), and
+            `choices` by rotation.
         count: C.
     """
     values: dict[str, Any] = {}
+    choices = tuple(row.get("choices") or ())
     if count >= 2 and row.get("label") is not None:
         values["accuracy"] = np.eye(count)[[row["label"]]]
+        if choices:
+            values["circular"] = values["accuracy"]
     if count >= 2 and row.get("scores") is not None:
         values["pairwise"] = np.atleast_2d(np.array(row["scores"], dtype=np.float64))
     if count >= 2 and any(row.get("truths") or ()):
         values["recall"] = np.array([row["truths"]], dtype=np.float64)
-    return [Reference(metric, array) for metric, array in values.items()]
+    return [
+        Reference(metric, array, choices if metric == "circular" else ())
+        for metric, array in values.items()
+    ]
 
 
 @dataclass
@@ -115,7 +133,7 @@ class Judgements:
         self, reference: Reference, texts: Sequence[str], places: np.ndarray, *, seed: int, key: Any
     ) -> None:
         """Add the figures of the model, of the texts' lengths alone, and of other people."""
-        self.values.append(reference.judge(places))
+        self.values.append(reference.judge_model(places))
         self.chance.append(reference.chance())
         lengths = [float(len(text)) for text in texts]
         values = {
@@ -141,6 +159,8 @@ class Judgements:
             ranked by the others, `oracle` ranks by their mean.
         """
         baselines = {"position": self._by_position(seed), **self.baselines}
+        if any(reference.choices for _, reference in self.references):
+            del baselines["position"]  # a position is right in one rotation only
         return {
             "records": len(self.values),
             "value": 100 * float(np.mean(self.values)),

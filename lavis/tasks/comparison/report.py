@@ -19,6 +19,7 @@ TITLES = {
 }
 METRIC_TITLES = {
     "accuracy": "accuracy: the right candidate ranks first",
+    "circular": "accuracy in all rotations: right with every order of the options",
     "pairwise": "agreement with people's order of pairs, from -100 to 100",
     "recall": "recall: true candidates among as many best-ranked ones",
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lavis.common.errors import ConfigError
 from lavis.common.registry import tasks
 from lavis.tasks.base import NumberedRow, UnitBatch
+from lavis.tasks.comparison.lettered import Lettered
 from lavis.tasks.comparison.ranking import NEEDS, Judgements, ranks, references
 from lavis.tasks.comparison.report import TITLES, kind_of, render_page
 from lavis.tasks.config import ComparisonConfig
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
     from lavis.datasets.rows import Row
 
 # value of run.score -> the model's method it needs
-METHODS = {"itm": "predict", "itc": "score", "both": "score", "likelihood": "answer_losses"}
+METHODS = {
+    "itm": "predict",
+    "itc": "score",
+    "both": "score",
+    "likelihood": "answer_losses",
+    "letters": "letters",
+}
 
 
 @dataclass(kw_only=True)
@@ -78,13 +85,23 @@ class ComparisonTask(ScoringTask[Any]):
             )
 
     def predict(self, model: Any, batch: UnitBatch) -> dict[str, Tensor]:
-        """Return `match` `(N,)`, one number per candidate, rows after each other."""
+        """Return `match` `(N,)`, one number per candidate, rows after each other.
+
+        With `circular` also `choices`, the candidate chosen in each rotation: rows after each
+        other, as many for each as it has candidates.
+        """
         if self.config.score == "itm":
             outputs = self.take_notes(batch, model.predict(batch.samples))
             return {"match": outputs["logits"][:, 1]}
         if self.config.score == "likelihood":
-            losses = model.answer_losses({**batch.samples, **questions_and_answers(batch.rows)})
+            asked = {**batch.samples, **questions_and_answers(batch.rows)}
+            losses = self.take_notes(batch, model.answer_losses(asked))
             return {"match": -losses["loss_sum"] / losses["tokens"]}
+        if self.config.score == "letters":
+            questions = Lettered.of(batch, circular=self.config.circular)
+            outputs = model.letters({**batch.samples, **questions.samples})
+            batch.notes = questions.notes(outputs.get("notes") or [])
+            return questions.scores(outputs["log_probs"])
         scores = model.score(batch.samples)
         if self.config.score == "itc":
             return {"match": scores["itc"]}
@@ -95,6 +112,7 @@ class ComparisonTask(ScoringTask[Any]):
         rows = []
         values = iter(outputs["match"].float().cpu().tolist())
         notes = iter(batch.notes)
+        choices = iter(outputs["choices"].cpu().tolist() if "choices" in outputs else [])
         for row in batch.rows:
             texts = list(row.all_texts)
             scores = list(itertools.islice(values, len(texts)))
@@ -102,6 +120,8 @@ class ComparisonTask(ScoringTask[Any]):
             if all(map(math.isfinite, scores)):
                 places = ranks(scores, self.config.tie_seed, row.fields.get("instance"))
                 results["prediction"] = int(places.argmax())
+            if "choices" in outputs:
+                results["choices"] = list(itertools.islice(choices, len(texts)))
             own = list(itertools.islice(notes, len(texts)))
             rows.append(self.scored_row(row, {"texts": texts}, scores, results, own))
         return rows
