@@ -9,7 +9,10 @@ from pathlib import Path
 from lavis.common.registry import Target, generators, models, scorers
 
 _CONFIG = "projects.quickstart.config"
-_TYPES = {"quickstart": str(Path(__file__).with_name("blip2_quickstart.yaml"))}
+_BLIP2, _LATE_FUSION = (
+    {"quickstart": str(Path(__file__).with_name(f"{name}_quickstart.yaml"))}
+    for name in ("blip2", "late_fusion")
+)
 
 generators.extend(
     "openmoji",
@@ -19,5 +22,13 @@ scorers.extend("named", Target("projects.quickstart.generator:NamedScorer"))
 for _name, _class in (("blip2_critic", "GroundedCritic"), ("blip2", "GroundedStage1")):
     models.extend(
         _name,
-        Target(f"projects.quickstart.grounded:{_class}", f"{_CONFIG}:{_class}Config", _TYPES),
+        Target(f"projects.quickstart.grounded:{_class}", f"{_CONFIG}:{_class}Config", _BLIP2),
     )
+models.extend(
+    "late_fusion",
+    Target(
+        "lavis.models.late_fusion.model:LateFusion",
+        "lavis.models.late_fusion.config:LateFusionConfig",
+        _LATE_FUSION,
+    ),
+)

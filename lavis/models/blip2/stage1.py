@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
+import torch.distributed as torch_dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 
+from lavis.common import dist
 from lavis.common.errors import ConfigError
 from lavis.common.registry import models
 from lavis.models.base import IGNORED
@@ -133,9 +134,9 @@ class Blip2Stage1(Blip2Matcher):
     def tokenize_alike(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Return ids and mask on the device, as long as the longest text of any rank."""
         input_ids, mask = (self.to_device(tensor) for tensor in self.tokenize(texts))
-        if _world_size() > 1:
+        if _ranks()[1] > 1:
             length = torch.tensor(mask.shape[1], device=self.device)
-            dist.all_reduce(length, op=dist.ReduceOp.MAX)
+            torch_dist.all_reduce(length, op=torch_dist.ReduceOp.MAX)
             input_ids, mask = (F.pad(t, (0, int(length) - t.shape[1])) for t in (input_ids, mask))
         return input_ids, mask
 
@@ -175,13 +176,12 @@ class Blip2Stage1(Blip2Matcher):
 
     def own_pairs(self, batch: int) -> Tensor:
         """Return `(B, G)` bool: where a row meets its own partner."""
-        start = _rank() * batch
-        own = torch.arange(start, start + batch, device=self.device)
-        return own[:, None] == torch.arange(_world_size() * batch, device=self.device)
+        rank, size = _ranks()
+        return torch.eye(size * batch, dtype=torch.bool, device=self.device)[rank * batch :][:batch]
 
     def same_images(self, image_id: Tensor) -> Tensor:
         """Return `(B, G)` bool: which pairs are of one image, by `image_id` `(B,)`."""
-        return image_id.view(-1, 1) == torch.cat(_gather(image_id)).view(1, -1)
+        return image_id.view(-1, 1) == _gather(image_id).view(1, -1)
 
     def similarities(self, queries: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return image-to-text and text-to-image similarities over `temp`, each `(B, G)`.
@@ -195,8 +195,8 @@ class Blip2Stage1(Blip2Matcher):
         """
         image = F.normalize(self.vision_proj(queries).float(), dim=-1)  # (B, Q, e)
         words = F.normalize(self.text_proj(text).float(), dim=-1)  # (B, e)
-        all_images = torch.cat(_gather(image.detach()))
-        all_words = torch.cat(_gather(words.detach()))
+        all_images = _gather(image.detach())
+        all_words = _gather(words.detach())
         i2t = torch.einsum("bqe,ge->bgq", image, all_words).amax(dim=-1)
         t2i = torch.einsum("be,gqe->bgq", words, all_images).amax(dim=-1)
         return i2t / self.temp, t2i / self.temp
@@ -212,9 +212,9 @@ class Blip2Stage1(Blip2Matcher):
         self, image_embeds: Tensor, input_ids: Tensor, mask: Tensor, negatives: Negatives
     ) -> tuple[Tensor, Tensor]:
         """Return logits `(3B, 2)` and labels `(3B,)` of the pairs of `matching_loss`."""
-        batch, start = len(input_ids), _rank() * len(input_ids)
-        all_images = torch.cat(_gather(image_embeds, with_gradient=True))
-        all_ids, all_masks = torch.cat(_gather(input_ids)), torch.cat(_gather(mask))
+        batch, start = len(input_ids), _ranks()[0] * len(input_ids)
+        all_images = _gather(image_embeds)
+        all_ids, all_masks = _gather(input_ids), _gather(mask)
         own = list(range(start, start + batch))
         rows = torch.cat([self.to_device(own * 2), negatives.texts])
         queries = self.fuse(
@@ -342,10 +342,10 @@ def contrastive_loss(i2t: Tensor, t2i: Tensor, positives: Tensor, seen: Tensor) 
         positives: `(B, G)` bool; a row's target is spread evenly over them.
         seen: `(B, G)` bool; what is not seen takes no part, in the smoothing neither.
     """
-    share = positives.float() / positives.sum(dim=1, keepdim=True)
-    share = (1 - SMOOTHING) * share + SMOOTHING * seen / seen.sum(dim=1, keepdim=True)
+    target = positives.float() / positives.sum(dim=1, keepdim=True)
+    target = (1 - SMOOTHING) * target + SMOOTHING * seen / seen.sum(dim=1, keepdim=True)
     hidden = torch.finfo(i2t.dtype).min
-    parts = [F.cross_entropy(s.masked_fill(~seen, hidden), share) for s in (i2t, t2i)]
+    parts = [F.cross_entropy(s.masked_fill(~seen, hidden), target) for s in (i2t, t2i)]
     return (parts[0] + parts[1]) / 2
 
 
@@ -364,41 +364,30 @@ def draw_negatives(i2t: Tensor, t2i: Tensor, same: Tensor) -> Negatives:
     return Negatives(images=images, texts=texts, has_image=has_any, has_text=has_any)
 
 
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+def _ranks() -> tuple[int, int]:
+    """Return this process's rank and the number of processes that have joined."""
+    return (dist.rank(), dist.world_size()) if dist.has_joined() else (0, 1)
 
 
-def _rank() -> int:
-    return dist.get_rank() if _world_size() > 1 else 0
+def _gather(tensor: Tensor) -> Tensor:
+    """Return the rows of all ranks, `(G, ...)` of `(B, ...)`, with gradients if it has any."""
+    return tensor if _ranks()[1] == 1 else _Gather.apply(tensor)
 
 
-def _gather(tensor: Tensor, *, with_gradient: bool = False) -> list[Tensor]:
-    """Return the tensor of every rank; one process gets its own, gradients or not as it came."""
-    if _world_size() == 1:
-        return [tensor]
-    if with_gradient:
-        return list(_GatherWithGradient.apply(tensor))
-    return _all_gather(tensor)
-
-
-def _all_gather(tensor: Tensor) -> list[Tensor]:
-    tensor = tensor.contiguous()
-    parts = [torch.empty_like(tensor) for _ in range(_world_size())]
-    dist.all_gather(parts, tensor)
-    return parts
-
-
-class _GatherWithGradient(torch.autograd.Function):
-    """The tensors of all ranks; each rank's gradient is summed over the losses of all."""
+class _Gather(torch.autograd.Function):
+    """The rows of all ranks; each rank's gradient is summed over the losses of all."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:
-        """Return the ranks' tensors, each `(B, T, D)` as this rank's is."""
-        return tuple(_all_gather(tensor))
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        """Return `(G, ...)` of this rank's `(B, ...)`."""
+        tensor = tensor.contiguous()
+        parts = [torch.empty_like(tensor) for _ in range(dist.world_size())]
+        torch_dist.all_gather(parts, tensor)
+        return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Return the gradient of this rank's tensor, `(B, ...)`."""
-        total = torch.stack(gradients)
-        dist.all_reduce(total)
-        return total[dist.get_rank()]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Return the gradient of this rank's rows, `(B, ...)`, from that of all, `(G, ...)`."""
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch_dist.all_reduce(total)
+        return total.chunk(dist.world_size())[dist.rank()]
