@@ -379,7 +379,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        """Return `(G, ...)` of this rank's `(B, ...)`."""
+        """Return `(G, ...)`, such as `(G, T, D)`, of this rank's `(B, ...)`."""
         tensor = tensor.contiguous()
         parts = [torch.empty_like(tensor) for _ in range(dist.world_size())]
         torch_dist.all_gather(parts, tensor)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lavis.common.errors import ConfigError
 from lavis.models.late_fusion.block import Keys, keys_of
 from lavis.models.late_fusion.language import EncodedTexts
-from lavis.models.late_fusion.mixing import Mixing, mix
+from lavis.models.late_fusion.mixing import Mixing
 
 if TYPE_CHECKING:
     from lavis.models.late_fusion.fusion import FusionBase, ImageStates
@@ -49,7 +49,7 @@ class GenerationState:
         past: the language model's cache; None recomputes everything each step (families without).
         text_keys: the block's keys of the text.
         images, image_index: images of each row, `(B, K)`; None for the text alone.
-        shares, present: of the images, `(B, K)`.
+        weights, present: of the images, `(B, K)`.
         seen: tokens that the caches hold.
     """
 
@@ -60,14 +60,14 @@ class GenerationState:
     text_keys: Keys | None
     images: ImageStates | None
     image_index: Tensor
-    shares: Tensor | None
+    weights: Tensor | None
     present: Tensor
     mixing: Mixing = field(default_factory=Mixing)
     seen: int = 0
 
     def select(self, index: Tensor) -> None:
         """Keep the rows of `index` `(C,)`, in that order; rows may be kept more than once."""
-        for name in ("ids", "mask", "keys", "image_index", "shares", "present"):
+        for name in ("ids", "mask", "keys", "image_index", "weights", "present"):
             value = getattr(self, name)
             setattr(self, name, None if value is None else value[index])
         if self.past is not None:
@@ -103,11 +103,12 @@ def start(model: FusionBase, input_ids: Tensor, options: DecodingOptions) -> Gen
     inputs = {name: value for name, value in samples.items() if value is not None}
     images, index = model.images_of(inputs, len(ids))
     mixing = options.mixing or Mixing.of(model.config)
-    shares, present = mixing.shares(options.scores if images is not None else None, index >= 0)
+    scores = options.scores if images is not None else None
+    weights, present = mixing.mixing_weights(scores, index >= 0)
     states = model.text_states(ids, mask, torch.empty(0, device=device))
     past = model.language.new_cache() if options.use_cache else None
     return GenerationState(
-        ids, mask, states.keys, past, None, images, index, shares, present, mixing
+        ids, mask, states.keys, past, None, images, index, weights, present, mixing
     )
 
 
@@ -133,12 +134,10 @@ def next_log_probs(model: FusionBase, state: GenerationState) -> Tensor:
     fused = model.fuse_rows(
         EncodedTexts(rows[:, -1:], state.mask, state.keys), whole, images, state.image_index, last
     )
-    return mix(
-        state.mixing.kind,
-        state.mixing.weights,
+    return state.mixing.mix(
         image_logits=model.logits(fused[:, :, 0]),
         text_logits=text_logits,
-        shares=state.shares,
+        weights=state.weights,
         present=state.present,
     )
 

@@ -334,23 +334,25 @@ class LanguageModel:
         """Return whether the head is one matrix, of which a part gives a part of the logits."""
         return isinstance(self.head, nn.Linear) and self.head.weight.is_floating_point()
 
-    def asked_log_probs(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
-        """Return log-probabilities `(n, C)` of some tokens, float32.
+    def requested_log_probs(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
+        """Return log-probabilities `(n, S, C)` of some tokens, float32.
 
         They are normalised over the vocabulary, which passes by in slices that all rows share: the
         head's matrix, larger than the logits of a few rows, is read once, and no `(n, V)` tensor
         exists. For a plain head only.
 
         Args:
-            hidden: `(n, H)`.
-            token_ids: `(n, C)`.
+            hidden: `(n, S, H)`.
+            token_ids: `(n, S, C)`.
         """
         assert isinstance(self.head, nn.Linear)
         weight, bias = self.head.weight, self.head.bias
-        hidden = hidden.to(weight.dtype)
+        shape, hidden = hidden.shape[:2], hidden.flatten(0, 1).to(weight.dtype)
         values = SLICE_VALUES if hidden.device.type == "cpu" else 16 * SLICE_VALUES
         outputs = []
-        for rows, ids in zip(hidden.split(SLICE_ROWS), token_ids.split(SLICE_ROWS), strict=True):
+        for rows, ids in zip(
+            hidden.split(SLICE_ROWS), token_ids.flatten(0, 1).split(SLICE_ROWS), strict=True
+        ):
             size = max(1, values // max(1, len(rows)))
             selected = torch.zeros(ids.shape, device=rows.device)
             total = torch.full((len(rows), 1), -torch.inf, device=rows.device)
@@ -363,7 +365,7 @@ class LanguageModel:
                 place = (ids - start).clamp(0, logits.shape[-1] - 1)
                 selected = torch.where(inside, logits.gather(-1, place), selected)
             outputs.append(selected - total)
-        return torch.cat(outputs)
+        return torch.cat(outputs).unflatten(0, shape)
 
     def fingerprint(self) -> str:
         """Return a hash of config and all weights (0.6 s/GB on a core; once, to keep states)."""

@@ -1,15 +1,15 @@
 """Mixing what each image predicts with what the text alone predicts.
 
-A prediction is `sum_i share_i * p_i + (1 - sum_i share_i) * p_0`, with p_i of image i and p_0 of
-the text alone; p are probabilities (`probs`) or, without being normalised, logits (`logits`). The
-shares of K images follow from `weights`:
+A prediction is `sum_i a_i * p_i + (1 - sum_i a_i) * p_0`, with p_i of image i and p_0 of the text
+alone; p are probabilities (`probs`) or, without being normalised, logits (`logits`). The mixing
+weights a_i of K images follow from `weights`:
 
-| weights | share of image i |
+| weights | mixing weight of image i |
 | --- | --- |
 | `clip` | `w_i / K`, `w_i = m * s_i` (vLMIG; LaMI: eq. 2) |
 | `clip_relative` | `w_i / K`, `w_i = m * s_i / max_j s_j`: the best image gets all of `m` |
 | `mean` | `w / K`, `w = m`: plain averaging at m = 1, LaMI's `--no_clip_rescaling` at m = 0.5 |
-| `entropy` | `softmax_i(-H(p_i))`, H in nats, at each position; the text alone has no share |
+| `entropy` | `softmax_i(-H(p_i))`, H in nats, at each position; the text alone has none |
 | `max_confidence` | 1 for the image of the lowest H(p_i) at each position, 0 for the others |
 
 s are scores of image and prompt (CLIP's, cosine in [0, 1]), m is `weight_multiplier`, and w is
@@ -52,8 +52,10 @@ class Mixing:
         """Return the mixing of a `LateFusionConfig`."""
         return cls(config.mix, config.weights, config.weight_multiplier, config.clamp_weights)
 
-    def shares(self, scores: Tensor | None, present: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Return shares `(B, K)`, None where they follow from the predictions, and `present`.
+    def mixing_weights(
+        self, scores: Tensor | None, present: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return weights `(B, K)`, None where they follow from the predictions, and `present`.
 
         Args:
             scores: `(B, K)` or None.
@@ -69,7 +71,32 @@ class Mixing:
         weights = image_weights(
             self.weights, scores, present, multiplier=self.multiplier, clamp=self.clamp
         )
-        return shares_of_weights(weights, present), present
+        return weights / present.sum(dim=-1, keepdim=True).clamp(min=1), present
+
+    def mix(
+        self,
+        *,
+        image_logits: Tensor,
+        text_logits: Tensor,
+        weights: Tensor | None,
+        present: Tensor,
+    ) -> Tensor:
+        """Return mixed log-probabilities `(..., V)` float32.
+
+        Args:
+            image_logits: `(..., K, V)`.
+            text_logits: `(..., V)`.
+            weights: `(..., K)`, None where they follow from the predictions.
+            present: `(..., K)` bool.
+        """
+        text_logits, image_logits = text_logits.float(), image_logits.float()
+        is_needed = weights is None or self.kind == "probs"
+        log_probs = image_logits.log_softmax(dim=-1) if is_needed else image_logits
+        if weights is None:
+            weights = confidence_weights(self.weights, log_probs, present)
+        if self.kind == "logits":
+            return mix_logits(image_logits, text_logits, weights).log_softmax(dim=-1)
+        return mix_probs(log_probs, text_logits.log_softmax(dim=-1), weights)
 
 
 def image_weights(
@@ -111,13 +138,8 @@ def image_weights(
     return raw.masked_fill(~present, 0)
 
 
-def shares_of_weights(weights: Tensor, present: Tensor) -> Tensor:
-    """Return `weights / K`, K the number of images each text has; `(B, K)`."""
-    return weights / present.sum(dim=-1, keepdim=True).clamp(min=1)
-
-
-def shares_of_confidence(weights: str, log_probs: Tensor, present: Tensor) -> Tensor:
-    """Return shares that follow from how sure each image's prediction is.
+def confidence_weights(weights: str, log_probs: Tensor, present: Tensor) -> Tensor:
+    """Return mixing weights that follow from how sure each image's prediction is.
 
     Args:
         weights: `entropy` or `max_confidence`.
@@ -135,65 +157,33 @@ def shares_of_confidence(weights: str, log_probs: Tensor, present: Tensor) -> Te
     return torch.zeros_like(certainty).scatter(-1, best, 1.0) * present
 
 
-def mix_logits(image_logits: Tensor, text_logits: Tensor, shares: Tensor) -> Tensor:
+def mix_logits(image_logits: Tensor, text_logits: Tensor, weights: Tensor) -> Tensor:
     """Mix logits, as the code of vLMIG and LaMI does: a normalised geometric mean.
 
     Args:
         image_logits: `(..., K, V)`.
         text_logits: `(..., V)`.
-        shares: `(..., K)`; a sum above 1 gives the text a negative share.
+        weights: `(..., K)`; a sum above 1 gives the text a negative weight.
 
     Returns:
         `(..., V)` logits.
     """
-    rest = 1 - shares.sum(dim=-1, keepdim=True)
-    return (shares[..., None] * image_logits).sum(dim=-2) + rest * text_logits
+    rest = 1 - weights.sum(dim=-1, keepdim=True)
+    return (weights[..., None] * image_logits).sum(dim=-2) + rest * text_logits
 
 
-def mix_probs(image_log_probs: Tensor, text_log_probs: Tensor, shares: Tensor) -> Tensor:
+def mix_probs(image_log_probs: Tensor, text_log_probs: Tensor, weights: Tensor) -> Tensor:
     """Mix probabilities, as the papers write (eq. 2).
 
     Args:
         image_log_probs: `(..., K, V)` normalised.
         text_log_probs: `(..., V)` normalised.
-        shares: `(..., K)` in [0, 1], with a sum of at most 1.
+        weights: `(..., K)` in [0, 1], with a sum of at most 1.
 
     Returns:
         `(..., V)` log-probabilities.
     """
-    rest = (1 - shares.sum(dim=-1, keepdim=True)).clamp(min=0)
+    rest = (1 - weights.sum(dim=-1, keepdim=True)).clamp(min=0)
     parts = torch.cat([image_log_probs, text_log_probs[..., None, :]], dim=-2)
-    logs = torch.cat([shares, rest], dim=-1).log()  # share 0: -inf, which adds nothing
+    logs = torch.cat([weights, rest], dim=-1).log()  # weight 0: -inf, which adds nothing
     return torch.logsumexp(parts + logs[..., None], dim=-2)
-
-
-def mix(
-    kind: str,
-    weights: str,
-    *,
-    image_logits: Tensor,
-    text_logits: Tensor,
-    shares: Tensor | None,
-    present: Tensor,
-) -> Tensor:
-    """Return mixed log-probabilities `(..., V)` float32.
-
-    Args:
-        kind: `logits` or `probs`.
-        weights: decides the shares where `shares` is None.
-        image_logits: `(..., K, V)`.
-        text_logits: `(..., V)`.
-        shares: `(..., K)`.
-        present: `(..., K)` bool.
-    """
-    text_logits, image_logits = text_logits.float(), image_logits.float()
-    image_log_probs = None
-    if shares is None or kind == "probs":
-        image_log_probs = image_logits.log_softmax(dim=-1)
-    if shares is None:
-        assert image_log_probs is not None
-        shares = shares_of_confidence(weights, image_log_probs, present)
-    if kind == "logits":
-        return mix_logits(image_logits, text_logits, shares).log_softmax(dim=-1)
-    assert image_log_probs is not None
-    return mix_probs(image_log_probs, text_logits.log_softmax(dim=-1), shares)

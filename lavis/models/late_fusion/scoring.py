@@ -5,6 +5,7 @@ Shapes: B texts, L tokens, K images of a text, R positions, H width, V vocabular
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from lavis.common.errors import ConfigError
 from lavis.models.base import IGNORED
 from lavis.models.late_fusion.language import EncodedTexts, pick
 from lavis.models.late_fusion.losses import chunked_loss, linear_cross_entropy
-from lavis.models.late_fusion.mixing import Mixing, mix, mix_probs
+from lavis.models.late_fusion.mixing import Mixing, mix_probs
 
 if TYPE_CHECKING:
     from lavis.models.late_fusion.fusion import FusionBase, ImageStates
@@ -88,20 +89,18 @@ def _mixed_loss(
         of_row: `(n,)`, the text of each row.
     """
     mixing = Mixing.of(model.config)
-    shares, present = mixing.shares(*images)
+    weights, present = mixing.mixing_weights(*images)
     linear = mixing.kind == "logits" and not model.language.changes_logits
-    if linear and shares is not None:  # a linear head of mixed rows gives the mixed logits
-        return _own_loss(model, _mix_rows(stacked, shares[of_row]), targets, vocabulary)
+    if linear and weights is not None:  # a linear head of mixed rows gives the mixed logits
+        return _own_loss(model, _mix_rows(stacked, weights[of_row]), targets, vocabulary)
 
     def mixed_loss(rows: Tensor, part: slice) -> Tensor:
         logits = model.logits(rows, vocabulary)
         at = of_row[part]
-        log_probs = mix(
-            mixing.kind,
-            mixing.weights,
+        log_probs = mixing.mix(
             image_logits=logits[:, :-1],
             text_logits=logits[:, -1],
-            shares=None if shares is None else shares[at],
+            weights=None if weights is None else weights[at],
             present=present[at],
         )
         return F.nll_loss(log_probs, targets[part], reduction="none")
@@ -165,25 +164,15 @@ def predict_columns(
     ids = _candidates(samples.get("token_ids"), batch, num_positions, rows.device)
     present = (image_index >= 0)[:, :count]
     scores = samples.get("scores") if count else None
-    shares = {
+    weights = {
         name: tuple(
             None if part is None else part.repeat_interleave(num_positions, dim=0)
-            for part in way.shares(scores, present)
+            for part in way.mixing_weights(scores, present)
         )
         for name, way in ways.items()
     }
-    asked_ways = {}
-    if ids is not None and model.language.has_plain_head:
-        asked_ways = {name: way for name, way in ways.items() if _needs_only_asked(model, way)}
-    flat: dict[str, Tensor] = {}
-    if ids is not None and asked_ways:
-        flat = _predict_asked(model, rows, asked_ways, shares, ids, details=details)
-    if len(asked_ways) < len(ways):
-        others = {name: way for name, way in ways.items() if name not in asked_ways}
-        more = details and not asked_ways
-        flat |= _predict_all(model, rows, others, shares, ids, details=more)
     outputs = {}
-    for name, log_probs in flat.items():
+    for name, log_probs in _predict(model, rows, ways, weights, ids, details=details).items():
         whole = log_probs.unflatten(0, (batch, num_positions))
         outputs[name] = whole.transpose(1, 2) if name == "image_log_probs" else whole
     return outputs
@@ -193,129 +182,79 @@ def _key(name: str) -> str:
     return f"log_probs.{name}" if name else "log_probs"
 
 
-def _needs_only_asked(model: FusionBase, way: Mixing) -> bool:
-    """Return whether a way of mixing needs the probabilities of the requested tokens only."""
-    if way.weights in ("entropy", "max_confidence"):
-        return False
-    return way.kind == "probs" or not model.language.changes_logits
-
-
-def _predict_asked(
+def _predict(
     model: FusionBase,
     rows: Tensor,
     ways: Mapping[str, Mixing],
-    shares: Mapping[str, tuple[Any, ...]],
-    ids: Tensor,
+    weights: Mapping[str, tuple[Any, ...]],
+    ids: Tensor | None,
     *,
     details: bool,
 ) -> dict[str, Tensor]:
-    """Return log-probabilities of asked tokens, by output name; the head runs once for all of them.
+    """Return log-probabilities by output name; the head runs once for all of them.
+
+    A linear head of mixed hidden states gives the mixed logits, one row instead of K + 1;
+    probabilities of known weights mix token by token; all else needs the whole vocabulary.
 
     Args:
         rows: `(n, K + 1, H)`.
-        ids: `(n, C)`.
+        weights: weights and which images there are, each `(n, K)`.
+        ids: `(n, C)`; None: the whole vocabulary.
     """
-    mixed = {
-        # a plain head of mixed hidden states gives the mixed logits: one row instead of K + 1
-        name: _mix_rows(rows, shares[name][0])
-        for name, way in ways.items()
-        if way.kind == "logits"
-    }
-    alone = details or any(way.kind == "probs" for way in ways.values())
-    stacked = [rows] if alone else []
-    stacked += [row[:, None].to(rows.dtype) for row in mixed.values()]
-    hidden = torch.cat(stacked, dim=1)  # (n, S, H)
-    every = ids[:, None].expand(-1, hidden.shape[1], -1)
-    log_probs = model.language.asked_log_probs(hidden.flatten(0, 1), every.flatten(0, 1))
-    log_probs = log_probs.unflatten(0, hidden.shape[:2])
-    outputs: dict[str, Tensor] = {}
-    if alone:
-        images, text = log_probs[:, : rows.shape[1] - 1], log_probs[:, rows.shape[1] - 1]
-        if details:
-            outputs["text_log_probs"], outputs["image_log_probs"] = text, images
-        for name, way in ways.items():
-            if way.kind == "probs":
-                outputs[_key(name)] = mix_probs(images, text, shares[name][0])
-    for place, name in enumerate(mixed, start=hidden.shape[1] - len(mixed)):
-        outputs[_key(name)] = log_probs[:, place]
-    return outputs
-
-
-def _predict_all(
-    model: FusionBase,
-    rows: Tensor,
-    ways: Mapping[str, Mixing],
-    shares: Mapping[str, tuple[Any, ...]],
-    ids: Tensor | None,
-    *,
-    details: bool,
-) -> dict[str, Tensor]:
-    """Return log-probabilities by output name, from logits over the vocabulary."""
-    parts: dict[str, list[Tensor]] = {}
-    size = max(1, model.config.loss_chunk // rows.shape[1])
+    by_row: dict[str, Tensor] = {}
+    by_token, by_logits = [], []
+    for name, way in ways.items():
+        if weights[name][0] is None or (way.kind == "logits" and model.language.changes_logits):
+            by_logits.append(name)
+        elif way.kind == "logits":
+            by_row[name] = _mix_rows(rows, weights[name][0])[:, None].to(rows.dtype)
+        else:
+            by_token.append(name)
+    count = rows.shape[1] if details or by_token or by_logits else 0
+    hidden = torch.cat([rows[:, :count], *by_row.values()], dim=1)  # (n, S, H)
+    streams = ids is not None and model.language.has_plain_head and not by_logits
+    size = len(rows) if streams else max(1, model.config.loss_chunk // hidden.shape[1])
+    parts: dict[str, list[Tensor]] = defaultdict(list)
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
-        asked_ids = None if ids is None else ids[part]
-        outputs = _predict_chunk(model, rows[part], ways, shares, part, asked_ids, details=details)
-        for name, log_probs in outputs.items():
-            parts.setdefault(name, []).append(log_probs)
+        tokens = None if ids is None else ids[part, None].expand(-1, hidden.shape[1], -1)
+        if streams and tokens is not None:
+            log_probs = model.language.requested_log_probs(hidden[part], tokens)
+        else:
+            logits = model.logits(hidden[part])
+            is_needed = details or by_token or by_row
+            log_probs = _normalised(logits, tokens) if is_needed else logits
+        images, text = log_probs[:, : count - 1], log_probs[:, count - 1]
+        for name in by_token:
+            parts[_key(name)].append(mix_probs(images, text, weights[name][0][part]))
+        for name in by_logits:
+            known, present = weights[name]
+            mixed = ways[name].mix(
+                image_logits=logits[:, : count - 1],
+                text_logits=logits[:, count - 1],
+                weights=None if known is None else known[part],
+                present=present[part],
+            )
+            parts[_key(name)].append(mixed if ids is None else mixed.gather(-1, ids[part]))
+        for place, name in enumerate(by_row, start=count):
+            parts[_key(name)].append(log_probs[:, place])
+        if details:
+            parts["text_log_probs"].append(text)
+            parts["image_log_probs"].append(images)
     return {name: torch.cat(pieces) for name, pieces in parts.items()}
 
 
-def _predict_chunk(
-    model: FusionBase,
-    rows: Tensor,
-    ways: Mapping[str, Mixing],
-    shares: Mapping[str, tuple[Any, ...]],
-    part: slice,
-    ids: Tensor | None,
-    *,
-    details: bool,
-) -> dict[str, Tensor]:
-    """Return log-probabilities of rows `(c, K + 1, H)` by output; `ids` `(c, C)`, None: all."""
-    outputs: dict[str, Tensor] = {}
-    logits: Tensor | None = None
-    alone: Tensor | None = None  # (c, K + 1, C), what images and text predict by themselves
-    for name, way in ways.items():
-        share, present = shares[name]
-        key = _key(name)
-        if way.kind == "logits" and share is not None and not model.language.changes_logits:
-            # A linear head of mixed hidden states gives the mixed logits: one row instead of K + 1.
-            outputs[key] = _normalised(model.logits(_mix_rows(rows, share[part])), ids)
-            continue
-        logits = model.logits(rows) if logits is None else logits
-        if way.kind == "probs" and share is not None:
-            alone = _normalised(logits, ids) if alone is None else alone
-            outputs[key] = mix_probs(alone[:, :-1], alone[:, -1], share[part])
-            continue
-        whole = mix(
-            way.kind,
-            way.weights,
-            image_logits=logits[:, :-1],
-            text_logits=logits[:, -1],
-            shares=None if share is None else share[part],
-            present=present[part],
-        )
-        outputs[key] = whole if ids is None else whole.gather(-1, ids)
-    if details:
-        logits = model.logits(rows) if logits is None else logits
-        alone = _normalised(logits, ids) if alone is None else alone
-        outputs["text_log_probs"], outputs["image_log_probs"] = alone[:, -1], alone[:, :-1]
-    return outputs
-
-
 def _normalised(logits: Tensor, ids: Tensor | None) -> Tensor:
-    """Return log-probabilities `(c, ..., V)`, or those of `ids` `(c, C)` alone."""
+    """Return log-probabilities `(c, S, V)`, or those of `ids` `(c, S, C)` alone."""
     if ids is None:
         return logits.log_softmax(dim=-1)
-    selected = logits.gather(-1, _like(ids, logits))
-    return selected - logits.logsumexp(dim=-1, keepdim=True)
+    return logits.gather(-1, ids) - logits.logsumexp(dim=-1, keepdim=True)
 
 
-def _mix_rows(rows: Tensor, shares: Tensor) -> Tensor:
-    """Return `sum_i share_i h_i + (1 - sum_i share_i) h_0`, `(c, H)` float32."""
-    rest = 1 - shares.sum(dim=-1, keepdim=True)
-    return (torch.cat([shares, rest], dim=-1)[..., None] * rows.float()).sum(dim=1)
+def _mix_rows(rows: Tensor, weights: Tensor) -> Tensor:
+    """Return `sum_i a_i h_i + (1 - sum_i a_i) h_0` for weights a, `(c, H)` float32."""
+    rest = 1 - weights.sum(dim=-1, keepdim=True)
+    return (torch.cat([weights, rest], dim=-1)[..., None] * rows.float()).sum(dim=1)
 
 
 def _candidates(
@@ -330,10 +269,3 @@ def _candidates(
     if ids.ndim == 2:
         ids = ids[:, None].expand(-1, num_positions, -1)
     return ids.flatten(0, 1)
-
-
-def _like(ids: Tensor, values: Tensor) -> Tensor:
-    """Return ids `(c, C)` for values `(c, V)` or `(c, K, V)`."""
-    if values.ndim == 3:
-        return ids[:, None].expand(-1, values.shape[1], -1)
-    return ids

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lavis.common.dist import World
+    from lavis.common.units import Plan
     from lavis.datasets.base import RecordDataset
     from lavis.datasets.benchmarks.dataset import BenchmarkDataset
     from lavis.datasets.benchmarks.question import Question
-    from lavis.tasks.planning import Plan
 
 Images = dict[str, dict[str, Any]]  # of a unit: own (``) and foreign ones (`other_`)
 _OWN = {"text": 0, "single": 1, "pictures": None}  # column -> how many of the own images
@@ -345,5 +345,5 @@ def _image_weights(model: LateFusionModel, images: Images) -> dict[str, Tensor]:
     if "" not in images:
         return {}
     scores, index = images[""].get("scores"), images[""]["image_index"]
-    weights, _ = model.mixing().shares(scores, index >= 0)
+    weights, _ = model.mixing().mixing_weights(scores, index >= 0)
     return {} if weights is None else {"image_weights": weights}

@@ -8,11 +8,10 @@ from lavis.models.late_fusion import language
 from lavis.models.late_fusion.config import LateFusionConfig
 from lavis.models.late_fusion.mixing import (
     Mixing,
+    confidence_weights,
     image_weights,
-    mix,
     mix_logits,
     mix_probs,
-    shares_of_confidence,
 )
 
 
@@ -41,10 +40,8 @@ def test_what_is_mixed_is_a_distribution(weights, kind):
     scores = 2 * torch.rand(5, 3, generator=draw)
     present = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 0, 0], [1, 1, 1]]).bool()
     way = Mixing(kind, weights)
-    shares, present = way.shares(scores, present)
-    mixed = mix(
-        kind, weights, image_logits=images, text_logits=text, shares=shares, present=present
-    )
+    shares, present = way.mixing_weights(scores, present)
+    mixed = way.mix(image_logits=images, text_logits=text, weights=shares, present=present)
     torch.testing.assert_close(mixed.exp().sum(dim=-1), torch.ones(5))
     assert bool((mixed <= 1e-6).all())
     torch.testing.assert_close(mixed[2], text[2].log_softmax(dim=-1))  # it has no image
@@ -62,9 +59,9 @@ def test_weights_of_scores():
     torch.testing.assert_close(found, torch.tensor([[1.0, 0.5, 0.0]]))
     found = image_weights("mean", None, present, multiplier=0.5)
     torch.testing.assert_close(found, torch.tensor([[0.5, 0.5, 0.0]]))
-    shares, _ = Mixing(weights="clip", multiplier=2).shares(scores, present)
+    shares, _ = Mixing(weights="clip", multiplier=2).mixing_weights(scores, present)
     torch.testing.assert_close(shares, torch.tensor([[0.3, 0.15, 0.0]]))  # K is 2 here
-    shares, left = Mixing(weights="clip", num_images=1).shares(scores, present)
+    shares, left = Mixing(weights="clip", num_images=1).mixing_weights(scores, present)
     torch.testing.assert_close(shares, torch.tensor([[0.3, 0.0, 0.0]]))
     assert left.tolist() == [[True, False, False]] and present.sum() == 2
 
@@ -74,9 +71,9 @@ def test_shares_of_certainty():
     unsure = torch.tensor([0.25, 0.25, 0.5])  # H = 1.5 ln 2
     log_probs = torch.stack([unsure, sure, sure]).log()
     present = torch.tensor([True, True, False])
-    found = shares_of_confidence("max_confidence", log_probs, present)
+    found = confidence_weights("max_confidence", log_probs, present)
     assert found.tolist() == [0, 1, 0]
-    found = shares_of_confidence("entropy", log_probs, present)
+    found = confidence_weights("entropy", log_probs, present)
     expected = 1 / (1 + 2**0.5)  # e^-H is 2^-1.5 and 2^-1
     torch.testing.assert_close(found, torch.tensor([expected, 1 - expected, 0.0]))
 
@@ -94,7 +91,7 @@ def test_shares_of_several_texts():
     present = torch.tensor([[True, True], [True, True], [True, False]])
 
     def shares(**options):
-        return Mixing(**options).shares(scores, present)[0]
+        return Mixing(**options).mixing_weights(scores, present)[0]
 
     # the best image is each text's own; K is 2, 2 and 1
     relative = torch.tensor([[0.5, 0.25], [0.5, 0.25], [0.0, 0.0]])
@@ -110,9 +107,9 @@ def test_shares_of_several_texts():
 @pytest.mark.parametrize("weights", ["clip", "mean", "entropy"])
 def test_without_images_no_share_is_left(weights):
     present = torch.ones(2, 3, dtype=torch.bool)
-    shares, left = Mixing(weights=weights, num_images=0).shares(None, present)
+    shares, left = Mixing(weights=weights, num_images=0).mixing_weights(None, present)
     assert shares.tolist() == [[0.0] * 3] * 2 and not left.any() and present.all()
-    shares, left = Mixing(weights=weights).shares(None, present[:, :0])
+    shares, left = Mixing(weights=weights).mixing_weights(None, present[:, :0])
     assert shares.shape == left.shape == (2, 0)
 
 
@@ -120,7 +117,7 @@ def test_without_images_no_share_is_left(weights):
 def test_shares_lie_where_the_images_are(options):
     """The device `meta` stands for a GPU: it meets no tensor of the CPU."""
     present = torch.ones(2, 3, dtype=torch.bool, device="meta")
-    shares, left = Mixing(**options).shares(torch.ones(2, 3), present)
+    shares, left = Mixing(**options).mixing_weights(torch.ones(2, 3), present)
     assert shares.device.type == left.device.type == "meta"
 
 
@@ -131,12 +128,10 @@ def test_certainty_decides_at_each_position(kind):
     images, text = images + 3.0, torch.zeros(1, 2, 3)  # (B, R, K, V): logits, not normalised
 
     def mixed(weights):
-        return mix(
-            kind,
-            weights,
+        return Mixing(kind, weights).mix(
             image_logits=images,
             text_logits=text,
-            shares=None,
+            weights=None,
             present=torch.ones(1, 2, 2, dtype=torch.bool),
         )
 
@@ -154,12 +149,10 @@ def test_certainty_decides_at_each_position(kind):
 
 def test_given_shares_mix_at_each_position():
     images = torch.tensor([[[[2.0, 0.0]], [[0.0, 2.0]]]])  # (B = 1, R = 2, K = 1, V = 2)
-    found = mix(
-        "probs",
-        "clip",
+    found = Mixing("probs", "clip").mix(
         image_logits=images,
         text_logits=torch.zeros(1, 2, 2),
-        shares=torch.full((1, 2, 1), 0.5),
+        weights=torch.full((1, 2, 1), 0.5),
         present=torch.ones(1, 2, 1, dtype=torch.bool),
     )
     first = 0.5 / (1 + torch.tensor(-2.0).exp()) + 0.25
