@@ -1,36 +1,24 @@
-"""The runners' view of a task, a model, a plan and a unit; runners import none of them.
+"""The runners' view of a task, a model and a unit; runners import none of them.
 
 `lavis.tasks.base.BaseTask` and `lavis.models.base.BaseModel` say what each method does.
-Shapes: R rows of a data set, U units of a plan.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lavis.common.config.run import RunConfig
 from lavis.common.dist import World
+from lavis.common.units import Plan, RowReader
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.rows import Row
-
-
-class UnitPlan(Protocol):
-    """Which rows belong to which unit: `order` is `(R,)` row numbers, `offsets` is `(U + 1,)`."""
-
-    @property
-    def order(self) -> np.ndarray: ...
-    @property
-    def offsets(self) -> np.ndarray: ...
-    def __len__(self) -> int: ...
-    def rows(self, unit: int) -> np.ndarray: ...
 
 
 class LoadedUnit(Protocol):
@@ -41,12 +29,6 @@ class LoadedUnit(Protocol):
     samples: dict[str, Any]
     inputs: list[Any]
     again: bool
-
-
-class FinishedRows(Protocol):
-    """A journal's rows, in data-set order."""
-
-    def iterate_raw(self) -> Iterator[tuple[int, bytes]]: ...
 
 
 class RunnerTask(Protocol):
@@ -77,13 +59,13 @@ class RunnerTask(Protocol):
         batch_size: int,
         path: Path | None = None,
         data: Mapping[str, Any] | None = None,
-    ) -> UnitPlan: ...
-    def load_unit(self, dataset: RecordDataset, plan: Any, unit: int) -> LoadedUnit: ...
+    ) -> Plan: ...
+    def load_unit(self, dataset: RecordDataset, plan: Plan, unit: int) -> LoadedUnit: ...
     def predict(self, model: Any, batch: Any) -> dict[str, Tensor]: ...
     def rows(self, batch: Any, outputs: dict[str, Tensor]) -> list[tuple[int, dict[str, Any]]]: ...
     def finish(
         self,
-        reader: FinishedRows,
+        reader: RowReader,
         dataset: RecordDataset,
         output_dir: Path,
         name: str,

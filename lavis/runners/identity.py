@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lavis.common.sharded import as_bytes, named_weights
 from lavis.common.storage.atomic import write_json, write_text
 from lavis.common.storage.leftovers import remove_leftovers
-from lavis.runners.contracts import UnitPlan
+from lavis.common.units import Plan
 
 # Keys of `run` that change neither weights nor scores.
 _FREE = {
@@ -69,7 +69,7 @@ def scoring_identity(
     return _jsonable({**parts, **({"task": task} if task else {})})
 
 
-def plan_digest(plan: UnitPlan) -> str:
+def plan_digest(plan: Plan) -> str:
     """Return a hash of which rows belong to which unit."""
     state = hashlib.blake2b(digest_size=16)
     for part in (plan.order, plan.offsets):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from lavis.common.errors import RecordError
 from lavis.datasets.rows import stack_images
-from lavis.tasks.planning import Plan, load_or_make, make_plan
-from lavis.tasks.rows import Results, RowReader
+from lavis.tasks.planning import load_or_make, make_plan
+from lavis.tasks.rows import Results
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lavis.common.config.run import RunConfig
     from lavis.common.dist import World
+    from lavis.common.units import Plan, RowReader
     from lavis.datasets.base import RecordDataset
     from lavis.datasets.rows import Pixels, Row
 

@@ -9,12 +9,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lavis.common.errors import DataError
 from lavis.common.storage.atomic import AtomicFile
 
 if TYPE_CHECKING:
+    from lavis.common.units import RowReader
     from lavis.datasets.base import RecordDataset
 
 logger = logging.getLogger(__name__)
@@ -22,14 +23,6 @@ logger = logging.getLogger(__name__)
 PARQUET_ROWS = 32768  # of one row group
 INTEGER_COLUMNS = ("index", "label", "prediction")
 _ARROW = {"int": "int64", "float": "float64", "bool": "bool_", "text": "string"}
-
-
-class RowReader(Protocol):
-    """Finished rows in data-set order, such as `lavis.common.storage.journal.JournalReader`."""
-
-    def iterate_raw(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (row number, the payload's JSON text)."""
-        ...
 
 
 @dataclass

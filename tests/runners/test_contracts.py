@@ -1,4 +1,4 @@
-"""Tasks, models and plans of the package keep to what the runners call."""
+"""Tasks and models of the package keep to what the runners call."""
 
 import inspect
 
@@ -6,9 +6,8 @@ import pytest
 
 from lavis.models.base import BaseModel
 from lavis.models.blip2.base import Blip2Base
-from lavis.runners.contracts import LoadedUnit, RunnerModel, RunnerTask, UnitPlan
+from lavis.runners.contracts import LoadedUnit, RunnerModel, RunnerTask
 from lavis.tasks.base import BaseTask, UnitBatch
-from lavis.tasks.planning import Plan
 
 OF_MODELS = [
     name for name, value in vars(RunnerModel).items() if getattr(value, "__isabstractmethod__", 0)
@@ -34,7 +33,5 @@ def test_a_model_has_what_runners_call(name):
         assert parameter.default is not parameter.empty, parameter
 
 
-def test_plans_and_units_have_what_runners_read():
+def test_units_have_what_runners_read():
     assert set(LoadedUnit.__annotations__) <= set(UnitBatch.__dataclass_fields__)
-    assert {"order", "offsets"} <= set(Plan.__dataclass_fields__)
-    assert all(hasattr(Plan, name) for name in ("__len__", "rows")) and hasattr(UnitPlan, "rows")
