@@ -1,4 +1,4 @@
-"""Fixtures of tests against a chat server on loopback."""
+"""Fixtures of tests against a chat server on loopback, and of verbalizations."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 import yaml
 from chat_server import serve, settings, unknown_names  # noqa: F401 - fixtures
 from generation_run import image
+from verbalizing import run_file, tiny, world  # noqa: F401 - fixtures
 
 
 @pytest.fixture

@@ -156,18 +156,6 @@ def test_the_scripted_teacher_reads_the_prompt(job, tmp_path):
     assert len({records.read(i)["index"] for i in range(len(records))}) == len(records)
 
 
-def test_no_two_records_share_an_index_whatever_stands_between_the_items(serve, job, tmp_path):
-    """Items of no use before the good ones, and more of them than were asked for."""
-    third = ("Where is [0]?", "[0] is beside [1].", "[0] stands next to [1] here.")
-    whole = json.loads(items(GOOD, OTHER, third))["items"]
-    reply = json.dumps({"items": [{"question": "What?"}, 7, *whole]})
-    assert run(job(serve(lambda body, n: reply), images=3)) == 0
-    found = [line["index"] for line in lines(tmp_path / "out" / "corpus.jsonl")]
-    assert found == [f"s_v4-{number}" for number in range(6)]
-    rejects = lines(tmp_path / "out" / "rejects.jsonl")
-    assert [line["position"] for line in rejects] == [0, 1, 4] * 3
-
-
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda p: p.name)
 def test_every_run_file_loads(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 from generation_run import GOOD, OTHER, image, items, lines, number_of, run
-from page_checks import check_report
-from PIL import Image
 
 FLAGGED = (400, {"error": {"code": "content_filter", "message": "the prompt was flagged"}})
 WRONG_KEY = (401, {"error": {"message": "Incorrect API key provided"}})
@@ -180,57 +178,6 @@ def test_a_cap_is_named_with_what_is_left(serve, job, tmp_path, capsys):
     assert Path(tmp_path / "out/corpus.jsonl").read_text().count("\n") == 3
 
 
-def test_figures_by_prompt_style(serve, job, tmp_path):
-    server = serve(lambda body, n: items(GOOD, ("Why is [7] here?", *GOOD[1:])))
-    assert run(job(server)) == 0
-    assert summary(tmp_path)["by_source"] == {
-        "s": {
-            "requests": 4,
-            "records": 4,
-            "rejected": 4,
-            "prompt_tokens": 40,
-            "completion_tokens": 20,
-            "tokens_per_record": 15.0,
-        }
-    }
-
-
-def test_the_page_shows_images_with_what_was_made_of_them(serve, job, tmp_path):
-    images = tmp_path / "images"
-    images.mkdir()
-    for number in (0, 1):  # the others' are not there
-        Image.new("RGB", (100, 100), (40, 90, 160)).save(images / f"a_{number:03d}.png")
-    replies = [items(GOOD), items(GOOD, GOOD), "<b>no JSON</b>", (500, {})]
-    server = serve(lambda body, n: replies[number_of(body)])
-    options = [f"run.image_root={images}", "run.report_examples=6"]
-    assert run(job(server), "--options", *options) == 1
-    page = (tmp_path / "out/report.html").read_text()
-    assert "Not complete: 1 of 4 requests left." in page
-    assert page.count('src="data:image/jpeg;base64,') == 2
-    assert page.count('alt="a_000.png; regions: 0 dog, 1 man"') == 1
-    assert page.count("no image: missing image: a_002.png") == 1
-    assert page.count("no image: missing image: a_003.png") == 1
-    assert page.count('class="lv-badge" data-region="1"') == 2  # one on each image
-    assert page.count('<span class="badge kept">kept</span>') == 2
-    assert page.count('<span class="badge dropped">rejected</span>') == 2
-    assert page.count('<span class="badge left">left</span>') == 1
-    assert "&lt;b&gt;no JSON&lt;/b&gt;" in page and "<b>no JSON" not in page
-    for told in ("malformed reply", "duplicate", "HTTP 500", "tokens of prompts", "requests sent"):
-        assert told in page
-    assert "http" not in page  # it needs no other file
-
-
-def test_a_page_without_a_folder_of_images_has_their_texts(serve, job, tmp_path):
-    server = serve(lambda body, n: items(GOOD))
-    assert run(job(server)) == 0
-    page = (tmp_path / "out/report.html").read_text()
-    assert "Set run.image_root to show the images." in page and "data:image" not in page
-    assert page.count('class="lv-chip" data-region="0"') >= 4
-    assert run(job(server), "--options", "run.report_examples=0") == 0
-    page = (tmp_path / "out/report.html").read_text()
-    assert "Examples" not in page and "records" in page
-
-
 def test_a_run_without_its_key_changes_nothing(serve, job, tmp_path, monkeypatch, capsys):
     server = serve(lambda body, n: items(GOOD))
     assert run(job(server)) == 0
@@ -238,17 +185,6 @@ def test_a_run_without_its_key_changes_nothing(serve, job, tmp_path, monkeypatch
     path = job(server, api_key_env="NOT_SET", base_url=None, server=server.url)
     assert run(path) == 2 and "NOT_SET is not set" in capsys.readouterr().err
     assert before == {file: file.read_bytes() for file in (tmp_path / "out").glob("*.*")}
-
-
-def test_the_page_fits_and_can_be_read(serve, job, browser, tmp_path):
-    images = tmp_path / "images"
-    images.mkdir()
-    Image.new("RGB", (100, 900), (40, 90, 160)).save(images / "a_000.png")
-    long = ("What is [0] " + "doing " * 40 + "?", "x" * 200, "because " * 60)
-    replies = [items(GOOD, long), items(GOOD, GOOD), "<b>no JSON</b>" + "y" * 300, (500, {})]
-    server = serve(lambda body, n: replies[number_of(body)])
-    run(job(server), "--options", f"run.image_root={images}", "run.report_examples=6")
-    check_report(browser, tmp_path / "out/report.html")
 
 
 @pytest.mark.parametrize(

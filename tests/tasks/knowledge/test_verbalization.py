@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from verbalizing import make_image
 
 from launching import KILLED, jobs_of, main_of, run_steps
 from lavis.datasets.lck.regions import open_mapping
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IMPORTS = (
     "lavis.tasks.knowledge.verbalization",
     "lavis.verbalizers.writing",
@@ -200,7 +201,7 @@ def chunks(world, stage):
     return counts
 
 
-def test_changed_and_mended_images_are_verbalized_again_and_no_others(world, tiny, run_file, image):
+def test_changed_and_mended_images_are_verbalized_again_and_no_others(world, tiny, run_file):
     settings = describing(world, tiny)
     arguments = run_file(settings)
     assert verbalize(arguments) == 0
@@ -208,8 +209,8 @@ def test_changed_and_mended_images_are_verbalized_again_and_no_others(world, tin
     assert [record["image"] for record in before] == ["p0.png", "p1.png", "p2.png", "p4.png"]
     assert verbalize(arguments) == 0
     assert chunks(world, "concepts") == {0: 1, 1: 1, 2: 1}
-    image(77).save(world / "images/p3.png")  # it was broken
-    image(78, (64, 40)).save(world / "images/p2.png")
+    make_image(77).save(world / "images/p3.png")  # it was broken
+    make_image(78, (64, 40)).save(world / "images/p2.png")
     assert verbalize(arguments) == 0
     assert chunks(world, "concepts") == {0: 1, 1: 2, 2: 1}  # of two images each: p2 and p3
     assert chunks(world, "attributes") == {0: 1, 1: 2, 2: 1}
@@ -232,14 +233,14 @@ def test_a_stage_is_made_again_where_one_that_it_reads_says_something_else(world
     assert "cow" in (world / "out/verbalized.jsonl").read_text()
 
 
-def test_other_images_of_the_same_names_are_refused(world, tiny, run_file, image, capsys):
+def test_other_images_of_the_same_names_are_refused(world, tiny, run_file, capsys):
     settings = {"sidecar": describing(world, tiny)["sidecar"]}
     assert verbalize(run_file(settings)) == 0
     before = (world / "out/verbalized.jsonl").read_bytes()
     shutil.copytree(world / "images", world / "copied")
     assert verbalize(run_file(settings, root=str(world / "copied"))) == 0
     config = (world / "out/config.yaml").read_bytes()
-    image(79).save(world / "copied/p1.png")
+    make_image(79).save(world / "copied/p1.png")
     assert verbalize(run_file(settings, root=str(world / "copied"))) == 2
     said = capsys.readouterr().err
     assert "these descriptors are of files in" in said and "first: p1.png" in said
