@@ -10,7 +10,6 @@ requested again by the next start.
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import json
 from collections import Counter
@@ -47,29 +46,13 @@ TITLES = {
     "left": "Images with requests that are left",
 }
 _SHOWN = 160  # characters of an example in a table
+_FIGURES = ("requests", "records", "rejected", "prompt_tokens", "completion_tokens")  # of a prompt
 _Lines = list[dict[str, Any]]
 
 
 @dataclass
-class _Source:
-    """Results of one prompt's requests."""
-
-    requests: int = 0
-    records: int = 0
-    rejected: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def figures(self) -> dict[str, Any]:
-        """Return the figures, with the tokens per record."""
-        tokens = self.prompt_tokens + self.completion_tokens
-        each = round(tokens / self.records, 1) if self.records else None
-        return {**vars(self), "tokens_per_record": each}
-
-
-@dataclass
 class _Counts:
-    sources: dict[str, _Source]
+    sources: dict[str, dict[str, int]]  # source -> `_FIGURES`
     reasons: ReasonCounts = field(default_factory=ReasonCounts)
     kinds: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
@@ -86,7 +69,8 @@ def write_results(
 ) -> dict[str, Any]:
     """Write corpus (`.jsonl` or `.zst`), rejects, summary and page; return the summary."""
     folder = Path(config.output_dir)
-    counts = _Counts({prompt.name: _Source() for prompt in generation.config.prompts})
+    prompts = generation.config.prompts
+    counts = _Counts({prompt.name: dict.fromkeys(_FIGURES, 0) for prompt in prompts})
     gallery = ExampleRows(config.report_examples, TITLES, _kind)
     path = folder / f"corpus.jsonl{'.zst' if config.compress else ''}"
     by_image = itertools.groupby(outcomes.read(), lambda one: generation.place(one.unit)[0])
@@ -132,7 +116,7 @@ def _sort_out(
             index = f"{name}-{row * prompt.num_items + number}"
             place = {"source": name, "split": generation.config.split, "index": index}
             kept.append({"image": record.pop("image"), **place, **record})
-            source.records += 1
+            source["records"] += 1
         for reject in rejects:
             verdict: Verdict = "left" if is_left else "rejected"
             counts.reasons.note(verdict, reject["reason"], _example(reject))
@@ -140,14 +124,14 @@ def _sort_out(
                 reject["left"] = True
             else:
                 counts.kinds[reject["kind"]] += 1
-                source.rejected += 1
+                source["rejected"] += 1
         missing += rejects
         if payload.get("repaired"):
             counts.repaired[reason_phrase(payload["repaired"])] += 1
         tokens = payload.get("tokens", [0, 0])
-        source.requests += outcome.kind != "data"
-        source.prompt_tokens += tokens[0]
-        source.completion_tokens += tokens[1]
+        source["requests"] += outcome.kind != "data"
+        source["prompt_tokens"] += tokens[0]
+        source["completion_tokens"] += tokens[1]
         counts.finished += not is_left
     counts.images += bool(kept)
     return kept, missing
@@ -160,7 +144,7 @@ def _summary(
     left = generation.units - counts.finished
     untried = left - reasons.left.total()
     by_reason = dict(reasons.left.most_common()) | ({"not asked yet": untried} if untried else {})
-    records = sum(source.records for source in counts.sources.values())
+    records = sum(source["records"] for source in counts.sources.values())
     return {
         "complete": left == 0 and records > 0,
         "stopped_by": str(generation.stop) if generation.stop else None,
@@ -171,14 +155,20 @@ def _summary(
         "left_for_next_start": left,
         "left_by_reason": by_reason,
         "records": records,
-        "records_by_source": {name: one.records for name, one in sources if one.records},
+        "records_by_source": {name: one["records"] for name, one in sources if one["records"]},
         "rejected": reasons.rejected.total(),
         "rejected_by_kind": dict(counts.kinds.most_common()),
         "rejected_by_reason": dict(reasons.rejected.most_common()),
         "repaired_by_reason": dict(counts.repaired.most_common()),
-        "by_source": {name: source.figures() for name, source in sources},
+        "by_source": {name: _with_cost(source) for name, source in sources},
         "spent": dict(spent),
     }
+
+
+def _with_cost(figures: Mapping[str, int]) -> dict[str, Any]:
+    tokens = figures["prompt_tokens"] + figures["completion_tokens"]
+    each = round(tokens / figures["records"], 1) if figures["records"] else None
+    return {**figures, "tokens_per_record": each}
 
 
 @contextlib.contextmanager
@@ -190,10 +180,7 @@ def _lines(path: Path, compress: bool) -> Iterator[Any]:
         import zstandard
 
         with zstandard.ZstdCompressor(level=6).stream_writer(file, closefd=False) as packed:
-            buffered = io.BufferedWriter(packed, 1 << 18)  # type: ignore[type-var]
-            yield buffered
-            buffered.flush()
-            buffered.detach()
+            yield packed
 
 
 def _write_page(
@@ -268,11 +255,11 @@ def _status(summary: Mapping[str, Any]) -> str:
 def _sources(by_source: Mapping[str, Mapping[str, Any]]) -> Table:
     columns = ["prompt style", "requests", "records", "rejects", "tokens of prompts"]
     columns += ["tokens of replies", "tokens a record"]
-    keys = ("requests", "records", "rejected", "prompt_tokens", "completion_tokens")
     rows: list[list[Any]] = []
     for name, figures in by_source.items():
         each = figures["tokens_per_record"]
-        rows.append([name, *(figures[key] for key in keys), None if each is None else round(each)])
+        each = None if each is None else round(each)
+        rows.append([name, *(figures[key] for key in _FIGURES), each])
     note = "Requests that are finished; tokens of replies that were read, as the server counted."
     return Table("By prompt style", columns, rows, note)
 
