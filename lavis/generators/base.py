@@ -36,11 +36,11 @@ def image_requests(prompts: Iterable[str], seed: int = 0) -> list[ImageRequest]:
 
     So texts that share a sentence share its image, and K + 1 images contain the K ones.
     """
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     requests = []
     for prompt in prompts:
-        requests.append(ImageRequest(prompt, seen[prompt], seed))
-        seen[prompt] += 1
+        requests.append(ImageRequest(prompt, counts[prompt], seed))
+        counts[prompt] += 1
     return requests
 
 

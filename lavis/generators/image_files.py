@@ -77,10 +77,10 @@ def files_identity(root: Path, names: Iterable[str]) -> str:
     states = {name: _state_of(root / name) for name in sorted(set(names))}
     is_read = sum(state.size for state in states.values() if state) <= READ_AT_MOST
     for name, state in states.items():
-        seen: Any = None if state is None else list(state)
+        value: Any = None if state is None else list(state)
         if is_read and state is not None:
-            seen = content_digest(root / name)
-        digest.update(json.dumps([os.fsencode(name).hex(), seen]).encode())
+            value = content_digest(root / name)
+        digest.update(json.dumps([os.fsencode(name).hex(), value]).encode())
     return digest.hexdigest()
 
 

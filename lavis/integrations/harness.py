@@ -240,8 +240,8 @@ class LateFusionLM(TemplateLM):
                 context_len=1,
             ):
                 before, after = make_disjoint_window(window)
-                seen = self.tokenizer.decode(tokens[:done], skip_special_tokens=True)
-                continuations.append(self._fitted(before, after, text if self._whole else seen))
+                prefix = self.tokenizer.decode(tokens[:done], skip_special_tokens=True)
+                continuations.append(self._fitted(before, after, text if self._whole else prefix))
                 owners.append(number)
                 done += len(after)
         totals = [0.0] * len(requests)
@@ -314,9 +314,9 @@ class LateFusionLM(TemplateLM):
             now = slice(start, start + step)
             outputs = self.model.predict({**samples, "positions": positions[:, now]})
             log_probs = outputs["log_probs"]  # (B, r, V)
-            wanted = targets[..., now].transpose(1, 2).to(log_probs.device)  # (B, r, M)
-            values = log_probs.gather(-1, wanted).transpose(1, 2).cpu().double()
-            same = (log_probs.argmax(dim=-1, keepdim=True) == wanted).transpose(1, 2).cpu()
+            token_ids = targets[..., now].transpose(1, 2).to(log_probs.device)  # (B, r, M)
+            values = log_probs.gather(-1, token_ids).transpose(1, 2).cpu().double()
+            same = (log_probs.argmax(dim=-1, keepdim=True) == token_ids).transpose(1, 2).cpu()
             totals += values.masked_fill(~used[..., now], 0).sum(dim=-1)
             greedy &= (same | ~used[..., now]).all(dim=-1)
         return totals.tolist(), greedy.tolist()

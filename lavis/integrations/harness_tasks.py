@@ -62,8 +62,8 @@ def questions(
             question = dataset.question(index)
         except RecordError:
             continue  # set aside, as in our own evaluation
-        wanted = range(len(question.prompts)) if prompt is None else [prompt]
-        rows += [_row(question, number) for number in wanted]
+        numbers = range(len(question.prompts)) if prompt is None else [prompt]
+        rows += [_row(question, number) for number in numbers]
     return {"test": Dataset.from_list(rows)}
 
 

@@ -55,10 +55,10 @@ class AnswerTally(Tally):
         self.loss += payload["loss"] * payload["tokens"]
         self.tokens += payload["tokens"]
         if "answer" in payload:
-            wanted, answer = payload["text_output"], payload["answer"]
+            target, answer = payload["text_output"], payload["answer"]
             self.answered += 1
-            self.exact += _plain(answer) == _plain(wanted)
-            self.right += answer_part(answer) == answer_part(wanted)
+            self.exact += _plain(answer) == _plain(target)
+            self.right += answer_part(answer) == answer_part(target)
 
 
 @tasks.register("image_text_pretrain")

@@ -264,8 +264,8 @@ class Blip2Stage1(Blip2Matcher):
         image = F.normalize(self.vision_proj(self.image_pass(image_embeds)).float(), dim=-1)
         most = self.config.max_texts_per_pass
         parts = [
-            self.text_pass(self.to_device(ids), self.to_device(seen))[:, 0]
-            for ids, seen in zip(input_ids.split(most), mask.split(most), strict=True)
+            self.text_pass(self.to_device(ids), self.to_device(visible))[:, 0]
+            for ids, visible in zip(input_ids.split(most), mask.split(most), strict=True)
         ]
         words = F.normalize(self.text_proj(torch.cat(parts)).float(), dim=-1)  # (N, e)
         queries = image[self.to_device(index)]  # (N, Q, e)
@@ -321,7 +321,7 @@ class Blip2Stage1(Blip2Matcher):
 def contrastive_targets(
     own: Tensor, same: Tensor, same_picture: Literal["positives", "masked", "negatives"]
 ) -> tuple[Tensor, Tensor]:
-    """Return positives and what is looked at, each `(B, G)` bool.
+    """Return positives and which pairs are included, each `(B, G)` bool.
 
     Args:
         own: `(B, G)` bool, a row's own partner.
@@ -334,18 +334,18 @@ def contrastive_targets(
     return own, everything if same_picture == "negatives" else own | ~same
 
 
-def contrastive_loss(i2t: Tensor, t2i: Tensor, positives: Tensor, seen: Tensor) -> Tensor:
+def contrastive_loss(i2t: Tensor, t2i: Tensor, positives: Tensor, included: Tensor) -> Tensor:
     """Smoothed cross entropy of both directions, averaged.
 
     Args:
         i2t, t2i: `(B, G)`.
         positives: `(B, G)` bool; a row's target is spread evenly over them.
-        seen: `(B, G)` bool; what is not seen takes no part, in the smoothing neither.
+        included: `(B, G)` bool; the others take no part, in the smoothing neither.
     """
     target = positives.float() / positives.sum(dim=1, keepdim=True)
-    target = (1 - SMOOTHING) * target + SMOOTHING * seen / seen.sum(dim=1, keepdim=True)
+    target = (1 - SMOOTHING) * target + SMOOTHING * included / included.sum(dim=1, keepdim=True)
     hidden = torch.finfo(i2t.dtype).min
-    parts = [F.cross_entropy(s.masked_fill(~seen, hidden), target) for s in (i2t, t2i)]
+    parts = [F.cross_entropy(s.masked_fill(~included, hidden), target) for s in (i2t, t2i)]
     return (parts[0] + parts[1]) / 2
 
 

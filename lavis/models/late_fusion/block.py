@@ -162,9 +162,9 @@ class _Taken(Exception):
 class _Exchange(Cache):
     """Stands in for a cache: takes the keys of the rows at hand, and may give others back."""
 
-    def __init__(self, given: Keys | None = None, *, stop: bool = False) -> None:
+    def __init__(self, keys: Keys | None = None, *, stop: bool = False) -> None:
         super().__init__(layers=[])
-        self.given, self.stop = given, stop
+        self.keys, self.stop = keys, stop
         self.taken: Keys | None = None
 
     def update(
@@ -175,8 +175,8 @@ class _Exchange(Cache):
         self.taken = own
         if self.stop:
             raise _Taken
-        given = self.given or own
-        return given.keys.to(key_states.dtype), given.values.to(value_states.dtype)
+        keys = self.keys or own
+        return keys.keys.to(key_states.dtype), keys.values.to(value_states.dtype)
 
     def get_seq_length(self, *args: Any, **kwargs: Any) -> int:
         """Nothing precedes the rows: their positions are passed in."""
@@ -200,9 +200,9 @@ def keys_of(block: nn.Module, rows: Tensor, positions: Tensor) -> Keys:
     if not takes_keys(block):
         return Keys(rows[:, None], positions[:, None, :, None])
     exchange = _Exchange(stop=not _is_sharded(block))
-    seen = torch.ones(*rows.shape[:2], rows.shape[1], dtype=torch.bool, device=rows.device)
+    visible = torch.ones(*rows.shape[:2], rows.shape[1], dtype=torch.bool, device=rows.device)
     with contextlib.suppress(_Taken):
-        _run(block, rows, positions, exchange, seen)
+        _run(block, rows, positions, exchange, visible)
     if exchange.taken is None:
         config: Any = block.config
         raise ConfigError(_unusable(config, "it does not hand its keys and values to a cache"))
@@ -226,9 +226,9 @@ def rows_of(
     count, known = rows.shape[1], keys.keys.shape[2]
     whole = torch.cat([keys.keys[:, 0].to(rows.dtype), rows], dim=1)
     places = torch.cat([keys.values[:, 0, :, 0], positions], dim=1)
-    seen = F.pad(visible, (0, count, known, 0))  # (X, T + R, T + R)
-    seen[:, :known] = torch.eye(known, known + count, dtype=torch.bool, device=rows.device)
-    return _run(block, whole, places, None, seen)[:, known:]
+    mask = F.pad(visible, (0, count, known, 0))  # (X, T + R, T + R)
+    mask[:, :known] = torch.eye(known, known + count, dtype=torch.bool, device=rows.device)
+    return _run(block, whole, places, None, mask)[:, known:]
 
 
 def _run(

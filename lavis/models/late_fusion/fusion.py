@@ -250,7 +250,7 @@ class FusionBase(BaseModel):
             texts: B.
 
         Raises:
-            ConfigError: it is not said which text has which image.
+            ConfigError: `image_index` is needed to tell which text has which image.
         """
         index = samples.get("image_index")
         index = index.to(self.device) if index is not None else None
@@ -328,28 +328,28 @@ class FusionBase(BaseModel):
         """Return `fuse` of a text whose keys are known.
 
         Args:
-            text: `hidden` holds the block's input of the last rows, at least of those asked for.
+            text: `hidden` holds the block's input of the last rows, at least of the requested ones.
             text_keys: of all L rows.
             positions: `(B, R)`.
             text_index: as in `fuse`.
         """
         of = torch.arange(len(positions), device=positions.device)
         of = of if text_index is None else text_index.to(positions.device)
-        seen = text.keys[of]
-        length, given_rows = text.mask.shape[1], text.hidden.shape[1]
+        visible_keys = text.keys[of]
+        length, num_rows = text.mask.shape[1], text.hidden.shape[1]
         count, patches = image_index.shape[1], images.rows.shape[1]
         index = image_index.clamp(min=0)
         inside = positions.clamp(min=0)
         merged = text.replaced[of].gather(1, inside) & (positions >= 0)
         positions = torch.where(merged, -1, positions)
-        of_text = pick(text.hidden, inside - (length - given_rows), of)[:, None]  # (B, 1, R, H)
+        of_text = pick(text.hidden, inside - (length - num_rows), of)[:, None]  # (B, 1, R, H)
         patch = (positions + patches).clamp(0, patches - 1)  # (B, R)
         of_image = images.rows[index[..., None], patch[:, None]]  # (B, K, R, H)
         is_text = positions >= 0
         queries = torch.where(is_text[:, None, :, None], of_text.to(of_image.dtype), of_image)
-        places = self.places(seen, images).gather(1, inside)
+        places = self.places(visible_keys, images).gather(1, inside)
         places = torch.where(is_text, places, patch + self._first)
-        visible = self._visible(seen, positions, patches)
+        visible = self._visible(visible_keys, positions, patches)
         batch = torch.arange(len(positions), device=positions.device).repeat_interleave(count)
         joined = images.keys.select(index.flatten()).then(text_keys.select(of[batch]))
         arguments = (queries.flatten(0, 1), places[batch], joined, visible[batch])

@@ -50,7 +50,7 @@ class GenerationState:
         text_keys: the block's keys of the text.
         images, image_index: images of each row, `(B, K)`; None for the text alone.
         weights, present: of the images, `(B, K)`.
-        seen: tokens that the caches hold.
+        cache_length: tokens that the caches hold.
     """
 
     ids: Tensor
@@ -63,7 +63,7 @@ class GenerationState:
     weights: Tensor | None
     present: Tensor
     mixing: Mixing = field(default_factory=Mixing)
-    seen: int = 0
+    cache_length: int = 0
 
     def select(self, index: Tensor) -> None:
         """Keep the rows of `index` `(C,)`, in that order; rows may be kept more than once."""
@@ -115,17 +115,17 @@ def start(model: FusionBase, input_ids: Tensor, options: DecodingOptions) -> Gen
 @torch.no_grad()
 def next_log_probs(model: FusionBase, state: GenerationState) -> Tensor:
     """Return log-probabilities of the next token, `(B, V)` float32; what is new is cached."""
-    seen = state.seen
+    cache_length = state.cache_length
     images = state.images
     patches = images.rows.shape[1] if images is not None else 0
     model.check_length(state.ids.shape[1] + patches)
-    hidden = model.language.hidden(state.ids[:, seen:], state.mask, state.past)
-    state.seen = state.ids.shape[1] if state.past is not None else 0
+    hidden = model.language.hidden(state.ids[:, cache_length:], state.mask, state.past)
+    state.cache_length = state.ids.shape[1] if state.past is not None else 0
     text_logits = model.logits(hidden[:, -1])
     if images is None:
         return text_logits.log_softmax(dim=-1)
     rows = model.fusion_input.text(hidden)
-    places = model.places(state.keys, images)[:, seen:]
+    places = model.places(state.keys, images)[:, cache_length:]
     new = keys_of(model.fusion_layer, rows, places)
     whole = new if state.text_keys is None else state.text_keys.then(new)
     if state.past is not None:

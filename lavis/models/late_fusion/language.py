@@ -74,8 +74,8 @@ class EncodedTexts:
     def previous(self) -> Tensor:
         """Return the row that predicts each row's token: the visible one before, or -1."""
         rows = torch.arange(self.mask.shape[1], device=self.mask.device)
-        seen = torch.where(self.mask, rows, -1).cummax(dim=1).values
-        return F.pad(seen[:, :-1], (1, 0), value=-1)
+        last_visible = torch.where(self.mask, rows, -1).cummax(dim=1).values
+        return F.pad(last_visible[:, :-1], (1, 0), value=-1)
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,10 @@ def _check_logits(language: LanguageModel, llm: nn.Module, ids: Tensor) -> None:
         if not language.use_head(*paths):
             continue
         try:
-            found = language.logits(hidden)
+            logits = language.logits(hidden)
         except (RuntimeError, TypeError, ValueError, AttributeError, StopIteration):
             continue  # a module that takes something else
-        if found.shape == expected.shape and _agree(found, expected, TOLERANCE):
+        if logits.shape == expected.shape and _agree(logits, expected, TOLERANCE):
             return
     raise ConfigError(
         f"model.llm: a '{language.config.model_type}' makes its logits of its hidden states in a "

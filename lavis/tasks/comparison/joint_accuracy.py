@@ -33,24 +33,24 @@ def result_file(path: Path) -> Path:
     return files[0]
 
 
-def read_marks(path: Path) -> dict[str, tuple[bool, float]]:
+def read_results(path: Path) -> dict[str, tuple[bool, float]]:
     """Return `instance` -> (right, chance) of the labelled records of a run.
 
     Raises:
         DataError: no such file, or a duplicate item.
     """
     file = result_file(path)
-    marks: dict[str, tuple[bool, float]] = {}
+    results: dict[str, tuple[bool, float]] = {}
     with open(file, encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
             if row.get("label") is None or len(row["texts"]) < 2:
                 continue
             name = str(row["instance"])
-            if name in marks:
+            if name in results:
                 raise DataError(f"{file}: item {name} comes twice; items cannot be joined")
-            marks[name] = (row["prediction"] == row["label"], 1 / len(row["texts"]))
-    return marks
+            results[name] = (row["prediction"] == row["label"], 1 / len(row["texts"]))
+    return results
 
 
 def joint_accuracy(

@@ -12,7 +12,7 @@ import yaml
 from lavis.common.command import command
 from lavis.common.config.fields import CONFIG_ROOT
 from lavis.common.errors import DataError
-from lavis.tasks.comparison.joint_accuracy import joint_accuracy, read_marks
+from lavis.tasks.comparison.joint_accuracy import joint_accuracy, read_results
 from lavis.tasks.comparison.paired import compare_figures, read_figures
 
 # benchmark -> (title, metric of its summary)
@@ -70,8 +70,8 @@ def collect(runs: Sequence[str]) -> tuple[Cells, Folders]:
         cells.setdefault(system, {})[benchmark] = read_run(folder, BENCHMARKS[benchmark][1])
     for system, row in cells.items():
         if {"vcr_qa", "vcr_qar"} <= row.keys():
-            marks = [read_marks(folders[system, name]) for name in ("vcr_qa", "vcr_qar")]
-            row["vcr_q2ar"] = joint_accuracy(*marks)["both"]
+            results = [read_results(folders[system, name]) for name in ("vcr_qa", "vcr_qar")]
+            row["vcr_q2ar"] = joint_accuracy(*results)["both"]
     return cells, folders
 
 

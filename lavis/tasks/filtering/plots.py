@@ -11,7 +11,7 @@ import numpy as np
 
 ACCEPT, REJECT, NEUTRAL, LINE = "#2a9d6f", "#d1603d", "#4878a8", "#444444"
 BINS = 40
-MARKS, COLORS = "os^Dv", (ACCEPT, REJECT, LINE, "#8a5fb0")  # 20 pairs: 5 and 4 share no factor
+MARKERS, COLORS = "os^Dv", (ACCEPT, REJECT, LINE, "#8a5fb0")  # 20 pairs: 5 and 4 share no factor
 
 
 def histogram_png(
@@ -68,13 +68,13 @@ def precision_recall_figure(
     precision, recall, _ = precision_recall_curve(labels, scores)
     step = max(1, len(recall) // 2000)
     axes.plot(recall[::step], precision[::step], color=NEUTRAL, linewidth=2)
-    looks = zip(itertools.cycle(MARKS), itertools.cycle(COLORS), strict=True)
-    for threshold, (mark, color) in zip(thresholds, looks, strict=False):
+    styles = zip(itertools.cycle(MARKERS), itertools.cycle(COLORS), strict=True)
+    for threshold, (marker, color) in zip(thresholds, styles, strict=False):
         rates = at_threshold(scores, labels, threshold)
         if rates["precision"] is not None and rates["recall"] is not None:
             name = f"at {threshold:g}: {rates['precision']:.3f}, {rates['recall']:.3f}"
             point = ([rates["recall"]], [rates["precision"]])
-            axes.plot(*point, mark, color=color, markersize=7, mec="white", label=name)
+            axes.plot(*point, marker, color=color, markersize=7, mec="white", label=name)
     share = float(np.mean(labels == 1))
     axes.axhline(share, color=LINE, linewidth=1, linestyle=":")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.03))

@@ -24,7 +24,7 @@ def estimate(generation: KnowledgeGeneration, llm: LlmConfig) -> dict[str, Any]:
     sample = range(0, rows, step)
     counter = TokenCounter(llm, exact=True)
     store, identity = ReplyStore(llm.cache_dir), llm.identity
-    asked = stored = tokens = 0
+    requests = stored = tokens = 0
     reasons: Counter[str] = Counter()
     kinds = len(generation.config.prompts)
     for unit in (row * kinds + kind for row in sample for kind in range(kinds)):
@@ -33,17 +33,17 @@ def estimate(generation: KnowledgeGeneration, llm: LlmConfig) -> dict[str, Any]:
         except RecordError as error:
             reasons[error.reason.split(":")[0]] += 1
             continue
-        asked += 1
+        requests += 1
         if store.has(content_key(identity, request)):
             stored += 1
         else:
             tokens += counter.estimate(request)
     scale = rows / max(1, len(sample))
-    to_send = round((asked - stored) * scale)
+    to_send = round((requests - stored) * scale)
     prompt_tokens, most = round(tokens * scale), to_send * generation.config.max_tokens
     report: dict[str, Any] = {
         "pictures": rows,
-        "requests": round(asked * scale),
+        "requests": round(requests * scale),
         "stored_replies": round(stored * scale),
         "requests_to_send": to_send,
         "not_asked": {reason: round(count * scale) for reason, count in reasons.items()},

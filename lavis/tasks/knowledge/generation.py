@@ -40,7 +40,7 @@ class _Broken:
 
 
 class KnowledgeGeneration:
-    """What is asked about each image, and what is made of the replies.
+    """Requests about each image, and the records made of the replies.
 
     Args:
         config: section `generate`.
@@ -59,7 +59,7 @@ class KnowledgeGeneration:
         self._format = response_format() if config.structured else None
         self._broken: dict[int, _Broken] = {}
         self._repairs: deque[ChatRequest] = deque()
-        self._unasked: deque[UnitResult] = deque()  # nothing can be asked about them
+        self._skipped: deque[UnitResult] = deque()  # nothing can be asked about them
         self._instructions = {p.style: self.prompts.instructions(p.style) for p in config.prompts}
 
     def identity(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class KnowledgeGeneration:
                         yield result
                     if result is not None and reply.failure == "refused":
                         refused.append(result.rows[0])
-                more = bool(self._repairs) or len(self._unasked) >= MOST_WAITING
+                more = bool(self._repairs) or len(self._skipped) >= MOST_WAITING
                 yield from self._without_request()
         except STOPS as stop:
             yield from self._without_request()
@@ -160,12 +160,12 @@ class KnowledgeGeneration:
             raise
 
     def _without_request(self) -> Iterator[UnitResult]:
-        while self._unasked:
-            yield self._unasked.popleft()
+        while self._skipped:
+            yield self._skipped.popleft()
 
     def _requests(self, rest: Iterator[int], outcomes: Outcomes) -> Iterator[ChatRequest]:
         """Yield repairs as they come up, then units that are left."""
-        while len(self._unasked) < MOST_WAITING:
+        while len(self._skipped) < MOST_WAITING:
             if self._repairs:
                 yield self._repairs.popleft()
                 continue
@@ -177,7 +177,7 @@ class KnowledgeGeneration:
             except RecordError as error:
                 kind: Kind = "left" if error.may_pass else "data"
                 rejects = {"rejects": [{"reason": error.reason}]}
-                self._unasked.append(without_records(unit, kind, rejects))
+                self._skipped.append(without_records(unit, kind, rejects))
 
     def _receive(self, reply: ChatReply, outcomes: Outcomes) -> UnitResult | None:
         """Return the result of a unit from its reply; None if a better reply is requested."""

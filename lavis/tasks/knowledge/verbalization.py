@@ -87,7 +87,7 @@ class Verbalization:
         stages: settings by name, in their order.
         run: where results go.
         world: of the processes.
-        retry_rejects: ask anew for texts that clients could not be had from.
+        retry_rejects: request texts again that clients failed to write.
 
     Example:
         >>> world = dist.start(run.device)
@@ -337,7 +337,7 @@ class Verbalization:
         if "record" not in first:
             return {"image": first["image"]}
         waits = [n for n, line in zip(stage.reads[1:], others, strict=True) if line.get("left")]
-        if waits:  # what would be asked now is not what will be asked once they are there
+        if waits:  # requests would differ once they are there
             return {"image": first["image"], "left": [f"waits for: {', '.join(waits)}"]}
         record = first["record"]
         for descriptors in others:

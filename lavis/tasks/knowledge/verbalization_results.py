@@ -82,7 +82,7 @@ def write_results(
         The summary.
 
     Raises:
-        NothingDoneError: nothing could be said of any image, or by one of the stages.
+        NothingDoneError: no image was described, or none by one of the stages.
     """
     names = list(files)
     counts: Counter[str] = Counter()

@@ -31,11 +31,11 @@ _SHOWN = 200  # characters of a refusal
 class ChatWriter:
     """Sends each request as one user message: the image, then the prompt.
 
-    What comes back is taken as it is or not at all, see `accepted`; what is not is asked for once
+    A reply is accepted as it is or not at all, see `accepted`; a text that is not is requested once
     more under another seed, unless nothing is drawn (temperature 0).
 
     Attributes:
-        tries: how much more often it is asked for, at a start that asks rejects anew.
+        tries: further requests of a text, at a start that repeats rejects.
     """
 
     def __init__(self, client: ChatClient, config: WriterConfig) -> None:
@@ -176,10 +176,10 @@ def _end(text: str) -> str:
 
 def accepted(text: str) -> str | WriteError:
     """Return a model's text without its reasoning, or why it is of no use."""
-    answer, thought = answer_text(text)
+    answer, reasoning = answer_text(text)
     answer = answer.strip()
     if not answer:
-        what = "the model only thought" if thought else "the model wrote nothing"
+        what = "the model only thought" if reasoning else "the model wrote nothing"
         return WriteError(f"empty reply: {what}")
     if is_refusal(answer):
         return WriteError(f"refusal: {' '.join(answer.split())[:_SHOWN]}")

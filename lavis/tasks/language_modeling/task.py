@@ -204,9 +204,9 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
             for tokens in self._tokens_of(dataset, epoch, seed, part)
             for token in tokens
         }
-        seen = set[int]().union(*world.gather(mine, "vocabulary"))
-        logger.info("the loss is over %d tokens, those of the training texts", len(seen))
-        return torch.tensor(sorted(seen), dtype=torch.long)
+        token_ids = set[int]().union(*world.gather(mine, "vocabulary"))
+        logger.info("the loss is over %d tokens, those of the training texts", len(token_ids))
+        return torch.tensor(sorted(token_ids), dtype=torch.long)
 
     # Steps
 

@@ -1,6 +1,6 @@
 """From a model's log-probabilities and tokens to answers and each question's result row.
 
-Shapes: B rows, R target positions, C tokens wanted at one.
+Shapes: B rows, R target positions, C target tokens of one.
 """
 
 from __future__ import annotations

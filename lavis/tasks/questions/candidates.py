@@ -82,12 +82,12 @@ class CandidateTokens:
         paths: tuple[Path, ...] = tuple((token,) for token in first)
         if not first_only:
             paths = tuple(token_path(tokenizer, text) for text in written)
-        wanted: dict[Path, dict[int, None]] = {(): dict.fromkeys(first)}
+        tree: dict[Path, dict[int, None]] = {(): dict.fromkeys(first)}
         for path in paths:
             for end in range(len(path)):
-                wanted.setdefault(path[:end], {})[path[end]] = None
-        inner = [p for p in wanted if not any(q[: len(p)] == p and q != p for q in wanted)]
-        left = dict(wanted)
+                tree.setdefault(path[:end], {})[path[end]] = None
+        inner = [p for p in tree if not any(q[: len(p)] == p and q != p for q in tree)]
+        left = dict(tree)
         targets = []
         for path in inner:
             prefixes = [path[:end] for end in range(len(path) + 1)]

@@ -168,8 +168,8 @@ def training_requests(config: Config, epochs: int) -> list[ImageRequest]:
     for dataset in drawn:
         dataset.use_images(None, seed=config.task.pictures.seed)
         for epoch in range(epochs):
-            wanted = dataset.image_requests(epoch, config.run.seed)
-            requests.update((ImageRequest(*request), None) for request in wanted)
+            images = dataset.image_requests(epoch, config.run.seed)
+            requests.update((ImageRequest(*image), None) for image in images)
     return list(requests)
 
 

@@ -67,15 +67,15 @@ def certain_questions(
     progress = Progress(len(units), "text-only answers", unit="units", shown=world.rank == 0)
     own: dict[int, float] = {}
     for unit in units:
-        asked = _asked(texts, dataset, plan.rows(unit).tolist())
-        keys = [_key(requests, model, answers.gate_rule) for _, requests in asked]
+        pairs = _requests_of_rows(texts, dataset, plan.rows(unit).tolist())
+        keys = [_key(requests, model, answers.gate_rule) for _, requests in pairs]
         kept = [cache.get_array(key) for key in keys]
         certainties = [float(value) for value in kept if value is not None]
         if len(certainties) < len(keys):
-            certainties = _certainties(predict, answers, asked)
+            certainties = _certainties(predict, answers, pairs)
             for key, value in zip(keys, certainties, strict=True):
                 cache.put_array(key, np.array(value, dtype=np.float64))
-        own |= {q.index: value for (q, _), value in zip(asked, certainties, strict=True)}
+        own |= {q.index: value for (q, _), value in zip(pairs, certainties, strict=True)}
         progress.add(1)
         world.beat("text-only answers")
     progress.close()
@@ -88,31 +88,31 @@ def certain_questions(
     return frozenset(row for row, skip in zip(values, skipped.tolist(), strict=True) if skip)
 
 
-def _asked(
+def _requests_of_rows(
     texts: QuestionTokenizer, dataset: BenchmarkDataset, indices: Sequence[int]
 ) -> list[tuple[Question, list[TextRequest]]]:
     """Return the usable questions, each with its rows as if it stood alone."""
-    asked = []
+    pairs = []
     for index in indices:
         try:
             question = dataset.question(index)
-            asked.append((question, texts.requests(question, 0)))
+            pairs.append((question, texts.requests(question, 0)))
         except RecordError:
             continue  # its unit reports it
-    return asked
+    return pairs
 
 
 def _key(requests: Sequence[TextRequest], model: str, rule: str) -> str:
-    parts = [[list(row.ids), [list(wanted) for _, wanted in row.targets]] for row in requests]
+    parts = [[list(row.ids), [list(tokens) for _, tokens in row.targets]] for row in requests]
     return make_key("certainty", VERSION, model=model, rule=rule, asks=parts)
 
 
 def _certainties(
-    predict: Predict, answers: AnswerRows, asked: Sequence[tuple[Question, list[TextRequest]]]
+    predict: Predict, answers: AnswerRows, pairs: Sequence[tuple[Question, list[TextRequest]]]
 ) -> list[float]:
-    rows = [replace(row, question=n) for n, (_, requests) in enumerate(asked) for row in requests]
+    rows = [replace(row, question=n) for n, (_, requests) in enumerate(pairs) for row in requests]
     rows = split_targets(rows)
-    return answers.certainties([question for question, _ in asked], rows, predict(rows))
+    return answers.certainties([question for question, _ in pairs], rows, predict(rows))
 
 
 def skip_when_certain(probabilities: np.ndarray, threshold: float) -> np.ndarray:

@@ -114,19 +114,19 @@ class QuestionImages:
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         with torch.autocast(device, enabled=False):
             self.withheld = frozenset()
-            wanted = list(dict.fromkeys(self.requests(dataset)))
-            share = wanted[world.rank :: world.size]
+            requests = list(dict.fromkeys(self.requests(dataset)))
+            share = requests[world.rank :: world.size]
             made = self._fill(share, world)
-            logger.info("%d distinct images, %d of this process's are new", len(wanted), made)
-            self._find_withheld(share, len(wanted), world)
-            wanted = [request for request in wanted if request not in self.withheld]
+            logger.info("%d distinct images, %d of this process's are new", len(requests), made)
+            self._find_withheld(share, len(requests), world)
+            requests = [request for request in requests if request not in self.withheld]
             share = [request for request in share if request not in self.withheld]
             if self._keep and not self.store.makes_features:
                 processing = dataset.vis_processor.describe()
                 self._tower = [model.frozen_fingerprint(), device, str(dtype), processing]
                 with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
                     self._encode(share, model, dataset, world)
-            self._weigh(wanted, share, world)
+            self._weigh(requests, share, world)
         self.store.generator.release()
         world.barrier("images ready")
 
@@ -167,7 +167,7 @@ class QuestionImages:
                 store.put_features(store.key(*request), tower, features)
 
     def _weigh(
-        self, wanted: Sequence[ImageRequest], share: Sequence[ImageRequest], world: World
+        self, requests: Sequence[ImageRequest], share: Sequence[ImageRequest], world: World
     ) -> None:
         scorer = build_scorer(self.config, self.store.generator)
         if scorer is None:
@@ -176,8 +176,8 @@ class QuestionImages:
             self.store.scores(share[start : start + _CHUNK], scorer)
             world.beat("scores of images")
         world.barrier("images scored")
-        values = self.store.scores(wanted, scorer).tolist()
-        self._scores = dict(zip(wanted, values, strict=True))
+        values = self.store.scores(requests, scorer).tolist()
+        self._scores = dict(zip(requests, values, strict=True))
 
     def score(self, request: ImageRequest) -> float | None:
         """Return the similarity of an image and its prompt, or None without a scorer."""

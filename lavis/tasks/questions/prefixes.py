@@ -89,11 +89,11 @@ def _grouped(
 
 def targets_per_row(counts: Sequence[int]) -> int:
     """Return R, for the least work with rows of `counts` targets cut into parts padded to R."""
-    wanted = [count for count in counts if count]
-    if not wanted:
+    positive = [count for count in counts if count]
+    if not positive:
         return 1
 
     def work(size: int) -> int:
-        return sum(-(-count // size) for count in wanted) * (size + ROW_COST)
+        return sum(-(-count // size) for count in positive) * (size + ROW_COST)
 
-    return min(sorted(set(wanted)), key=work)
+    return min(sorted(set(positive)), key=work)

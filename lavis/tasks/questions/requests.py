@@ -160,7 +160,7 @@ class QuestionTokenizer:
             last = len(ids) - 1
         rows = []
         for path, targets in zip(tokens.continuations, tokens.targets, strict=True):
-            at = tuple((last + len(prefix), wanted) for prefix, wanted in targets.items())
+            at = tuple((last + len(prefix), target_ids) for prefix, target_ids in targets.items())
             rows.append(TextRequest(place, prompt, (*ids, *path), at, tuple(targets)))
         return rows
 
@@ -275,12 +275,12 @@ def _targets(requests: Sequence[TextRequest], shifts: Sequence[int]) -> dict[str
     most = max((len(request.targets) for request in requests), default=0)
     if not most:
         return {}
-    wide = max(len(wanted) for request in requests for _, wanted in request.targets)
+    wide = max(len(target_ids) for request in requests for _, target_ids in request.targets)
     positions = np.zeros((len(requests), most), dtype=np.int64)
     tokens = np.zeros((len(requests), most, wide), dtype=np.int64)
     for row, (request, shift) in enumerate(zip(requests, shifts, strict=True)):
         positions[row] = shift
-        for column, (position, wanted) in enumerate(request.targets):
+        for column, (position, target_ids) in enumerate(request.targets):
             positions[row, column] = shift + position
-            tokens[row, column, : len(wanted)] = wanted
+            tokens[row, column, : len(target_ids)] = target_ids
     return {"positions": torch.from_numpy(positions), "token_ids": torch.from_numpy(tokens)}

@@ -1,6 +1,6 @@
 """Answers benchmark questions from the text alone and with images, side by side.
 
-Shapes: T distinct texts and B rows of a unit, L tokens, R target positions, C tokens wanted at one,
+Shapes: T distinct texts and B rows of a unit, L tokens, R target positions, C target tokens of one,
 N distinct images, K images of a row, V vocabulary.
 """
 
@@ -170,14 +170,14 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
         import torch
 
         batch.sets = [images.sets(question) for question in batch.questions]
-        wanted = {"": [_set_of(batch.sets, request) for request in batch.requests]}
+        sets_by_owner = {"": [_set_of(batch.sets, request) for request in batch.requests]}
         if "shuffled" in self.config.columns:
             foreign = [
                 images.sets(control_question(dataset, q.index, images.skipped)) if own else []
                 for q, own in zip(batch.questions, batch.sets, strict=True)
             ]
-            wanted["other_"] = [_set_of(foreign, request) for request in batch.requests]
-        distinct = dict.fromkeys(r for sets in wanted.values() for one in sets for r in one)
+            sets_by_owner["other_"] = [_set_of(foreign, request) for request in batch.requests]
+        distinct = dict.fromkeys(r for sets in sets_by_owner.values() for one in sets for r in one)
         if not distinct:
             return
         places = {request: place for place, request in enumerate(distinct)}
@@ -188,8 +188,8 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
             batch.rows, batch.questions, batch.requests, batch.samples = [], [], [], {}
             batch.again = True  # the next start makes what is gone
             return
-        most = max(len(one) for sets in wanted.values() for one in sets)
-        for owner, sets in wanted.items():
+        most = max(len(one) for sets in sets_by_owner.values() for one in sets)
+        for owner, sets in sets_by_owner.items():
             index = [[places[r] for r in one] + [-1] * (most - len(one)) for one in sets]
             batch.samples[f"{owner}drawn_index"] = torch.tensor(index)
             if images.weighed:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lavis.common.errors import DataError
-from lavis.tasks.comparison.joint_accuracy import joint_accuracy, read_marks
+from lavis.tasks.comparison.joint_accuracy import joint_accuracy, read_results
 
 
 def write_run(folder, marks, name="val_epochbest"):
@@ -24,7 +24,7 @@ def write_run(folder, marks, name="val_epochbest"):
 def test_an_item_counts_where_both_are_right(tmp_path):
     first = write_run(tmp_path / "qa", {"a": True, "b": True, "c": False, "d": True, "x": True})
     second = write_run(tmp_path / "qar", {"d": False, "c": True, "b": True, "a": True, "y": True})
-    found = joint_accuracy(read_marks(first), read_marks(second))
+    found = joint_accuracy(read_results(first), read_results(second))
     assert (found["items"], found["left_out"]) == (4, 2)
     assert [found[name]["value"] for name in ("first", "second", "both")] == [75.0, 75.0, 50.0]
     assert [found[name]["chance"] for name in ("first", "second", "both")] == [25.0, 25.0, 6.25]
@@ -67,24 +67,24 @@ def test_what_counts_as_an_item(tmp_path):
     file = tmp_path / "rows.jsonl"
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     file.write_text("\n".join(lines), encoding="utf-8")
-    assert read_marks(file) == {"two": (True, 0.5), "3": (False, 0.25), "früher": (True, 0.5)}
+    assert read_results(file) == {"two": (True, 0.5), "3": (False, 0.25), "früher": (True, 0.5)}
 
 
 def test_runs_that_cannot_be_joined(tmp_path):
     with pytest.raises(DataError, match="found none"):
-        read_marks(tmp_path)
+        read_results(tmp_path)
     folder = write_run(tmp_path, {"a": True})
     with pytest.raises(
         DataError,
         match=r"^the two runs share no item; score both with labels, of the same split$",
     ):
-        joint_accuracy(read_marks(folder), {"b": (True, 0.25)})
+        joint_accuracy(read_results(folder), {"b": (True, 0.25)})
     file = folder / "result" / "val_epochbest.jsonl"
     file.write_text(file.read_text() * 2)
     with pytest.raises(DataError, match="item a comes twice"):
-        read_marks(file)
+        read_results(file)
     write_run(tmp_path, {"a": True}, name="held_out_epochbest")
     with pytest.raises(DataError, match=r"found held_out_epochbest\.jsonl, val_epochbest\.jsonl"):
-        read_marks(tmp_path)
+        read_results(tmp_path)
     write_run(tmp_path, {"b": True}, name="test_epochbest")
-    assert list(read_marks(tmp_path)) == ["b"]
+    assert list(read_results(tmp_path)) == ["b"]
