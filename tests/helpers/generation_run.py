@@ -3,6 +3,8 @@
 import json
 import re
 
+from launching import main_of
+
 
 def image(number):
     name = f"a_{number:03d}.png"
@@ -34,9 +36,7 @@ def number_of(body):
 
 
 def run(path, *options):
-    import generate_qar
-
-    return generate_qar.main(["--cfg-path", str(path), *options])
+    return main_of("scripts/generate_qar.py")(["--cfg-path", str(path), *options])
 
 
 def lines(path):
