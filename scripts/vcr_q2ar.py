@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.command import at_least, command
 from lavis.common.storage.atomic import write_json
-from lavis.tasks.comparison.joint_accuracy import joint_accuracy, read_marks
+from lavis.tasks.comparison.joint_accuracy import joint_accuracy, read_results
 
 TITLES = {"first": "Q -> A", "second": "QA -> R", "both": "Q -> AR"}
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     args = parser.parse_args(argv)
     found = joint_accuracy(
-        read_marks(args.qa), read_marks(args.qar), resamples=args.resamples, seed=args.seed
+        read_results(args.qa), read_results(args.qar), resamples=args.resamples, seed=args.seed
     )
     print(f"{found['items']} items in both runs, {found['left_out']} in one only")
     for name, title in TITLES.items():
