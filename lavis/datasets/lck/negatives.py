@@ -8,21 +8,25 @@ be true of the image without being recorded, and more often so if hard than if e
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from lavis.common.errors import RecordError
+from lavis.common.storage.atomic import AtomicFile
 from lavis.common.text import fold, letters_only
 from lavis.datasets.files.json_values import json_line
-from lavis.datasets.lck.record import Tokens, read_region_ids, read_tokens
+from lavis.datasets.files.records import RecordStore
+from lavis.datasets.lck.record import PARTS, Tokens, read_region_ids, read_tokens
 
 Record = dict[str, Any]
 Difficulty = Literal["easy", "hard"]
 KINDS = ("region_swap", "attribute_swap", "answer_swap", "rationale_swap")
-PARTS = ("question", "answer", "rationale")
 TRIES = 8  # draws before a kind of negative is given up for a record
 
 # A word is swapped for another of its list: any (easy) or a neighbour (hard).
@@ -181,8 +185,7 @@ class NegativeMaker:
         self, rng: random.Random, record: Mapping[str, Any], parts: dict[str, Tokens], level: str
     ) -> dict[str, Tokens] | None:
         """Name another region: one of the text's own (hard) or any of the image (easy)."""
-        named = [i for part in PARTS for t in parts[part] if isinstance(t, list) for i in t]
-        named = list(dict.fromkeys(named))
+        named = _ids(*(parts[part] for part in PARTS))
         if not named:
             return None
         pool = named if level == "hard" else read_region_ids(record, "region_all") or named
@@ -267,10 +270,9 @@ class NegativeMaker:
     def _fit(self, tokens: Tokens, record: Mapping[str, Any]) -> Tokens:
         """Return another image's tokens with its region ids replaced by this record's."""
         ids = read_region_ids(record, "region") or read_region_ids(record, "region_all")
-        theirs = list(dict.fromkeys(i for t in tokens if isinstance(t, list) for i in t))
         if not ids:
             return [t for t in tokens if not isinstance(t, list)]
-        turn = {number: ids[place % len(ids)] for place, number in enumerate(theirs)}
+        turn = {number: ids[place % len(ids)] for place, number in enumerate(_ids(tokens))}
         return _rename(tokens, turn)
 
     def _label(
@@ -281,13 +283,11 @@ class NegativeMaker:
         level: str,
         number: int,
     ) -> Record:
-        named = [i for part in PARTS for t in wrong[part] if isinstance(t, list) for i in t]
-        regions = list(dict.fromkeys([*read_region_ids(record, "region"), *named]))
-        kept = {k: v for k, v in record.items() if k not in ("prediction", "label", "score")}
+        named = _ids([read_region_ids(record, "region")], *(wrong[part] for part in PARTS))
         return {
-            **kept,
+            **_unlabelled(record),
             **wrong,
-            "region": regions,
+            "region": named,
             "index": f"{record.get('index', '')}-{kind}-{level}-{number}",
             "reject_label": 1,
             "qa_score": float(_pair(_image(record), wrong) == _pair(_image(record), record)),
@@ -309,24 +309,53 @@ def spread(recipes: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def positive(record: Mapping[str, Any]) -> Record:
     """Return a record labelled as right."""
-    kept = {k: v for k, v in record.items() if k not in ("prediction", "label", "score")}
-    return {**kept, "reject_label": 0, "qa_score": 1.0, "r_score": 1.0, "negative": ""}
+    right = {"reject_label": 0, "qa_score": 1.0, "r_score": 1.0, "negative": ""}
+    return {**_unlabelled(record), **right}
 
 
-def note_all(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> Corpus:
-    """Return the statements of records; unusable records are skipped."""
+def _unlabelled(record: Mapping[str, Any]) -> Record:
+    return {k: v for k, v in record.items() if k not in ("prediction", "label", "score")}
+
+
+def note_all(count: int, read: Callable[[int], Record]) -> Corpus:
+    """Return the statements of `count` records; unusable records are skipped."""
     corpus = Corpus()
-    for row, record in rows:
-        try:
-            corpus.note(row, record)
-        except RecordError:
-            continue
+    for row in range(count):
+        with contextlib.suppress(RecordError):
+            corpus.note(row, read(row))
     return corpus
 
 
-def to_line(record: Mapping[str, Any]) -> bytes:
-    """Return a record as one line of JSON."""
-    return json_line(record) + b"\n"
+def write_negatives(store: RecordStore, path: Path, count: int, **options: Any) -> Counter[str]:
+    """Write usable records, each labelled as right, with up to `count` negatives behind it.
+
+    Args:
+        store: the corpus.
+        options: of `NegativeMaker`.
+
+    Returns:
+        Numbers of right records, of negatives by kind, and of unusable records by reason.
+    """
+    counts: Counter[str] = Counter()
+    maker = NegativeMaker(note_all(len(store), store.read), store.read, **options)
+    with AtomicFile(path) as file:
+        for row in range(len(store)):
+            try:
+                record = store.read(row)
+                negatives = list(maker.make(record, count))
+            except RecordError as error:
+                counts[f"not used: {error.reason.split(':')[0]}"] += 1
+                continue
+            counts["right"] += 1
+            counts.update(f"{each['negative']}, {each['difficulty']}" for each in negatives)
+            for each in (positive(record), *negatives):
+                file.write(json_line(each) + b"\n")
+    return counts
+
+
+def _ids(*parts: Tokens) -> list[int]:
+    """Return the region ids in token lists, each once, by first mention."""
+    return list(dict.fromkeys(i for part in parts for t in part if isinstance(t, list) for i in t))
 
 
 def _rename(tokens: Sequence[Any], turn: Mapping[int, int]) -> Tokens:

@@ -21,6 +21,7 @@ from lavis.common.errors import REFUSALS, RecordError, finite
 _DIGITS = re.compile(r"-?\d{1,18}")
 _LARGEST_PIXEL = 2**30
 _LARGEST_ID = 10**18  # so that an id fits into 64 bits, and its text into a message
+PARTS = ("question", "answer", "rationale")  # keys of tokens
 Tokens = list[Any]  # words (str or numbers), and lists of region ids
 Box = tuple[float, float, float, float]
 

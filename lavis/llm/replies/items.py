@@ -23,7 +23,6 @@ from lavis.llm.replies.json_reading import Broken, JsonList, JsonObject, Scalar,
 from lavis.llm.replies.reasoning import answer_text
 from lavis.llm.replies.refusal import is_refusal
 
-FIELDS = ("question", "answer", "rationale")
 _SHOWN = 200  # characters of a refusal
 _BETWEEN = re.compile(r"(?:[\s,;\[\]`*•.)-]|\d|json)*")  # items of one list, or one a line
 _ITEM_KEY = re.compile(r"\b(?:question|answer|rationale)\b.{0,3}:", re.IGNORECASE | re.DOTALL)
@@ -39,6 +38,9 @@ class QarItem(BaseModel):
     question: str
     answer: str
     rationale: str
+
+
+FIELDS = tuple(QarItem.model_fields)
 
 
 class QarReply(BaseModel):

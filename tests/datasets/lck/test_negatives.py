@@ -5,9 +5,16 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launching import main_of
-from lavis.datasets.lck.negatives import KINDS, PARTS, NegativeMaker, normal, note_all, positive
-from lavis.datasets.lck.record import read_label, read_tokens
+from lavis.datasets.files.formats import open_records
+from lavis.datasets.lck.negatives import (
+    KINDS,
+    NegativeMaker,
+    normal,
+    note_all,
+    positive,
+    write_negatives,
+)
+from lavis.datasets.lck.record import PARTS, read_label, read_tokens
 
 COLOURS = ("red", "blue", "green")
 
@@ -26,7 +33,9 @@ def make_record(image, about, colour, number):
 
 
 def maker_of(records, **options):
-    return NegativeMaker(note_all(enumerate(records)), records.__getitem__, **options)
+    return NegativeMaker(
+        note_all(len(records), records.__getitem__), records.__getitem__, **options
+    )
 
 
 def said(record):
@@ -123,13 +132,11 @@ def test_negatives_depend_on_seed_and_record_only(records, seed):
     assert forward == backward[::-1]
 
 
-def test_the_script_counts_what_it_cannot_use(tmp_path, capsys):
+def test_records_of_no_use_are_counted_by_reason(tmp_path):
     corpus, out = tmp_path / "corpus.jsonl", tmp_path / "out.jsonl"
     lines = [json.dumps(record) for record in RECORDS]
     corpus.write_text("\n".join([*lines, "{broken", json.dumps({"image": "a.png"})]) + "\n")
-    main = main_of("scripts/make_negatives.py")
-    assert main([str(corpus), "--out", str(out), "--negatives", "2"]) == 0
-    counts = json.loads(capsys.readouterr().out)
+    counts = write_negatives(open_records([str(corpus)]), out, 2)
     assert counts["right"] == 3
     assert counts["not used: malformed line"] == 1 and counts["not used: missing field"] == 1
     written = [json.loads(line) for line in out.read_text().splitlines()]
