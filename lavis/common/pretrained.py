@@ -179,7 +179,7 @@ _USED = ("pad", "bos", "eos", "cls", "sep", "mask")
 _PROBE = ("a b", "1 2", "A", ".")  # short texts; one that has tokens shows what is put around it
 
 
-def load_tokenizer(name: str, key: str) -> Any:
+def load_tokenizer(name: str, key: str, **options: Any) -> Any:
     """Load a tokenizer by Hugging Face id or folder.
 
     Raises:
@@ -189,7 +189,9 @@ def load_tokenizer(name: str, key: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = load_pretrained(AutoTokenizer, name, refusal=f"{key}: cannot load '{name}'")
+    tokenizer = load_pretrained(
+        AutoTokenizer, name, refusal=f"{key}: cannot load '{name}'", **options
+    )
     words = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
     if len(words) < 2:
         raise ConfigError(

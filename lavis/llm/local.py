@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
 
 from lavis.common.dist import pick_device
-from lavis.common.pretrained import Specials, load_pretrained
+from lavis.common.pretrained import Specials, load_pretrained, load_tokenizer
 from lavis.common.registry import llms
 from lavis.llm.base import ChatReply, Message, PendingRequest, image_parts, message_texts
 from lavis.llm.config import TransformersConfig
@@ -38,15 +38,16 @@ class TransformersBackend:
         self._config, self._context = config, context
         files = {"revision": config.revision, "gguf_file": config.gguf_file}
         where: dict[str, Any] = {k: v for k, v in files.items() if v is not None}
-        refusal = f"model: cannot load '{config.model}'"
-        self._tokenizer: Any = load_pretrained(
-            AutoTokenizer, config.model, refusal=refusal, padding_side="left", **where
-        )
+        self._tokenizer: Any = load_tokenizer(config.model, "model", padding_side="left", **where)
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._specials = Specials.of(self._tokenizer)
         model: Any = load_pretrained(
-            AutoModelForCausalLM, config.model, refusal=refusal, dtype=config.dtype, **where
+            AutoModelForCausalLM,
+            config.model,
+            refusal=f"model: cannot load '{config.model}'",
+            dtype=config.dtype,
+            **where,
         )
         self._model = model.to(pick_device(config.device)).eval()
         self._pending: list[PendingRequest] = []

@@ -55,23 +55,20 @@ class BatchBackend:
         box, steps, batch = self._outbox, self._steps, self._config.batch
         while not box.ready:
             box.write_held()
-            self._take_sealed()
-            if box.has_next and len(steps.jobs) < batch.max_jobs:
+            if box.has_next and len(box.jobs) < batch.max_jobs:
                 box.seal()
-                self._take_sealed()
             if box.ready:
                 break
-            if not steps.jobs:
+            if not box.jobs:
                 box.refuse_held()
                 break
-            for job in steps.jobs[: batch.max_jobs]:
+            for job in box.jobs[: batch.max_jobs]:
                 if box.ending is None:
                     steps.advance(job)
-            self._take_sealed()
             if box.ending is not None:
                 steps.halt(box.ending)
             steps.drop_ended()
-            if not box.ready and steps.jobs and self._stop.wait(batch.poll_seconds):
+            if not box.ready and box.jobs and self._stop.wait(batch.poll_seconds):
                 break
         ready, box.ready = box.ready, []
         return ready
@@ -85,10 +82,6 @@ class BatchBackend:
         self._stop.set()
         self._outbox.discard_next()
         self._server.close()
-
-    def _take_sealed(self) -> None:
-        self._steps.jobs += self._outbox.sealed
-        self._outbox.sealed = []
 
     def _take_over(self) -> None:
         """Register the requests of unfinished jobs; release reservations without a job.
@@ -107,7 +100,7 @@ class BatchBackend:
             for key in job.offsets():
                 self._outbox.owner[key] = job.name
                 names.add(job.reservation(key))
-        self._steps.jobs = jobs
+        self._outbox.jobs = jobs
         ledger, damaged = self._context.account, 0
         ours = {job.name for job in jobs}
         for name in ledger.pending():

@@ -8,13 +8,13 @@ import logging
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 from pydantic import ConfigDict, NonNegativeInt, TypeAdapter
-from pydantic.dataclasses import dataclass as checked_dataclass
 
 from lavis.common.errors import DECODE_REFUSALS, REFUSALS, brief
 from lavis.common.storage.atomic import AtomicFile, sync_folder, write_json
@@ -22,11 +22,24 @@ from lavis.common.storage.atomic import AtomicFile, sync_folder, write_json
 logger = logging.getLogger(__name__)
 
 State = Literal["sealed", "uploaded", "created", "done"]
+FailureKind = Literal["call", "job", "results"]
 
 
-@checked_dataclass(config=ConfigDict(extra="forbid", strict=True))
+@dataclass
 class JobRecord:
-    """The fields of a job that `job.json` holds."""
+    """The fields of a job that `job.json` holds.
+
+    Attributes:
+        state: `sealed`: the file is complete. `uploaded`: the server has it. `created`: the server
+            works on it. `done`: its results are stored.
+        file_id, batch_id: the server's names of the uploaded file and of the job.
+        account: hash of the key that it was sent with.
+        part: how often lines that the server rejects were removed from the input.
+        absences: starts that waited in vain for results which the server reports.
+        attempts: content key -> earlier attempts, if any.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
 
     state: State = "sealed"
     file_id: str = ""
@@ -42,39 +55,21 @@ class JobRecord:
             raise ValueError("no batch_id")
 
 
-@dataclass
-class Job:
+@dataclass(kw_only=True)
+class Job(JobRecord):
     """State of one file, written by `save`.
 
     Attributes:
         folder: holds the input, `job.json`, and any results.
-        state: `sealed`: the file is complete. `uploaded`: the server has it. `created`: the server
-            works on it. `done`: its results are stored.
-        file_id, batch_id: the server's names of the uploaded file and of the job.
-        account: hash of the key that it was sent with.
-        part: how often lines that the server rejects were removed from the input.
-        absences: starts that waited in vain for results which the server reports.
-        attempts: content key -> earlier attempts, if any.
         unsure: the server may know the job already; look before creating it again.
-        tries, troubles: consecutive refusals of the server, and consecutive failed calls.
-        downloads: incomplete downloads.
+        failures: how many of a kind in a row: calls, refusals of the job, incomplete results.
         adopted: created by an earlier start; `left`: for the next one.
         rest_until: monotonic seconds before which nothing is done about it.
     """
 
     folder: Path
-    state: State = "sealed"
-    file_id: str = ""
-    batch_id: str = ""
-    server: str = ""
-    account: str = ""
-    part: int = 0
-    absences: int = 0
-    attempts: dict[str, int] = field(default_factory=dict)
     unsure: bool = False
-    tries: int = 0
-    troubles: int = 0
-    downloads: int = 0
+    failures: Counter[FailureKind] = field(default_factory=Counter)
     adopted: bool = False
     left: bool = False
     rest_until: float = 0.0
@@ -138,15 +133,10 @@ class JobFile:
 
     def __init__(self, root: Path) -> None:
         name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
-        self.job = Job(root / name)
-        self.bytes = 0
         self._offsets: dict[str, int] = {}
+        self.job = Job(folder=root / name, _offsets=self._offsets)
+        self.bytes = 0
         self._file: BinaryIO | None = None
-
-    @property
-    def keys(self) -> list[str]:
-        """Return the content keys of its requests."""
-        return list(self._offsets)
 
     def fits(self, line: bytes, max_requests: int, max_bytes: int) -> bool:
         """Return whether a line may be added; the first always may."""
@@ -170,7 +160,6 @@ class JobFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        self.job._offsets = self._offsets
         self.job.save(state="sealed", server=server, account=account)
         sync_folder(self.job.folder.parent)
         return self.job
@@ -205,12 +194,12 @@ def unfinished_jobs(root: Path) -> Iterator[Job]:
     for path in sorted(root.glob("*/job.json")):
         try:
             record = TypeAdapter(JobRecord).validate_json(path.read_bytes())
-            job = Job(path.parent, **asdict(record), unsure=True, adopted=True)
+            job = Job(folder=path.parent, **asdict(record), unsure=True, adopted=True)
         except DECODE_REFUSALS as error:
             logger.warning(
                 "%s: damaged (%s); the server is asked for a job of this name", path, brief(error)
             )
-            job = Job(path.parent, state="uploaded", unsure=True, adopted=True)
+            job = Job(folder=path.parent, state="uploaded", unsure=True, adopted=True)
             parts = [each.stem.removeprefix("input-") for each in path.parent.glob("input-*.jsonl")]
             job.part = max((int(part) for part in parts if part.isdecimal()), default=0)
         if job.state != "done":

@@ -44,7 +44,7 @@ class Outbox:
         owner: content key -> name of the job that has it.
         held: requests that wait until others cost less than their bound.
         ready: replies to return.
-        sealed: jobs whose files are complete.
+        jobs: those whose files are complete, oldest first, until they are done or left.
         root: folder of all jobs.
         ending: why no further request can succeed, once a line says so.
     """
@@ -58,7 +58,7 @@ class Outbox:
         self.owner: dict[str, str] = {}
         self.held: deque[PendingRequest | _HeldLine] = deque()
         self.ready: list[ChatReply] = []
-        self.sealed: list[Job] = []
+        self.jobs: list[Job] = []
         self.ending: Problem | None = None
         self._next = JobFile(self.root)
         self._left: dict[str, str] = {}  # name of a job -> why it is left for the next start
@@ -66,7 +66,7 @@ class Outbox:
     @property
     def has_next(self) -> bool:
         """Return whether the next file holds a request."""
-        return bool(self._next.keys)
+        return bool(self._next.job.offsets())
 
     def put(self, pending: PendingRequest) -> None:
         """Write one request into the next file, unless a job has it."""
@@ -104,7 +104,7 @@ class Outbox:
     def seal(self) -> None:
         """Turn the file that is being written into a job."""
         server = str(self.config.identity.get("server", ""))
-        self.sealed.append(self._next.seal(server, self.connection.key_hash(self._next.job.name)))
+        self.jobs.append(self._next.seal(server, self.connection.key_hash(self._next.job.name)))
         self._next = JobFile(self.root)
 
     def again(
@@ -169,9 +169,7 @@ class Outbox:
 
     def drop(self, job: Job) -> None:
         """Forget a job that the server never accepted: nothing was spent."""
-        for key in job.offsets():
-            self.context.account.cancel(job.reservation(key))
-            self.release(job, key)
+        self._cancel(job)
         job.save(state="done")
 
     def end(self, problem: Problem) -> None:
@@ -185,11 +183,14 @@ class Outbox:
 
     def discard_next(self) -> None:
         """Drop the file that is being written and release its reservations."""
-        for key in self._next.keys:
-            self.context.account.cancel(self._next.job.reservation(key))
-            self.release(self._next.job, key)
+        self._cancel(self._next.job)
         self._next.discard()
         self._next = JobFile(self.root)
+
+    def _cancel(self, job: Job) -> None:
+        for key in job.offsets():
+            self.context.account.cancel(job.reservation(key))
+            self.release(job, key)
 
     def _write(self, pending: PendingRequest) -> bool:
         """Reserve and write a line; False if a cap blocks it for now."""

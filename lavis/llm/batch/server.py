@@ -39,11 +39,6 @@ class BatchTrouble(Exception):
         super().__init__(problem.reason)
         self.problem, self.status = problem, status
 
-    @property
-    def no_room(self) -> bool:
-        """Return whether the server takes no more work for now."""
-        return any(word in self.problem.reason.lower() for word in NO_ROOM)
-
 
 @dataclass(frozen=True)
 class LineError:
@@ -226,15 +221,16 @@ class BatchServer:
     def _errors(self, errors: Any) -> list[LineError]:
         items = errors.get("data") or [errors] if isinstance(errors, dict) else errors
         items = items if isinstance(items, list) else [items] if items else []
-        return [
-            LineError(
-                str(item.get("code") or "") if isinstance(item, dict) else "",
-                self._connection.hide(str(item.get("message") or item) if isinstance(item, dict)
-                                      else str(item))[:300],
-                (_count(item.get("line")) or 0) if isinstance(item, dict) else 0,
-            )
-            for item in items
-        ]  # fmt: skip
+        return [self._error(item, item if isinstance(item, dict) else {}) for item in items]
+
+    def _error(self, item: Any, fields: dict[str, Any]) -> LineError:
+        message = self._connection.hide(str(fields.get("message") or item))[:300]
+        return LineError(str(fields.get("code") or ""), message, _count(fields.get("line")) or 0)
+
+
+def has_no_room(reason: str) -> bool:
+    """Return whether an error says that the server takes no more work for now."""
+    return any(word in reason.lower() for word in NO_ROOM)
 
 
 def _letters(word: str) -> str:

@@ -12,10 +12,10 @@ import time
 from typing import Literal
 
 from lavis.llm.base import ChatReply
-from lavis.llm.batch.job import Job
+from lavis.llm.batch.job import FailureKind, Job
 from lavis.llm.batch.outbox import Outbox
 from lavis.llm.batch.results import ResultCounts, count_results, outcome_of, read_lines
-from lavis.llm.batch.server import BatchServer, BatchState, BatchTrouble
+from lavis.llm.batch.server import BatchServer, BatchState, BatchTrouble, has_no_room
 from lavis.llm.endpoint.failures import Cost, Problem
 
 logger = logging.getLogger(__name__)
@@ -28,13 +28,12 @@ _NO_LISTS = frozenset({400, 404, 405, 501})  # of servers that list no jobs
 
 
 class JobSteps:
-    """Advances unfinished `jobs` in order; a failure of one does not affect the others."""
+    """Advances unfinished jobs in order; a failure of one does not affect the others."""
 
     def __init__(self, server: BatchServer, outbox: Outbox) -> None:
         self._server, self._outbox = server, outbox
         self._config = outbox.config
         self._served = False  # whether any result came back
-        self.jobs: list[Job] = []
 
     def advance(self, job: Job) -> None:
         """Take a job as far as it goes now."""
@@ -42,24 +41,25 @@ class JobSteps:
             return
         try:
             self._step(job)
-            job.troubles = 0
+            job.failures["call"] = 0
         except BatchTrouble as trouble:
             self._trouble(job, trouble)
 
     def drop_ended(self) -> None:
         """Forget jobs that are done or left; those that wait for room may try again."""
-        going = [job for job in self.jobs if job.state != "done" and not job.left]
-        if len(going) < len(self.jobs):
+        box = self._outbox
+        going = [job for job in box.jobs if job.state != "done" and not job.left]
+        if len(going) < len(box.jobs):
             for job in going:
                 job.rest_until = 0.0 if job.rest_until == math.inf else job.rest_until
-        self.jobs = going
+        box.jobs = going
 
     def halt(self, problem: Problem) -> None:
         """Give up: jobs that the server has stay on disk for the next start."""
-        for job in self.jobs:
+        for job in self._outbox.jobs:
             if job.state in ("sealed", "uploaded") and not job.unsure:
                 self._outbox.drop(job)
-        self.jobs = []
+        self._outbox.jobs = []
         self._outbox.end(problem)
 
     def _step(self, job: Job) -> None:
@@ -102,7 +102,7 @@ class JobSteps:
         state = self._server.look(job.batch_id)
         self._log_progress(job, state)
         if not state.end:
-            job.downloads = 0
+            job.failures["results"] = 0
             return
         if state.end == "failed" and not state.completed and not state.files.get("output"):
             self._failed(job, state)
@@ -121,10 +121,9 @@ class JobSteps:
             self._collect(job, state, counted, 0)
             return
         why = _what_lacks(state, counted, unknown, trouble)
-        job.downloads += 1
-        if job.downloads < self._config.max_attempts:
-            self._wait(job, job.downloads, why)
-        elif not job.absences and unknown and (trouble or "output" not in state.files):
+        if self._may_retry(job, "results", why):
+            return
+        if not job.absences and unknown and (trouble or "output" not in state.files):
             job.save(absences=job.absences + 1)
             self._leave(job, why)
         else:
@@ -188,8 +187,7 @@ class JobSteps:
         problems = [self._server.line_problem(error) for error in state.errors]
         ending = next((problem for problem in problems if problem.ends_run), None)
         codes = " ".join(error.code for error in state.errors)
-        trouble = BatchTrouble(Problem("transient", f"{reason} {codes}"))
-        if trouble.no_room:
+        if has_no_room(f"{reason} {codes}"):
             job.save(state="uploaded", batch_id="")
             self._no_room(job, reason)
         elif ending is not None:
@@ -211,7 +209,7 @@ class JobSteps:
     def _trouble(self, job: Job, trouble: BatchTrouble) -> None:
         """Note a failed call, and decide whether it ends the job, the run, or nothing."""
         problem, status = trouble.problem, trouble.status
-        if trouble.no_room:
+        if has_no_room(problem.reason):
             self._no_room(job, problem.reason)
         elif job.state == "sealed" and status in (404, 405, 501):
             reason = f"no Batch API at this server: set llm.mode to sync ({problem.reason})"
@@ -230,13 +228,12 @@ class JobSteps:
 
     def _not_reached(self, job: Job, problem: Problem) -> None:
         """Wait; a server that is gone for all jobs ends the run."""
-        job.troubles += 1
         least = min(problem.retry_after or 0.0, self._config.max_server_wait)
-        self._wait(job, job.troubles, problem.reason, least)
-        if job.troubles < self._config.max_attempts:
+        if self._may_retry(job, "call", problem.reason, least):
             return
-        others = [other for other in self.jobs[: self._config.batch.max_jobs] if other is not job]
-        if any(not other.troubles and other.rest_until < math.inf for other in others):
+        jobs = self._outbox.jobs[: self._config.batch.max_jobs]
+        others = [other for other in jobs if other is not job and other.rest_until < math.inf]
+        if any(not other.failures["call"] for other in others):
             self._leave(job, problem.reason)
         else:
             reason = f"the server does not answer about batch jobs: {problem.reason}"
@@ -244,37 +241,25 @@ class JobSteps:
 
     def _not_taken(self, job: Job, reason: str) -> None:
         """Submit a job again, then as a new one, before giving it up; nothing of it was done."""
-        job.tries += 1
-        if job.tries >= self._config.max_attempts:
-            if not self._served:  # nothing works so far
-                self._outbox.ending = Problem("stopped", reason)
-                return
-            for key in list(job.offsets()):
-                problem = Problem("transient", reason, cost="unsent")
-                self._outbox.again(job, key, problem, now=False)
-            job.save(state="done")
-            return
-        if job.tries >= self._config.max_attempts // 2:  # its file may be gone
-            job.save(state="sealed", file_id="")
-        self._wait(job, job.tries, reason)
+        if self._may_retry(job, "job", reason):
+            if job.failures["job"] >= self._config.max_attempts // 2:  # its file may be gone
+                job.save(state="sealed", file_id="")
+        elif self._served:
+            self._ask_again(job, reason, cost="unsent", now=False)
+        else:  # nothing works so far
+            self._outbox.ending = Problem("stopped", reason)
 
     def _no_room(self, job: Job, reason: str) -> None:
         """Wait for own jobs to end, or for a while if none runs."""
-        if any(other.state == "created" for other in self.jobs if other is not job):
+        if any(other.state == "created" for other in self._outbox.jobs if other is not job):
             logger.info("batch job %s waits for others to end: %s", job.name, reason)
             job.rest_until = math.inf
-            return
-        job.tries += 1
-        if job.tries >= self._config.max_attempts:
+        elif not self._may_retry(job, "job", reason):
             self._outbox.ending = Problem("stopped", f"{reason}; {SMALLER}")
-            return
-        self._wait(job, job.tries, reason)
 
     def _unknown_job(self, job: Job, trouble: BatchTrouble) -> None:
         """Handle a job that the server had and no longer knows or shows."""
-        job.downloads += 1
-        if job.downloads < self._config.max_attempts:
-            self._wait(job, job.downloads, str(trouble))
+        if self._may_retry(job, "results", str(trouble)):
             return
         same_key = job.account in ("", self._outbox.connection.key_hash(job.name))
         if job.absences or (same_key and trouble.status in (404, 410)):
@@ -291,12 +276,14 @@ class JobSteps:
             "and asked for again",
             *(job.batch_id or job.name, why, len(job.offsets())),
         )
-        self._ask_again(job, f"lost: {why}", cost="unknown", counted=True)
+        self._ask_again(job, f"lost: {why}", cost="unknown")
 
-    def _ask_again(self, job: Job, reason: str, *, cost: Cost, counted: bool) -> None:
+    def _ask_again(
+        self, job: Job, reason: str, *, cost: Cost, counted: bool = True, now: bool = True
+    ) -> None:
         problem = Problem("transient", reason, cost=cost)
         for key in list(job.offsets()):
-            self._outbox.again(job, key, problem, counted=counted)
+            self._outbox.again(job, key, problem, counted=counted, now=now)
         job.save(state="done")
 
     def _leave(self, job: Job, reason: str) -> None:
@@ -306,15 +293,20 @@ class JobSteps:
         )
         self._outbox.leave(job, f"stopped: batch job left for the next start: {reason}")
 
-    def _wait(self, job: Job, times: int, reason: str, least: float = 0.0) -> None:
-        """Leave a job alone for a while, longer after each consecutive failure."""
+    def _may_retry(self, job: Job, kind: FailureKind, reason: str, least: float = 0.0) -> bool:
+        """Leave a job alone for a while, longer after each failure in a row; False at the last."""
+        job.failures[kind] += 1
+        times = job.failures[kind]
+        if times >= self._config.max_attempts:
+            return False
         low, high = self._config.min_retry_wait, self._config.max_retry_wait
-        rest = min(high, low * 2.0 ** min(times - 1, 60))
-        rest = max(self._config.batch.poll_seconds, rest, least)
+        rest = max(
+            self._config.batch.poll_seconds, min(high, low * 2.0 ** min(times - 1, 60)), least
+        )
         job.rest_until = time.monotonic() + rest
-        if times < self._config.max_attempts:
-            name = job.batch_id or job.name
-            logger.warning("batch job %s: %s; trying again in %.1f s", name, reason, rest)
+        name = job.batch_id or job.name
+        logger.warning("batch job %s: %s; trying again in %.1f s", name, reason, rest)
+        return True
 
     def _log_progress(self, job: Job, state: BatchState) -> None:
         """Log what changed about a job."""

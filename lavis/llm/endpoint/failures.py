@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -155,10 +155,7 @@ def classify(
     cost: Cost = "none"
     if inside or (status >= 500 and status not in _NOT_WORKED):
         cost = "unknown"
-    return Problem(
-        problem.kind, problem.reason, wait, cost,
-        field=problem.field, most_attempts=problem.most_attempts,
-    )  # fmt: skip
+    return replace(problem, retry_after=wait, cost=cost)
 
 
 def _matched(

@@ -83,11 +83,6 @@ class Ledger:
         if self._others_live and self.caps != CapsConfig():
             raise ConfigError(f"{self.folder}: {_BUSY}")
 
-    def totals(self) -> Totals:
-        """Return what was spent and what is reserved, over all starts and clients."""
-        with self.changed:
-            return self.state.total()
-
     def spent(self) -> Totals:
         """Return what was spent, without reservations."""
         with self.changed:

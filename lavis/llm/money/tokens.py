@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lavis.common.errors import finite
-from lavis.common.pretrained import load_pretrained
+from lavis.common.pretrained import load_tokenizer
 from lavis.llm.base import ChatRequest, image_parts, message_texts
 from lavis.llm.config import LlmConfig
 from lavis.llm.money.billing import Bills, PromptBound
@@ -40,13 +40,7 @@ class TokenCounter:
         self._tokenizer: Any = None
         self.method = f"{config.chars_per_token:g} characters a token"
         if exact and config.tokenizer is not None:
-            from transformers import AutoTokenizer
-
-            self._tokenizer = load_pretrained(
-                AutoTokenizer,
-                config.tokenizer,
-                refusal=f"tokenizer: cannot load '{config.tokenizer}'",
-            )
+            self._tokenizer = load_tokenizer(config.tokenizer, "tokenizer")
             self.method = f"tokenizer {config.tokenizer}"
 
     def estimate(self, request: ChatRequest) -> int:

@@ -294,8 +294,4 @@ def _item(element: Any) -> QarItem | str:
 def _kind(value: Any) -> str:
     if isinstance(value, Scalar):
         return value.text[:20]
-    return (
-        "an object"
-        if isinstance(value, JsonObject)
-        else ("a list" if isinstance(value, JsonList) else "a text")
-    )
+    return {JsonObject: "an object", JsonList: "a list"}.get(type(value), "a text")

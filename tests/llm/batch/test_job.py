@@ -38,9 +38,9 @@ def test_damaged_lines_of_an_input_are_out(tmp_path):
     job = made(tmp_path)
     content = job.input.read_bytes().splitlines(keepends=True)
     job.input.write_bytes(content[0] + b"\x00\n" + b'{"custom_id": "b"}\n[]\n' + content[2][:-9])
-    assert list(Job(job.folder).offsets()) == ["a"]
+    assert list(Job(folder=job.folder).offsets()) == ["a"]
     job.input.unlink()
-    assert not Job(job.folder).offsets()
+    assert not Job(folder=job.folder).offsets()
 
 
 def test_a_file_that_is_dropped_leaves_nothing(tmp_path):

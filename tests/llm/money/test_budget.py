@@ -106,13 +106,13 @@ def test_odd_counts_never_lower_totals(tmp_path, caplog):
                 ((2**31, 2**31), (60, 20)),
             ]
         ):
-            before = ledger.totals()
+            before = ledger.state.total()
             client.reserve(f"{number}", text, 20)
             client.settle(f"{number}", *counts)
-            after = ledger.totals() - before
+            after = ledger.state.total() - before
             assert (after.prompt_tokens, after.completion_tokens) == expected
             assert after.cost > 0 or expected == (0, 0)
-        assert ledger.totals().unknown == 3
+        assert ledger.state.total().unknown == 3
         assert client.estimate(text) == 15 and client.estimate(BOUND) == 15 + IMAGE
     assert len([r for r in caplog.records if "which no model can" in r.getMessage()]) == 1
 

@@ -25,8 +25,8 @@ def test_clients_of_a_folder_share_totals_each_with_its_own_price(tmp_path):
         assert dear.pending() == half.pending() == ["same name"]
         dear.settle("same name", 100, 0)
         half.settle("same name", 100, 0)
-        assert ledger.totals().cost == pytest.approx(1000e-6 + 50e-6)
-        assert dear.ledger is half.ledger and ledger.totals().requests == 2
+        assert ledger.state.total().cost == pytest.approx(1000e-6 + 50e-6)
+        assert dear.ledger is half.ledger and ledger.state.total().requests == 2
     assert folder_totals(tmp_path).requests == 2
 
 
@@ -62,8 +62,8 @@ def test_ledgers_of_an_earlier_version_and_of_other_ranks_count(tmp_path):
             account(ledger, "y", caps={"max_requests": 9})
     for _ in range(2):  # counted once, at every start
         with open_ledger(tmp_path) as ledger:
-            assert ledger.totals().requests == 4 + 2 + 1
-            assert ledger.totals().prompt_tokens == 40 + 80 + 7
+            assert ledger.state.total().requests == 4 + 2 + 1
+            assert ledger.state.total().prompt_tokens == 40 + 80 + 7
             batch = account(ledger, "../clients/captions/rank0-0")
             assert batch.pending() == ["batch:job:key"]  # goes on where its client is
     assert not list((tmp_path / "llm").glob("ledger-rank*.jsonl"))
@@ -85,7 +85,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, timeout=60)
     with Ledger(tmp_path) as ledger:
-        total = ledger.totals()
+        total = ledger.state.total()
         assert (total.requests, total.unknown) == (3, 2)
         assert total.prompt_tokens == 1120 + 2 * (60 + FACTOR_OF_FLAT * IMAGE)
         assert ledger.reserved().requests == 0

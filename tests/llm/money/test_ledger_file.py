@@ -16,10 +16,10 @@ def test_a_ledger_that_cannot_be_written_stops_before_sending(tmp_path):
         for _ in range(2):
             with pytest.raises(RunError, match=r"ledger.jsonl: what is spent cannot be written"):
                 client.reserve("a", BOUND, 20)
-        assert ledger.totals().requests == 0
+        assert ledger.state.total().requests == 0
         ledger.close()
     with Ledger(tmp_path) as again:
-        assert again.totals().requests == 0
+        assert again.state.total().requests == 0
 
 
 @pytest.mark.parametrize(
