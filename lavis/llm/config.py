@@ -270,22 +270,22 @@ class TransformersConfig(LlmConfig):
     @property
     def identity(self) -> dict[str, Any]:
         """Return the model's name and revision; for a folder, a digest of its files."""
-        known: dict[str, Any] = {"backend": "transformers", "model": self.model}
-        known |= {
+        identity: dict[str, Any] = {"backend": "transformers", "model": self.model}
+        identity |= {
             "revision": self.revision,
             "gguf_file": self.gguf_file,
             "template": self.template,
             "dtype": self.dtype,
         }
         if os.path.isdir(self.model):
-            del known["model"]  # the same files elsewhere are the same model
+            del identity["model"]  # the same files elsewhere are the same model
             names = {entry.name for entry in os.scandir(self.model) if entry.is_file()}
             names |= {self.gguf_file} if self.gguf_file else set()  # may lie deeper
             paths = [(name, os.path.join(self.model, name)) for name in sorted(names)]
-            known["files"] = [
+            identity["files"] = [
                 [name, content_digest(path)] for name, path in paths if os.path.isfile(path)
             ]
-        return known
+        return identity
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

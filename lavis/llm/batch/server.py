@@ -89,23 +89,23 @@ class BatchServer:
         size = path.stat().st_size
         with open(path, "rb") as file:
             calls = self._connection.sdk.files.with_streaming_response
-            made = self._json(calls.create, file=file, purpose="batch")
-        there = _count(made.get("bytes"))
-        if there is not None and there < size:
-            reason = f"upload cut: the server has {there} of {size} bytes of the file"
+            answer = self._json(calls.create, file=file, purpose="batch")
+        received = _count(answer.get("bytes"))
+        if received is not None and received < size:
+            reason = f"upload cut: the server has {received} of {size} bytes of the file"
             raise BatchTrouble(Problem("transient", reason))
-        return self._id(made)
+        return self._id(answer)
 
     def create(self, file_id: str, window: str, name: str) -> str:
         """Create a job from an uploaded file and return its name at the server."""
-        made = self._json(
+        answer = self._json(
             self._connection.sdk.batches.with_streaming_response.create,
             input_file_id=file_id,
             endpoint="/v1/chat/completions",
             completion_window=window,
             metadata={"lavis_job": name},
         )
-        return self._id(made)
+        return self._id(answer)
 
     def find(self, file_id: str, name: str) -> str | None:
         """Return the server's name of a job that may have been created, unless it has failed."""
@@ -192,11 +192,11 @@ class BatchServer:
             raise BatchTrouble(Problem("transient", f"malformed answer: {shown!r}"))
         return answer
 
-    def _id(self, made: dict[str, Any]) -> str:
-        if not made.get("id"):
-            shown = self._connection.hide(json.dumps(made)[:120])
+    def _id(self, answer: dict[str, Any]) -> str:
+        if not answer.get("id"):
+            shown = self._connection.hide(json.dumps(answer)[:120])
             raise BatchTrouble(Problem("transient", f"malformed answer: no id in {shown}"))
-        return str(made["id"])
+        return str(answer["id"])
 
     def _state(self, job: dict[str, Any]) -> BatchState:
         counts = job.get("request_counts")

@@ -65,7 +65,7 @@ class JobSteps:
     def _step(self, job: Job) -> None:
         if job.state == "sealed":
             if job.adopted:  # the server has not heard of it
-                self._ask_again(job, "not sent before", cost="unsent", counted=False)
+                self._request_again(job, "not sent before", cost="unsent", counted=False)
                 return
             job.save(file_id=self._server.upload(job.input), state="uploaded")
         if job.state == "uploaded":
@@ -74,29 +74,29 @@ class JobSteps:
             self._look(job)
 
     def _create(self, job: Job) -> None:
-        made = None
+        batch_id = None
         if job.unsure:
             try:
-                made = self._server.find(job.file_id, job.name)
+                batch_id = self._server.find(job.file_id, job.name)
             except BatchTrouble as trouble:
                 if trouble.status not in _NO_LISTS:
                     raise
                 self._lost(job, f"the server may have made it, and lists no jobs: {trouble}")
                 return
-            if made is None and job.adopted:
-                self._ask_again(job, "not made before", cost="unsent", counted=False)
+            if batch_id is None and job.adopted:
+                self._request_again(job, "not made before", cost="unsent", counted=False)
                 return
-        if made is None:
+        if batch_id is None:
             job.unsure = True  # until its id is on disk
             try:
                 window = self._config.batch.completion_window
-                made = self._server.create(job.file_id, window, job.name)
+                batch_id = self._server.create(job.file_id, window, job.name)
             except BatchTrouble as trouble:
                 job.unsure = not 400 <= trouble.status < 500 or trouble.status in (408, 409)
                 raise
-        job.save(batch_id=made, state="created")
+        job.save(batch_id=batch_id, state="created")
         job.unsure = False
-        logger.info("batch job %s: %d requests", made, len(job.offsets()))
+        logger.info("batch job %s: %d requests", batch_id, len(job.offsets()))
 
     def _look(self, job: Job) -> None:
         state = self._server.look(job.batch_id)
@@ -115,12 +115,12 @@ class JobSteps:
                 raise fault
             trouble = trouble or fault
             paths.append(path)
-        counted = count_results(paths, job.offsets())
-        unknown = counted.unknown(state)
-        if not counted.missing or not (unknown or counted.broken or trouble):
-            self._collect(job, state, counted, 0)
+        counts = count_results(paths, job.offsets())
+        unknown = counts.unknown(state)
+        if not counts.missing or not (unknown or counts.broken or trouble):
+            self._collect(job, state, counts, 0)
             return
-        why = _what_lacks(state, counted, unknown, trouble)
+        why = _what_lacks(state, counts, unknown, trouble)
         if self._may_retry(job, "results", why):
             return
         if not job.absences and unknown and (trouble or "output" not in state.files):
@@ -128,15 +128,15 @@ class JobSteps:
             self._leave(job, why)
         else:
             logger.warning("batch job %s: %s", job.batch_id, why)
-            self._collect(job, state, counted, unknown)
+            self._collect(job, state, counts, unknown)
 
-    def _collect(self, job: Job, state: BatchState, counted: ResultCounts, unknown: int) -> None:
+    def _collect(self, job: Job, state: BatchState, counts: ResultCounts, unknown: int) -> None:
         """Store replies by id, queue the rest again; `unknown` missing ones are charged in full."""
-        self._served = self._served or bool(counted.answered)
-        if counted.strange or counted.repeated:
+        self._served = self._served or bool(counts.answered)
+        if counts.strange or counts.repeated:
             logger.warning(
                 "batch job %s: %d lines for requests that it does not have, %d beyond the first",
-                *(job.batch_id, counted.strange, counted.repeated),
+                *(job.batch_id, counts.strange, counts.repeated),
             )
         seen: set[str] = set()
         paths = [job.folder / f"{name}.jsonl" for name in state.files]
@@ -144,7 +144,7 @@ class JobSteps:
         for line in read_lines(paths):
             if line is None or line.key not in job.offsets() or line.key in seen:
                 continue
-            if not line.is_answer and line.key in counted.answered:
+            if not line.is_answer and line.key in counts.answered:
                 continue
             seen.add(line.key)
             outcome = outcome_of(line, self._outbox.connection, job.body(line.key))
@@ -153,17 +153,17 @@ class JobSteps:
             else:
                 now = again or outcome.cost != "unsent"
                 self._outbox.again(job, line.key, outcome, now=now)
-        self._make_up(job, state, counted, unknown)
+        self._make_up(job, state, counts, unknown)
         job.save(state="done")
 
-    def _make_up(self, job: Job, state: BatchState, counted: ResultCounts, unknown: int) -> None:
+    def _make_up(self, job: Job, state: BatchState, counts: ResultCounts, unknown: int) -> None:
         """Request again what has no line, the most expensive of them charged."""
 
-        def dear(key: str) -> tuple[float, int]:
+        def reserved(key: str) -> tuple[float, int]:
             amount = self._outbox.context.account.reservation(job.reservation(key))
             return amount.cost, amount.tokens
 
-        missing = sorted(counted.missing, key=dear, reverse=True)
+        missing = sorted(counts.missing, key=reserved, reverse=True)
         if unknown:
             logger.warning(
                 "batch job %s: %d answers of the server never came; they are counted at the most "
@@ -245,7 +245,7 @@ class JobSteps:
             if job.failures["job"] >= self._config.max_attempts // 2:  # its file may be gone
                 job.save(state="sealed", file_id="")
         elif self._served:
-            self._ask_again(job, reason, cost="unsent", now=False)
+            self._request_again(job, reason, cost="unsent", now=False)
         else:  # nothing works so far
             self._outbox.ending = Problem("stopped", reason)
 
@@ -276,9 +276,9 @@ class JobSteps:
             "and asked for again",
             *(job.batch_id or job.name, why, len(job.offsets())),
         )
-        self._ask_again(job, f"lost: {why}", cost="unknown")
+        self._request_again(job, f"lost: {why}", cost="unknown")
 
-    def _ask_again(
+    def _request_again(
         self, job: Job, reason: str, *, cost: Cost, counted: bool = True, now: bool = True
     ) -> None:
         problem = Problem("transient", reason, cost=cost)
@@ -321,7 +321,7 @@ class JobSteps:
 
 
 def _what_lacks(
-    state: BatchState, counted: ResultCounts, unknown: int, trouble: BatchTrouble | None
+    state: BatchState, counts: ResultCounts, unknown: int, trouble: BatchTrouble | None
 ) -> str:
     """Return why results are incomplete, in one line."""
     if trouble is not None:
@@ -329,6 +329,6 @@ def _what_lacks(
     if "output" not in state.files and unknown:
         return f"{state.word}, but its output file is not there yet"
     return (
-        f"{len(counted.missing)} of its requests have no line in its files, {unknown} of them done "
-        f"as the server counts; {counted.broken} lines cannot be read"
+        f"{len(counts.missing)} of its requests have no line in its files, {unknown} of them done "
+        f"as the server counts; {counts.broken} lines cannot be read"
     )

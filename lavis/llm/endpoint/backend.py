@@ -29,7 +29,7 @@ from lavis.llm.store import BackendContext
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 0.5  # at the end, for replies that are nearly here
-SAID_SECONDS = 5.0  # of a wait that is worth a line
+LOGGED_SECONDS = 5.0  # of a wait that is worth a line
 
 
 @llms.register("openai")
@@ -162,7 +162,7 @@ class OpenAIBackend:
         seconds = min(high, low * 2 ** min(attempt - 1, 60)) * random.uniform(0.5, 1.0)
         level = logging.INFO
         if problem.retry_after is not None:
-            if self._limiter.pause(problem.retry_after) and problem.retry_after >= SAID_SECONDS:
+            if self._limiter.pause(problem.retry_after) and problem.retry_after >= LOGGED_SECONDS:
                 level = logging.WARNING  # once for all threads
             seconds = problem.retry_after + random.uniform(0, min(1.0, low))
         logger.log(level, "%s; waiting %s for the server", problem.reason, duration(seconds))

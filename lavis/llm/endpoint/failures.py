@@ -210,8 +210,8 @@ def _field_of(error: ErrorBody, sent: Mapping[str, Any] | None) -> str:
         r"unsupported|only the default", error.words
     ):
         return ""  # a value out of its range is for the user to set
-    known = list(sent) if sent is not None else list(SIMPLIFIED)
-    names = [name for name in known if name not in ("model", "messages")]
+    fields = list(sent) if sent is not None else list(SIMPLIFIED)
+    names = [name for name in fields if name not in ("model", "messages")]
     named = _named(error, names, sent)
     if not named and "response_format" in names and table.reply_format.search(error.words):
         return "response_format"

@@ -56,14 +56,14 @@ class Transport:
         with self._lock:
             if self._closed:
                 raise Dropped
-            sending = asyncio.run_coroutine_threadsafe(self._send(body), self._loop)
-            self._sending.add(sending)
+            future = asyncio.run_coroutine_threadsafe(self._send(body), self._loop)
+            self._sending.add(future)
         try:
-            return sending.result()
+            return future.result()
         except concurrent.futures.CancelledError:
             raise Dropped from None
         finally:
-            self._sending.discard(sending)
+            self._sending.discard(future)
 
     def close(self) -> None:
         """Drop pending attempts and connections; takes a second at most."""
@@ -76,10 +76,10 @@ class Transport:
 
     async def _send(self, body: Mapping[str, Any]) -> str:
         rest = {name: value for name, value in body.items() if name not in ("model", "messages")}
-        asking = self._client.chat.completions.with_streaming_response.create(
+        request = self._client.chat.completions.with_streaming_response.create(
             model=body["model"], messages=body["messages"], extra_body=rest
         )
-        return await asyncio.wait_for(_read(asking), self._seconds)
+        return await asyncio.wait_for(_read(request), self._seconds)
 
     async def _end(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -96,15 +96,15 @@ class Transport:
         try:
             self._loop.run_forever()
         finally:
-            for sending in list(self._sending):  # of a task that was cancelled and did not end
-                sending.cancel()
+            for future in list(self._sending):  # of a task that was cancelled and did not end
+                future.cancel()
             self._loop.close()
 
 
-async def _read(asking: Any) -> str:
+async def _read(request: Any) -> str:
     """Return the text of an answer, without holding more than the length limit."""
     data = bytearray()
-    async with asking as answer:
+    async with request as answer:
         async for piece in answer.iter_bytes():
             data += piece
             if len(data) > MOST_BYTES:

@@ -68,7 +68,7 @@ class ImageTokens:
         else:
             self._rule = config.rule
             if known is None or known.rule != config.rule or config.rule == "flat":
-                known = _dearest(config.rule)
+                known = _most_expensive(config.rule)
         self.documented = known is not None
         known = known or _Numbers("flat")
         self._base = known.base if config.base is None else config.base
@@ -117,8 +117,8 @@ def _family(model: str) -> _Numbers | None:
     return _families().get(prefix)
 
 
-def _dearest(rule: Rule) -> _Numbers | None:
-    """Return the numbers of a rule's dearest family, for a model of unknown name."""
+def _most_expensive(rule: Rule) -> _Numbers | None:
+    """Return the numbers of a rule's most expensive family, for a model of unknown name."""
     members = [each for each in _families().values() if each.rule == rule != "flat"]
     return max(members, key=lambda each: (each.each, -each.patch), default=None)
 

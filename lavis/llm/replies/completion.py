@@ -106,8 +106,8 @@ def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, s
             return Problem("refused", "content filter: the server flagged the prompt")
         reason = "empty reply: the server gave no choices"
         return Problem("transient", reason, cost="unknown", most_attempts=3)
-    read = [_choice(choice) for choice in answer["choices"]]
-    choice, written, thought, end = next((one for one in read if one[1]), read[0])
+    choices = [_choice(choice) for choice in answer["choices"]]
+    choice, written, thought, end = next((one for one in choices if one[1]), choices[0])
     error = choice.get("error")
     if error or end == "error":
         return _judged(error or {"message": "the model ended with an error"}, judge)
@@ -294,8 +294,8 @@ def _events(text: str) -> Iterator[str]:
 
 def _join(message: dict[str, Any], delta: dict[str, Any]) -> None:
     for name, value in delta.items():
-        known = message.get(name)
+        before = message.get(name)
         if value is None or name == "role":
             continue
-        joins = isinstance(value, str | list) and type(known) is type(value)
-        message[name] = known + value if joins else value
+        joins = isinstance(value, str | list) and type(before) is type(value)
+        message[name] = before + value if joins else value

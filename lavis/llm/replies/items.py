@@ -101,27 +101,27 @@ def read_reply(text: str, finish_reason: str) -> ReplyItems:
         raise ReplyError(f"empty reply: the model {'only thought' if thought else 'wrote nothing'}")
     answer = _unpacked(answer)
     scan = scan_json(answer)
-    chosen = _choose(scan, answer)
-    read = _read(chosen, cut=cut)
-    if read.items:
-        return read
-    raise _no_items(answer, scan, chosen, read, cut=cut)
+    candidate = _choose(scan, answer)
+    result = _read(candidate, cut=cut)
+    if result.items:
+        return result
+    raise _no_items(answer, scan, candidate, result, cut=cut)
 
 
 def _no_items(
-    text: str, scan: Scan, chosen: _Candidate | None, read: ReplyItems, *, cut: bool
+    text: str, scan: Scan, candidate: _Candidate | None, result: ReplyItems, *, cut: bool
 ) -> ReplyError:
     """Return why a reply holds no item."""
-    if chosen is not None and not chosen.elements:
+    if candidate is not None and not candidate.elements:
         return ReplyError("no items: the list is empty")
-    if chosen is not None and not all(isinstance(part, Broken) for part in chosen.elements):
-        problems = [f"item {place}: {reason}" for place, reason in read.dropped[:3]]
+    if candidate is not None and not all(isinstance(part, Broken) for part in candidate.elements):
+        problems = [f"item {place}: {reason}" for place, reason in result.dropped[:3]]
         return ReplyError(f"against the schema: {'; '.join(problems)}")
     if cut:
         return ReplyError(_CUT)
     if scan.cut_at is not None:
         return ReplyError("malformed reply: it ends inside its JSON, before its first whole item")
-    if chosen is not None:
+    if candidate is not None:
         return ReplyError("malformed reply: the JSON of its items is broken")
     if is_refusal(text[:_SHOWN]):
         return ReplyError(f"refusal: {text[:_SHOWN]}", repairable=False)
@@ -185,9 +185,9 @@ def _choose(scan: Scan, text: str) -> _Candidate | None:
     last = candidates[-1]
     if scan.cut_at is not None and last.rank == 0 and last.source is text:
         last.ends_early = last.end > scan.cut_at and not last.breaks_off
-    of_use = [one for one in candidates if one.holds_item]
-    best = max((one.rank for one in of_use), default=0)
-    return next((one for one in reversed(of_use) if one.rank == best), last)
+    usable = [one for one in candidates if one.holds_item]
+    best = max((one.rank for one in usable), default=0)
+    return next((one for one in reversed(usable) if one.rank == best), last)
 
 
 def _candidates(scan: Scan, text: str) -> Iterator[_Candidate]:
@@ -249,21 +249,21 @@ def _together(last: _Candidate, one: _Candidate) -> bool:
     return len(between) <= _FARTHEST and _BETWEEN.fullmatch(between) is not None
 
 
-def _read(chosen: _Candidate | None, *, cut: bool) -> ReplyItems:
+def _read(candidate: _Candidate | None, *, cut: bool) -> ReplyItems:
     """Return the items of an answer, and why its other elements are none."""
-    read = ReplyItems()
-    if chosen is None:
-        return read
+    result = ReplyItems()
+    if candidate is None:
+        return result
     place = 0
-    for place, element in enumerate(chosen.elements, 1):
+    for place, element in enumerate(candidate.elements, 1):
         item = _item(element)
         if isinstance(item, QarItem):
-            read.items.append((place - 1, item))
+            result.items.append((place - 1, item))
         else:
-            read.dropped.append((place - 1, item))
-    if chosen.ends_early or (cut and chosen.rank == 0 and not chosen.breaks_off):
-        read.dropped.append((place, "cut off: the reply ends where more items were to come"))
-    return read
+            result.dropped.append((place - 1, item))
+    if candidate.ends_early or (cut and candidate.rank == 0 and not candidate.breaks_off):
+        result.dropped.append((place, "cut off: the reply ends where more items were to come"))
+    return result
 
 
 def _item(element: Any) -> QarItem | str:

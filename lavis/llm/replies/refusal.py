@@ -17,7 +17,7 @@ from lavis.common.config.fields import STRICT
 from lavis.common.text import fold
 from lavis.llm.tables import Alternatives, expand, load_table
 
-# None goes over a further opening mark, nor `_SAID` over many marks: time would be quadratic.
+# None goes over a further opening mark, nor `_REPORTED` over many marks: time would be quadratic.
 _QUOTED = re.compile(
     r"\"[^\"]*\"|“[^“”]*”|„[^„“”]*[“”]|«[^«»]*»|「[^「」]*」|『[^『』]*』|《[^《》]*》"
 )
@@ -26,7 +26,7 @@ _VERB = (
     r"replies|replied|answers|answered|explains?|explained|apologi[sz]es|apologi[sz]ed|writes|wrote)"
 )
 _WHO = r"(?:he|she|they|it|one|(?:the|an?|his|her|their) \w+|\[\d+\])"
-_SAID = re.compile(
+_REPORTED = re.compile(
     rf"[,'!?.…]\W{{0,20}}{_WHO}(?: \w+){{0,3}}? (?:{_VERB}|say|think|mean|be saying|be thinking)\b|"
     rf"[,'!?.…]\W{{0,20}}{_VERB} (?:\[\d+\]|the |an? |he\b|she\b|they\b|to )"
 )
@@ -65,7 +65,7 @@ def is_refusal(text: str) -> bool:
     unquoted = _QUOTED.sub(" … ", plain)
     if not any(c.isalnum() for c in unquoted):
         unquoted = plain.strip('"“”„«»「」『』 ') if _speaks_of_its_task(plain) else ""
-    if _SAID.search(unquoted):
+    if _REPORTED.search(unquoted):
         return False
     return any(pattern.search(unquoted) for pattern in _refusals())
 

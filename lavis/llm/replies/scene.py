@@ -118,10 +118,10 @@ def _regions(record: Mapping[str, Any], limits: SceneLimits) -> tuple[RegionNote
     else:
         raise RecordError(f"wrong type: region_locations is {type(value).__name__}")
     size = (record.get("width"), record.get("height"))
-    known = [_region(number, entry, size) for number, entry in entries if entry is not None]
+    regions = [_region(number, entry, size) for number, entry in entries if entry is not None]
     if limits.people_first:
-        known.sort(key=lambda region: not region.is_person)
-    kept = sorted(known[: limits.max_regions], key=lambda region: region.id)
+        regions.sort(key=lambda region: not region.is_person)
+    kept = sorted(regions[: limits.max_regions], key=lambda region: region.id)
     return _with_handles(kept)
 
 

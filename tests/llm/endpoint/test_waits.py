@@ -31,7 +31,7 @@ def test_odd_waits_are_as_none(serve, settings, tmp_path, value):
 
 
 def test_a_wait_is_told_once_for_all_threads(serve, settings, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("lavis.llm.endpoint.backend.SAID_SECONDS", 0.5)
+    monkeypatch.setattr("lavis.llm.endpoint.backend.LOGGED_SECONDS", 0.5)
     busy = (429, {"error": {"message": "busy"}}, {"Retry-After": "1"})
     server = serve(lambda body, n: busy if n == 1 else "fine")
     with caplog.at_level(logging.WARNING):
