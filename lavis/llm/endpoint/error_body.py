@@ -20,18 +20,9 @@ from lavis.common.errors import REFUSALS, finite
 
 _CODES = ("code", "type", "status", "reason", "error_code", "errorcode")
 _PARAMS = ("param", "field", "loc")
-_WORDS = (
-    *("message", "msg", "detail", "details", "error", "errors", "description", "title", "raw"),
-    "quotaid",
-)
-_NESTED = (
-    *_WORDS,
-    "metadata",
-    "innererror",
-    "inner_error",
-    "fieldviolations",
-    "violations",
-    "data",
+_NESTED = frozenset(
+    "message msg detail details error errors description title raw quotaid metadata innererror "
+    "inner_error fieldviolations violations data".split()
 )
 _SHOWN = 300  # characters of a server's message
 _READ = 4000  # characters of a page or of all texts in which words are looked for

@@ -13,8 +13,6 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from lavis.llm.endpoint.network_errors import CONNECT_SECONDS
-
 MOST_BYTES = 16 * 2**20  # of an answer, unpacked
 CLOSE_SECONDS = 0.3  # for what is dropped to end, and for connections to close
 
@@ -114,10 +112,3 @@ async def _read(request: Any) -> str:
         return data.decode(charset, "replace")
     except LookupError:  # no known charset
         return data.decode("utf-8", "replace")
-
-
-def attempt_timeout(seconds: float) -> Any:
-    """Return the SDK's own time limits for attempts of `seconds`: connecting must be quicker."""
-    import openai
-
-    return openai.Timeout(seconds, connect=min(CONNECT_SECONDS, 0.9 * seconds))

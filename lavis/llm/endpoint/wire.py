@@ -15,8 +15,8 @@ from lavis.common.errors import ConfigError, brief
 from lavis.llm.base import ChatReply, ChatRequest
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.endpoint.failures import Problem, classify
-from lavis.llm.endpoint.network_errors import is_network_error, network_problem
-from lavis.llm.endpoint.transport import Transport, attempt_timeout
+from lavis.llm.endpoint.network_errors import CONNECT_SECONDS, is_network_error, network_problem
+from lavis.llm.endpoint.transport import Transport
 from lavis.llm.replies.completion import read_completion
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,9 @@ class Connection:
             "api_key": key or "none",
             "base_url": config.address,
             "default_query": config.extra_query or {},
-            "timeout": attempt_timeout(config.timeout),
+            "timeout": openai.Timeout(
+                config.timeout, connect=min(CONNECT_SECONDS, 0.9 * config.timeout)
+            ),
             "max_retries": 0,  # every attempt is counted against the caps here
         }
         if key and "api-version" in (config.extra_query or {}):  # Azure's own name of the header

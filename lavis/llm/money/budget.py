@@ -138,7 +138,9 @@ class Account:
                     likely = amount_of(bills.likely(bound, max_tokens), self._price)
                     reason = ledger.exceeded(likely)
                     if reason:
-                        self._refuse(reason)
+                        self._reached = reason
+                        ledger.changed.notify_all()
+                        raise BudgetReached(reason)
                 if not reason:
                     break
                 if not wait or (stop is not None and stop.is_set()):
@@ -210,11 +212,6 @@ class Account:
         """Close the ledger if no other client has it."""
         if self._owned:
             self.ledger.close()
-
-    def _refuse(self, reason: str) -> None:
-        self._reached = reason
-        self.ledger.changed.notify_all()
-        raise BudgetReached(reason)
 
     def _end(self, name: str, amount: Totals) -> None:
         with self.ledger.changed:

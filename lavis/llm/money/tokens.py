@@ -53,7 +53,9 @@ class TokenCounter:
         A token stands for one byte or more; each message adds its template. Images count by the
         rule of `llm.picture_tokens`, from their sizes.
         """
-        texts = [*message_texts(request.messages), *_schema(request)]
+        texts = message_texts(request.messages)
+        if request.response_format is not None:
+            texts.append(json.dumps(request.response_format))
         size = sum(len(text.encode("utf-8", "replace")) for text in texts)
         if self._tokenizer is not None:
             guess = sum(len(self._tokenizer.encode(text)) for text in texts)
@@ -65,10 +67,6 @@ class TokenCounter:
             pictures=sum(map(self._images.of_part, image_parts(request.messages))),
             documented=self._images.documented,
         )
-
-
-def _schema(request: ChatRequest) -> list[str]:
-    return [] if request.response_format is None else [json.dumps(request.response_format)]
 
 
 def read_usage(usage: Any, reply_guess: int = 0) -> tuple[int, int] | None:
