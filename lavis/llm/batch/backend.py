@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from lavis.llm.base import ChatReply, PendingRequest
 from lavis.llm.batch.job import Job, unfinished_jobs
-from lavis.llm.batch.outbox import MOST_HELD, Outbox
+from lavis.llm.batch.outbox import MAX_HELD, Outbox
 from lavis.llm.batch.server import BatchServer
 from lavis.llm.batch.steps import JobSteps
 from lavis.llm.config import OpenAIConfig
@@ -43,7 +43,7 @@ class BatchBackend:
     def window(self) -> int:
         """Return how many requests may be inside at once; no more while a cap holds many back."""
         batch = self._config.batch
-        full = len(self._outbox.held) >= MOST_HELD
+        full = len(self._outbox.held) >= MAX_HELD
         return 0 if full else batch.max_requests * batch.max_jobs
 
     def submit(self, pending: PendingRequest) -> None:

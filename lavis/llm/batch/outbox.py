@@ -19,7 +19,7 @@ from lavis.llm.store import BackendContext
 
 logger = logging.getLogger(__name__)
 
-MOST_HELD = 256  # requests in memory while a cap is in the way; each may show images
+MAX_HELD = 256  # requests in memory while a cap is in the way; each may show images
 
 
 @dataclass(frozen=True)

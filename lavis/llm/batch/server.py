@@ -27,8 +27,8 @@ RUNNING = frozenset({"validating", "inprogress", "finalizing", "cancelling"})
 # Words of servers whose queue has no room: OpenAI "Enqueued token limit reached", Azure "The number
 # of enqueued tokens has surpassed the configured limit", both with this code.
 NO_ROOM = ("token_limit_exceeded", "enqueued token", "too many enqueued")
-_SLOWEST = 10_000  # bytes a second of a file that is still on its way
-_HELD_BACK = 1 << 14  # bytes; longer than any key
+_MIN_RATE = 10_000  # bytes a second of a file that is still on its way
+_TAIL_BYTES = 1 << 14  # bytes; longer than any key
 _PAGES = 100  # of the list of jobs, 100 each
 
 
@@ -145,9 +145,9 @@ class BatchServer:
                     # Latin 1 keeps each byte; a key may lie on the border of two chunks.
                     text = (held + chunk).decode("latin-1")
                     held = self._connection.hide(text).encode("latin-1")
-                    if len(held) > _HELD_BACK:
-                        file.write(held[:-_HELD_BACK])
-                        held = held[-_HELD_BACK:]
+                    if len(held) > _TAIL_BYTES:
+                        file.write(held[:-_TAIL_BYTES])
+                        held = held[-_TAIL_BYTES:]
             except BatchTrouble as error:
                 trouble = error
             file.write(held)
@@ -170,7 +170,7 @@ class BatchServer:
                 for chunk in answer.iter_bytes():
                     size += len(chunk)
                     yield chunk
-                    if time.monotonic() - start > self._timeout + size / _SLOWEST:
+                    if time.monotonic() - start > self._timeout + size / _MIN_RATE:
                         reason = f"time-out: {size} bytes in {self._timeout:g} s"
                         raise BatchTrouble(Problem("transient", reason))
         except BatchTrouble:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 SMALLER = "lower llm.batch.max_requests or llm.batch.max_jobs, or wait for the account's other jobs"
 # Codes by which a server tells that a line is at fault, whenever it is sent.
 _LINE_CODES = frozenset({"invalid_json_line", "duplicate_custom_id", "url_mismatch"})
-_MOST_PARTS = 20  # times that lines which the server does not take are left out of one file
+_MAX_PARTS = 20  # times that lines which the server does not take are left out of one file
 _NO_LISTS = frozenset({400, 404, 405, 501})  # of servers that list no jobs
 
 
@@ -193,7 +193,7 @@ class JobSteps:
         elif ending is not None:
             self._outbox.drop(job)
             self._outbox.ending = ending
-        elif named and job.part < _MOST_PARTS:
+        elif named and job.part < _MAX_PARTS:
             for key, error in named.items():
                 problem = self._server.line_problem(error, job.body(key))
                 if problem.kind != "simplify":

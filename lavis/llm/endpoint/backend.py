@@ -21,7 +21,7 @@ from lavis.llm.base import Backend, ChatReply, PendingRequest
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.endpoint.failures import Problem
 from lavis.llm.endpoint.network_errors import is_network_error
-from lavis.llm.endpoint.transport import MOST_BYTES, Dropped, TooLong
+from lavis.llm.endpoint.transport import MAX_BYTES, Dropped, TooLong
 from lavis.llm.endpoint.wire import Connection
 from lavis.llm.money.budget import BudgetReached
 from lavis.llm.store import BackendContext
@@ -128,7 +128,7 @@ class OpenAIBackend:
         except Dropped:
             outcome = Problem("transient", "stopped: while it was on its way", cost="unknown")
         except TooLong:
-            reason = f"malformed answer: it is longer than {MOST_BYTES >> 20} MB"
+            reason = f"malformed answer: it is longer than {MAX_BYTES >> 20} MB"
             outcome = Problem("transient", reason, cost="unknown", most_attempts=2)
         except Exception as error:
             if not is_network_error(error):

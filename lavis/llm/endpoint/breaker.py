@@ -13,9 +13,9 @@ from lavis.llm.base import ChatReply
 from lavis.llm.endpoint.failures import Problem
 
 PATIENCE = 30.0  # seconds: a server that is restarted is back by then
-_MIXED = 3  # times the limit, of failures that are not alike
-# Times the limit, of requests that failed at an earlier start: bad items come first then.
-_KNOWN = 10
+_MIXED_FACTOR = 3  # times the limit, of failures that are not alike
+# Of a failed request; one that failed at an earlier start, too, weighs 1: such are sent first.
+_NEW_WEIGHT = 10
 # What differs from one message of the same failure to the next: numbers, ids, quoted texts.
 _VARIES = re.compile(r"""['"`][^'"`]{0,200}['"`]|(?<![\w-])[\w-]*\d[\w.-]*""")
 
@@ -85,8 +85,8 @@ class Breaker:
                 continue
             self._alike[f"{reply.failure} {alike(reply.error)}"] += self._weight(reply)
             most, total = max(self._alike.values()), self._alike.total()
-            if max(most, total / _MIXED) >= self._limit * _KNOWN:
-                how = "alike" if most >= self._limit * _KNOWN else "in one way or another"
+            if max(most, total / _MIXED_FACTOR) >= self._limit * _NEW_WEIGHT:
+                how = "alike" if most >= self._limit * _NEW_WEIGHT else "in one way or another"
                 return (
                     f"{self._limit} requests or more in a row failed {how}, the last with: "
                     f"{reply.error}; what was finished is kept, and the same command goes on when "
@@ -101,7 +101,7 @@ class Breaker:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(reply.key + "\n")
-        return _KNOWN
+        return _NEW_WEIGHT
 
 
 def alike(reason: str) -> str:

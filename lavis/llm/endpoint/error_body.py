@@ -24,9 +24,9 @@ _NESTED = frozenset(
     "message msg detail details error errors description title raw quotaid metadata innererror "
     "inner_error fieldviolations violations data".split()
 )
-_SHOWN = 300  # characters of a server's message
-_READ = 4000  # characters of a page or of all texts in which words are looked for
-_DEEPEST = 12  # levels, those of gateways around the error of another server included
+_MAX_SHOWN = 300  # characters of a server's message
+_MAX_READ = 4000  # characters of a page or of all texts in which words are looked for
+_MAX_DEPTH = 12  # levels, those of gateways around the error of another server included
 _YEAR = 366 * 86_400.0
 _URL = re.compile(r"https?://\S+")
 _REPEATED = re.compile(r"""['"]input['"]: .*""", re.DOTALL)  # pydantic's, as Python writes it
@@ -65,9 +65,9 @@ def read_error(body: Any) -> ErrorBody:
     if isinstance(body, str) and re.match(
         r"\s*(<!doctype|<html|<\?xml|<head)", body, re.IGNORECASE
     ):
-        head = body[:_READ]
+        head = body[:_MAX_READ]
         title = re.search(r"<title[^>]*>(.*?)</title>", head, re.IGNORECASE | re.DOTALL)
-        text = " ".join((title[1] if title else re.sub(r"<[^>]+>", " ", head)).split())[:_SHOWN]
+        text = " ".join((title[1] if title else re.sub(r"<[^>]+>", " ", head)).split())[:_MAX_SHOWN]
         return ErrorBody(frozenset(), (), text.lower(), text or "a web page", True)
     facts = list(_facts(body, 0))
     texts = list(dict.fromkeys(text for kind, text in facts if kind == "words" and text.strip()))
@@ -76,9 +76,9 @@ def read_error(body: Any) -> ErrorBody:
     message = " ".join((texts[0] if texts else ", ".join(sorted(codes))).split())
     if len(texts) > 1 and len(message) < 40:  # "Provider returned error" says little
         message = " ".join("; ".join(texts).split())
-    words = " ".join(_REPEATED.sub("", _URL.sub(" ", joined)).split())[:_READ].lower()
+    words = " ".join(_REPEATED.sub("", _URL.sub(" ", joined)).split())[:_MAX_READ].lower()
     params = tuple(text for kind, text in facts if kind == "params" and text)
-    return ErrorBody(codes, params, words, message[:_SHOWN], False, _wait_of(body, joined))
+    return ErrorBody(codes, params, words, message[:_MAX_SHOWN], False, _wait_of(body, joined))
 
 
 def _opened(body: Any) -> Any:
@@ -95,7 +95,7 @@ def _opened(body: Any) -> Any:
 
 def _facts(node: Any, depth: int) -> Iterator[tuple[str, str]]:
     node = _opened(node)
-    if depth > _DEEPEST or node is None or isinstance(node, bool):
+    if depth > _MAX_DEPTH or node is None or isinstance(node, bool):
         return
     if isinstance(node, str):
         yield from _facts_of_text(node, depth)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-MOST_BYTES = 16 * 2**20  # of an answer, unpacked
+MAX_BYTES = 16 * 2**20  # of an answer, unpacked
 CLOSE_SECONDS = 0.3  # for what is dropped to end, and for connections to close
 
 
@@ -47,7 +47,7 @@ class Transport:
 
         Raises:
             Dropped: `close` was called.
-            TooLong: it has more than `MOST_BYTES`; the rest was not read.
+            TooLong: it has more than `MAX_BYTES`; the rest was not read.
             asyncio.TimeoutError: the whole of it took too long.
             openai.OpenAIError: as the SDK raises them.
         """
@@ -105,7 +105,7 @@ async def _read(request: Any) -> str:
     async with request as answer:
         async for piece in answer.iter_bytes():
             data += piece
-            if len(data) > MOST_BYTES:
+            if len(data) > MAX_BYTES:
                 raise TooLong
         charset = answer.http_response.charset_encoding or "utf-8"
     try:

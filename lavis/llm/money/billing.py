@@ -22,7 +22,7 @@ FACTOR_OF_FLAT = 40.0
 FACTOR_OF_RULE = 4.0
 MARGIN = 1.25  # over the largest bill so far
 # No model reads or writes more in one request; a larger count is a server's mistake.
-MOST_TOKENS = 10_000_000
+MAX_TOKENS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ from dataclasses import astuple, replace
 
 from lavis.common.errors import ConfigError
 from lavis.llm.config import LlmConfig
-from lavis.llm.money.billing import MOST_TOKENS, PromptBound
+from lavis.llm.money.billing import MAX_TOKENS, PromptBound
 from lavis.llm.money.image_tokens import ImageTokens
 from lavis.llm.money.ledger import Ledger, amount_of
 from lavis.llm.money.ledger_file import Reservation, Totals, scoped, unscoped
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.2  # how often a thread that waits for its turn looks whether it should stop
+_POLL_SECONDS = 0.2  # how often a thread that waits for its turn looks whether it should stop
 
 
 class BudgetReached(RuntimeError):
@@ -145,7 +145,7 @@ class Account:
                     break
                 if not wait or (stop is not None and stop.is_set()):
                     return False
-                ledger.changed.wait(None if stop is None else _LOOK_SECONDS)
+                ledger.changed.wait(None if stop is None else _POLL_SECONDS)
             item = Reservation(amount, bound, max_tokens, self._price, self._model)
             ledger.reserve(scoped(self._scope, name), item)
         return True
@@ -165,8 +165,8 @@ class Account:
             if prompt_tokens <= 0:
                 prompt_tokens = bills.estimate(item.bound)
         return (
-            prompt_tokens if prompt_tokens <= MOST_TOKENS else most[0],
-            max(0, completion_tokens) if completion_tokens <= MOST_TOKENS else most[1],
+            prompt_tokens if prompt_tokens <= MAX_TOKENS else most[0],
+            max(0, completion_tokens) if completion_tokens <= MAX_TOKENS else most[1],
         )
 
     def settle(self, name: str, prompt_tokens: int, completion_tokens: int) -> None:
@@ -177,7 +177,7 @@ class Account:
             if item is None:
                 return
             tokens = self.counted(name, prompt_tokens, completion_tokens)
-            odd = max(prompt_tokens, completion_tokens) > MOST_TOKENS
+            odd = max(prompt_tokens, completion_tokens) > MAX_TOKENS
             bill: list[object] | None = None
             if item.bound is not None and prompt_tokens > 0 and not odd:
                 ledger.state.bills_of(item.model).add(item.bound, item.max_tokens, tokens)

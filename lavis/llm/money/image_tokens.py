@@ -16,7 +16,7 @@ from lavis.llm.tables import load_table
 
 Rule = Literal["flat", "openai_tiles", "openai_patches", "gemini_tiles", "anthropic", "qwen_vl"]
 _HEADER = 1 << 16  # characters of a data URL that hold the size of nearly every image
-_UNSEEN = (2048, 2048)  # pixels of an image whose size cannot be read
+_UNKNOWN_SIZE = (2048, 2048)  # pixels of an image whose size cannot be read
 LOW_EDGE = 512  # pixels of an image sent with `detail: low`
 
 
@@ -84,7 +84,7 @@ class ImageTokens:
         image = part.get("image_url")
         url = image.get("url") if isinstance(image, Mapping) else image
         size = _size(url) if isinstance(url, str) and self._rule != "flat" else None
-        size = size or _UNSEEN
+        size = size or _UNKNOWN_SIZE
         low = isinstance(image, Mapping) and image.get("detail") == "low"
         return self.of_size(*size, low=low)
 

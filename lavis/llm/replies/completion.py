@@ -21,8 +21,8 @@ from lavis.llm.replies.reasoning import answer_text
 from lavis.llm.tables import Words, load_table
 
 NO_ANSWERS = frozenset({"length", "content_filter", "refusal", "error"})  # not to be stored
-_SHOWN = 300  # characters of a server's message
-_THOUGHT = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thoughts")
+_MAX_SHOWN = 300  # characters of a server's message
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thoughts")
 CUT_THOUGHT = (
     "cut off: max_tokens was used up before an answer began; raise max_tokens, or switch the "
     "model's thinking off (llm.extra_body)"
@@ -117,7 +117,7 @@ def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, s
     if end == "content_filter":
         reason = "content filter: the server withheld the reply"
     elif (refusal and not written) or end == "refusal":
-        reason = f"refusal: {(refusal or written)[:_SHOWN]}"
+        reason = f"refusal: {(refusal or written)[:_MAX_SHOWN]}"
     if reason:
         return Problem("refused", reason, cost="unknown")
     if not written and (message.get("tool_calls") or message.get("function_call")):
@@ -134,7 +134,7 @@ def _choice(choice: dict[str, Any]) -> tuple[dict[str, Any], str, str, str]:
     parts = list(_parts(content))
     written, thought = answer_text("".join(text for text, thinks in parts if not thinks))
     thoughts = ["".join(text for text, thinks in parts if thinks)]
-    fields = (_text(message.get(name)) for name in _THOUGHT)
+    fields = (_text(message.get(name)) for name in _REASONING_FIELDS)
     thoughts += [next(filter(None, fields), ""), thought]
     ends = (choice.get(name) for name in ("finish_reason", "stop_reason"))
     end = end_of(next((word for word in ends if isinstance(word, str)), None))
@@ -208,7 +208,7 @@ def _judged(error: Any, judge: Judge | None) -> Problem:
     code = error.get("code", error.get("status")) if isinstance(error, dict) else None
     message = error.get("message", error) if isinstance(error, dict) else error
     text = message if isinstance(message, str) else json.dumps(message, default=str)
-    shown = text.strip()[:_SHOWN]
+    shown = text.strip()[:_MAX_SHOWN]
     status = finite(code)
     if status is None and isinstance(code, str) and code.strip().isdecimal():
         status = float(code)

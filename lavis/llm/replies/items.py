@@ -23,10 +23,10 @@ from lavis.llm.replies.json_reading import Broken, JsonList, JsonObject, Scalar,
 from lavis.llm.replies.reasoning import answer_text
 from lavis.llm.replies.refusal import is_refusal
 
-_SHOWN = 200  # characters of a refusal
+_MAX_SHOWN = 200  # characters of a refusal
 _BETWEEN = re.compile(r"(?:[\s,;\[\]`*•.)-]|\d|json)*")  # items of one list, or one a line
 _ITEM_KEY = re.compile(r"\b(?:question|answer|rationale)\b.{0,3}:", re.IGNORECASE | re.DOTALL)
-_FARTHEST = 80  # characters between them
+_MAX_GAP = 80  # characters between them
 _CUT = "cut off: the reply reached max_tokens; write fewer or shorter items"
 
 
@@ -92,7 +92,7 @@ def read_reply(text: str, finish_reason: str) -> ReplyItems:
     if end == "content_filter":
         raise ReplyError("content filter: the server withheld the reply", repairable=False)
     if end == "refusal":
-        raise ReplyError(f"refusal: {text[:_SHOWN]}", repairable=False)
+        raise ReplyError(f"refusal: {text[:_MAX_SHOWN]}", repairable=False)
     cut = end == "length"
     answer, thought = answer_text(text)
     if not answer.strip():
@@ -123,8 +123,8 @@ def _no_items(
         return ReplyError("malformed reply: it ends inside its JSON, before its first whole item")
     if candidate is not None:
         return ReplyError("malformed reply: the JSON of its items is broken")
-    if is_refusal(text[:_SHOWN]):
-        return ReplyError(f"refusal: {text[:_SHOWN]}", repairable=False)
+    if is_refusal(text[:_MAX_SHOWN]):
+        return ReplyError(f"refusal: {text[:_MAX_SHOWN]}", repairable=False)
     if any(isinstance(root, JsonObject) for root in scan.roots):
         return ReplyError("against the schema: no object in it holds items")
     return ReplyError("malformed reply: no JSON object was found in it")
@@ -246,7 +246,7 @@ def _together(last: _Candidate, one: _Candidate) -> bool:
     if isinstance(last.elements[-1], Broken):
         return True  # what is between them is the rest of it
     between = one.source[last.end : one.start]
-    return len(between) <= _FARTHEST and _BETWEEN.fullmatch(between) is not None
+    return len(between) <= _MAX_GAP and _BETWEEN.fullmatch(between) is not None
 
 
 def _read(candidate: _Candidate | None, *, cut: bool) -> ReplyItems:

@@ -18,7 +18,7 @@ from lavis.common.text import fold
 from lavis.llm.tables import Alternatives, expand, load_table
 
 # None goes over a further opening mark, nor `_REPORTED` over many marks: time would be quadratic.
-_QUOTED = re.compile(
+_QUOTATION = re.compile(
     r"\"[^\"]*\"|“[^“”]*”|„[^„“”]*[“”]|«[^«»]*»|「[^「」]*」|『[^『』]*』|《[^《》]*》"
 )
 _VERB = (
@@ -30,7 +30,7 @@ _REPORTED = re.compile(
     rf"[,'!?.…]\W{{0,20}}{_WHO}(?: \w+){{0,3}}? (?:{_VERB}|say|think|mean|be saying|be thinking)\b|"
     rf"[,'!?.…]\W{{0,20}}{_VERB} (?:\[\d+\]|the |an? |he\b|she\b|they\b|to )"
 )
-_MOST = 20_000  # characters that are looked at; an answer has far fewer
+_MAX_CHARACTERS = 20_000  # characters that are looked at; an answer has far fewer
 _APOSTROPHES = str.maketrans("’‘ʼ`´＇", "''''''")
 
 
@@ -61,8 +61,8 @@ def _refusals() -> tuple[re.Pattern[str], ...]:
 
 def is_refusal(text: str) -> bool:
     """Return whether a text is a refusal."""
-    plain = fold(text[:_MOST].translate(_APOSTROPHES))
-    unquoted = _QUOTED.sub(" … ", plain)
+    plain = fold(text[:_MAX_CHARACTERS].translate(_APOSTROPHES))
+    unquoted = _QUOTATION.sub(" … ", plain)
     if not any(c.isalnum() for c in unquoted):
         unquoted = plain.strip('"“”„«»「」『』 ') if _speaks_of_its_task(plain) else ""
     if _REPORTED.search(unquoted):

@@ -7,7 +7,7 @@ import pytest
 from lavis.common.errors import ConfigError
 from lavis.llm.base import ChatRequest
 from lavis.llm.batch.backend import BatchBackend
-from lavis.llm.batch.outbox import MOST_HELD
+from lavis.llm.batch.outbox import MAX_HELD
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
 from lavis.llm.money.budget import BudgetReached
@@ -64,7 +64,7 @@ def test_no_more_is_drawn_while_a_cap_holds_many_back(serve, batched, tmp_path):
         build_client(read_llm(config), tmp_path) as client,
     ):
         list(client.complete(requests()))
-    assert 10 < seen[0] < MOST_HELD + 20  # what was drawn when the first job was made
+    assert 10 < seen[0] < MAX_HELD + 20  # what was drawn when the first job was made
     assert read_totals(tmp_path).tokens <= 1500
 
 

@@ -15,7 +15,7 @@ from chat_requests import ask, complete
 
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
-from lavis.llm.endpoint.transport import MOST_BYTES, Dropped, Transport
+from lavis.llm.endpoint.transport import MAX_BYTES, Dropped, Transport
 from lavis.llm.money.ledger import read_totals
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -86,7 +86,7 @@ def test_what_is_on_its_way_ends_as_dropped_when_the_transport_closes(stubborn):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_answer_without_bounds_is_not_read_to_its_end(serve, settings, tmp_path, packed):
-    long = b" " * (3 * MOST_BYTES)
+    long = b" " * (3 * MAX_BYTES)
     headers = {"Content-Encoding": "gzip"} if packed else {}
     server = serve(lambda body, n: (200, gzip.compress(long) if packed else long, headers))
     replies, _ = complete(settings(server, max_retry_wait=0.05), tmp_path, [ask("q")])
