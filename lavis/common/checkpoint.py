@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -13,12 +12,13 @@ import shutil
 import urllib.request
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -141,11 +141,11 @@ def plain_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     named = {name: ".".join(p for p in name.split(".") if p not in _WRAPPERS) for name in state}
     while named and all(name.startswith("module.") for name in named.values()):
         named = {name: plain.removeprefix("module.") for name, plain in named.items()}
-    found = {plain: state[name] for name, plain in named.items()}
-    if len(found) < len(state):
+    plain_state = {plain: state[name] for name, plain in named.items()}
+    if len(plain_state) < len(state):
         twice = next(name for name, count in Counter(named.values()).items() if count > 1)
         raise DataError(f"{source}: holds '{twice}' twice, once under a wrapper's name")
-    return found
+    return plain_state
 
 
 def _read_pickle(path: Path) -> Any:
@@ -155,8 +155,8 @@ def _read_pickle(path: Path) -> Any:
         )
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())
-        found = re.search(r"[Uu]nsupported (?:global|class|operand)[^.]*?([\w.]+\.[\w.]+)", reason)
-        what = f" ({found.group(1)})" if found else ""
+        match = re.search(r"[Uu]nsupported (?:global|class|operand)[^.]*?([\w.]+\.[\w.]+)", reason)
+        what = f" ({match[1]})" if match else ""
         raise DataError(
             f"{path}: refused, the file holds objects other than tensors{what} and opening it "
             "could run code; save the state dict alone, or as .safetensors"
@@ -241,7 +241,7 @@ def download(url: str) -> Path:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(target.name + ".lock")):
+        with FileLock(f"{target}.lock"):
             if not target.is_file():  # another process may have fetched it meanwhile
                 logger.info("downloading %s to %s", url, target)
                 _fetch(url, target)
@@ -264,19 +264,6 @@ def _fetch(url: str, target: Path) -> None:
         shutil.copyfileobj(reply, file, 1 << 20)
         if expected is not None and file.tell() != int(expected):
             raise OSError(f"got {file.tell()} of {expected} bytes")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a machine-wide lock; where the system has none, the atomic rename alone must do."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def save_safetensors(

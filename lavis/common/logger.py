@@ -222,16 +222,8 @@ class Progress:
             self._bar = None
         if self._shown:
             took = format_seconds(time.monotonic() - self._start)
-            logger.info(
-                "%s: %d/%d %s in %s (%.3g %s/s)",
-                self.what,
-                self.done,
-                self.total,
-                self.unit,
-                took,
-                self.rate(),
-                self.unit,
-            )
+            count = f"{self.what}: {self.done}/{self.total} {self.unit}"
+            logger.info("%s in %s (%.3g %s/s)", count, took, self.rate(), self.unit)
 
 
 def format_seconds(seconds: float) -> str:

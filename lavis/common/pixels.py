@@ -7,7 +7,7 @@ by the range of their format, or refused where it has none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -46,9 +46,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode.startswith(("I", "F")):
         image = _scaled(image)
-    found = image.convert("RGB")
-    found.info = {}
-    return found
+    converted = image.convert("RGB")
+    converted.info = {}
+    return converted
 
 
 def _scaled(image: Image.Image) -> Image.Image:
@@ -89,10 +89,6 @@ def _number(value: Any) -> float:
     return float(value[0] if isinstance(value, tuple) else value)
 
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-
 def clip_pixels(
     image: Image.Image,
     shortest_edge: int,
@@ -108,10 +104,6 @@ def clip_pixels(
         crop: C, at most `shortest_edge`.
         mean, std: of each colour.
     """
-    from PIL import Image
-
-    from lavis.common.pixels import to_rgb
-
     width, height = image.size
     if width <= height:
         size = (shortest_edge, int(shortest_edge * height / width))

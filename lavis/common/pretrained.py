@@ -22,6 +22,7 @@ _ADVICE = (
     "which is never run here; use a model of a family that the installed transformers knows, or a "
     "copy that was converted to it"
 )
+_PIPELINE_ADVICE = "which is never run here; use a pipeline of the installed diffusers"
 
 
 def load_pretrained(cls: Any, name: str, *, refusal: str, **options: Any) -> Any:
@@ -42,11 +43,18 @@ def load_pretrained(cls: Any, name: str, *, refusal: str, **options: Any) -> Any
     own = _foreign_model(name, cls.__name__, options)
     if own:
         raise ConfigError(f"{refusal}: it needs code of its own ({own}), {_ADVICE}")
+    return _without_code(cls, name, refusal, _ADVICE, options)
+
+
+def _without_code(
+    cls: Any, name: str, refusal: str, advice: str, options: Mapping[str, Any]
+) -> Any:
+    """Call `from_pretrained`; `ConfigError` where that fails or asks to run foreign code."""
     try:
         return cls.from_pretrained(name, trust_remote_code=False, **options)
     except Exception as error:  # damaged files raise whatever their parsers raise
-        if _asks_for_trust(error):
-            raise ConfigError(f"{refusal}: it needs code of its own, {_ADVICE}") from None
+        if isinstance(error, ValueError) and "trust_remote_code" in str(error):
+            raise ConfigError(f"{refusal}: it needs code of its own, {advice}") from None
         raise ConfigError(f"{refusal}: {_reason(error)}") from None
 
 
@@ -90,19 +98,8 @@ def load_pipeline(cls: Any, name: str, *, refusal: str, **options: Any) -> Any:
     name = os.path.expanduser(name)
     own = _pipeline_code(Path(name))
     if own:
-        raise ConfigError(
-            f"{refusal}: it needs code of its own ({own}), which is never run here; use a pipeline "
-            "of the installed diffusers"
-        )
-    try:
-        return cls.from_pretrained(name, trust_remote_code=False, **options)
-    except Exception as error:  # damaged files raise whatever their parsers raise
-        if _asks_for_trust(error):
-            raise ConfigError(
-                f"{refusal}: it needs code of its own, which is never run here; use a pipeline of "
-                "the installed diffusers"
-            ) from None
-        raise ConfigError(f"{refusal}: {_reason(error)}") from None
+        raise ConfigError(f"{refusal}: it needs code of its own ({own}), {_PIPELINE_ADVICE}")
+    return _without_code(cls, name, refusal, _PIPELINE_ADVICE, options)
 
 
 def load_table(name: str, config: str | None, split: str) -> Any:
@@ -129,13 +126,13 @@ def _foreign_model(name: str, auto: str, options: Mapping[str, Any]) -> str:
 
     where = {k: v for k, v in options.items() if k == "revision" and v is not None}
     try:
-        found, _ = transformers.PretrainedConfig.get_config_dict(name, **where)
+        config, _ = transformers.PretrainedConfig.get_config_dict(name, **where)
     except Exception:  # loading reports why
         return ""
-    references = found.get("auto_map")
+    references = config.get("auto_map")
     if not isinstance(references, Mapping):
         return ""
-    classes = found.get("architectures") or [
+    classes = config.get("architectures") or [
         str(reference).rpartition(".")[2]
         for kind, reference in references.items()
         if kind.startswith("AutoModel")
@@ -162,10 +159,6 @@ def _pipeline_code(folder: Path) -> str:
         if isinstance(module, str) and (folder / part / f"{module}.py").is_file():
             return f"{part}/{module}.py"
     return ""
-
-
-def _asks_for_trust(error: Exception) -> bool:
-    return isinstance(error, ValueError) and "trust_remote_code" in str(error)
 
 
 def _reason(error: Exception) -> str:

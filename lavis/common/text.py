@@ -32,7 +32,6 @@ UNSPACED = (
     r"\p{Javanese}\p{Balinese}\p{Tai_Viet}\p{New_Tai_Lue}\p{Tai_Le}]"
 )
 _CLUSTER = regex.compile(r"\X")
-_LETTER = regex.compile(LETTER)
 _UNSPACED_LETTER = regex.compile(rf"(?={UNSPACED}){LETTER}")
 _UNSEEN = regex.compile(r"[\p{Cf}\p{Variation_Selector}]")
 # Signs are matched, too, so that no match begins inside one's cluster.
@@ -66,15 +65,15 @@ def num_words(word: str) -> float:
 
 def units(text: str) -> list[tuple[str, float]]:
     """Return a text's words with weight 1, and letters of unspaced scripts with theirs."""
-    found = []
+    weighted = []
     for word in words(text):
         at = 0
         for match in _UNSPACED_LETTER.finditer(word):
-            found += [(word[at : match.start()], 1.0)] if match.start() > at else []
-            found.append((match[0], 1 / LETTERS_PER_WORD))
+            weighted += [(word[at : match.start()], 1.0)] if match.start() > at else []
+            weighted.append((match[0], 1 / LETTERS_PER_WORD))
             at = match.end()
-        found += [(word[at:], 1.0)] if at < len(word) else []
-    return found
+        weighted += [(word[at:], 1.0)] if at < len(word) else []
+    return weighted
 
 
 def fold(text: str) -> str:
@@ -147,12 +146,12 @@ def split_sentences(text: str) -> list[str]:
     Quotes and brackets that close after the mark stay with it.
     """
     sentences, start = [], 0
-    for found in _END.finditer(text):
-        before = text[start : found.start()].split()
-        after = text[found.end() :].split(maxsplit=1)
-        if before and after and _closes(before[-1], found[1], after[0]):
-            sentences.append(text[start : found.end()].strip())
-            start = found.end()
+    for match in _END.finditer(text):
+        before = text[start : match.start()].split()
+        after = text[match.end() :].split(maxsplit=1)
+        if before and after and _closes(before[-1], match[1], after[0]):
+            sentences.append(text[start : match.end()].strip())
+            start = match.end()
     rest = text[start:].strip()
     return [*sentences, rest] if rest else sentences
 

@@ -146,9 +146,6 @@ def run_units(
 
     Args:
         results: makes the units of this process.
-        journal: where finished units go.
-        world: of the processes.
-        name: of the job.
         units: how many this process has to do.
         left: their rows.
         total: rows of the whole job.

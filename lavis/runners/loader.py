@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +89,7 @@ def make_loader(
     return DataLoader(
         dataset,
         batch_size=None,
-        sampler=_Items(items),
+        sampler=items,
         num_workers=num_workers,
         collate_fn=_as_is,
         pin_memory=device.type == "cuda",
@@ -141,14 +141,6 @@ def _own_stream(seed: int, request: BatchRequest) -> torch.Generator:
     text = json.dumps([seed, request.dataset, request.epoch, list(map(int, request.indices))])
     digest = hashlib.blake2b(text.encode(), digest_size=7).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
-
-
-class _Items(torch.utils.data.Sampler[Any]):
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._items = items
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items)
 
 
 def _as_is(item: Any) -> Any:

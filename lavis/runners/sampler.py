@@ -26,13 +26,9 @@ class Cursor:
     epoch: int
     consumed: tuple[int, ...]
 
-    def state(self) -> dict[str, object]:
-        """Return a JSON-able copy."""
-        return {"epoch": self.epoch, "consumed": list(self.consumed)}
-
     @classmethod
     def from_state(cls, state: Mapping[str, object]) -> Cursor:
-        """Return the position that `state()` described."""
+        """Return the position that `asdict` described, read from JSON."""
         return cls(int(state["epoch"]), tuple(int(n) for n in state["consumed"]))  # type: ignore
 
 

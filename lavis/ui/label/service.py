@@ -108,11 +108,6 @@ class LabelService:
         self.scale = tuple(scale)
         self.need_scores = need_scores
 
-    @property
-    def annotators(self) -> list[str]:
-        """Names of all annotators."""
-        return self.store.annotators
-
     def start(self, annotator: str, mode: Mode = "label") -> LabelView:
         """Return the first record without a judgement, or the first on which people differ.
 
