@@ -40,11 +40,11 @@ def main() -> int:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    asked = [tuple(name.split(":")) for name in args.family] or [
+    families = [tuple(name.split(":")) for name in args.family] or [
         (kind, model_type) for kind in KINDS for model_type in model_types(kind)
     ]
     outcomes = []
-    for outcome in sweep(asked, args.seconds):
+    for outcome in sweep(families, args.seconds):
         outcomes.append(outcome)
         print(
             f"{outcome.outcome:9} {outcome.kind}:{outcome.model_type}  {outcome.note}", flush=True

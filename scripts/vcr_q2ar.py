@@ -29,16 +29,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--resamples", type=at_least(1), default=1000, help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     args = parser.parse_args(argv)
-    found = joint_accuracy(
+    accuracy = joint_accuracy(
         read_results(args.qa), read_results(args.qar), resamples=args.resamples, seed=args.seed
     )
-    print(f"{found['items']} items in both runs, {found['left_out']} in one only")
+    print(f"{accuracy['items']} items in both runs, {accuracy['left_out']} in one only")
     for name, title in TITLES.items():
-        part = found[name]
+        part = accuracy[name]
         spread = "[{:.2f}, {:.2f}]".format(*part["interval"]) if part["interval"] else ""
         print(f"{title:8s} {part['value']:6.2f} {spread}  chance {part['chance']:.2f}")
     if args.output:
-        write_json(args.output, found)
+        write_json(args.output, accuracy)
 
 
 if __name__ == "__main__":

@@ -49,19 +49,19 @@ def parse_args(
     args.faults = Faults()
     if args.explain is not None:
         return args
-    given = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
-    if given and args.cfg_path is None:
-        lacking = [f"--{name}" for name in NEEDED[mode] if name not in given]
+    values = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
+    if values and args.cfg_path is None:
+        lacking = [f"--{name}" for name in NEEDED[mode] if name not in values]
         if lacking:
             verb = "is" if len(lacking) == 1 else "are"
             parser.error(f"{' and '.join(lacking)} {verb} required where --cfg-path is not given")
-        run = read_flags(mode, given, args.faults)
+        run = read_flags(mode, values, args.faults)
         if run is None:
             args.faults.check()
         else:
             args.cfg_path, args.options = run[0], [*run[1], *args.options]
-    elif given:
-        parser.error(f"--{next(iter(given))} is for commands without --cfg-path; use --options")
+    elif values:
+        parser.error(f"--{next(iter(values))} is for commands without --cfg-path; use --options")
     if args.cfg_path is None:
         parser.error("the following arguments are required: --cfg-path")
     return args

@@ -82,10 +82,10 @@ def command(main: Callable[_P, int | None]) -> Callable[_P, int]:
         except Exception as error:
             if isinstance(error, BrokenPipeError) and _has_no_reader():
                 return NO_READER
-            told = explain(error)
-            if told is None or os.environ.get("LAVIS_TRACEBACK"):
+            outcome = explain(error)
+            if outcome is None or os.environ.get("LAVIS_TRACEBACK"):
                 raise
-            status, text = told
+            status, text = outcome
             _speak(text, isinstance(error, RunError) and error.is_consequence)
             return status
 
@@ -162,12 +162,12 @@ def _rank() -> int:
 
 def _speak(text: str, is_consequence: bool) -> None:
     rank = _rank()
-    if _other_told(rank, text, is_consequence):
+    if _is_reported(rank, text, is_consequence):
         return
     _write(f"error: {text}" if rank == 0 else f"error on rank {rank}: {text}")
 
 
-def _other_told(rank: int, text: str, is_consequence: bool) -> bool:
+def _is_reported(rank: int, text: str, is_consequence: bool) -> bool:
     """Note this process's failure, and return whether rank 0 reported the same one.
 
     Before the processes have joined it cannot be noted: where rank 0 fails too, the launcher ends

@@ -47,12 +47,12 @@ def gather(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     Args:
         keep: the result is wanted here; else it is empty, and no memory goes into it.
     """
-    found: dict[str, Tensor] = {}
+    gathered: dict[str, Tensor] = {}
     for name, value in tensors.items():
         entire = whole(value)
         if keep:
-            found[name] = entire.cpu() if isinstance(value, DTensor) else entire
-    return found
+            gathered[name] = entire.cpu() if isinstance(value, DTensor) else entire
+    return gathered
 
 
 def like(value: Tensor, own: Tensor) -> Tensor:
@@ -84,12 +84,12 @@ def _is_saved(part: nn.Module, buffer: str) -> bool:
 
 def repeated_layers(module: nn.Module) -> list[nn.Module]:
     """Return the layers of a network, in order: outermost `ModuleList`s, and timm's `blocks`."""
-    found: list[nn.Module] = []
+    layers: list[nn.Module] = []
     for name, child in module.named_children():
         if not isinstance(child, nn.ModuleList) and name != "blocks":
-            found += repeated_layers(child)
+            layers += repeated_layers(child)
             continue
         for layer in child.children():
             nested = isinstance(layer, nn.ModuleList)
-            found += repeated_layers(layer) if nested else [layer]
-    return [layer for layer in found if next(layer.parameters(), None) is not None]
+            layers += repeated_layers(layer) if nested else [layer]
+    return [layer for layer in layers if next(layer.parameters(), None) is not None]

@@ -135,14 +135,14 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any], *, stric
     """Compare a checkpoint's config with this run's; warn, or with `strict` raise `ConfigError`."""
     if "data" not in checkpoint.identity:  # written before data were noted
         identity = {key: value for key, value in identity.items() if key != "data"}
-    found = difference(checkpoint.identity, identity)
-    if not found:
+    changes = difference(checkpoint.identity, identity)
+    if not changes:
         return
     if not strict:
-        logger.warning("%s was written with another config: %s", checkpoint.folder, found)
+        logger.warning("%s was written with another config: %s", checkpoint.folder, changes)
         return
     raise ConfigError(
-        f"run.output_dir: {checkpoint.folder} belongs to another training ({found}); "
+        f"run.output_dir: {checkpoint.folder} belongs to another training ({changes}); "
         "choose another run.output_dir, start over with run.resume=never, or go on regardless with "
         f"run.resume_ckpt_path={checkpoint.folder}"
     )

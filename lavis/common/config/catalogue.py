@@ -155,9 +155,9 @@ def _contents() -> str:
 
 def matches(key: str, wanted: str) -> bool:
     """Return whether a key is the requested one, or of the requested section."""
-    parts, asked = key.split("."), wanted.split(".")
-    pairs = zip(parts, asked, strict=False)
-    return len(parts) >= len(asked) and all(p in ("*", a, f"{a}[]") for p, a in pairs)
+    parts, names = key.split("."), wanted.split(".")
+    pairs = zip(parts, names, strict=False)
+    return len(parts) >= len(names) and all(p in ("*", a, f"{a}[]") for p, a in pairs)
 
 
 def _near(key: str, keys: set[str]) -> str:
@@ -268,22 +268,22 @@ def _type(hint: Any) -> tuple[str, tuple[Any, ...]]:
 def _bounds(metadata: Iterable[Any]) -> str:
     words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
     parts = [part for each in metadata for part in getattr(each, "metadata", None) or [each]]
-    found = [
+    bounds = [
         f"{word} {getattr(part, name):g}"
         for part in parts
         for name, word in words.items()
         if getattr(part, name, None) is not None
     ]
-    return f", {' and '.join(found)}" if found else ""
+    return f", {' and '.join(bounds)}" if bounds else ""
 
 
 def _meanings(cls: type) -> dict[str, str]:
     """Return field -> meaning, of `Attributes:` and of comments, those of bases included."""
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for each in reversed(cls.__mro__):
         if dataclasses.is_dataclass(each):
-            found |= _of_comments(each) | _of_docstring(each.__doc__ or "")
-    return found
+            meanings |= _of_comments(each) | _of_docstring(each.__doc__ or "")
+    return meanings
 
 
 def _first_sentence(cls: type) -> str:

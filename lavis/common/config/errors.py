@@ -46,15 +46,15 @@ class Faults:
     """Faults of a configuration, collected while it is read."""
 
     def __init__(self) -> None:
-        self._found: list[Fault] = []
+        self._faults: list[Fault] = []
 
     def __bool__(self) -> bool:
         """Return whether there are any."""
-        return bool(self._found)
+        return bool(self._faults)
 
     def add(self, faults: Iterable[Fault]) -> None:
         """Note faults."""
-        self._found += faults
+        self._faults += faults
 
     def attempt(self, call: Callable[..., Any], *args: Any, rank: int | None = None) -> Any:
         """Return a call's result, or `FAILED` after noting the `ConfigError` it raised."""
@@ -62,13 +62,13 @@ class Faults:
             return call(*args)
         except ConfigError as error:
             lines = [_of_line(line) for line in str(error).split("\n")]
-            self._found += [each if rank is None else Fault(rank, each.text) for each in lines]
+            self._faults += [each if rank is None else Fault(rank, each.text) for each in lines]
             return FAILED
 
     def check(self) -> None:
         """Raise `ConfigError` with a line for each fault: unknown keys, wrong values, files."""
-        if self._found:
-            ordered = sorted(self._found, key=lambda fault: fault.rank)
+        if self._faults:
+            ordered = sorted(self._faults, key=lambda fault: fault.rank)
             raise ConfigError("\n".join(dict.fromkeys(fault.line for fault in ordered)))
 
 
@@ -103,15 +103,15 @@ def check_section(
         try:
             value = TypeAdapter(cls).validate_python(left)
         except ValidationError as error:
-            found = faults_of(error, cls, left, key, source=source, names=names)
+            latest = faults_of(error, cls, left, key, source=source, names=names)
         else:
             faults += [
-                Fault(WRONG, f"{given} found, expected a number", place, source(place))
-                for place, given in _truths_for_numbers(value, left, key)
+                Fault(WRONG, f"{boolean} found, expected a number", place, source(place))
+                for place, boolean in _truths_for_numbers(value, left, key)
             ]
             return value, list(dict.fromkeys(faults))
-        faults += [fault for fault in found if not _is_echo(fault, removed)]
-        wrong = {fault.key for fault in found}
+        faults += [fault for fault in latest if not _is_echo(fault, removed)]
+        wrong = {fault.key for fault in latest}
         taken = {_remove(left, each.removeprefix(f"{key}.")) for each in wrong - removed} - {""}
         if not taken:
             break
@@ -143,7 +143,7 @@ def faults_of(
     names: Iterable[str] = (),
 ) -> list[Fault]:
     """Turn pydantic's error into faults; the arguments are those of `check_section`."""
-    found: dict[str, Fault] = {}  # a union reports each member; the first for a key is enough
+    by_key: dict[str, Fault] = {}  # a union reports each member; the first for a key is enough
     for problem in error.errors():
         path = _data_path(problem["loc"], node, problem["type"])
         place = ".".join([key, *map(str, path)])
@@ -153,8 +153,8 @@ def faults_of(
             if problem["type"] == "value_error":
                 full, text = _named_key(place, text, _field_names(cls, path))
             rank = UNKNOWN if is_unknown else _rank(text)
-            found.setdefault(full, Fault(rank, text, full, source(full)))
-    return list(found.values())
+            by_key.setdefault(full, Fault(rank, text, full, source(full)))
+    return list(by_key.values())
 
 
 def explain(
@@ -204,7 +204,7 @@ def _remove(node: Any, key: str) -> str:
 
 def _text(problem: Any, cls: Any, path: list[Any], names: Iterable[str]) -> str:
     kind = problem["type"]
-    found = problem.get("input")
+    value = problem.get("input")
     if kind in _UNKNOWN_TYPES:
         valid = {*_field_names(cls, path[:-1]), *(names if len(path) == 1 else ())}
         return f"unknown key{nearest(str(path[-1]), valid)}"
@@ -214,18 +214,18 @@ def _text(problem: Any, cls: Any, path: list[Any], names: Iterable[str]) -> str:
         return str(problem["ctx"]["error"])
     if kind == "literal_error":
         valid = problem["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-        return f"{found!r} found{nearest(str(found), valid)}"
+        return f"{value!r} found{nearest(str(value), valid)}"
     expected = problem["msg"].replace("Input should be ", "").replace("Input ", "")
-    return f"{found!r} found, expected {expected}".replace("\n", " ")
+    return f"{value!r} found, expected {expected}".replace("\n", " ")
 
 
 def _named_key(key: str, text: str, fields: set[str]) -> tuple[str, str]:
     """Move the field that a check names first (`a.b: ...`, `a is ...`) from the text to the key."""
-    found = re.match(r"([a-z]\w*)([.\w]*)(: | is )", text.removeprefix(f"{key}."))
-    if found is None or found[1] not in fields:
+    match = re.match(r"([a-z]\w*)([.\w]*)(: | is )", text.removeprefix(f"{key}."))
+    if match is None or match[1] not in fields:
         return key, text
-    rest = text.removeprefix(f"{key}.")[found.end() :]
-    return f"{key}.{found[1]}{found[2]}", rest if found[3] == ": " else f"is {rest}"
+    rest = text.removeprefix(f"{key}.")[match.end() :]
+    return f"{key}.{match[1]}{match[2]}", rest if match[3] == ": " else f"is {rest}"
 
 
 def _data_path(loc: tuple[Any, ...], node: Any, kind: str) -> list[Any]:

@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> DictConfig:
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        twice = list(_keys_given_twice(root, "", set()))
+        twice = list(_repeated_keys(root, "", set()))
         node = OmegaConf.create({}) if twice else OmegaConf.load(path)
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
@@ -59,16 +59,16 @@ def parse_options(options: Sequence[str]) -> DictConfig:
         ConfigError: a line for each that cannot be read.
     """
     faults = Faults()
-    given, _ = merge_options(OmegaConf.create({}), options, faults)
+    overrides, _ = merge_options(OmegaConf.create({}), options, faults)
     faults.check()
-    return given
+    return overrides
 
 
 def merge_options(
     file: DictConfig, options: Sequence[str], faults: Faults
 ) -> tuple[DictConfig, DictConfig]:
     """Return the options alone, and over a file; those that cannot be read are faults."""
-    given: Any = OmegaConf.create({})
+    overrides: Any = OmegaConf.create({})
     merged: Any = OmegaConf.merge(file)
     seen: set[str] = set()
     for item in _items(options, faults):
@@ -87,13 +87,13 @@ def merge_options(
         seen.add(key)
         try:
             one = OmegaConf.from_dotlist([item])
-            given, merged = OmegaConf.merge(given, one), OmegaConf.merge(merged, one)
+            overrides, merged = OmegaConf.merge(overrides, one), OmegaConf.merge(merged, one)
         except Exception as error:  # YAML and grammar errors come as several unrelated types
             reason = " ".join(str(error).split())
             if re.search(r"\[\d+\]|\.\d+$", key):
                 reason = "part of a list cannot be set; give the whole list, key=[...]"
             faults.add([Fault(WRONG, f"--options: {item!r}: {reason}")])
-    return given, merged
+    return overrides, merged
 
 
 def resolve(
@@ -146,14 +146,14 @@ def _items(options: Sequence[str], faults: Faults) -> Iterator[str]:
             faults.add([Fault(WRONG, f"--options: {item!r} has no value; write key=value")])
 
 
-def _keys_given_twice(node: Any, prefix: str, seen: set[int]) -> Iterator[str]:
+def _repeated_keys(node: Any, prefix: str, seen: set[int]) -> Iterator[str]:
     """Yield `key: given twice, in lines ...` for every mapping; YAML itself takes the last."""
     if id(node) in seen:
         return
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
-            yield from _keys_given_twice(item, f"{prefix}[{position}]", seen)
+            yield from _repeated_keys(item, f"{prefix}[{position}]", seen)
     if not isinstance(node, yaml.MappingNode):
         return
     lines: dict[str, int] = {}
@@ -164,7 +164,7 @@ def _keys_given_twice(node: Any, prefix: str, seen: set[int]) -> Iterator[str]:
         if text in lines and text != "<<":
             yield f"{key}: given twice, in lines {lines[text]} and {line}; keep one"
         lines[text] = line
-        yield from _keys_given_twice(value, key, seen)
+        yield from _repeated_keys(value, key, seen)
 
 
 def _references(tree: Any) -> Iterator[tuple[str, str]]:

@@ -87,35 +87,36 @@ def released_flags(mode: str) -> Mapping[str, Flag]:
     return TypeAdapter(dict[str, Flag]).validate_python(tree[mode])
 
 
-def read_flags(mode: str, given: dict[str, Any], faults: Faults) -> tuple[str, list[str]] | None:
+def read_flags(mode: str, values: dict[str, Any], faults: Faults) -> tuple[str, list[str]] | None:
     """Return the run file and the options that released flags stand for.
 
     Args:
         mode: `train` or `evaluate`.
-        given: flag -> value, those of `NEEDED` among them.
+        values: flag -> value, those of `NEEDED` among them.
         faults: gets a line for each value that stands for nothing, which is then left out.
 
     Returns:
         None where no run file is named.
     """
     flags = released_flags(mode)
-    given = {name: value for name, value in given.items() if value != "None"}  # as scripts print it
-    for name, value in list(given.items()):
+    # scripts print `None` for a flag without a value
+    values = {name: value for name, value in values.items() if value != "None"}
+    for name, value in list(values.items()):
         if flags[name].retired:
             logger.warning("--%s has no effect: %s", name, flags[name].retired)
         number = flags[name].number
         fault = number.fault(value) if number else None
         if fault is not None:
             faults.add([Fault(WRONG, f"--{name}: {fault}")])
-            del given[name]
+            del values[name]
     if mode == "train":
-        run = faults.attempt(training_run, given, faults)
+        run = faults.attempt(training_run, values, faults)
     else:
-        run = faults.attempt(evaluation_run, given)
+        run = faults.attempt(evaluation_run, values)
     return None if run is FAILED else run
 
 
-def evaluation_run(given: dict[str, Any]) -> tuple[str, list[str]]:
+def evaluation_run(values: dict[str, Any]) -> tuple[str, list[str]]:
     """Return the run file and the options of an evaluation.
 
     Images are used only with `generate_images`, as released; results go to
@@ -125,46 +126,46 @@ def evaluation_run(given: dict[str, Any]) -> tuple[str, list[str]]:
     Raises:
         ConfigError: `--task` or `--testset` names no run file.
     """
-    testset = given.get("testset")
-    if given["task"] == "commonsense" and testset is None:
+    testset = values.get("testset")
+    if values["task"] == "commonsense" and testset is None:
         raise ConfigError("--testset is missing; --task commonsense needs it, e.g. --testset piqa")
-    name = str(testset if given["task"] == "commonsense" else given["task"])
+    name = str(testset if values["task"] == "commonsense" else values["task"])
     name = TESTSETS.get(name, name)
     folder = PROJECTS / "vlmig" / "eval"
     names = [path.stem for path in folder.glob("*.yaml")]
     if name not in names:
-        flag = "--testset" if given["task"] == "commonsense" else "--task"
+        flag = "--testset" if values["task"] == "commonsense" else "--task"
         raise ConfigError(f"{flag}: no run file '{name}'{nearest(name, [*names, 'commonsense'])}")
-    options = _options("evaluate", given, [])
-    if not given.get("generate_images"):
+    options = _options("evaluate", values, [])
+    if not values.get("generate_images"):
         options.append("model.num_images=0")
-        if "k" in given:
+        if "k" in values:
             logger.warning(
                 "--k has no effect without --generate_images: questions are answered from the text "
                 "alone"
             )
-    elif "k" in given:
-        options.append(f"model.num_images={given['k']}")
-        if int(given["k"]) == 0:
+    elif "k" in values:
+        options.append(f"model.num_images={values['k']}")
+        if int(values["k"]) == 0:
             logger.warning("--k 0: --generate_images makes no image; the text answers alone")
-    if given.get("generate_images") and not given.get("pretrained_model"):
+    if values.get("generate_images") and not values.get("pretrained_model"):
         logger.warning(
             "--generate_images without --pretrained_model: images are made and weighed, but "
             "nothing was trained to read them; the block starts as identity, so that each image "
             "predicts what the text alone does. Name trained weights to see what images do"
         )
     data = RELEASED_DATA.get(name)
-    if data and not given.get("data_dir") and not given.get("imagenetvc_dir"):
+    if data and not values.get("data_dir") and not values.get("imagenetvc_dir"):
         options += [f"datasets.benchmark.data_dir={data}"] if Path(data).is_dir() else []
-    if given.get("no_clip_rescaling"):
+    if values.get("no_clip_rescaling"):
         options += ["model.weights=mean", "model.weight_multiplier=0.5"]
-    run = _file_name(given.get("run_name") or given.get("model_name") or "run")
-    output = given.get("output_dir") or "output"
+    run = _file_name(values.get("run_name") or values.get("model_name") or "run")
+    output = values.get("output_dir") or "output"
     options.append(f"run.output_dir={output}/results/{run}/{name}")
     return str(folder / f"{name}.yaml"), options
 
 
-def training_run(given: dict[str, Any], faults: Faults) -> tuple[str, list[str]]:
+def training_run(values: dict[str, Any], faults: Faults) -> tuple[str, list[str]]:
     """Return the run file and the options of a training.
 
     Checkpoints and logs go to `<output_dir>/<run_name>`, and after each epoch the released code's
@@ -173,8 +174,8 @@ def training_run(given: dict[str, Any], faults: Faults) -> tuple[str, list[str]]
     Raises:
         ConfigError: `--dataset_name` names no data set; other faults are added to `faults`.
     """
-    datasets = _datasets(str(given["dataset_name"]))
-    if given.get("trust_remote_code"):
+    datasets = _datasets(str(values["dataset_name"]))
+    if values.get("trust_remote_code"):
         text = (
             "--trust_remote_code: code from model repositories is not run; name a model of a "
             "family that transformers knows"
@@ -182,74 +183,74 @@ def training_run(given: dict[str, Any], faults: Faults) -> tuple[str, list[str]]
         faults.add([Fault(WRONG, text)])
     options = [f"datasets.{name}.type=default" for name in datasets]
     options.append("run.train_splits=[train]")
-    options += _options("train", given, datasets)
-    data = faults.attempt(_data_options, given, datasets)
+    options += _options("train", values, datasets)
+    data = faults.attempt(_data_options, values, datasets)
     options += [] if data is FAILED else data
-    if given.get("run_bf16"):
+    if values.get("run_bf16"):
         options += ["run.amp=true", "model.llm_dtype=bf16"]
-    if given.get("with_tracking"):
-        trackers = faults.attempt(_trackers, given.get("report_to", "wandb"))
+    if values.get("with_tracking"):
+        trackers = faults.attempt(_trackers, values.get("report_to", "wandb"))
         options += [] if trackers is FAILED else [f"run.trackers=[{','.join(trackers)}]"]
-    elif "report_to" in given:
+    elif "report_to" in values:
         logger.warning("--report_to has no effect without --with_tracking, as released")
-    if given.get("max_train_steps"):
+    if values.get("max_train_steps"):
         # counted in optimizer steps; they win over epochs, as released
-        steps = int(given["max_train_steps"]) * int(given.get("gradient_accumulation_steps", 1))
+        steps = int(values["max_train_steps"]) * int(values.get("gradient_accumulation_steps", 1))
         options += ["run.runner=runner_iter", f"run.max_iters={steps}"]
         options.append(f"run.iters_per_inner_epoch={steps}")
-    every = given.get("checkpointing_steps")
+    every = values.get("checkpointing_steps")
     if every is not None and every != "epoch":  # a checkpoint follows each epoch anyway
         options.append(f"run.save_every_steps={every}")
-    place = f"{given.get('output_dir') or 'output'}/{_file_name(given.get('run_name') or 'test')}"
+    place = f"{values.get('output_dir') or 'output'}/{_file_name(values.get('run_name') or 'test')}"
     options += [f"run.output_dir={place}", f"run.export_vlmig={place}"]
     return str(PROJECTS / "vlmig" / "train" / "flat_flags.yaml"), options
 
 
-def _options(mode: str, given: Mapping[str, Any], datasets: list[str]) -> list[str]:
+def _options(mode: str, values: Mapping[str, Any], datasets: list[str]) -> list[str]:
     """Return `key=value` of every flag that sets config keys."""
-    found = []
-    for flag, value in given.items():
+    options = []
+    for flag, value in values.items():
         for key in released_flags(mode)[flag].keys:
             names = datasets if "*" in key else [""]
-            found += [f"{key.replace('*', name)}={value}" for name in names]
-    return found
+            options += [f"{key.replace('*', name)}={value}" for name in names]
+    return options
 
 
 def _datasets(text: str) -> list[str]:
     """Return the data sets whose names a text contains."""
-    found = [name for name in TRAIN_DATASETS if name in text]
-    if not found:
+    names = [name for name in TRAIN_DATASETS if name in text]
+    if not names:
         raise ConfigError(
             f"--dataset_name: '{text}' names none of {', '.join(TRAIN_DATASETS)}; a run file "
             "(--cfg-path) trains on any data, such as captioned_images"
         )
-    return found
+    return names
 
 
-def _data_options(given: Mapping[str, Any], datasets: list[str]) -> list[str]:
+def _data_options(values: Mapping[str, Any], datasets: list[str]) -> list[str]:
     """Return options of single data sets."""
     options = []
-    if given.get("data_dir"):
+    if values.get("data_dir"):
         for name in datasets:
-            folder = given["data_dir"] if len(datasets) == 1 else f"{given['data_dir']}/{name}"
+            folder = values["data_dir"] if len(datasets) == 1 else f"{values['data_dir']}/{name}"
             options.append(f"datasets.{name}.data_dir={folder}")
-    if given.get("max_train_samples"):
+    if values.get("max_train_samples"):
         if len(datasets) > 1:
             raise ConfigError(
                 "--max_train_samples: with several data sets use --max_elements, rows of each"
             )
-        options.append(f"datasets.{datasets[0]}.max_elements={given['max_train_samples']}")
+        options.append(f"datasets.{datasets[0]}.max_elements={values['max_train_samples']}")
     if "laion_220" in datasets:
-        if "short" in str(given["dataset_name"]):
+        if "short" in str(values["dataset_name"]):
             options.append("datasets.laion_220.short=true")
-        if given.get("laion_image_root"):
+        if values.get("laion_image_root"):
             options.append(
-                f"datasets.laion_220.build_info.images.storage={given['laion_image_root']}"
+                f"datasets.laion_220.build_info.images.storage={values['laion_image_root']}"
             )
     if "wiki" in datasets:
         keys = {"wiki_block_size": "block_size", "wiki_num": "wiki_num"}
-        found = {key: given[flag] for flag, key in keys.items() if given.get(flag)}
-        options += [f"datasets.wiki.{key}={value}" for key, value in found.items()]
+        sizes = {key: values[flag] for flag, key in keys.items() if values.get(flag)}
+        options += [f"datasets.wiki.{key}={value}" for key, value in sizes.items()]
     return options
 
 

@@ -118,10 +118,10 @@ class RunConfig:
             for name in self.trackers
             if find_spec(name) is None
         ]
-        asked = self.resume_ckpt_path
-        if asked is not None and not os.path.exists(os.path.expanduser(asked)):
+        checkpoint = self.resume_ckpt_path
+        if checkpoint is not None and not os.path.exists(os.path.expanduser(checkpoint)):
             faults.append(
-                f"run.resume_ckpt_path: no such file or folder: {asked}; without it a run "
+                f"run.resume_ckpt_path: no such file or folder: {checkpoint}; without it a run "
                 "continues what run.output_dir holds"
             )
         if faults:
@@ -129,9 +129,9 @@ class RunConfig:
 
     def check_training(self) -> None:
         """Raise `ConfigError` naming each key that training needs and the config lacks."""
-        found = [f"run.{name}: {text}" for name, text in training_faults(vars(self))]
-        if found:
-            raise ConfigError("\n".join(found))
+        faults = [f"run.{name}: {text}" for name, text in training_faults(vars(self))]
+        if faults:
+            raise ConfigError("\n".join(faults))
 
 
 def training_faults(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -62,10 +62,10 @@ def load_sections(
     if file is FAILED:
         faults.attempt(parse_options, list(options or []))
         faults.check()  # all other faults depend on the file
-    given, merged = merge_options(file, list(options or []), faults)
+    overrides, merged = merge_options(file, list(options or []), faults)
 
     def source(key: str) -> str:
-        return "--options" if contains(given, key) else path.name
+        return "--options" if contains(overrides, key) else path.name
 
     for name in map(str, merged):
         if name not in classes:
@@ -81,9 +81,9 @@ def load_sections(
         faults.attempt(import_module, str(module), where)
     checked: dict[str, Any] = {}
     for name, cls in classes.items():
-        checked[name], found = check_section(
+        checked[name], section_faults = check_section(
             cls, tree.get(name, {}), name, source=source, absent=[each.key for each in unread]
         )
-        faults.add(found)
+        faults.add(section_faults)
     faults.check()
     return Sections(checked, tree)
