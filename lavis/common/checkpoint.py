@@ -81,6 +81,9 @@ def read_state_dict(source: str | Path) -> dict[str, Tensor]:
     `module`; what wrappers (DDP, `torch.compile`, FSDP) put into names is removed. Pickles are read
     with `weights_only=True`.
 
+    Example:
+        >>> report = model.load_state(read_state_dict("output/checkpoint_best"))
+
     Raises:
         DataError: no such file, failed download, a pickle that holds code, no tensors.
     """

@@ -66,7 +66,12 @@ class Registry:
         return _shipped()[self.kind] if self._own_targets is None else self._own_targets
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Class decorator; `ConfigError` if the name is taken by another class."""
+        """Class decorator; `ConfigError` if the name is taken by another class.
+
+        Example:
+            >>> @tasks.register("my_task")
+            ... class MyTask(BaseTask): ...
+        """
 
         def decorate(cls: T) -> T:
             path = f"{cls.__module__}:{cls.__qualname__}"

@@ -120,6 +120,9 @@ def draw_regions(
     Each region is an overlay (fill alpha 32, opaque outline inside the region) composited on the
     result so far. Only the touched rectangle is composited: the rest of a full-size overlay is
     transparent, so the result equals full-size compositing.
+
+    Example:
+        >>> shown = draw_regions(image, [DrawnRegion(0, (10, 10, 80, 60))], palette="distinct")
     """
     image = image.copy()
     for region in regions:
@@ -231,6 +234,10 @@ def tag_tokens(
 
     Returns:
         The words; several ids in one list are joined with ` , `.
+
+    Example:
+        >>> tag_tokens(["a", "hat", "on", [3]], {3: RegionTag(0, "man")}, use_object_tags=True)
+        ['a', 'hat', 'on', 'man [0]']
     """
     order: dict[int, int] = {}
     words: list[Any] = []

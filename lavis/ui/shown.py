@@ -81,6 +81,11 @@ def open_corpus(
 ) -> LckDataset:
     """Return the data set of record files, all regions drawn, each in a colour of its own.
 
+    Example:
+        >>> dataset = open_corpus(["corpus.jsonl"], "images")
+        >>> RecordViewer(dataset).show(0).parts[0].title
+        'Question'
+
     Raises:
         ConfigError: a file or folder that is not there.
         DataError: files that hold no records.

@@ -52,6 +52,11 @@ def load_sections(
         classes: section name -> dataclass, or any type pydantic can check. A section missing from
             the file is checked as an empty one.
 
+    Example:
+        >>> sections = load_sections("run.yaml", ["run.seed=1"], command_sections("verbalize"))
+        >>> sections["run"].seed
+        1
+
     Raises:
         ConfigError: a line for each fault, unknown keys first, then wrong values, then missing
             files; each names file, full key and what is valid.
