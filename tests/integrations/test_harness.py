@@ -26,7 +26,7 @@ from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
 from lavis.tasks.questions.config import VisualQuestionsConfig
 from lavis.tasks.questions.task import VisualQuestionsTask
-from projects.checks.golden import given
+from projects.checks.golden import preset
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "What is the color of a tench? Answer: green. What is the flask made of? steel and glass. "
@@ -167,9 +167,9 @@ def our_rows(tiny, benchmark, data, options):
     )
     processor = {"name": "blip_image_eval", "image_size": 32}
     subsets = {"subsets": ["color"]} if benchmark == "imagenetvc" else {}
-    dataset = given.make_dataset(benchmark, data, processor=processor, **subsets)
+    dataset = preset.make_dataset(benchmark, data, processor=processor, **subsets)
     model = LateFusion.from_config(section).eval()
-    return given.answer(VisualQuestionsTask(config), model, dataset).rows
+    return preset.answer(VisualQuestionsTask(config), model, dataset).rows
 
 
 def harness_rows(folder, tmp_path, args):

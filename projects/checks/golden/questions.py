@@ -33,10 +33,10 @@ from projects.checks.golden.checks import (
     read_json,
     unequal,
 )
-from projects.checks.golden.given import (
+from projects.checks.golden.preset import (
     Answers,
     Chosen,
-    GivenImages,
+    PresetImages,
     answer,
     make_config,
     make_dataset,
@@ -83,7 +83,7 @@ class Exam:
         config = make_config(
             self.at, self.folder, num_images=len(first[0]), pictures_per=per, **options
         )
-        return make_task(config, GivenImages(self.pool, sets))
+        return make_task(config, PresetImages(self.pool, sets))
 
     def mixes(self, **options: Any) -> LateFusion:
         """Return the model with another way of mixing."""

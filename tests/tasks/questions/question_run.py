@@ -14,7 +14,7 @@ from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
 from lavis.tasks.questions.config import VisualQuestionsConfig
 from lavis.tasks.questions.task import VisualQuestionsTask
-from projects.checks.golden import given
+from projects.checks.golden import preset
 
 SET = Path(__file__).parents[2] / "fixtures" / "vlmig" / "eval"
 PROCESSOR = {"name": "blip_image_eval", "image_size": 32}
@@ -26,7 +26,7 @@ def World() -> OneOfMany:
 
 
 def make_dataset(benchmark: str, data_dir: Path, **options: Any) -> BenchmarkDataset:
-    return given.make_dataset(benchmark, data_dir, processor=PROCESSOR, **options)
+    return preset.make_dataset(benchmark, data_dir, processor=PROCESSOR, **options)
 
 
 def make_config(num_images: int = 0, images: dict | None = None, **options: Any) -> Any:
@@ -50,7 +50,7 @@ def make_model(folder: Path, **options: Any) -> LateFusion:
     return LateFusion.from_config(config).eval()
 
 
-class GivenImages(given.GivenImages):
+class PresetImages(preset.PresetImages):
     """Images of a pool, chosen and scored by the test.
 
     Args:
@@ -70,9 +70,9 @@ class GivenImages(given.GivenImages):
 
 
 def make_task(config: Any, monkeypatch: Any, images: Any = None) -> VisualQuestionsTask:
-    return given.make_task(config, images)
+    return preset.make_task(config, images)
 
 
 def answer(task: Any, model: Any, dataset: Any, batch_size: int = 8) -> list[dict[str, Any]]:
     """Return the row of every question, in the order of the data set."""
-    return given.answer(task, model, dataset, batch_size).rows
+    return preset.answer(task, model, dataset, batch_size).rows

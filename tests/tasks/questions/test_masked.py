@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
-from projects.checks.golden import given
+from projects.checks.golden import preset
 
 ROOT = Path(__file__).resolve().parents[3]
 VOCABULARY = ROOT / "lavis" / "configs" / "tokenizers" / "bert-base-uncased" / "vocab.txt"
@@ -41,12 +41,12 @@ def test_candidates_are_read_at_the_mask(folder):
     section = LateFusionConfig(llm=str(folder / "llm"), vision=vision, weights="mean")
     model = LateFusion.from_config(section).eval()
     torch.nn.init.normal_(model.fusion_layer.encoder.layer[0].output.dense.weight)
-    dataset = given.make_dataset("imagenetvc", folder / "data", subsets=["color"])
+    dataset = preset.make_dataset("imagenetvc", folder / "data", subsets=["color"])
     pool = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    images = given.GivenImages(pool, lambda question: [([0, 2], [0.5, 0.5])])
-    config = given.make_config(folder / "llm", folder, num_images=2)
-    task = given.make_task(config, images)
-    answers = given.answer(task, model, dataset)
+    images = preset.PresetImages(pool, lambda question: [([0, 2], [0.5, 0.5])])
+    config = preset.make_config(folder / "llm", folder, num_images=2)
+    task = preset.make_task(config, images)
+    answers = preset.answer(task, model, dataset)
     tokenizer = task.texts.tokenizer
     assert tokenizer.mask_token_id is not None
     colors = dataset.question(0).options

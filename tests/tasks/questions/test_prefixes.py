@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
-from question_run import GivenImages, answer, make_config, make_dataset, make_model, make_task
+from question_run import PresetImages, answer, make_config, make_dataset, make_model, make_task
 
 from lavis.tasks.questions import requests as requests
 from lavis.tasks.questions.prefixes import shared_prefixes, targets_per_row
@@ -94,7 +94,7 @@ def test_answers_are_those_of_plain_rows(models, benchmark, mix, per, tmp_path, 
     config = make_config(3, pictures_per=per, columns=columns)
 
     def ask():
-        task = make_task(config, monkeypatch, GivenImages(pool, chosen, per))
+        task = make_task(config, monkeypatch, PresetImages(pool, chosen, per))
         return answer(task, models[mix], dataset, batch_size=64)
 
     shared = ask()

@@ -15,7 +15,7 @@ from lavis.datasets.benchmarks.question import Question
 from lavis.models.late_fusion.config import LateFusionConfig, VisionConfig
 from lavis.models.late_fusion.model import LateFusion
 from lavis.tasks.questions.requests import QuestionTokenizer
-from projects.checks.golden import given
+from projects.checks.golden import preset
 
 ROOT = Path(__file__).resolve().parents[3]
 SET = ROOT / "tests" / "fixtures" / "vlmig" / "eval"
@@ -58,11 +58,11 @@ def test_gpt2_with_a_bert_tokenizer_is_read_causally(tmp_path, bert_words):
     GPT2LMHeadModel(config).save_pretrained(folder)
     bert_words.save_pretrained(folder)
     (tmp_path / "color.csv").write_text("category,question,answer\nx,what color is milk ?,white\n")
-    dataset = given.make_dataset("imagenetvc", tmp_path, subsets=["color"])
+    dataset = preset.make_dataset("imagenetvc", tmp_path, subsets=["color"])
     section = LateFusionConfig(llm=str(folder), vision=VisionConfig(name=None, width=4))
     model = LateFusion.from_config(section).eval()
-    task = given.make_task(given.make_config(folder, tmp_path, num_images=0))
-    answers = given.answer(task, model, dataset)
+    task = preset.make_task(preset.make_config(folder, tmp_path, num_images=0))
+    answers = preset.answer(task, model, dataset)
     text = dataset.question(0).prompts[0]
     ids = bert_words(text).input_ids[:-1]  # without [SEP], and without a [MASK]
     white = bert_words.convert_tokens_to_ids("white")

@@ -15,7 +15,7 @@ from page_checks import check_report
 sys.path.insert(0, str(Path(__file__).parent))
 from question_run import (
     SET,
-    GivenImages,
+    PresetImages,
     World,
     answer,
     make_config,
@@ -61,7 +61,7 @@ def chosen(scores=(0.3, 0.2)):
 
 def test_columns_agree_with_a_question_asked_alone(model, pool, colors, monkeypatch):
     config = make_config(2, columns=COLUMNS)
-    task = make_task(config, monkeypatch, GivenImages(pool, chosen(), "question"))
+    task = make_task(config, monkeypatch, PresetImages(pool, chosen(), "question"))
     rows = answer(task, model, colors)
     assert rows[3]["reject"].startswith("malformed line: fewer cells")
     ids = torch.tensor([task.texts.tokenizer(QUESTIONS[1] + " Answer:").input_ids])
@@ -113,14 +113,14 @@ def test_each_distinct_image_and_text_runs_once(model, pool, colors, monkeypatch
     config = make_config(2, columns=COLUMNS)
     given = chosen((0.3, 0.3))  # equal names: places alone tell images apart
     config = replace(config, protocols=["released"])
-    task = make_task(config, monkeypatch, GivenImages(pool, given, "question"))
+    task = make_task(config, monkeypatch, PresetImages(pool, given, "question"))
     answer(task, model, colors, batch_size=100)
     assert seen == {"pictures": [4], "texts": [(15, 6)]}  # 3 questions x 5 prompts, of 2 beginnings
 
 
 def test_results_do_not_depend_on_the_unit_size(model, pool, colors, monkeypatch):
     config = make_config(2, columns=COLUMNS)
-    task = make_task(config, monkeypatch, GivenImages(pool, chosen(), "question"))
+    task = make_task(config, monkeypatch, PresetImages(pool, chosen(), "question"))
     small, large = (answer(task, model, colors, batch_size=size) for size in (1, 100))
     for one, other in zip(small[:3], large[:3], strict=True):
         assert one["predicted"] == other["predicted"]
@@ -156,7 +156,7 @@ def test_written_answers(model, pool, tmp_path, monkeypatch):
     prompts = [dataset.question(n).image_text for n in range(2)]
     given = {prompts[0]: ([0, 1], [0.9, 0.4]), prompts[1]: ([2, 3], [0.8, 0.7])}
     config = make_config(2, columns=COLUMNS, max_new_tokens=3, max_tokens=160, long_texts="cut")
-    task = make_task(config, monkeypatch, GivenImages(pool, given, "question"))
+    task = make_task(config, monkeypatch, PresetImages(pool, given, "question"))
     rows = answer(task, model, dataset)
     ids = torch.tensor([task.texts.requests(dataset.question(1), 0)[0].ids])
     for column, options in (
@@ -195,7 +195,7 @@ def finish(task, rows, dataset, folder, name="test_epochbest"):
 
 def test_files_of_a_run(model, pool, colors, tmp_path, monkeypatch):
     config = make_config(2, columns=COLUMNS, resamples=50)
-    images = GivenImages(pool, chosen(), "question")
+    images = PresetImages(pool, chosen(), "question")
     images.store = None
     task = make_task(config, monkeypatch, images)
     rows = answer(task, model, colors)
@@ -224,7 +224,7 @@ def test_files_of_a_run(model, pool, colors, tmp_path, monkeypatch):
 def test_questions_with_an_image_are_listed_apart(model, pool, colors, tmp_path, monkeypatch):
     given = chosen()
     given[QUESTIONS[0]] = ([0, 1], [0.0, 0.0])  # shows nothing of the question
-    images = GivenImages(pool, given, "question")
+    images = PresetImages(pool, given, "question")
     images.store = None
     task = make_task(make_config(2, resamples=20), monkeypatch, images)
     finish(task, answer(task, model, colors), colors, tmp_path)
@@ -287,7 +287,7 @@ def make_config_of(tokenizer):
 
 
 def test_the_page_fits_and_can_be_read(model, pool, colors, browser, tmp_path, monkeypatch):
-    images = GivenImages(pool, chosen(), "question")
+    images = PresetImages(pool, chosen(), "question")
     images.store = None
     task = make_task(make_config(2, columns=COLUMNS, resamples=50), monkeypatch, images)
     finish(task, answer(task, model, colors), colors, tmp_path)

@@ -1,4 +1,4 @@
-"""Benchmark questions through the evaluation task, with images and scores that are handed in."""
+"""Benchmark questions through the evaluation task, with images and scores that are preset."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Chosen = tuple[Sequence[int], Sequence[float]]  # places in a pool of images, an
 PROCESSOR = {"name": "base"}  # no image is processed
 
 
-class GivenImages:
+class PresetImages:
     """Stands in for `QuestionImages`.
 
     Args:
@@ -60,7 +60,7 @@ class GivenImages:
         return 0
 
     def shown(self, sets: Any) -> None:
-        """Return nothing: nobody can tell what tensors show."""
+        """Return nothing: tensors have no file names to show."""
 
     def score(self, request: ImageRequest) -> float:
         """Return the score of a request."""
