@@ -22,7 +22,7 @@ from lavis.datasets.files.images import ImageFile, ImageRoot, decode_image
 from lavis.datasets.files.records import RecordStore
 from lavis.datasets.lck.marks import RegionMark, row_marks
 from lavis.datasets.lck.record import check_inside
-from lavis.datasets.rows import Drawing, RejectedRow, Row, row_random, stack_images
+from lavis.datasets.rows import Drawing, RejectedRow, Row, row_random
 from lavis.processors import load_processor
 from lavis.processors.region import Palette, draw_regions, outline_width
 
@@ -319,6 +319,8 @@ class TrainingView:
         Raises:
             DataError: features for some images of the batch but not for all.
         """
+        import torch
+
         rejects = [item for item in items if isinstance(item, RejectedRow)]
         usable = [item for item in items if not isinstance(item, RejectedRow)]
         if len({getattr(tensor, "ndim", None) for _, tensor in usable}) > 1:
@@ -336,7 +338,8 @@ class TrainingView:
                 places[key] = len(tensors)
                 tensors.append(tensor)
             image_index.append(places[key])
-        images = stack_images(tensors)
-        samples = self.dataset.collate([row for row, _ in usable], images, image_index)
+        stacks = bool(tensors) and isinstance(tensors[0], torch.Tensor)
+        images = torch.stack(tensors) if stacks else tensors or None  # type: ignore[arg-type]
+        samples = self.dataset.collate([row for row, _ in usable], images, image_index)  # type: ignore[arg-type]
         samples["rejects"] = rejects
         return samples

@@ -92,15 +92,6 @@ def row_random(seed: int, epoch: int, index: int) -> random.Random:
     return random.Random(f"{seed}/{epoch}/{index}")
 
 
-def stack_images(images: Sequence[Pixels]) -> Images | None:
-    """Return images as `RecordDataset.collate` takes them: tensors as one, None for none."""
-    import torch
-
-    if images and not isinstance(images[0], torch.Tensor):
-        return list(images)  # type: ignore[arg-type]
-    return torch.stack(list(images)) if images else None  # type: ignore[arg-type]
-
-
 class ImageSource(Protocol):
     """What `lavis.generators.store.ImageStore` offers."""
 

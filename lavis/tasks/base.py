@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from lavis.common.errors import RecordError
-from lavis.datasets.rows import stack_images
 from lavis.tasks.planning import load_or_make, make_plan
 from lavis.tasks.rows import Results
 
@@ -230,6 +229,8 @@ class BaseTask(ABC, Generic[ModelT]):
 
         A row that cannot be read is rejected, and so are all rows of an image that cannot.
         """
+        import torch  # here, so that merging and reporting need none of its memory
+
         groups: dict[str, list[Row]] = {}
         batch = UnitBatch(unit, [], {})
         reading = UnitReading(dataset)
@@ -256,7 +257,9 @@ class BaseTask(ABC, Generic[ModelT]):
             image_index += [place] * len(group)
             batch.rows += group
         if batch.rows:
-            batch.samples = dataset.collate(batch.rows, stack_images(images), image_index)
+            stacks = bool(images) and isinstance(images[0], torch.Tensor)
+            stacked = torch.stack(images) if stacks else images or None  # type: ignore[arg-type]
+            batch.samples = dataset.collate(batch.rows, stacked, image_index)  # type: ignore[arg-type]
         batch.inputs, batch.again = reading.notes(), reading.again
         return batch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
@@ -29,7 +29,10 @@ class VlmConfig:
             the memory of keys and values.
         min_pixels, max_pixels: bounds on an image's area as the model sees it, in families whose
             processors have such bounds (None: the processor's own).
+        own_processors: data sets use the processors of the model's default YAML.
     """
+
+    own_processors: ClassVar[bool] = True
 
     arch: str
     model_type: str = "default"

@@ -88,6 +88,20 @@ def test_every_run_file_we_ship_loads(path, monkeypatch, tmp_path):
     assert config.model.arch == config.tree["model"]["arch"]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in RUN_FILES if {"unified_eval", "laion"} & set(path.parts)],
+    ids=lambda p: p.name,
+)
+def test_a_vision_language_model_may_take_the_place_of_the_files(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(path, ["model.arch=vlm_critic", "model.name=org/model"])
+    assert (config.model.name, config.model.model_type) == ("org/model", "default")
+    for section in config.datasets.values():
+        assert section.processor("vis", "test")["name"] == "vlm_image"
+        assert section.processor("text", "test")["name"] == "base"
+
+
 def test_the_seeds_filtering_file_loads_as_it_stands(caplog):
     config = load_config(SEEDS / "laion_critic_ft.yaml")
     assert config.model.image_size == 480

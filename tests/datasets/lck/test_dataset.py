@@ -18,7 +18,6 @@ from lavis.common.errors import ConfigError, RecordError
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
 from lavis.datasets.lck.record import has_empty_rationale, read_label
-from lavis.datasets.rows import stack_images
 
 GOLDEN = Path(__file__).resolve().parents[2] / "fixtures" / "lskd"
 EXPECTED = json.loads((GOLDEN / "filter" / "expected.json").read_text())["records"]
@@ -319,8 +318,7 @@ def test_a_vision_language_model_gets_images_at_their_size_and_texts_in_parts():
     own = {"build_info": config.build_info, "vis_processor": {"eval": {"name": "vlm_image"}}}
     dataset = build_dataset("unified_vqa_binary", LckConfig(**own), "test")
     rows = [dataset.row(0), dataset.row(1)]
-    images = stack_images([dataset.image(row) for row in rows])
-    samples = dataset.collate(rows, images, [0, 1])
+    samples = dataset.collate(rows, [dataset.image(row) for row in rows], [0, 1])
     assert "image" not in samples
     for place, row in enumerate(rows):
         (view,) = samples["views"][place]
