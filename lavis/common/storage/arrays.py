@@ -36,13 +36,10 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 SYNC_SECONDS = 5.0  # a power cut loses at most this much; a killed process loses nothing written
 RECORD = np.dtype(
-    [("high", "<u8"), ("low", "<u8"), ("first", "<i8"), ("rows", "<i8"), ("crc", "<u4"),
-     ("own_crc", "<u4")]
-)  # fmt: skip
-_CHECKED = RECORD.itemsize - 4  # bytes of a record that `own_crc` covers
-_ENTRY = np.dtype(
-    [("high", "<u8"), ("low", "<u8"), ("first", "<i8"), ("rows", "<i4"), ("segment", "<u4")]
+    [("key", "S16"), ("first", "<i8"), ("rows", "<i8"), ("crc", "<u4"), ("own_crc", "<u4")]
 )
+_CHECKED = RECORD.itemsize - 4  # bytes of a record that `own_crc` covers
+_ENTRY = np.dtype([("first", "<i8"), ("rows", "<i4"), ("segment", "<u4")])
 
 
 def array_key(content: bytes) -> bytes:
@@ -114,11 +111,11 @@ class ArrayShards:
 
     def has(self, keys: Iterable[bytes]) -> np.ndarray:
         """Return whether arrays of keys can be read, `(n,)` bool."""
-        return self._find(_halves(keys)) >= 0
+        return self._find(keys) >= 0
 
     def get(self, key: bytes) -> np.ndarray | None:
         """Return an array `(rows, width)`, a read-only view of the file, or None."""
-        place = int(self._find(_halves([key]))[0])
+        place = int(self._find([key])[0])
         if place < 0:
             return None
         entry = self._entries[place]
@@ -154,8 +151,9 @@ class ArrayShards:
     def _reset(self) -> None:
         self._numbers: dict[Path, int] = {}
         self._read: list[int] = []  # of each segment, bytes of its index that were read
-        self._entries = np.zeros(0, dtype=_ENTRY)  # sorted by key, each once
-        self._fresh: list[np.ndarray] = []
+        self._keys = np.zeros(0, dtype="S16")  # sorted, each once
+        self._entries = np.zeros(0, dtype=_ENTRY)  # of the keys, in their order
+        self._fresh: list[tuple[np.ndarray, np.ndarray]] = []
         self._maps: dict[int, np.ndarray] = {}
 
     def _accepts(self, path: Path) -> bool:
@@ -177,41 +175,26 @@ class ArrayShards:
 
     def _add(self, records: np.ndarray, segment: int) -> None:
         fresh = np.zeros(len(records), dtype=_ENTRY)
-        for name in ("high", "low", "first", "rows"):
-            fresh[name] = records[name]
+        fresh["first"], fresh["rows"] = records["first"], records["rows"]
         fresh["segment"] = segment
-        self._fresh.append(fresh)
+        self._fresh.append((records["key"], fresh))
 
     def _merge(self) -> None:
         if not self._fresh:
             return
-        whole = np.concatenate([self._entries, *self._fresh])
+        keys, entries = zip((self._keys, self._entries), *self._fresh, strict=True)
         self._fresh = []
-        whole = whole[np.lexsort((whole["low"], whole["high"]))]  # stable: the first one stays
-        same = np.zeros(len(whole), dtype=bool)
-        for name in ("high", "low"):
-            column = whole[name]
-            equal = column[1:] == column[:-1]
-            same[1:] = equal if name == "high" else same[1:] & equal
-        self._entries = whole[~same]
+        # the first of two arrays with one key stays
+        self._keys, places = np.unique(np.concatenate(keys), return_index=True)
+        self._entries = np.concatenate(entries)[places]
 
-    def _find(self, keys: np.ndarray) -> np.ndarray:
-        """Return places of keys `(n, 2)` among the entries, -1 where they are not."""
-        found = np.full(len(keys), -1, dtype=np.int64)
+    def _find(self, keys: Iterable[bytes]) -> np.ndarray:
+        """Return places of keys among the entries, `(n,)`, -1 where they are not."""
+        wanted = np.frombuffer(b"".join(keys), dtype="S16")
         if not len(self._entries):
-            return found
-        high, low = self._entries["high"], self._entries["low"]
-        place = np.searchsorted(high, keys[:, 0])
-        alive = np.flatnonzero(place < len(high))
-        while len(alive):  # two keys with one upper half are next to each other
-            at = place[alive]
-            mine = keys[alive]
-            alive_same = high[at] == mine[:, 0]
-            hit = alive_same & (low[at] == mine[:, 1])
-            found[alive[hit]] = at[hit]
-            alive = alive[alive_same & ~hit & (at + 1 < len(high))]
-            place[alive] += 1
-        return found
+            return np.full(len(wanted), -1)
+        places = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
+        return np.where(self._keys[places] == wanted, places, -1)
 
     def _map(self, number: int) -> np.ndarray:
         if number not in self._maps:
@@ -275,15 +258,9 @@ class _Writer:
 
 def _record(key: bytes, first: int, rows: int, crc: int) -> bytes:
     record = np.zeros(1, dtype=RECORD)
-    record["high"], record["low"] = _halves([key])[0]
-    record["first"], record["rows"], record["crc"] = first, rows, crc
+    record["key"], record["first"], record["rows"], record["crc"] = key, first, rows, crc
     record["own_crc"] = zlib.crc32(record.tobytes()[:_CHECKED])
     return record.tobytes()
-
-
-def _halves(keys: Iterable[bytes]) -> np.ndarray:
-    """Return keys as `(n, 2)` uint64."""
-    return np.frombuffer(b"".join(keys), dtype="<u8").reshape(-1, 2)
 
 
 def _new_records(path: Path, start: int, row_bytes: int) -> tuple[np.ndarray, int]:
