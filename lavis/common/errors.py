@@ -122,6 +122,17 @@ def record_errors(what: str = "wrong type", *, decoding: bool = False) -> Iterat
         raise RecordError(f"{what}: {brief(error)}", may_pass=may_pass(error)) from None
 
 
+@contextlib.contextmanager
+def data_errors(what: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn every refusal of a file's bytes, and `others`, into a `DataError`: "WHAT: reason"."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (*DECODE_REFUSALS, *others) as error:
+        raise DataError(f"{what}: {brief(error)}") from None
+
+
 def brief(error: BaseException) -> str:
     """Return an error's message in one short line, or its type where it has none."""
     text = " ".join(printable(str(error)).split())

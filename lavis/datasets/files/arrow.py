@@ -10,6 +10,7 @@ import bisect
 import csv
 import gzip
 import io
+import itertools
 import json
 import logging
 import os
@@ -20,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from lavis.common.errors import (
-    DECODE_REFUSALS,
     REFUSALS,
     DataError,
     RecordError,
     brief,
+    data_errors,
     printable,
     record_errors,
 )
@@ -54,6 +55,9 @@ class ArrowFile(RecordFile):
         image_key: column that may hold images: bytes, or `{bytes, path}` as `datasets` keeps
             them. They are read by their place in the file.
 
+    Attributes:
+        columns: names of the columns.
+
     Raises:
         DataError: not an Arrow file.
     """
@@ -61,43 +65,28 @@ class ArrowFile(RecordFile):
     def __init__(
         self, path: str, data_path: str | None = None, *, image_key: str | None = None
     ) -> None:
+        import pyarrow as pa
+
         super().__init__(path)
         self._data_path = data_path or path
-        self._image_key = image_key
         self._state = file_state(path)
         self._batches: list[Any] | None = None
         self._first = [0]
         for batch in self.batches:
             self._first.append(self._first[-1] + batch.num_rows)
         names = [] if not self.batches else self.batches[0].schema.names
-        self._columns = [name for name in names if name not in (_LINE, _REASON)]
+        self.columns = [name for name in names if name not in (_LINE, _REASON)]
         self._has_lines = _LINE in names
         self._image_column = image_key if image_key and self._holds_bytes(image_key) else None
-        self._converter = self._make_converter()
+        fields = list(self.batches[0].schema) if self.batches else []
+        schema = pa.schema([field for field in fields if field.name != self._image_column])
+        self._converter = RowConverter(schema, path)
         if self._converter.left_out:
             left_out = ", ".join(self._converter.left_out)
             logger.warning("%s: bytes are left out of the records: %s", path, left_out)
 
-    def _make_converter(self) -> RowConverter:
-        """Return the converter that makes values of the columns without images JSON-able."""
-        import pyarrow as pa
-
-        fields = list(self.batches[0].schema) if self.batches else []
-        schema = pa.schema([field for field in fields if field.name != self._image_column])
-        return RowConverter(schema, self.path)
-
     def __getstate__(self) -> dict[str, Any]:
-        # a memory map cannot travel to another process, and nor can functions
-        return {**self.__dict__, "_batches": None, "_converter": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._converter = self._make_converter()
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns."""
-        return list(self._columns)
+        return {**self.__dict__, "_batches": None}  # a memory map cannot travel
 
     @property
     def batches(self) -> list[Any]:
@@ -124,7 +113,7 @@ class ArrowFile(RecordFile):
     def _holds_bytes(self, name: str) -> bool:
         import pyarrow as pa
 
-        if name not in self._columns:
+        if name not in self.columns:
             return False
         kind = self.batches[0].schema.field(name).type
         if pa.types.is_struct(kind):
@@ -139,7 +128,7 @@ class ArrowFile(RecordFile):
         batch, place = self._find(row)
         record = {}
         with record_errors("malformed row"):
-            for name in self._columns:
+            for name in self.columns:
                 column = batch.column(name)
                 if name == self._image_column:
                     value = self._image_name(column, place)
@@ -159,9 +148,7 @@ class ArrowFile(RecordFile):
 
         batch, place = self._find(row)
         column = batch.column(self._image_column)
-        if pa.types.is_struct(column.type):
-            if not column[place].is_valid:
-                return None
+        if pa.types.is_struct(column.type) and column[place].is_valid:
             column = column.field("bytes")
         if not column[place].is_valid:
             return None
@@ -261,26 +248,27 @@ def _written(path: str, target: Path) -> Path:
 
     def build(temporary: Path) -> None:
         logger.info("writing the rows of %s to %s, once", path, target)
-        plain = path.lower().removesuffix(".gz")
-        is_csv = plain.endswith((".csv", ".tsv"))
+        is_csv = path.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
         batches = _csv_batches(path) if is_csv else _parquet_batches(path)
-        try:
-            first = next(batches, None)
-            if first is None:
+        with data_errors(f"{path}: cannot be read", pa.ArrowException, csv.Error):
+            if not write_batches(temporary, batches):
                 raise DataError(f"{path}: no rows")
-            with (
-                pa.OSFile(str(temporary), "wb") as sink,
-                pa.ipc.new_stream(sink, first.schema) as stream,
-            ):
-                stream.write_batch(first)
-                for batch in batches:
-                    stream.write_batch(batch)
-        except DataError:
-            raise
-        except (pa.ArrowException, csv.Error, *DECODE_REFUSALS) as error:
-            raise DataError(f"{path}: cannot be read: {brief(error)}") from None
 
     return built_once(target, build)
+
+
+def write_batches(path: Path, batches: Iterator[Any]) -> int:
+    """Write pyarrow's record batches as an Arrow stream and return how many rows they have."""
+    import pyarrow as pa
+
+    count = 0
+    first = next(batches, None)
+    if first is not None:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as stream:
+            for batch in itertools.chain([first], batches):
+                stream.write_batch(batch)
+                count += batch.num_rows
+    return count
 
 
 def _parquet_batches(path: str) -> Iterator[Any]:
@@ -306,22 +294,18 @@ def _csv_batches(path: str) -> Iterator[Any]:
             raise DataError(f"{path}: its first line is not UTF-8")
         if len(set(header)) != len(header):
             raise DataError(f"{path}: two columns have one name; rename one in the first line")
-        kinds = [*((column, pa.string()) for column in header)]
-        schema = pa.schema([*kinds, (_LINE, pa.int64()), (_REASON, pa.string())])
-        rows: list[list[Any]] = []
-        for cells in reader:
-            if not cells:
-                continue
-            reason = None
-            if len(cells) != len(header):
-                reason = f"malformed row: {len(cells)} cells, but {len(header)} columns"
-            elif any(printable(cell) != cell for cell in cells):
-                reason = "malformed row: text that is not UTF-8"
-            if reason:
-                cells = [""] * len(header)
-            rows.append([*cells, reader.line_num, reason])
-            if len(rows) == _ROWS:
-                yield pa.record_batch([list(c) for c in zip(*rows, strict=True)], schema=schema)
-                rows = []
-        if rows:
-            yield pa.record_batch([list(c) for c in zip(*rows, strict=True)], schema=schema)
+        columns = [(column, pa.string()) for column in header]
+        schema = pa.schema([*columns, (_LINE, pa.int64()), (_REASON, pa.string())])
+        rows = (_csv_row(cells, len(header), reader.line_num) for cells in reader if cells)
+        while batch := list(itertools.islice(rows, _ROWS)):
+            yield pa.record_batch([list(c) for c in zip(*batch, strict=True)], schema=schema)
+
+
+def _csv_row(cells: list[str], columns: int, line: int) -> list[Any]:
+    """Return a row's cells, its line and why it is bad, whose cells are left empty."""
+    reason = None
+    if len(cells) != columns:
+        reason = f"malformed row: {len(cells)} cells, but {columns} columns"
+    elif any(printable(cell) != cell for cell in cells):
+        reason = "malformed row: text that is not UTF-8"
+    return [*([""] * columns if reason else cells), line, reason]

@@ -90,8 +90,8 @@ class FolderFile(RecordFile):
 
     def inputs(self, row: int) -> list[Input]:
         stem = os.path.splitext(self._name(row))[0]
-        found = [Input(os.path.join(self.path, stem + ending)) for ending in _NOTES]
-        return found[:1] if os.path.exists(found[0].path) else found
+        notes = [Input(os.path.join(self.path, stem + ending)) for ending in _NOTES]
+        return notes[:1] if os.path.exists(notes[0].path) else notes
 
 
 def is_hidden(name: str) -> bool:
@@ -148,7 +148,7 @@ def list_folder(path: str, endings: Sequence[str], skipped: Skipped) -> FolderLi
     Raises:
         DataError: two files seem to hold the same records in two forms.
     """
-    found = FolderListing()
+    listing = FolderListing()
     images: list[str] = []
     notes: dict[str, str] = {}  # stem -> name of a `.json`
     others: list[str] = []
@@ -163,18 +163,18 @@ def list_folder(path: str, endings: Sequence[str], skipped: Skipped) -> FolderLi
             if entry.is_symlink() and is_above(entry.path, path):
                 skipped.add("links to a folder above", name)
             else:
-                found.folders.append(entry.path)
+                listing.folders.append(entry.path)
         elif is_image(name):
             images.append(name)
         elif name.lower().endswith(tuple(endings)):
-            found.files.append(entry.path)
+            listing.files.append(entry.path)
         elif name.lower().endswith(".json"):
             notes[name[:-5]] = name
         else:
             others.append(name)
     stems = {os.path.splitext(name)[0] for name in images}
-    found.pictures = len(images)
-    found.paired = sum(os.path.splitext(name)[0] in notes for name in images)
+    listing.pictures = len(images)
+    listing.paired = sum(os.path.splitext(name)[0] in notes for name in images)
     for stem, name in notes.items():
         if stem.endswith("_stats"):
             skipped.add("counts of img2dataset", name)
@@ -184,9 +184,9 @@ def list_folder(path: str, endings: Sequence[str], skipped: Skipped) -> FolderLi
         if os.path.splitext(name)[0] not in stems:  # beside an image: its caption as text
             ending = os.path.splitext(name)[1].lower()
             skipped.add(f"files {ending}" if ending else "files without an ending", name)
-    found.files = _without_logs(found.files, shards | set(found.folders), skipped)
-    refuse_doubles(found.files)
-    return found
+    listing.files = _without_logs(listing.files, shards | set(listing.folders), skipped)
+    refuse_doubles(listing.files)
+    return listing
 
 
 def is_above(folder: str, inner: str) -> bool:
@@ -245,42 +245,34 @@ def open_folder(
         DataError: nothing to read, or a folder that can be meant in two ways.
     """
     skipped = Skipped()
-    found = _open(path, open_one, endings, skipped)
-    if not found:
+
+    def readers(folder: str) -> list[RecordFile]:
+        listing = list_folder(folder, endings, skipped)
+        if listing.paired and listing.files:
+            names = ", ".join(os.path.basename(file) for file in listing.files[:_SHOWN])
+            raise DataError(
+                f"{printable(folder)}: holds {listing.paired} images with records beside them and "
+                f"record files ({printable(names)}), which may tell the same; name the files that "
+                "are meant, or move one of the two elsewhere"
+            )
+        opened: list[RecordFile] = [FolderFile(folder)] if listing.paired else []
+        folders = set(listing.folders)
+        for entry in sorted((*listing.files, *listing.folders)):
+            inner = readers(entry) if entry in folders else open_one(entry)
+            if not inner:
+                skipped.add("folders without records", os.path.basename(entry))
+            opened += inner
+        if listing.pictures and not listing.paired:
+            kind = "images without a record (.json) beside any of them"
+            skipped.add(kind, os.path.basename(os.path.normpath(folder)) + "/", listing.pictures)
+        return opened
+
+    files = readers(path)
+    if not files:
         held = "; ".join(skipped.lines()) or "nothing"
         raise DataError(
             f"{printable(path)}: no records in it. It holds {held}. Records are files "
             f"{', '.join(endings)}, or images each with a .json beside it"
         )
     skipped.log(path)
-    return found
-
-
-def _open(
-    path: str,
-    open_one: Callable[[str], list[RecordFile]],
-    endings: Sequence[str],
-    skipped: Skipped,
-) -> list[RecordFile]:
-    listing = list_folder(path, endings, skipped)
-    if listing.paired and listing.files:
-        names = ", ".join(os.path.basename(file) for file in listing.files[:_SHOWN])
-        raise DataError(
-            f"{printable(path)}: holds {listing.paired} images with records beside them and "
-            f"record files ({printable(names)}), which may tell the same; name the files that are "
-            "meant, or move one of the two elsewhere"
-        )
-    readers: list[RecordFile] = [FolderFile(path)] if listing.paired else []
-    folders = set(listing.folders)
-    for entry in sorted((*listing.files, *listing.folders)):
-        if entry not in folders:
-            readers += open_one(entry)
-            continue
-        inner = _open(entry, open_one, endings, skipped)
-        if not inner:
-            skipped.add("folders without records", os.path.basename(entry))
-        readers += inner
-    if listing.pictures and not listing.paired:
-        kind = "images without a record (.json) beside any of them"
-        skipped.add(kind, os.path.basename(os.path.normpath(path)) + "/", listing.pictures)
-    return readers
+    return files

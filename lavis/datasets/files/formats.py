@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from lavis.common.errors import DECODE_REFUSALS, DataError, brief, printable
+from lavis.common.errors import DataError, data_errors, printable
 from lavis.common.storage.foreign import foreign_kind_of
 from lavis.datasets.files.built import built_once, cache_folder, digest_of, file_identity
 from lavis.datasets.files.folders import RECORDS, open_folder
@@ -106,20 +106,20 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
     Raises:
         DataError: a pattern without a match, or a file that is meant twice.
     """
-    found: list[str] = []
-    for path in paths:
-        for plain in _expand_range(path):
-            matches = sorted(glob.glob(plain)) if any(c in plain for c in "*?[") else [plain]
-            if not os.path.exists(plain) and not matches:
-                raise DataError(f"{plain}: no file matches")
-            found += [plain] if os.path.exists(plain) else matches
+    expanded: list[str] = []
+    for plain in (name for path in paths for name in _expand_range(path)):
+        is_pattern = any(c in plain for c in "*?[") and not os.path.exists(plain)
+        matches = sorted(glob.glob(plain)) if is_pattern else [plain]
+        if not matches:
+            raise DataError(f"{plain}: no file matches")
+        expanded += matches
     seen: dict[str, str] = {}
-    for path in found:
+    for path in expanded:
         other = seen.setdefault(os.path.realpath(path), path)
         if other is not path:
             both = path if other == path else f"{path} (also {other})"
             raise DataError(f"{printable(both)}: named twice; its records would count twice")
-    return found
+    return expanded
 
 
 def _expand_range(path: str) -> list[str]:
@@ -158,13 +158,8 @@ def _unpacked(path: str, cache_dir: str | None) -> str:
 
     def build(temporary: Path) -> None:
         logger.info("unpacking %s to %s", path, target)
-        try:
-            with open(temporary, "wb") as output:
-                _unpack(path, output)
-        except DataError:
-            raise
-        except DECODE_REFUSALS as error:
-            raise DataError(f"{path}: cannot be unpacked: {brief(error)}") from None
+        with data_errors(f"{path}: cannot be unpacked"), open(temporary, "wb") as output:
+            _unpack(path, output)
 
     return str(built_once(target, build))
 

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from lavis.common.errors import DECODE_REFUSALS, DataError, RecordError, brief
+from lavis.common.errors import DataError, RecordError, data_errors
 from lavis.common.storage.foreign import foreign_kind_of
 from lavis.datasets.files.json_lists import list_elements
 from lavis.datasets.files.records import parse_object
-
-_READ_ERRORS: tuple[type[Exception], ...] = (zipfile.BadZipFile, *DECODE_REFUSALS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def read_items(path: str | Path, key: str | None = None) -> Iterator[FileItem]:
     if kind is not None:
         raise DataError(f"{path} is {kind}")
     name = str(path).lower().removesuffix(".gz")
-    try:
+    with data_errors(f"{path}: cannot be read", zipfile.BadZipFile):
         lines = name.endswith(".jsonl") or (key is None and begins_with(path, b"{"))
         with open_bytes(path) as file:
             if lines:
@@ -89,10 +87,6 @@ def read_items(path: str | Path, key: str | None = None) -> Iterator[FileItem]:
                 for number, element in enumerate(list_elements(text, key, str(path)), 1):
                     place = {"file": str(path), "item": number}
                     yield FileItem(place, element.value, element.problem or None)
-    except DataError:
-        raise
-    except _READ_ERRORS as error:
-        raise DataError(f"{path}: cannot be read: {brief(error)}") from None
 
 
 def _read_lines(file: IO[bytes], path: str | Path) -> Iterator[FileItem]:
@@ -113,11 +107,9 @@ def read_list(path: str | Path) -> Iterator[Any]:
     Raises:
         DataError: not such a file, cut short or malformed.
     """
-    try:
-        with io.TextIOWrapper(open_bytes(path), "utf-8-sig") as text:
-            for element in list_elements(text, None, str(path)):
-                yield json.loads(element.text) if element.problem else element.value
-    except DataError:
-        raise
-    except _READ_ERRORS as error:
-        raise DataError(f"{path}: cannot be read: {brief(error)}") from None
+    with (
+        data_errors(f"{path}: cannot be read", zipfile.BadZipFile),
+        io.TextIOWrapper(open_bytes(path), "utf-8-sig") as text,
+    ):
+        for element in list_elements(text, None, str(path)):
+            yield json.loads(element.text) if element.problem else element.value

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from lavis.common.errors import (
-    DECODE_REFUSALS,
     REFUSALS,
     DataError,
     RecordError,
     brief,
+    data_errors,
     printable,
     record_errors,
 )
@@ -47,9 +47,9 @@ def list_elements(file: IO[str], key: str | None, name: str) -> Iterator[Element
         while True:
             if reader.peek() == "}":
                 raise DataError(f"{name}: has no list '{key}'")
-            found = reader.element().value
+            name_of_value = reader.element().value
             reader.take(":")
-            if found == key:
+            if name_of_value == key:
                 break
             reader.element()
             if reader.peek() == ",":
@@ -75,12 +75,12 @@ def list_elements(file: IO[str], key: str | None, name: str) -> Iterator[Element
 
 def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of its pairs; raises `RecordError` for a duplicate key, as ambiguous."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise RecordError(f"duplicate key: {printable(twice)[:60]!r} comes twice in one object")
-    return found
+    return mapping
 
 
 def check_json(value: Any, text: bytes) -> None:
@@ -192,10 +192,8 @@ class _Reader:
 
     def _more(self) -> bool:
         size = max(_CHUNK, len(self._text) - self._place)  # doubles for a long value
-        try:
+        with data_errors(f"{self._name}: cannot be read"):  # text, and what packs it
             chunk = self._file.read(size)
-        except DECODE_REFUSALS as error:  # of text and of what it is compressed with
-            raise DataError(f"{self._name}: cannot be read: {brief(error)}") from None
         if chunk:
             self._text, self._place = self._text[self._place :] + chunk, 0
         return bool(chunk)

@@ -42,9 +42,12 @@ class RowConverter:
     def __init__(self, schema: Any, path: str) -> None:
         _check_names("", schema.names, path)
         self.left_out: list[str] = []
-        self._path = path
-        found = {field.name: self._of(field.type, field.name) for field in schema}
-        self._columns = {name: convert for name, convert in found.items() if convert}
+        self._schema, self._path = schema, path
+        converters = {field.name: self._of(field.type, field.name) for field in schema}
+        self._columns = {name: convert for name, convert in converters.items() if convert}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RowConverter, (self._schema, self._path)  # functions cannot travel
 
     @property
     def columns(self) -> list[str]:
@@ -60,6 +63,21 @@ class RowConverter:
         """Return one column's value; None where it is left out."""
         convert = self._columns.get(column)
         return None if value is None or convert is None else convert(value)
+
+    def names(self) -> Iterator[str]:
+        """Yield the dotted names to read, without those `left_out`; lists are read whole."""
+        for field in self._schema:
+            yield from self._names(field, field.name)
+
+    def _names(self, field: Any, name: str) -> Iterator[str]:
+        import pyarrow as pa
+
+        inside = any(other.startswith(f"{name}.") for other in self.left_out)
+        if inside and pa.types.is_struct(field.type):
+            for part in field.type:
+                yield from self._names(part, f"{name}.{part.name}")
+        elif name not in self.left_out:
+            yield name
 
     def _of(self, kind: Any, name: str) -> Convert | None:
         """Return the converter of a type's non-null values; None leaves them out."""
@@ -92,9 +110,9 @@ class RowConverter:
 
     def _struct(self, kind: Any, name: str) -> Convert | None:
         _check_names(name, [field.name for field in kind], self._path)
-        found = {field.name: self._of(field.type, f"{name}.{field.name}") for field in kind}
-        parts = {part: convert for part, convert in found.items() if convert}
-        if found and not parts:
+        converters = {field.name: self._of(field.type, f"{name}.{field.name}") for field in kind}
+        parts = {part: convert for part, convert in converters.items() if convert}
+        if converters and not parts:
             return None
 
         def converted(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,8 +138,8 @@ def _map(key: Convert | None, item: Convert | None) -> Convert | None:
     def converted(value: Sequence[tuple[Any, Any]]) -> Any:
         pairs = [(key(k), None if v is None else item(v)) for k, v in value]
         plain = all(isinstance(k, (str, int)) and not isinstance(k, bool) for k, _ in pairs)
-        found = {str(k): v for k, v in pairs}
-        return found if plain and len(found) == len(pairs) else [list(pair) for pair in pairs]
+        mapping = {str(k): v for k, v in pairs}
+        return mapping if plain and len(mapping) == len(pairs) else [list(pair) for pair in pairs]
 
     return converted
 
@@ -186,24 +204,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return value
-
-
-def struct_fields(schema: Any, left_out: Sequence[str]) -> Iterator[str]:
-    """Yield the dotted names to read, without those `left_out`; lists are read whole."""
-    import pyarrow as pa
-
-    def walk(field: Any, name: str) -> Iterator[str]:
-        if name in left_out:
-            return
-        inside = [other for other in left_out if other.startswith(f"{name}.")]
-        if inside and pa.types.is_struct(field.type):
-            for part in field.type:
-                yield from walk(part, f"{name}.{part.name}")
-        else:
-            yield name
-
-    for field in schema:
-        yield from walk(field, field.name)
 
 
 def text_of(record: Mapping[str, Any], key: str) -> str:

@@ -24,7 +24,7 @@ from lavis.common.storage.content import content_digest
 from lavis.common.storage.inputs import Input, input_digest
 from lavis.datasets.files.images import ImageFile
 from lavis.datasets.files.json_lists import check_json, unique_keys
-from lavis.datasets.files.json_values import RowConverter, struct_fields
+from lavis.datasets.files.json_values import RowConverter
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,6 @@ class ParquetFile(RecordFile):
                 metadata, schema = file.metadata, file.schema_arrow
         except Exception as error:  # pyarrow raises several unrelated types
             raise DataError(f"{path}: not a Parquet file: {error}") from None
-        self._schema = schema
         self._converter = RowConverter(schema, path)
         if self._converter.left_out:
             names = ", ".join(self._converter.left_out)
@@ -177,11 +176,7 @@ class ParquetFile(RecordFile):
         self._file: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_groups": {}, "_file": None, "_converter": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._converter = RowConverter(self._schema, self.path)
+        return {**self.__dict__, "_groups": {}, "_file": None}
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -195,8 +190,8 @@ class ParquetFile(RecordFile):
         while len(self._groups) > self._KEPT_GROUPS:
             del self._groups[next(iter(self._groups))]
         with record_errors("malformed row"):
-            found = table.slice(row - self._first[group], 1).to_pylist()
-            record = self._converter.record(found[0] if found else {})
+            rows = table.slice(row - self._first[group], 1).to_pylist()
+            record = self._converter.record(rows[0] if rows else {})
             return {name: _from_column(value) for name, value in record.items()}
 
     def _read_group(self, group: int) -> Any:
@@ -205,27 +200,24 @@ class ParquetFile(RecordFile):
         if self._file is None:
             self._file = pq.ParquetFile(self.path)
         try:
-            columns = struct_fields(self._schema, self._converter.left_out)
-            return self._file.read_row_group(group, columns=list(columns))
+            return self._file.read_row_group(group, columns=list(self._converter.names()))
         except Exception as error:  # pyarrow raises several unrelated types
             raise RecordError(f"malformed line: row group {group}: {str(error)[:100]}") from None
 
 
 def _from_column(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in ("[", "{"):
-        try:
-            found = json.loads(
-                value,
-                parse_constant=lambda name: None,  # NaN: JSON has none
-                object_pairs_hook=unique_keys,
-            )
-        except RecordError:
-            raise
-        except ValueError:
-            return value
-        check_json(found, value.encode("utf-8"))
-        return found
-    return value
+    """Return the list or object that a text holds; any other value as it is."""
+    if not isinstance(value, str) or value[:1] not in ("[", "{"):
+        return value
+    no_number = {"parse_constant": lambda name: None}  # NaN: JSON has none
+    try:
+        parsed = json.loads(value, object_pairs_hook=unique_keys, **no_number)
+    except RecordError:
+        raise
+    except ValueError:
+        return value
+    check_json(parsed, value.encode("utf-8"))
+    return parsed
 
 
 class RecordStore:
@@ -278,12 +270,13 @@ class RecordStore:
 
     def whole_identity(self) -> list[dict[str, Any]]:
         """Return `identity` with the content of everything that rows are read from."""
-        found = []
+        identities = []
         for file in self.files:
             digest, parts = hashlib.blake2b(digest_size=16), False
             for row in range(len(file)):
                 for one in file.inputs(row):
                     digest.update(repr((os.path.basename(one.path), input_digest(one))).encode())
                     parts = True
-            found.append({**file.identity(), **({"rows": digest.hexdigest()} if parts else {})})
-        return found
+            rows = {"rows": digest.hexdigest()} if parts else {}
+            identities.append({**file.identity(), **rows})
+        return identities
