@@ -11,7 +11,7 @@ from lavis.common.errors import DataError, RecordError
 from lavis.common.registry import datasets
 from lavis.datasets.captions.config import LaionCaptionsConfig
 from lavis.datasets.captions.dataset import CaptionDataset
-from lavis.datasets.files.arrow import TABLES, open_tables
+from lavis.datasets.files.arrow import TABLES, is_saved, open_tables
 from lavis.datasets.files.folders import Skipped, list_folder
 from lavis.datasets.files.hub import hub_files
 from lavis.datasets.files.images import ImageFile
@@ -42,25 +42,23 @@ class LaionCaptions(CaptionDataset):
         config.check_source(self.name, self.split)
         paths = config.record_paths(self.split)
         if not paths and config.data_dir is not None:
-            paths = self._found(os.path.expanduser(config.data_dir))
+            paths = self._record_files(os.path.expanduser(config.data_dir))
         if not paths:
             local = config.LOCAL_FILES
             paths = hub_files(_HUB, None, self.split, section=self.name, local=local)
         return open_tables(paths, cache_dir=config.cache_dir)
 
-    def _found(self, path: str) -> list[str]:
+    def _record_files(self, path: str) -> list[str]:
         """Return the record files of `data_dir`."""
-        if os.path.isfile(path) or os.path.isfile(os.path.join(path, "state.json")):
+        if os.path.isfile(path):
             return [path]
         for folder in (path, os.path.join(path, self.split), os.path.join(path, "data")):
-            if os.path.isdir(folder):
-                if os.path.isfile(os.path.join(folder, "state.json")):
-                    return [folder]
-                skipped = Skipped()
-                found = list_folder(folder, _FORMS, skipped).files
-                if found:
-                    skipped.log(folder)
-                    return found
+            if is_saved(folder):
+                return [folder]
+            skipped = Skipped()
+            if os.path.isdir(folder) and (files := list_folder(folder, _FORMS, skipped).files):
+                skipped.log(folder)
+                return files
         raise DataError(f"{path}: no captions; it should hold {self.config.LOCAL_FILES}")
 
     def _caption(self, record: Mapping[str, Any]) -> str:

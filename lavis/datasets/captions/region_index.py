@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import REFUSALS, DataError
-from lavis.datasets.files.arrow import ArrowFile
+from lavis.datasets.files.arrow import ArrowFile, write_batches
 from lavis.datasets.files.built import built_once, cache_folder, digest_of, file_identity
 from lavis.datasets.files.items import read_list
 
@@ -45,19 +45,12 @@ def region_index_of_tables(tables: Sequence[ArrowFile], cache_dir: str | None = 
 
 
 def _index(paths: Sequence[str], cache_dir: str | None, batches: Any) -> ArrowFile:
-    import pyarrow as pa
-
     digest = digest_of(["regions", VERSION, [file_identity(path) for path in paths]])
     target = cache_folder(cache_dir) / f"{digest}.arrow"
 
     def build(temporary: Path) -> None:
         logger.info("writing the regions of %s to %s, once", ", ".join(paths[:3]), target)
-        count = 0
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, _schema()) as stream:
-            for batch in batches():
-                stream.write_batch(batch)
-                count += batch.num_rows
-        if not count:
+        if not write_batches(temporary, batches()):
             raise DataError(f"{paths[0]}: no regions")
 
     return ArrowFile(paths[0], str(built_once(target, build)))

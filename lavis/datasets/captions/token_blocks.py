@@ -12,13 +12,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lavis.common.errors import DataError, RecordError
-from lavis.datasets.files.arrow import TABLES, open_table, tables_in
+from lavis.datasets.files.arrow import TABLES, is_saved, open_table, tables_in
 from lavis.datasets.files.built import built_once, cache_folder, digest_of, file_identity
 from lavis.datasets.files.folders import is_hidden, refuse_doubles
 from lavis.datasets.files.formats import open_file
@@ -102,7 +103,8 @@ def write_blocks(path: Path, lines: Iterable[str], tokenize: Tokenize, block_siz
     begin = shown = time.monotonic()
     written = 0
     with open(path, "wb") as file:
-        for batch in _batched(lines, _LINES):
+        lines = iter(lines)
+        while batch := list(islice(lines, _LINES)):
             tokens = np.fromiter((t for ids in tokenize(batch) for t in ids), dtype="<u4")
             file.write(tokens.tobytes())
             written += len(tokens)
@@ -157,13 +159,13 @@ def find_corpus(path: str, split: str) -> list[str]:
     if os.path.isfile(path):
         return [path]
     for folder in (os.path.join(path, split), path):
-        if os.path.isfile(os.path.join(folder, "state.json")):
+        if is_saved(folder):
             return tables_in(folder)
     forms = (*TEXTS, *TABLES, ".jsonl", ".jsonl.gz", ".jsonl.zst")
     files = sorted(p for p in Path(path).rglob("*") if p.is_file() and not _is_hidden(p, path))
-    found = [p for p in files if _ends(p.name, forms)]
-    named = [p for p in found if _names(p.name, split[:5])]
-    rest = [p for p in found if not any(_names(p.name, other) for other in _SPLITS)]
+    texts = [p for p in files if p.name.lower().endswith(forms)]
+    named = [p for p in texts if split[:5] in p.name.lower()]
+    rest = [p for p in texts if not any(other in p.name.lower() for other in _SPLITS)]
     if not named and not rest:
         raise DataError(f"{path}: no text of the split '{split}'; it should hold wiki.{split}.raw")
     chosen = [str(p) for p in named or rest]
@@ -181,18 +183,9 @@ def _is_hidden(file: Path, root: str) -> bool:
     return any(is_hidden(part) for part in file.relative_to(root).parts)
 
 
-def _ends(name: str, endings: Sequence[str]) -> bool:
-    return name.lower().endswith(tuple(endings))
-
-
-def _names(name: str, split: str) -> bool:
-    return split in name.lower()
-
-
 def tokenizer_identity(tokenizer: Any) -> str:
     """Return a hash of all that a tokenizer's output depends on, whatever its name."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    state: str
     if backend is not None:
         state = backend.to_str()
     else:
@@ -212,14 +205,3 @@ def _tokenize_with(tokenizer: Any) -> Tokenize:
         return encoded["input_ids"]
 
     return tokenize
-
-
-def _batched(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for line in lines:
-        batch.append(line)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -74,11 +74,11 @@ class CroppedVisualGenome(CaptionDataset):
     def _open_store(self) -> RecordStore:
         config = self.config
         config.check_source(self.name, self.split)
-        named = config.record_paths(self.split)
-        if not named and config.data_dir is not None:
-            return RecordStore([self._open_source(os.path.expanduser(config.data_dir))])
-        if named:
-            return RecordStore([self._open_source(path) for path in named])
+        paths = config.record_paths(self.split)
+        if not paths and config.data_dir is not None:
+            paths = [os.path.expanduser(config.data_dir)]
+        if paths:
+            return RecordStore([self._open_source(path) for path in paths])
         files = hub_files(*_HUB, self.split, section=self.name, local=config.LOCAL_FILES)
         return RecordStore([self._regions_of(files)])
 
@@ -103,8 +103,8 @@ class CroppedVisualGenome(CaptionDataset):
     def _image_folders(self) -> list[str]:
         config = self.config
         roots = [config.image_root(self.split), os.path.expanduser(config.data_dir or "")]
-        found = (os.path.join(root, name) for root in roots if root for name in _FOLDERS)
-        return list(dict.fromkeys(os.path.normpath(f) for f in found if os.path.isdir(f)))
+        folders = (os.path.join(root, name) for root in roots if root for name in _FOLDERS)
+        return list(dict.fromkeys(os.path.normpath(f) for f in folders if os.path.isdir(f)))
 
     def _image_roots(self) -> list[ImageRoot]:
         return self.roots

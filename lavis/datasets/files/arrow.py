@@ -209,7 +209,7 @@ def open_tables(
     for path in expand_paths(paths):
         if not os.path.isdir(path):
             files += open_one(path)
-        elif os.path.isfile(os.path.join(path, _STATE)):
+        elif is_saved(path):
             files += [file for name in tables_in(path) for file in open_one(name)]
         else:
             files += open_folder(path, open_one, (*RECORDS, *TABLES))
@@ -226,13 +226,18 @@ def open_table(
     return ArrowFile(path, str(_written(path, target)), image_key=image_key)
 
 
+def is_saved(folder: str) -> bool:
+    """Return whether a folder was written by `save_to_disk` of Hugging Face `datasets`."""
+    return os.path.isfile(os.path.join(folder, _STATE))
+
+
 def tables_in(folder: str) -> list[str]:
     """Return the tables of a folder, or none: those of `save_to_disk`, else Parquet files.
 
     `datasets` caches its own results beside them; only files that `state.json` lists are data.
     """
     state = Path(folder) / _STATE
-    if state.is_file():
+    if is_saved(folder):
         try:
             listed = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
             return [str(state.parent / entry["filename"]) for entry in listed]
