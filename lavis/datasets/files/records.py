@@ -209,9 +209,8 @@ def _from_column(value: Any) -> Any:
     """Return the list or object that a text holds; any other value as it is."""
     if not isinstance(value, str) or value[:1] not in ("[", "{"):
         return value
-    no_number = {"parse_constant": lambda name: None}  # NaN: JSON has none
-    try:
-        parsed = json.loads(value, object_pairs_hook=unique_keys, **no_number)
+    try:  # NaN: JSON has none
+        parsed = json.loads(value, parse_constant=lambda _: None, object_pairs_hook=unique_keys)
     except RecordError:
         raise
     except ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from typing import Any, ClassVar
 
@@ -10,7 +9,7 @@ from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.config import LaionConfig
-from lavis.datasets.files.json_values import text_of
+from lavis.datasets.files.json_values import finite, text_of
 from lavis.datasets.rows import Drawing, Row
 
 _QUESTION = "What is in this image? Answer: {caption}"
@@ -38,15 +37,10 @@ class LaionDataset(RecordDataset):
         fields: dict[str, Any] = {
             "index": index,
             "instance": str(record.get("key", index)),
-            "similarity": _finite(record.get("similarity")),
+            "similarity": finite(record.get("similarity")),
             "caption": caption,
         }
         text = self.text_processor(_QUESTION.format(caption=caption))
         drawing = Drawing(file)
         parts = ({"answer": caption},)
         return Row(index, self._image_key(drawing), text, fields, parts=parts, drawing=drawing)
-
-
-def _finite(value: Any) -> Any:
-    """Return None for NaN and infinity, which JSON cannot hold."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -59,18 +60,31 @@ class RegionMapping:
         return {}
 
     def _scan(self) -> tuple[np.ndarray, np.ndarray]:
-        hashes = np.zeros(len(self.file), dtype=np.uint64)
-        good = np.zeros(len(self.file), dtype=bool)
-        for row in range(len(self.file)):
-            try:
-                image = self.file.read(row).get("image")
-            except RecordError:
-                continue
-            if isinstance(image, str):
-                hashes[row], good[row] = np.uint64(name_hash(image)), True
-        if not good.all():
-            bad = int((~good).sum())
-            logger.warning("%s: %d lines without an image name, skipped", self.file.path, bad)
-        rows = np.flatnonzero(good)
+        hashes, bad = image_hashes(self.file, lambda record: record.get("image"))
+        if bad:
+            logger.warning("%s: %d lines without an image name, skipped", self.file.path, len(bad))
+        rows = np.setdiff1d(np.arange(len(hashes)), list(bad))
         order = np.argsort(hashes[rows], kind="stable")
         return hashes[rows][order], rows[order]
+
+
+def image_hashes(
+    file: JsonLinesFile, name_of: Callable[[dict[str, Any]], Any]
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Return the hash of each row's image name, uint64, and why rows have none.
+
+    Args:
+        name_of: returns the name in a record; anything but a text counts as missing.
+    """
+    hashes = np.zeros(len(file), dtype=np.uint64)
+    bad: dict[int, str] = {}
+    for row in range(len(file)):
+        try:
+            name = name_of(file.read(row))
+            if not isinstance(name, str):
+                raise RecordError("missing field: image")
+        except RecordError as error:
+            bad[row] = error.reason
+            name = f"\0{row}"  # no image's name
+        hashes[row] = name_hash(name)
+    return hashes, bad

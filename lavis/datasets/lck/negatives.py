@@ -22,7 +22,7 @@ from lavis.common.storage.atomic import AtomicFile
 from lavis.common.text import fold, letters_only
 from lavis.datasets.files.json_values import json_line
 from lavis.datasets.files.records import RecordStore
-from lavis.datasets.lck.record import PARTS, Tokens, read_region_ids, read_tokens
+from lavis.datasets.lck.record import PARTS, Tokens, mentioned, read_region_ids, read_tokens
 
 Record = dict[str, Any]
 Difficulty = Literal["easy", "hard"]
@@ -68,12 +68,12 @@ class Corpus:
     """A corpus' statements, as far as negatives need them.
 
     Attributes:
-        said: hashes of image, question and answer, and of image, question, answer, rationale.
+        hashes: of image, question and answer, and of image, question, answer, rationale.
         rows: row numbers of all records.
         by_type: the same by question type. by_scene: by image and question type.
     """
 
-    said: set[int] = field(default_factory=set)
+    hashes: set[int] = field(default_factory=set)
     rows: list[int] = field(default_factory=list)
     by_type: dict[str, list[int]] = field(default_factory=dict)
     by_scene: dict[int, list[int]] = field(default_factory=dict)
@@ -82,19 +82,19 @@ class Corpus:
         """Add one record; raises `RecordError` where it is no question-answer-rationale record."""
         parts = {part: read_tokens(record, part) for part in PARTS}
         image = _image(record)
-        self.said |= {_pair(image, parts), _whole(image, parts)}
+        self.hashes |= {_pair(image, parts), _whole(image, parts)}
         self.rows.append(row)
         kind = question_type(parts["question"])
         self.by_type.setdefault(kind, []).append(row)
         self.by_scene.setdefault(_hash(image, kind), []).append(row)
 
-    def is_said(self, image: str, parts: Mapping[str, Tokens]) -> bool:
+    def has_record(self, image: str, parts: Mapping[str, Tokens]) -> bool:
         """Return whether the image has this very record."""
-        return _whole(image, parts) in self.said
+        return _whole(image, parts) in self.hashes
 
-    def is_true_pair(self, image: str, parts: Mapping[str, Tokens]) -> bool:
+    def has_pair(self, image: str, parts: Mapping[str, Tokens]) -> bool:
         """Return whether the image has a record with this question and answer."""
-        return _pair(image, parts) in self.said
+        return _pair(image, parts) in self.hashes
 
 
 def _image(record: Mapping[str, Any]) -> str:
@@ -174,10 +174,10 @@ class NegativeMaker:
             wrong = getattr(self, f"_{kind}")(rng, record, parts, level)
             if wrong is None or any(not normal(wrong[part]) for part in PARTS):
                 continue
-            if _whole(image, wrong) == _whole(image, parts) or self.corpus.is_said(image, wrong):
+            if _whole(image, wrong) == _whole(image, parts) or self.corpus.has_record(image, wrong):
                 continue
             new_pair = _pair(image, wrong) != _pair(image, parts)
-            if not (new_pair and self.corpus.is_true_pair(image, wrong)):
+            if not (new_pair and self.corpus.has_pair(image, wrong)):
                 return wrong
         return None
 
@@ -185,7 +185,7 @@ class NegativeMaker:
         self, rng: random.Random, record: Mapping[str, Any], parts: dict[str, Tokens], level: str
     ) -> dict[str, Tokens] | None:
         """Name another region: one of the text's own (hard) or any of the image (easy)."""
-        named = _ids(*(parts[part] for part in PARTS))
+        named = mentioned(token for part in PARTS for token in parts[part])
         if not named:
             return None
         pool = named if level == "hard" else read_region_ids(record, "region_all") or named
@@ -204,15 +204,11 @@ class NegativeMaker:
         self, rng: random.Random, record: Mapping[str, Any], parts: dict[str, Tokens], level: str
     ) -> dict[str, Tokens] | None:
         """Swap a colour, size, number, side or state, the same in answer and rationale."""
-        found = [
-            word
-            for part in ("answer", "rationale")
-            for token in parts[part]
-            if not isinstance(token, list) and (word := _bare(token)) in _LIST_OF
-        ]
-        if not found:
+        tokens = [t for part in PARTS[1:] for t in parts[part] if not isinstance(t, list)]
+        known = {_bare(token) for token in tokens} & _LIST_OF.keys()
+        if not known:
             return None
-        old = rng.choice(sorted(set(found)))
+        old = rng.choice(sorted(known))
         name, place = _LIST_OF[old]
         words = ATTRIBUTES[name]
         near = [words[i] for i in (place - 1, place + 1) if 0 <= i < len(words)]
@@ -221,10 +217,7 @@ class NegativeMaker:
         if not choices:
             return None
         new = rng.choice(choices)
-        return {
-            **parts,
-            **{part: [_replace(t, old, new) for t in parts[part]] for part in PARTS[1:]},
-        }
+        return parts | {part: [_replace(t, old, new) for t in parts[part]] for part in PARTS[1:]}
 
     def _answer_swap(
         self, rng: random.Random, record: Mapping[str, Any], parts: dict[str, Tokens], level: str
@@ -272,7 +265,7 @@ class NegativeMaker:
         ids = read_region_ids(record, "region") or read_region_ids(record, "region_all")
         if not ids:
             return [t for t in tokens if not isinstance(t, list)]
-        turn = {number: ids[place % len(ids)] for place, number in enumerate(_ids(tokens))}
+        turn = {number: ids[place % len(ids)] for place, number in enumerate(mentioned(tokens))}
         return _rename(tokens, turn)
 
     def _label(
@@ -283,11 +276,11 @@ class NegativeMaker:
         level: str,
         number: int,
     ) -> Record:
-        named = _ids([read_region_ids(record, "region")], *(wrong[part] for part in PARTS))
+        named = mentioned(token for part in PARTS for token in wrong[part])
         return {
             **_unlabelled(record),
             **wrong,
-            "region": named,
+            "region": list(dict.fromkeys([*read_region_ids(record, "region"), *named])),
             "index": f"{record.get('index', '')}-{kind}-{level}-{number}",
             "reject_label": 1,
             "qa_score": float(_pair(_image(record), wrong) == _pair(_image(record), record)),
@@ -351,11 +344,6 @@ def write_negatives(store: RecordStore, path: Path, count: int, **options: Any) 
             for each in (positive(record), *negatives):
                 file.write(json_line(each) + b"\n")
     return counts
-
-
-def _ids(*parts: Tokens) -> list[int]:
-    """Return the region ids in token lists, each once, by first mention."""
-    return list(dict.fromkeys(i for part in parts for t in part if isinstance(t, list) for i in t))
 
 
 def _rename(tokens: Sequence[Any], turn: Mapping[int, int]) -> Tokens:

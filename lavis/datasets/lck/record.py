@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,6 +100,11 @@ def check_tokens(value: Any, key: str) -> Tokens:
     return tokens
 
 
+def mentioned(tokens: Iterable[Any]) -> list[int]:
+    """Return the region ids in token lists, in order of first mention."""
+    return list(dict.fromkeys(i for token in tokens if isinstance(token, list) for i in token))
+
+
 def read_references(record: Mapping[str, Any]) -> dict[int, Any]:
     """Return what the record itself knows of its regions: id -> entry.
 
@@ -135,12 +140,12 @@ def index_entries(value: Any, key: str, *, named: bool) -> dict[int, Any]:
 
 def _by_id(pairs: Sequence[tuple[int, Any]], key: str) -> dict[int, Any]:
     """Return entries by id; a duplicate must equal the first."""
-    found: dict[int, Any] = {}
+    entries: dict[int, Any] = {}
     for region_id, entry in pairs:
-        if region_id in found and found[region_id] != entry:
+        if region_id in entries and entries[region_id] != entry:
             raise RecordError(f"duplicate region: {key} holds two of id {region_id}")
-        found[region_id] = entry
-    return found
+        entries[region_id] = entry
+    return entries
 
 
 def make_region(region_id: int, entry: Any) -> Region:
@@ -270,13 +275,12 @@ def read_word_boxes(record: Mapping[str, Any]) -> dict[str, list[Box]] | None:
     if value is None:
         return None
     try:
-        found = {str(word): [_share_box(box) for box in boxes] for word, boxes in value.items()}
+        return {str(word): [_share_box(box) for box in boxes] for word, boxes in value.items()}
     except REFUSALS:
         raise RecordError(
             f"wrong type: word_boxes is {_shown(value)}, expected word -> [[x1, y1, x2, y2], ...] "
             "in shares of the image"
         ) from None
-    return found
 
 
 def has_empty_rationale(record: Mapping[str, Any]) -> bool:
@@ -288,15 +292,9 @@ def has_empty_rationale(record: Mapping[str, Any]) -> bool:
         return False
     try:
         known = set(read_region_ids(record, "region"))
-        named = [
-            i
-            for token in read_tokens(record, "rationale")
-            if isinstance(token, list)
-            for i in token
-        ]
+        return known.isdisjoint(mentioned(read_tokens(record, "rationale")))
     except RecordError:
         return False
-    return known.isdisjoint(named)
 
 
 def _share_box(box: Any) -> Box:

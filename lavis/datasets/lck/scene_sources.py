@@ -7,11 +7,10 @@ a box without one becomes `{"name", "reject": reason}`.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,14 @@ from lavis.datasets.files.folders import Skipped, is_above, is_hidden
 from lavis.datasets.files.formats import open_file
 from lavis.datasets.files.items import begins_with, read_list
 from lavis.datasets.files.records import JsonLinesFile, parse_object
-from lavis.datasets.lck.record import index_entries, name_hash, read_references
-from lavis.datasets.lck.scenes import ScenesConfig
+from lavis.datasets.lck.mapping import image_hashes
+from lavis.datasets.lck.record import index_entries, read_references
+from lavis.datasets.lck.scenes import NOTES, ScenesConfig
 
 logger = logging.getLogger(__name__)
 
 _FILE_ERRORS: tuple[type[Exception], ...] = (OSError, *REFUSALS)
 Line = dict[str, Any]
-_KEPT = ("concepts", "captions", "narratives", "dynamic")
 _VG_FOLDERS = ("VG_100K", "VG_100K_2", "")
 
 
@@ -98,9 +97,7 @@ def _images_of(root: str) -> Iterator[Line]:
 
 def _files(folder: str, root: str, endings: Sequence[str], skipped: Skipped) -> Iterator[str]:
     """Yield the names of files below a folder relative to `root`, sorted folder by folder."""
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         name = os.path.relpath(entry.path, root).replace(os.sep, "/")
         if is_hidden(entry.name):
             skipped.add("names of the system (with a dot first)", name)
@@ -131,15 +128,6 @@ def _from_xywh(box: Any) -> Any:
         return list(box)
     x, y, width, height = box
     return [x, y, x + width, y + height]
-
-
-def _guarded(place: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return a region, or a reject with its reason."""
-    try:
-        with record_errors("wrong type"):
-            return make()
-    except RecordError as error:
-        return {"name": str(place), "reject": error.reason}
 
 
 # --- VCR
@@ -194,10 +182,7 @@ def _visual_genome(path: str, root: str) -> Iterator[Line]:
             with record_errors("malformed item"):
                 if kind is None:
                     raise RecordError(f"malformed item: none of {', '.join(kinds)}")
-                regions = [
-                    _guarded(place, functools.partial(_vg_entry, place, region))
-                    for place, region in enumerate(item[kind])
-                ]
+                regions = [_vg_entry(place, region) for place, region in enumerate(item[kind])]
                 image = _vg_image(item, root)
         except RecordError as error:
             yield {"image": f"item {number} of {os.path.basename(path)}", "reject": error.reason}
@@ -206,11 +191,16 @@ def _visual_genome(path: str, root: str) -> Iterator[Line]:
 
 
 def _vg_entry(place: int, region: Mapping[str, Any]) -> dict[str, Any]:
-    width, height = region.get("w", region.get("width")), region.get("h", region.get("height"))
-    box = _from_xywh([region.get("x"), region.get("y"), width, height])
-    names = region.get("names") or [""]
-    attributes = region.get("attributes")
-    return _entry(place, box, names[0], caption=region.get("phrase"), attributes=attributes)
+    """Return a region, or a reject with its reason."""
+    try:
+        with record_errors("wrong type"):
+            width = region.get("w", region.get("width"))
+            height = region.get("h", region.get("height"))
+            box = _from_xywh([region.get("x"), region.get("y"), width, height])
+            more = {"caption": region.get("phrase"), "attributes": region.get("attributes")}
+            return _entry(place, box, (region.get("names") or [""])[0], **more)
+    except RecordError as error:
+        return {"name": str(place), "reject": error.reason}
 
 
 def _vg_image(item: Mapping[str, Any], root: str) -> str:
@@ -236,17 +226,14 @@ def _coco(path: str) -> Iterator[Line]:
         with open(path, encoding="utf-8-sig") as file:
             content = json.load(file)
         images, annotations = content["images"], content["annotations"]
-        listed = [images, annotations, content.get("categories", [])]
-        if not all(isinstance(part, list) for part in listed):
+        labels = content.get("categories", [])
+        if not all(isinstance(part, list) for part in (images, annotations, labels)):
             raise TypeError("images, annotations and categories are lists")
     except _FILE_ERRORS as error:
         raise DataError(
             f"{path}: not COCO instances ({brief(error)}); 'images' and 'annotations' were expected"
         ) from None
-    categories: dict[str, Any] = {}
-    for item in listed[2]:
-        if isinstance(item, dict):
-            categories[str(item.get("id"))] = item.get("name")
+    categories = {str(c.get("id")): c.get("name") for c in labels if isinstance(c, dict)}
     by_image: dict[str, list[Any]] = {}
     lost = 0
     for item in annotations:
@@ -295,17 +282,7 @@ def _name_of(record: Mapping[str, Any]) -> Any:
 
 def _by_image(file: JsonLinesFile) -> Iterator[tuple[np.ndarray, str]]:
     """Yield each image's rows, by first row, and why a line is bad; holds 16 bytes a row."""
-    hashes = np.zeros(len(file), dtype=np.uint64)
-    reasons: dict[int, str] = {}
-    for row in range(len(file)):
-        try:
-            name = _name_of(file.read(row))
-            if not isinstance(name, str):
-                raise RecordError("missing field: image")
-        except RecordError as error:
-            reasons[row] = error.reason
-            name = f"\0{row}"  # no image's name
-        hashes[row] = name_hash(name)
+    hashes, reasons = image_hashes(file, _name_of)
     if len(reasons) == len(file):
         reason = next(iter(reasons.values()), "no lines")
         raise DataError(f"{file.path}: no line is a record with an 'image'; the first: {reason}")
@@ -320,23 +297,17 @@ def _by_image(file: JsonLinesFile) -> Iterator[tuple[np.ndarray, str]]:
 def _merged(records: Sequence[Mapping[str, Any]], root: str, config: ScenesConfig) -> Line:
     """Return one image's line from its records."""
     last = records[-1]
-    readers: list[tuple[str, Callable[[], Line]]] = [
-        ("metadata_fn", lambda: _vcr_annotation(last, root)),
-        ("region_locations", lambda: _mapping(last)),
-        ("references", lambda: _references(records)),
-        ("references_in_input", lambda: _references(records)),
-    ]
-    for key, read in readers:
-        if key in last:
-            try:
-                return read()
-            except RecordError as error:
-                return {"image": last.get("image"), "reject": error.reason}
+    if "metadata_fn" in last:
+        return _vcr_annotation(last, root)
+    if "region_locations" in last:
+        return _mapping(last)
+    if "references" in last or "references_in_input" in last:
+        return _references(records)
     regions: list[dict[str, Any]] = []
     for record in records:
         boxes, names = record.get("boxes") or [], record.get("names") or []
         if not isinstance(boxes, list) or not isinstance(names, list):
-            return {"image": last["image"], "reject": "wrong type: boxes and names must be lists"}
+            raise RecordError("wrong type: boxes and names must be lists")
         for place, box in enumerate(boxes):
             corners = _from_xywh(box) if config.box_format == "xywh" else box
             name = names[place] if place < len(names) else ""
@@ -353,7 +324,7 @@ def _vcr_annotation(record: Mapping[str, Any], root: str) -> Line:
 
 def _mapping(record: Mapping[str, Any]) -> Line:
     entries = index_entries(record["region_locations"], "region_locations", named=False)
-    kept = {key: record[key] for key in _KEPT if key in record}
+    kept = {key: record[key] for key in NOTES if key in record}
     return {"image": record["image"], "regions": _named(entries), "keep_ids": True, **kept}
 
 

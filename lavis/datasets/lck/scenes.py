@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
 from typing import Any, Literal
 
 from PIL import Image
@@ -17,7 +18,7 @@ from lavis.datasets.lck.marks import RegionMark, region_marks
 from lavis.datasets.lck.record import check_inside, index_entries, make_region, region_number
 from lavis.processors.region import DrawnRegion, draw_regions, outline_width
 
-_MAPPING_KEYS = ("concepts", "captions", "narratives", "dynamic")  # kept from a mapping
+NOTES = ("concepts", "captions", "narratives", "dynamic")  # kept from a mapping
 _PAGE_PIXELS = 50_000_000
 _PAGE_SIZE = 480  # at which an outline still has two pixels
 RegionFormat = Literal["auto", "jsonl", "vcr", "vg", "coco"]
@@ -52,13 +53,27 @@ class ScenesConfig:
     follow_symlinks: bool = False
 
 
+@plain_dataclass(slots=True)
 class SceneRegion:
-    """One region of a scene; `box` is x1, y1, x2, y2 in pixels."""
+    """One region of an image.
 
-    __slots__ = ("box", "name", "region_id")
+    Attributes:
+        region_id: its number in texts; on a page also selects the colour.
+        box: x1, y1, x2, y2 in pixels of the image.
+        name: the detector's guess, or empty.
+    """
 
-    def __init__(self, region_id: int, box: tuple[float, float, float, float], name: str) -> None:
-        self.region_id, self.box, self.name = region_id, box, name
+    region_id: int
+    box: tuple[float, float, float, float]
+    name: str = ""
+
+
+def scene_regions(entries: Mapping[int, Any]) -> list[SceneRegion]:
+    """Return the regions of a verbalized record's entries by id."""
+    return [
+        SceneRegion(number, tuple(entry["boxes"][0][:4]), str(entry.get("obj_guess") or ""))
+        for number, entry in entries.items()
+    ]
 
 
 class Scene:
@@ -74,10 +89,7 @@ class Scene:
         self.image: str = record["image"]
         self._root, self._max_pixels = root, max_pixels
         self._pixels: Image.Image | None = None
-        self.regions = [
-            SceneRegion(number, tuple(entry["boxes"][0][:4]), str(entry.get("obj_guess") or ""))
-            for number, entry in region_entries(record).items()
-        ]
+        self.regions = scene_regions(region_entries(record))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -96,18 +108,15 @@ class Scene:
         """Return the image with the regions of `ids` drawn, coloured in that order."""
         image = self.read_image()
         width = outline_width(image.size, line_width, image_size)
-        return draw_regions(image, self._drawing(ids), palette="distinct", width=width)
+        return draw_regions(image, _drawn(self._numbered(ids)), palette="distinct", width=width)
 
     def marks(self, ids: Sequence[int]) -> tuple[RegionMark, ...]:
         """Return where a page sets the numbers of the regions that `drawn` draws."""
-        names = {region.region_id: region.name for region in self.regions}
-        return region_marks(
-            self._drawing(ids), self.size, palette="distinct", names=[names[n] for n in ids]
-        )
+        return _marks(self._numbered(ids), self.size)
 
-    def _drawing(self, ids: Sequence[int]) -> list[DrawnRegion]:
+    def _numbered(self, ids: Sequence[int]) -> list[SceneRegion]:
         by_id = {region.region_id: region for region in self.regions}
-        return [DrawnRegion(place, by_id[number].box) for place, number in enumerate(ids)]
+        return [replace(by_id[number], region_id=place) for place, number in enumerate(ids)]
 
     def crop(self, region: SceneRegion, margin: float) -> Image.Image:
         """Return the region with `margin` of its edges around it, inside the image."""
@@ -172,7 +181,7 @@ def open_scene(
         "width": size[0],
         "height": size[1],
     }
-    return record | {key: source[key] for key in _MAPPING_KEYS if key in source}, bad
+    return record | {key: source[key] for key in NOTES if key in source}, bad
 
 
 def _checked(
@@ -194,24 +203,9 @@ def _area(entry: Mapping[str, Any]) -> float:
     return (x2 - x1) * (y2 - y1)
 
 
-@plain_dataclass(frozen=True, slots=True)
-class PageRegion:
-    """A region of a page's image.
-
-    Attributes:
-        number: in the texts beside the image; also selects the colour.
-        box: x1, y1, x2, y2 in pixels of the image.
-        name: the detector's guess, or empty.
-    """
-
-    number: int
-    box: tuple[float, float, float, float]
-    name: str = ""
-
-
 @record_errors("regions that cannot be drawn")
 def marked_image(
-    root: ImageRoot, name: str, regions: Sequence[PageRegion]
+    root: ImageRoot, name: str, regions: Sequence[SceneRegion]
 ) -> tuple[Image.Image, tuple[RegionMark, ...]]:
     """Return an image, its regions drawn, and their marks; raises `RecordError` if unusable."""
     image = decode_image(root.find(name), _PAGE_PIXELS)
@@ -221,15 +215,15 @@ def marked_image(
 
 
 @record_errors("regions that cannot be drawn")
-def marks_without_image(regions: Sequence[PageRegion]) -> tuple[RegionMark, ...]:
+def marks_without_image(regions: Sequence[SceneRegion]) -> tuple[RegionMark, ...]:
     """Return the marks of regions, where no image is shown; raises `RecordError` without a box."""
     return _marks(regions, (1, 1))
 
 
-def _marks(regions: Sequence[PageRegion], size: tuple[int, int]) -> tuple[RegionMark, ...]:
+def _marks(regions: Sequence[SceneRegion], size: tuple[int, int]) -> tuple[RegionMark, ...]:
     names = [region.name for region in regions]
     return region_marks(_drawn(regions), size, palette="distinct", names=names)
 
 
-def _drawn(regions: Sequence[PageRegion]) -> list[DrawnRegion]:
-    return [DrawnRegion(region.number, region.box) for region in regions]
+def _drawn(regions: Sequence[SceneRegion]) -> list[DrawnRegion]:
+    return [DrawnRegion(region.region_id, region.box) for region in regions]

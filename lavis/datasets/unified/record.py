@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +117,11 @@ def list_in(node: Mapping[str, Any], key: str) -> list[Any]:
 
 def texts_in(node: Mapping[str, Any], key: str) -> list[str]:
     """Return a list of texts; raises `RecordError` for anything else."""
-    found = list_in(node, key)
-    for text in found:
+    texts = list_in(node, key)
+    for text in texts:
         if not isinstance(text, str):
             raise RecordError(f"wrong type: {key} holds {type(text).__name__}, expected texts")
-    return found
+    return texts
 
 
 def scaled(
@@ -173,11 +173,6 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-def mentioned(tokens: Iterable[Any]) -> list[int]:
-    """Return the region ids in token lists, in order of first mention."""
-    return list(dict.fromkeys(i for token in tokens if isinstance(token, list) for i in token))
-
-
 # A whole word that is a number, but for punctuation around it and a possessive ending: nothing in
 # "2-year-old", "3:00", "$3", "1.5" and "1st" is a person.
 _PERSON = re.compile(r"""([("'\[]*)([1-9][0-9]{0,3})((?:['\u2019]s?)?[])"'.,;:!?]*)""")
@@ -185,8 +180,8 @@ _PERSON = re.compile(r"""([("'\[]*)([1-9][0-9]{0,3})((?:['\u2019]s?)?[])"'.,;:!?
 
 def person_of(word: str) -> int | None:
     """Return the number, from 1, of the person that a word names, or None."""
-    found = _PERSON.fullmatch(word)
-    return int(found[2]) if found else None
+    match = _PERSON.fullmatch(word)
+    return int(match[2]) if match else None
 
 
 def numbers_to_ids(text: str, people: int) -> list[Any]:
@@ -196,10 +191,10 @@ def numbers_to_ids(text: str, people: int) -> list[Any]:
     """
     tokens: list[Any] = []
     for word in words(text):
-        found = _PERSON.fullmatch(word)
-        if found is None or int(found[2]) > people:
+        match = _PERSON.fullmatch(word)
+        if match is None or int(match[2]) > people:
             tokens.append(word)
             continue
-        before, number, after = found.groups()
+        before, number, after = match.groups()
         tokens += [part for part in (before, [int(number) - 1], after) if part]
     return tokens

@@ -30,20 +30,20 @@ _KEY = "Input_iid"
 
 def image_of(url: str) -> str:
     """Return `vcr1images/...` or `VG_100K/...`; raises `RecordError` for any other collection."""
-    found = _IMAGE.search(url)
-    if found is None:
+    match = _IMAGE.search(url)
+    if match is None:
         raise RecordError(f"unknown image: {url!r:.80} is neither of VCR nor of Visual Genome")
-    return found.group(1)
+    return match.group(1)
 
 
 def region_entries(bboxes: Iterable[Mapping[str, float]]) -> dict[str, Any]:
     """Return a region for each box; Sherlock gives left, top, width and height in pixels."""
-    found = {}
+    entries = {}
     for number, box in enumerate(bboxes):
         left, top = box["left"], box["top"]
         corners = [left, top, left + box["width"], top + box["height"]]
-        found[str(number)] = {"boxes": [corners], "obj_guess": ""}
-    return found
+        entries[str(number)] = {"boxes": [corners], "obj_guess": ""}
+    return entries
 
 
 @dataclass(frozen=True, kw_only=True)

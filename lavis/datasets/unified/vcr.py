@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import REFUSALS, RecordError, printable, record_errors
-from lavis.datasets.lck.record import check_tokens
+from lavis.datasets.lck.record import check_tokens, mentioned
 from lavis.datasets.unified.convert import Converter, flag
 from lavis.datasets.unified.record import (
     fields,
     join_path,
     list_in,
     make_record,
-    mentioned,
     name_in,
     scaled,
 )
@@ -51,25 +50,25 @@ class ImageObjects:
         with record_errors(f"malformed file: {printable(path.name)}"):
             node = json.loads(content.decode("utf-8"))
         try:
-            found = cls(
+            objects = cls(
                 size=(int(node["width"]), int(node["height"])),
                 boxes=list(node["boxes"]),
                 names=list(node["names"]),
             )
         except REFUSALS as error:
             raise RecordError(f"malformed file: {path.name}: {error!r:.120}") from None
-        if len(found.boxes) != len(found.names):
+        if len(objects.boxes) != len(objects.names):
             raise RecordError(f"malformed file: {path.name}: boxes and names differ in number")
-        return found
+        return objects
 
     def references(self, ids: Iterable[int]) -> dict[str, Any]:
         """Return entries by id, in the order of `ids`; raises `RecordError` for an unknown one."""
-        found = {}
+        entries = {}
         for number in ids:
             if not 0 <= number < len(self.boxes):
                 raise RecordError(f"unknown region id: {number} of {len(self.boxes)}")
-            found[str(number)] = {"boxes": [self.boxes[number]], "obj_guess": self.names[number]}
-        return found
+            entries[str(number)] = {"boxes": [self.boxes[number]], "obj_guess": self.names[number]}
+        return entries
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,12 @@ from typing import Any
 from lavis.common.command import at_least
 from lavis.common.errors import REFUSALS, DataError, RecordError
 from lavis.datasets.files.items import FileItem, read_items
+from lavis.datasets.lck.record import mentioned
 from lavis.datasets.unified.convert import Converter, flag
 from lavis.datasets.unified.record import (
     fields,
     join_path,
     make_record,
-    mentioned,
     name_in,
     numbers_to_ids,
     person_of,
@@ -60,7 +60,7 @@ class VisualCometConverter(Converter):
     with_place: bool = flag(True, "--no-place", action="store_false")
     _texts: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
     _images: dict[tuple[str, str], set[str]] = field(default_factory=dict, init=False, repr=False)
-    _given: dict[tuple[str, ...], list[str]] = field(default_factory=dict, init=False, repr=False)
+    _listed: dict[tuple[str, ...], list[str]] = field(default_factory=dict, init=False, repr=False)
 
     def items(self) -> Iterator[FileItem]:
         if self.candidates is not None:
@@ -83,8 +83,9 @@ class VisualCometConverter(Converter):
         objects = ImageObjects.read(self.image_dir / name_in(entry, "metadata_fn"))
         people = len(objects.boxes)
         event = numbers_to_ids(entry["event"], people)
-        said = [token for text in truths for token in numbers_to_ids(text, people)]
-        texts = self._candidates_of(entry, relation, truths, set(mentioned([*event, *said])))
+        true_tokens = [token for text in truths for token in numbers_to_ids(text, people)]
+        allowed = set(mentioned([*event, *true_tokens]))
+        texts = self._candidates_of(entry, relation, truths, allowed)
         candidates = [numbers_to_ids(text, people) for text in texts]
         question = [*event, "."]
         if self.with_place and entry.get("place"):
@@ -110,11 +111,11 @@ class VisualCometConverter(Converter):
     ) -> list[str]:
         if self.candidates is not None:
             key = (entry["img_fn"], entry["event"], relation)
-            if key not in self._given:
+            if key not in self._listed:
                 raise RecordError(f"no candidates: {self.candidates.name} lists none")
-            if not set(truths) & set(self._given[key]):
+            if not set(truths) & set(self._listed[key]):
                 raise RecordError("no true candidate: the list holds none")
-            return self._given[key]
+            return self._listed[key]
         wanted = self.count - len(truths)
         if wanted < 1:
             raise RecordError(f"too few candidates: {len(truths)} are true, count is {self.count}")
@@ -162,7 +163,7 @@ class VisualCometConverter(Converter):
                 entry = fields(item.value)
                 key = (entry["img_fn"], entry["event"], entry["relation"])
                 listed = texts_in(entry, "candidates")
-                self._given[key] = list(dict.fromkeys(text.strip() for text in listed))
+                self._listed[key] = list(dict.fromkeys(text.strip() for text in listed))
             except REFUSALS:
                 raise DataError(
                     f"{path}: {item.place}: a line of img_fn, event, relation, candidates was "

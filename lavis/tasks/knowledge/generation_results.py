@@ -22,7 +22,7 @@ from lavis.common.errors import RecordError
 from lavis.common.storage.atomic import AtomicFile, write_json
 from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.files.json_values import json_line
-from lavis.datasets.lck.scenes import PageRegion
+from lavis.datasets.lck.scenes import SceneRegion
 from lavis.llm.replies.items import FIELDS
 from lavis.llm.replies.region_text import normalized, render
 from lavis.tasks.knowledge.config import GenerationRunConfig
@@ -220,10 +220,10 @@ def _write_page(
     )
 
 
-def _regions(generation: KnowledgeGeneration, row: int) -> tuple[str, list[PageRegion]]:
+def _regions(generation: KnowledgeGeneration, row: int) -> tuple[str, list[SceneRegion]]:
     """Return an image's name and the regions that one of its requests showed."""
     kinds = len(generation.config.prompts)
-    regions: dict[int, PageRegion] = {}
+    regions: dict[int, SceneRegion] = {}
     name = f"record {row}"
     for unit in range(row * kinds, (row + 1) * kinds):
         with contextlib.suppress(RecordError):
@@ -232,7 +232,7 @@ def _regions(generation: KnowledgeGeneration, row: int) -> tuple[str, list[PageR
             for region in scene.regions:
                 left, top, right, bottom = region.boxes[0][:4]
                 box = (left, top, right, bottom)
-                regions[region.id] = PageRegion(region.id, box, region.name)
+                regions[region.id] = SceneRegion(region.id, box, region.name)
     return name, [regions[number] for number in sorted(regions)]
 
 

@@ -15,7 +15,7 @@ from lavis.common.errors import RecordError
 from lavis.common.storage.atomic import write_text
 from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.lck.marks import RegionMark
-from lavis.datasets.lck.scenes import PageRegion, marked_image, marks_without_image
+from lavis.datasets.lck.scenes import SceneRegion, marked_image, marks_without_image
 from lavis.tasks.knowledge.reasons import ReasonCounts, Verdict
 from lavis.tasks.report import ExampleRows, ReportImage, image_uri, render
 
@@ -80,7 +80,7 @@ class Table:
 
 
 def make_card(
-    root: ImageRoot | None, name: str, regions: Sequence[PageRegion], items: Sequence[CardItem]
+    root: ImageRoot | None, name: str, regions: Sequence[SceneRegion], items: Sequence[CardItem]
 ) -> Card:
     """Return the card of an image, without the image where `root` is None."""
     image, problem = None, ""

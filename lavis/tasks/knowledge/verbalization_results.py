@@ -13,7 +13,7 @@ from lavis.common.storage.atomic import AtomicFile, write_json
 from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.files.json_values import json_line
 from lavis.datasets.files.records import JsonLinesFile
-from lavis.datasets.lck.scenes import PageRegion, region_entries
+from lavis.datasets.lck.scenes import region_entries, scene_regions
 from lavis.llm.money.ledger import folder_totals
 from lavis.tasks.knowledge.page import (
     Card,
@@ -268,16 +268,12 @@ def _stages(stages: Mapping[str, Mapping[str, int]]) -> Table:
 def _card(root: ImageRoot, image: Mapping[str, Any]) -> Card:
     record = image["record"] or {}
     entries = region_entries(record) if record else {}
-    regions = [
-        PageRegion(number, tuple(entry["boxes"][0][:4]), str(entry.get("obj_guess") or ""))
-        for number, entry in entries.items()
-    ]
     parts = _parts(record, entries)
     items = [CardItem("kept", parts[:_MAX_PARTS])] if parts else []
     for problem in image["problems"]:
         verdict = _verdict(problem)
         items.append(CardItem(verdict, reason=problem["reason"], source=problem["stage"]))
-    return make_card(root, str(image["image"]), regions, items)
+    return make_card(root, str(image["image"]), scene_regions(entries), items)
 
 
 def _parts(record: Mapping[str, Any], entries: Mapping[int, Any]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from PIL import Image
 
 from lavis.common.errors import RecordError
 from lavis.datasets.files.images import ImageRoot
-from lavis.datasets.lck.scenes import PageRegion, Scene, ScenesConfig, marked_image, open_scene
+from lavis.datasets.lck.scenes import Scene, SceneRegion, ScenesConfig, marked_image, open_scene
 
 BOXES = ([0, 0, 10, 10], [5, 5, 8, 20], [0, 0, 30, 20])
 
@@ -38,7 +38,7 @@ def test_a_scene_is_drawn_and_cut(root):
     record, _ = opened(root)
     scene = Scene(record, ImageRoot(str(root)), 10_000)
     assert scene.crop(scene.regions[0], 0.5).size == (15, 15)
-    drawn, marks = marked_image(ImageRoot(str(root)), "a.png", [PageRegion(2, (1, 1, 9, 9))])
+    drawn, marks = marked_image(ImageRoot(str(root)), "a.png", [SceneRegion(2, (1, 1, 9, 9))])
     assert drawn.size == (40, 30) and [mark.number for mark in marks] == [2]
     with pytest.raises(RecordError, match="missing image"):
         marked_image(ImageRoot(str(root)), "b.png", [])
