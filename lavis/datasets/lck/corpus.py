@@ -1,4 +1,4 @@
-"""Statistics of a corpus and its bad records, in one pass with bounded memory.
+"""A corpus checked without a model: its statistics and bad records, in one pass.
 
 Memory grows by 24 bytes a row (three hashes, for duplicates) and about 200 bytes an image.
 """
@@ -6,22 +6,33 @@ Memory grows by 24 bytes a row (three hashes, for duplicates) and about 200 byte
 from __future__ import annotations
 
 import array
+import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from tqdm import tqdm
 
-from lavis.common.errors import RecordError
+from lavis.common.command import check_outputs
+from lavis.common.errors import ConfigError, RecordError
+from lavis.common.registry import datasets
+from lavis.common.storage.atomic import AtomicFile, write_json
 from lavis.datasets.base import RecordDataset
-from lavis.datasets.files.images import decode_image, image_size
+from lavis.datasets.files.formats import expand_paths
+from lavis.datasets.files.images import ImageRoot, decode_image, image_size
 from lavis.datasets.lck.record import check_inside, has_empty_rationale, name_hash
 from lavis.datasets.rows import Row
 
 Images = Literal["none", "header", "decode"]
 _QUANTILES = (0, 50, 90, 99, 100)
+_KINDS = {"lck": "unified_vqa_binary", "laion": "laion_sample_extracted"}
+_SHOWN = 5  # bad records that are printed
+_CHUNK = 1000  # rows that a process takes at a time
 
 
 def _hashes() -> array.array[int]:
@@ -157,10 +168,10 @@ class CorpusChecker:
                     self._images[key] = decode_image(file, limit).size
             except RecordError as error:
                 self._images[key] = error.reason
-        found = self._images[key]
-        if isinstance(found, str):
-            raise RecordError(found)
-        check_inside(drawing.regions, found)
+        size = self._images[key]
+        if isinstance(size, str):
+            raise RecordError(size)
+        check_inside(drawing.regions, size)
 
 
 def _distinct(hashes: array.array[int]) -> int:
@@ -175,3 +186,148 @@ def _quantiles(counts: Counter[int]) -> dict[str, int]:
     below = np.cumsum([counts[v] for v in values.tolist()])
     places = np.searchsorted(below, [max(1, q / 100 * below[-1]) for q in _QUANTILES])
     return {f"p{q}": int(values[i]) for q, i in zip(_QUANTILES, places, strict=True)}
+
+
+def validate_corpus(
+    files: Sequence[str],
+    *,
+    check_images: Images | None = None,
+    rejects: str | None = None,
+    summary: str | None = None,
+    max_words: int = 70,
+    workers: int = 0,
+    **options: Any,
+) -> int:
+    """Check record files, print their statistics and the first bad records.
+
+    Args:
+        files: as `open_records` takes them.
+        check_images: see `CorpusChecker`; None: `decode` where there are images, else `none`.
+        rejects: file for all bad records, JSON lines of `{file, line, index, reason}`.
+        summary: JSON file for the statistics.
+        max_words: number of words the critic's text processor keeps.
+        workers: processes beside this one.
+        options: of `open_corpus`.
+
+    Returns:
+        The exit status: 1 where a record is bad.
+
+    Example:
+        >>> validate_corpus(["train.jsonl"], image_root="images", rejects="rejects.jsonl")
+    """
+    dataset = open_corpus(files, **options)
+    root, mapping = options.get("image_root"), options.get("region_mapping")
+    if check_images is None:
+        check_images = "decode" if root or _holds_images(dataset) else "none"
+    if check_images == "none":
+        dataset.pictures = ImageRoot(root or ".", must_exist=False)
+    check_outputs([rejects, summary], [*expand_paths(files), *([mapping] if mapping else [])])
+    total = CorpusSummary()
+    first: list[dict[str, Any]] = []  # of the bad records
+    bar = tqdm(total=len(dataset), unit="row", desc="checking", mininterval=1, disable=None)
+    with AtomicFile(rejects) if rejects else io.BytesIO() as out, bar:
+        for part, bad in _checked(workers, dataset, check_images, max_words):
+            total.merge(part)
+            first += bad[: _SHOWN - len(first)]
+            for reject in bad if rejects else []:
+                out.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
+            bar.update(part.rows)
+    report = {**total.report(), "images_checked": check_images}
+    _print_report(report)
+    if summary:
+        write_json(summary, report)
+    for reject in first:
+        place = f"line {reject['line']}" if "line" in reject else f"row {reject.get('row')}"
+        print(f"{reject['file']}, {place}: {reject['reason']}")
+    if rejects:
+        print(f"rejected records are listed in {rejects}")
+    elif report["rejected"] > len(first):
+        print(f"... and {report['rejected'] - len(first)} more; --rejects FILE lists them all")
+    return 1 if report["rejected"] else 0
+
+
+def open_corpus(
+    files: Sequence[str],
+    *,
+    kind: Literal["lck", "laion"] = "lck",
+    training: bool = False,
+    image_root: str = "",
+    region_mapping: str | None = None,
+    max_pixels: int | None = None,
+    follow_symlinks: bool = False,
+    cache_dir: str | None = None,
+) -> RecordDataset:
+    """Return the data set of record files, with a text processor that cuts nothing.
+
+    Args:
+        training: require the labels that critic training needs.
+
+    Raises:
+        ConfigError: a file or folder is missing, or an option is out of range.
+        DataError: a file cannot be read.
+    """
+    name, split = _KINDS[kind], "train" if training else "test"
+    node: dict[str, Any] = {
+        "build_info": {
+            "annotations": {split: {"storage": list(files), "region_mapping": region_mapping}},
+            "images": {"storage": image_root},
+        },
+        "follow_symlinks": follow_symlinks,
+        "cache_dir": cache_dir,
+    }
+    if max_pixels:
+        node["max_pixels"] = max_pixels
+    try:
+        config = TypeAdapter(datasets.config_class(name)).validate_python(node)
+    except ValidationError as error:
+        lines = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+        raise ConfigError("; ".join(lines)) from None
+    return datasets.get(name)(config, split, name=name)
+
+
+def _holds_images(dataset: RecordDataset) -> bool:
+    """Return whether images are stored with the records, as in tar shards and folders."""
+    try:
+        return dataset.store.image(0) is not None
+    except RecordError:
+        return True
+
+
+class _Worker:
+    """The checker of one process, made once, so that chunks carry row numbers only."""
+
+    checker: ClassVar[CorpusChecker]
+
+    @classmethod
+    def start(cls, *setup: Any) -> None:
+        cls.checker = CorpusChecker(*setup)
+
+    @classmethod
+    def check(cls, rows: range) -> tuple[CorpusSummary, list[dict[str, Any]]]:
+        return cls.checker.check(rows)
+
+
+def _checked(
+    workers: int, dataset: RecordDataset, *setup: Any
+) -> Iterator[tuple[CorpusSummary, list[dict[str, Any]]]]:
+    """Yield summary and rejects of each chunk, in row order."""
+    count = len(dataset)
+    chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
+    if workers < 1:
+        yield from map(CorpusChecker(dataset, *setup).check, chunks)
+        return
+    setup = (dataset, *setup)
+    with ProcessPoolExecutor(workers, initializer=_Worker.start, initargs=setup) as pool:
+        yield from pool.map(_Worker.check, chunks)
+
+
+def _print_report(report: Mapping[str, Any]) -> None:
+    for key, value in report.items():
+        if not isinstance(value, dict):
+            print(f"{key:24s} {value}")
+            continue
+        print(f"{key}:")
+        for name, count in list(value.items())[:30]:
+            print(f"  {name:40s} {count}")
+        if len(value) > 30:
+            print(f"  ... and {len(value) - 30} more")
