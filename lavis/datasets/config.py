@@ -153,12 +153,12 @@ class DatasetConfig:
 
     def options(self, split: str) -> dict[str, Any]:
         """Return every option on which rows or images of a split depend, JSON-able."""
-        found: dict[str, Any] = {}
-        for node in (self, self.source(split)):
-            for one in dataclasses.fields(node):
-                if one.name not in node.UNREAD:
-                    found[one.name] = getattr(node, one.name)
-        return found
+        return {
+            field.name: getattr(node, field.name)
+            for node in (self, self.source(split))
+            for field in dataclasses.fields(node)
+            if field.name not in node.UNREAD
+        }
 
     def __post_init__(self) -> None:
         faults = []
@@ -261,7 +261,7 @@ class RegionOptions(DatasetConfig):
             raise ConfigError(f"line_width is {self.line_width}; use 1 or more, or 'auto'")
 
 
-def _check_share(name: str, value: float) -> None:
+def _check_probability(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ConfigError(f"{name} is {value}; use a probability from 0 to 1")
 
@@ -287,7 +287,7 @@ class LckConfig(RegionOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_share("region_prob", self.region_prob)
+        _check_probability("region_prob", self.region_prob)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -323,8 +323,8 @@ class ContrastiveConfig(RegionOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_share("region_prob", self.region_prob)
-        _check_share("rationale_prob", self.rationale_prob)
+        _check_probability("region_prob", self.region_prob)
+        _check_probability("rationale_prob", self.rationale_prob)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -347,7 +347,7 @@ class GenerativeDatasetConfig(RegionOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_share("region_prob", self.region_prob)
+        _check_probability("region_prob", self.region_prob)
 
 
 def is_train_split(split: str) -> bool:

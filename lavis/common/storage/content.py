@@ -63,10 +63,10 @@ def content_digest(path: str | os.PathLike[str]) -> str:
             known = _recall(path, before)
             if known is not None:
                 return known
-            found = _read(path)
+            digest = _read(path)
             if file_state(path) == before:
-                _remember(path, before, found)
-                return found
+                _remember(path, before, digest)
+                return digest
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     raise DataError(f"{path}: it changes while it is read; start again when it is finished")

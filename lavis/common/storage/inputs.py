@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Literal, NamedTuple
@@ -157,19 +157,20 @@ def changed_units(
     state = functools.lru_cache(maxsize=4096)(read_state)  # many units read one tar
 
     def compare(group: list[tuple[int, list[Note], Sequence[str]]]) -> list[Changed]:
-        found = []
+        different = []
         for unit, notes, there in group:
             note = next((n for n in notes if not _is_same(n, here, state)), None)
             if note is not None:
                 place = note[0]
                 moved = place >= 0 and list(there[place : place + 1]) != real[place : place + 1]
-                found.append(Changed(unit, note[1], moved))
-        return found
+                different.append(Changed(unit, note[1], moved))
+        return different
 
     changed: list[Changed] = []
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="inputs") as pool:
         waiting: list[Future[list[Changed]]] = []
-        for group in _groups(noted):
+        units = iter(noted)
+        while group := list(islice(units, _UNITS)):
             waiting.append(pool.submit(compare, group))
             if len(waiting) > 4 * _THREADS:
                 changed += waiting.pop(0).result()
@@ -177,12 +178,6 @@ def changed_units(
         for future in waiting:
             changed += future.result()
     return sorted(changed)
-
-
-def _groups(noted: Iterable[Any]) -> Iterator[list[Any]]:
-    whole = iter(noted)
-    while group := list(islice(whole, _UNITS)):
-        yield group
 
 
 def _is_same(note: Note, places: Sequence[str], state: Callable[[str], State]) -> bool:

@@ -106,11 +106,7 @@ class Journal:
         if inputs:
             lines += json.dumps({"inputs": list(inputs)}) + "\n"
         data = lines.encode("ascii")
-        commit: dict[str, Any] = {
-            "unit": int(unit),
-            "rows": len(rows),
-            "crc32": zlib.crc32(data),
-        }
+        commit = {"unit": int(unit), "rows": len(rows), "crc32": zlib.crc32(data)}
         if again:
             commit["again"] = True
         file = self._segment()
@@ -184,10 +180,10 @@ class Finished:
         for unit, (number, offset, size, again) in self.units.items():
             if size and (also_again or not again):
                 by_segment.setdefault(number, []).append((offset, size, unit))
-        for number, found in sorted(by_segment.items()):
+        for number, lines in sorted(by_segment.items()):
             path, _, places, _ = self.segments[number]
             with open(path, "rb") as file:
-                for offset, size, unit in sorted(found):
+                for offset, size, unit in sorted(lines):
                     file.seek(offset)
                     yield Noted(unit, json.loads(file.read(size))["inputs"], places)
 

@@ -58,9 +58,7 @@ def remove_leftovers(folder: str | os.PathLike[str], *, depth: int = 0) -> int:
     if removed:
         logger.warning(
             "%s: removed %d unfinished file(s), %.1f MB, of killed processes",
-            folder,
-            removed,
-            size / 1e6,
+            *(folder, removed, size / 1e6),
         )
     return removed + sum(remove_leftovers(each, depth=depth - 1) for each in inner)
 

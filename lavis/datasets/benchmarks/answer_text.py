@@ -20,9 +20,9 @@ def normalize_answer(text: str) -> str:
 
 def shared_words_f1(prediction: str, answer: str) -> float:
     """Return F1 of the words that two texts share, once normalised; 0 where one is empty."""
-    said, right = normalize_answer(prediction).split(), normalize_answer(answer).split()
-    shared = sum((Counter(said) & Counter(right)).values())
-    return 2 * shared / (len(said) + len(right)) if shared else 0.0
+    first, second = normalize_answer(prediction).split(), normalize_answer(answer).split()
+    shared = sum((Counter(first) & Counter(second)).values())
+    return 2 * shared / (len(first) + len(second)) if shared else 0.0
 
 
 def quac_references(answers: Sequence[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.registry import datasets
+from lavis.common.storage.content import content_digest
 from lavis.common.storage.inputs import Input
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.benchmarks.config import BenchmarkConfig
-from lavis.datasets.benchmarks.files import Record, find_file, identity, read_file, read_hub
+from lavis.datasets.benchmarks.files import Record, find_file, read_file, read_hub
 from lavis.datasets.benchmarks.question import Question
 from lavis.datasets.benchmarks.table import BENCHMARKS
 from lavis.datasets.rows import Row
@@ -72,7 +74,7 @@ class BenchmarkDataset(RecordDataset):
                 f"datasets.{self.name}.build_info.annotations.{self.split}.storage: {len(named)} "
                 f"files for {len(sources)} groups; name one for each of {groups}"
             )
-        found = []
+        pairs = []
         for place, source in enumerate(sources):
             if config.data_dir is None and not named:
                 records = read_hub(source)
@@ -80,9 +82,10 @@ class BenchmarkDataset(RecordDataset):
             else:
                 path = named[place] if named else find_file(config.data_dir or ".", source)
                 records = read_file(path)
-                self._files.append(identity(path))
-            found.append((source, records))
-        return found
+                name = os.path.basename(path)
+                self._files.append({"name": name, "content": content_digest(path)})
+            pairs.append((source, records))
+        return pairs
 
     def __len__(self) -> int:
         return len(self.items)

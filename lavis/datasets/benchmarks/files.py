@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lavis.common.errors import REFUSALS, DataError, RecordError, printable, record_errors
-from lavis.common.storage.content import content_digest
 from lavis.datasets.benchmarks.question import Kind, Question, ReadOptions
 from lavis.datasets.files.hub import fetch_table
 from lavis.datasets.files.items import begins_with, read_items
@@ -93,15 +91,15 @@ def find_file(root: str, source: Source) -> Path:
     if folder.is_file():
         return folder
     for pattern in source.patterns:
-        found = sorted(folder.glob(pattern)) or sorted(folder.rglob(pattern))
-        if len(found) > 1:
-            names = ", ".join(str(path.relative_to(folder)) for path in found[:3])
+        matches = sorted(folder.glob(pattern)) or sorted(folder.rglob(pattern))
+        if len(matches) > 1:
+            names = ", ".join(str(path.relative_to(folder)) for path in matches[:3])
             raise DataError(
                 f"{folder}: several files are '{pattern}' ({names}); point data_dir at one folder, "
                 "or name the file in build_info.annotations.test.storage"
             )
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     raise DataError(f"{folder}: no file named {' or '.join(source.patterns)}")
 
 
@@ -219,8 +217,3 @@ def _with_labels(path: Path, records: list[Record]) -> list[Record]:
         else replace(record, fields={"label": label, **record.fields})
         for record, label in zip(records, labels, strict=True)
     ]
-
-
-def identity(path: str | Path) -> dict[str, Any]:
-    """Return name and content of a file."""
-    return {"name": os.path.basename(path), "content": content_digest(path)}

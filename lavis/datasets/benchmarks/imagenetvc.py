@@ -72,16 +72,12 @@ def demonstrations(folder: Path, kind: str) -> tuple[str, ...]:
     path = folder / "dev" / f"{kind}.csv"
     if not path.is_file():
         raise DataError(f"{path}: no such file; use_icl needs ImageNetVC's folder dev")
-    shown = []
-    for template in DEMONSTRATIONS:
-        parts = []
-        for record in read_file(path):
-            if record.fields is None:
-                raise DataError(f"{path}, line {record.line}: {record.reason}")
-            question, answer = text_of(record.fields, "question"), text_of(record.fields, "answer")
-            parts.append(template.format(q=question, a=answer))
-        shown.append("".join(parts))
-    return tuple(shown)
+    pairs = []
+    for record in read_file(path):
+        if record.fields is None:
+            raise DataError(f"{path}, line {record.line}: {record.reason}")
+        pairs.append((text_of(record.fields, "question"), text_of(record.fields, "answer")))
+    return tuple("".join(one.format(q=q, a=a) for q, a in pairs) for one in DEMONSTRATIONS)
 
 
 def read(

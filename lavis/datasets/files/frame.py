@@ -46,15 +46,10 @@ def read_frame(path: str, *, nrows: int | None = None) -> pd.DataFrame:
     names = dict.fromkeys(name for record in records.values() for name in record)
     # Column by column as objects: pandas would make lists of equal length two-dimensional, and
     # whole numbers beside a missing one floats.
-    columns = {
-        name: pd.Series(
-            [record.get(name, float("nan")) for record in records.values()],
-            index=list(records),
-            dtype=object,
-        )
-        for name in names
-    }
-    for name, column in columns.items():
-        if all(name in record and record[name] is not None for record in records.values()):
-            columns[name] = column.infer_objects()
+    columns = {}
+    for name in names:
+        cells = [record.get(name, float("nan")) for record in records.values()]
+        column = pd.Series(cells, index=list(records), dtype=object)
+        is_whole = all(record.get(name) is not None for record in records.values())
+        columns[name] = column.infer_objects() if is_whole else column
     return pd.DataFrame(columns)

@@ -127,8 +127,8 @@ class _Sample:
         """Return the row: header, offset and size of record and image, whether it is text."""
         record = self.members.get("json", self.members.get("txt"))
         image = self.members.get("picture")
-        found = [(m.offset, m.size) if m is not None else (-1, -1) for m in (record, image)]
-        return self.header, *found[0], *found[1], int("json" not in self.members)
+        places = [(m.offset, m.size) if m is not None else (-1, -1) for m in (record, image)]
+        return self.header, *places[0], *places[1], int("json" not in self.members)
 
     def add(self, member: TarMember, extension: str, skipped: Counter[str]) -> None:
         kind = "picture" if extension in _IMAGES else extension

@@ -86,12 +86,12 @@ class ContrastiveDataset(RegionDataset):
         if self.source_options.no_question:
             question = prefix = ""
         outputs, judged = self._outputs(record)
-        said = [self._text(output, tags) for output in outputs]
-        if not all(text.strip() for text in said):
+        choices = [self._text(output, tags) for output in outputs]
+        if not all(text.strip() for text in choices):
             raise RecordError("empty text: text_output")
-        texts = [self.text_processor(f"{question} {prefix} {text}") for text in said]
+        texts = [self.text_processor(f"{question} {prefix} {text}") for text in choices]
         prompt = getattr(self.text_processor, "prompt", "")
-        answers = [self.text_processor(text).removeprefix(prompt) for text in said]
+        answers = [self.text_processor(text).removeprefix(prompt) for text in choices]
         fields: dict[str, Any] = {"index": index, "instance": instance_of(record, index)}
         if record.get("label") is not None:
             fields["label"] = _choice_label(record["label"], len(texts))

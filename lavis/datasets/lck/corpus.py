@@ -92,9 +92,8 @@ class CorpusSummary:
 
     def merge(self, other: CorpusSummary) -> None:
         """Add the counts of other rows."""
-        self.rows += other.rows
-        self.cut += other.cut
-        self.empty_rationales += other.empty_rationales
+        for name in ("rows", "cut", "empty_rationales"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("reasons", "regions", "sources", "labels", "words"):
             getattr(self, name).update(getattr(other, name))
         for name in ("instances", "contents", "images"):

@@ -73,14 +73,14 @@ class LckDataset(RegionDataset):
         label = read_label(record, polarity=self.config.label_polarity)
         if label is None and self.is_train:
             raise RecordError("missing field: label or reject_label")
-        found: dict[str, Any] = {
+        targets: dict[str, Any] = {
             "label": label,
             "qa_label": read_score(record, "qa_score"),
             "r_label": read_score(record, "r_score"),
         }
         if self.config.word_boxes and self.is_train:
-            found["word_boxes"] = read_word_boxes(record)
-        return {k: v for k, v in found.items() if v is not None}
+            targets["word_boxes"] = read_word_boxes(record)
+        return {k: v for k, v in targets.items() if v is not None}
 
     def collate(
         self, rows: Sequence[Row], images: Images | None, image_index: Sequence[int]

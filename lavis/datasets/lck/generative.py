@@ -42,23 +42,23 @@ class GenerativeDataset(RegionDataset):
             record, choose_regions(record, self.config.region_prob, shuffle)
         )
         tags, named = self.tags(regions), self.config.source(self.split).use_object_tags
-        given, wanted = self._parts(
+        prefix, target = self._parts(
             record,
             lambda tokens: tokens_to_text(tokens, tags, use_object_tags=named),
             shuffle,
         )
-        given, wanted = self.text_processor(given), self._without_prompt(wanted)
-        if not wanted.strip():
+        prefix, target = self.text_processor(prefix), self._without_prompt(target)
+        if not target.strip():
             raise RecordError("empty text: nothing is left of the output")
         drawing = self.draw(file, regions, record)
-        fields = {"index": index, "instance": instance_of(record, index), "text_output": wanted}
+        fields = {"index": index, "instance": instance_of(record, index), "text_output": target}
         return Row(
             index,
             self._image_key(drawing),
-            given,
+            prefix,
             fields,
-            parts=({"question": given, "answer": wanted},),
-            targets={"text_output": wanted},
+            parts=({"question": prefix, "answer": target},),
+            targets={"text_output": target},
             drawing=drawing,
         )
 

@@ -57,16 +57,11 @@ class RegionDataset(RecordDataset):
         """Return regions in order of `ids`; raises `RecordError` for an unknown id or bad box."""
         if not ids:
             return []
-        first: dict[int, Any] = {}
-        second: dict[int, Any] = {}
-        if self.config.region_source == "references_first":
-            first = read_references(record)
-            if not all(i in first for i in ids):
-                second = self._mapped(record)
-        else:
-            first = self._mapped(record)
-            if not all(i in first for i in ids):
-                second = read_references(record)
+        readers = [read_references, self._mapped]
+        if self.config.region_source == "mapping_first":
+            readers.reverse()
+        first = readers[0](record)
+        second = {} if all(i in first for i in ids) else readers[1](record)
         regions = []
         for region_id in ids:
             entry = first.get(region_id, second.get(region_id))
@@ -108,17 +103,17 @@ class RegionDataset(RecordDataset):
         A duplicate gets its last number; `undrawn_regions` sets the tags beyond `max_regions`.
         """
         limit = len(regions) if self.config.max_regions is None else self.config.max_regions
-        found: dict[int, RegionTag] = {}
+        tags: dict[int, RegionTag] = {}
         for place, region in enumerate(regions):
             text = None
             if place >= limit and self.config.undrawn_regions != "number":
-                if region.region_id in found:
+                if region.region_id in tags:
                     continue  # it is drawn, under an earlier number
                 text = region.object_name if self.config.undrawn_regions == "name" else ""
-            found[region.region_id] = RegionTag(
+            tags[region.region_id] = RegionTag(
                 place, region.object_name, region.description, text=text
             )
-        return found
+        return tags
 
 
 def open_mapping(path: str, cache_dir: str | None = None) -> RegionMapping:

@@ -18,14 +18,7 @@ from typing import Any
 from lavis.common.errors import REFUSALS, RecordError, printable, record_errors
 from lavis.datasets.lck.record import check_tokens, mentioned
 from lavis.datasets.unified.convert import Converter, flag
-from lavis.datasets.unified.record import (
-    fields,
-    join_path,
-    list_in,
-    make_record,
-    name_in,
-    scaled,
-)
+from lavis.datasets.unified.record import fields, join_path, list_in, make_record, name_in, scaled
 
 
 @dataclass(frozen=True, kw_only=True)
