@@ -102,7 +102,7 @@ class ContrastiveDataset(RegionDataset):
         targets = {"question": self.text_processor(f"{question} {prefix}"), "answers": answers}
         if "scores" in judged:
             targets["scores"] = judged["scores"]
-        parts = [{"question": question.strip(), "answer": text} for text in said]
+        parts = [{"question": question.strip(), "answer": text} for text in choices]
         return self._make(index, record, file, regions, texts, parts, fields, targets)
 
     def _outputs(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
