@@ -11,7 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from lavis.common.regions.rle import Rle
+from lavis.common.regions.shapes import Shape
+from lavis.common.regions.transforms import resize_mask, resize_shape
 
 Color = tuple[int, int, int, int]
 Palette = Literal["released", "distinct", "person_xyz"]
@@ -40,11 +45,31 @@ class DrawnRegion:
         color_id: place in the list of regions, from 0.
         box: x1, y1, x2, y2 in pixels of the full image; parts outside are clipped.
         polygons: lists of (x, y) points that form one outline together; drawn in place of the box.
+        mask: of the full image; drawn in place of both.
     """
 
     color_id: int
     box: tuple[float, float, float, float]
     polygons: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    mask: Rle | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """What is drawn."""
+        if self.mask is not None:
+            return Shape.of_mask(self.mask)
+        if self.polygons and any(self.polygons):
+            return Shape.of_polygons(self.polygons)
+        return Shape("box", self.box)
+
+    def resized(self, size: tuple[int, int], new_size: tuple[int, int]) -> DrawnRegion:
+        """Return the region of an image of `size` (width, height) in one of `new_size`."""
+        box = resize_shape(Shape("box", self.box), size, new_size).box()
+        polygons = None
+        if self.polygons and any(self.polygons):
+            polygons = resize_shape(Shape.of_polygons(self.polygons), size, new_size).parts()
+        mask = resize_mask(self.mask, new_size) if self.mask else None
+        return DrawnRegion(self.color_id, box, polygons, mask)
 
 
 def region_colors(color_id: int, palette: Palette = "released") -> tuple[Color, Color]:
@@ -66,6 +91,11 @@ def region_colors(color_id: int, palette: Palette = "released") -> tuple[Color, 
         rgb = colorsys.hls_to_rgb((color_id % 1024) / 1024, luminance, (color_id % 1023) / 1023)
     red, green, blue = (math.floor(part * 255) for part in rgb)
     return (red, green, blue, 32), (red, green, blue, 255)
+
+
+def has_color(color_id: int, palette: Palette) -> bool:
+    """Return whether a palette has a colour for a region; else it is not drawn."""
+    return palette != "person_xyz" or color_id < len(_PERSONS)
 
 
 def css_color(color_id: int, palette: Palette = "released") -> str:
@@ -126,10 +156,12 @@ def draw_regions(
     """
     image = image.copy()
     for region in regions:
-        if palette == "person_xyz" and region.color_id >= len(_PERSONS):
+        if not has_color(region.color_id, palette):
             continue
         fill, outline = region_colors(region.color_id, palette)
-        if region.polygons is None:
+        if region.mask is not None:
+            _draw_mask(image, region.mask, fill, outline, width)
+        elif region.polygons is None:
             _draw_box(image, region.box, fill, outline, width)
         else:
             _draw_polygon(image, region.polygons, fill, outline, width)
@@ -181,6 +213,23 @@ def _draw_polygon(
     flat = [value for point in points for value in point]
     ImageDraw.Draw(overlay).polygon(flat, fill=fill, outline=outline, width=width)
     _composite(image, overlay.crop(touched), touched)
+
+
+def _draw_mask(image: Image.Image, mask: Rle, fill: Color, outline: Color, width: int) -> None:
+    """Draw a mask and, within it, its outline: pixels nearer than `width` to one outside."""
+    inside = Image.fromarray(mask.to_mask().astype(np.uint8) * 255)
+    if (touched := inside.getbbox()) is None:
+        return
+    inside = inside.crop(touched)
+    # Pixels beyond the mask's box count as outside; the filter copies those at the edge.
+    padded = Image.new("L", (inside.width + 2 * width, inside.height + 2 * width))
+    padded.paste(inside, (width, width))
+    core = padded.filter(ImageFilter.MinFilter(2 * width + 1))
+    core = core.crop((width, width, width + inside.width, width + inside.height))
+    overlay = Image.new("RGBA", inside.size, (0, 0, 0, 0))
+    overlay.paste(outline, mask=inside)
+    overlay.paste(fill, mask=core)
+    _composite(image, overlay, touched)
 
 
 def _clip(

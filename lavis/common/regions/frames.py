@@ -164,11 +164,6 @@ def gemma4_resize(size: Size, options: Mapping[str, Any]) -> Frame:
     return Frame(size, (columns * side, rows * side))
 
 
-def keep(size: Size, options: Mapping[str, Any]) -> Frame:
-    """Return the frame of an image that is not resized."""
-    return Frame(size, size)
-
-
 def _areas(options: Mapping[str, Any]) -> tuple[int, int]:
     """Return the least and the largest area."""
     edges = options.get("size") or {}

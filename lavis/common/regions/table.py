@@ -37,6 +37,7 @@ _RULES: dict[str, Callable[[Size, Mapping[str, Any]], Frame]] = {
     "padded_grid": tiles.padded_grid,
     "refined_slices": tiles.refined_slices,
 }
+_OPTIONAL = ("smart_resize", "glm", "squash", "gemma4")  # rules that `do_resize: false` ends
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -85,10 +86,13 @@ class Convention:
             RecordError: the family refuses such an image.
             ConfigError: the image processor's config lacks what its rule needs.
         """
-        if self.resize is None or self.resize.get("do_resize") is False:
+        if self.resize is None:
+            return Frame(size, size)
+        rule = self.resize["rule"]
+        if self.resize.get("do_resize") is False and rule in _OPTIONAL:  # tiles are always made
             return Frame(size, size)
         try:
-            return _RULES[self.resize["rule"]](size, self.resize)
+            return _RULES[rule](size, self.resize)
         except (KeyError, TypeError) as error:
             raise ConfigError(
                 f"image processor of {self.family}: {error} is missing or odd in its config"

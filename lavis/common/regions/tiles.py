@@ -75,11 +75,8 @@ def longest_edge_tiles(size: Size, options: Mapping[str, Any]) -> Frame:
     tile = options["max_image_size"]["longest_edge"]
     if not options["do_image_splitting"]:
         return Frame(size, (tile, tile))
-    if options.get("do_resize") is not False:
-        size_now = _to_longest_edge(size, options["size"])
-    else:
-        size_now = size
-    width, height = size_now
+    unresized = options.get("do_resize") is False
+    width, height = size if unresized else _to_longest_edge(size, options["size"])
     aspect = width / height
     if width >= height:
         width = math.ceil(width / tile) * tile
@@ -152,14 +149,16 @@ def padded_canvas(size: Size, options: Mapping[str, Any]) -> Frame:
         (canvas for canvas, scale in zip(canvases, scales, strict=True) if scale == chosen),
         key=lambda canvas: canvas[0] * canvas[1],
     )
-    limit_h, limit_w = height, width
+    # The canvas is a tensor there, whose sides make scales of 32 bits; other limits are numbers.
+    sides: list[Any] = [np.float32(width), np.float32(height)]
     if not options["resize_to_max_canvas"]:
-        limit_h, limit_w = min(max(size[1], tile), height), min(max(size[0], tile), width)
-    scale_w, scale_h = limit_w / size[0], limit_h / size[1]
+        limits = [max(side, tile) for side in size]
+        sides = [side if side < limit else limit for side, limit in zip(sides, limits, strict=True)]
+    scale_w, scale_h = sides[0] / size[0], sides[1] / size[1]
     if scale_w < scale_h:
-        resized = limit_w, min(math.floor(size[1] * scale_w), limit_h)
+        resized = int(sides[0]), min(math.floor(size[1] * scale_w), int(sides[1]))
     else:
-        resized = min(math.floor(size[0] * scale_h), limit_w), limit_h
+        resized = min(math.floor(size[0] * scale_h), int(sides[0])), int(sides[1])
     return Frame(size, (width, height), (0, 0, max(resized[0], 1), max(resized[1], 1)))
 
 

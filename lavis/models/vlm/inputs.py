@@ -17,10 +17,9 @@ from lavis.common.errors import ConfigError, RecordError
 from lavis.common.multimodal import Family, write_chat
 
 # Of a processor's outputs, those with a value for each token of the prompt.
-TYPES = ("token_type_ids", "mm_token_type_ids", "image_embeds_position_mask")
-OF_TOKENS = ("input_ids", "attention_mask", *TYPES)
-# What processors return, and no model takes to read a prompt.
-_UNUSED = ("labels", "rows", "cols", "num_soft_tokens_per_image")
+OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+# What processors return, and no model takes.
+_UNUSED = ("num_crops", "rows", "cols", "text_replacement_offsets", "image_embeds_position_mask")
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class PromptEncoder:
         """
         images = [as_image(view) for view in views]
         first = self._process(images, prompts[0])
-        whole = _listed(first["input_ids"])
+        whole = first["input_ids"][0].tolist()
         bare = [self._tokens(prompt) for prompt in prompts]
         last = self._last_image(whole)
         tail = min(_common_end(whole, bare[0]), len(whole) - last - 1)
@@ -97,15 +96,15 @@ class PromptEncoder:
             joined = _exchange(whole, bare[0], bare[place], tail)
             if joined is None:
                 others[place] = self._process(images, prompts[place])
-                joined = _listed(others[place]["input_ids"])
+                joined = others[place]["input_ids"][0].tolist()
             ids.append(joined)
         types: dict[str, list[list[int]]] = {}
-        for name in TYPES:
+        for name in OF_TOKENS[2:]:
             if name not in first:
                 continue
-            own = _listed(first[name])
+            own = first[name][0].tolist()
             types[name] = [
-                _listed(others[place][name])
+                others[place][name][0].tolist()
                 if place in others
                 else own[: len(whole) - tail] + _fill(own, len(row) - len(whole) + tail)
                 for place, row in enumerate(ids)
@@ -198,12 +197,6 @@ def _exchange(whole: list[int], bare: list[int], other: list[int], tail: int) ->
     """
     head = len(bare) - tail
     return whole[: len(whole) - tail] + other[head:] if other[:head] == bare[:head] else None
-
-
-def _listed(values: Any) -> list[int]:
-    """Return the only row of a processor's output, a tensor or lists."""
-    row: list[int] = torch.as_tensor(values)[0].tolist()
-    return row
 
 
 def _fill(own: list[int], length: int) -> list[int]:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tiny_vlm import BUILDERS, make_vlm, skip_absent
+import transformers
+from tiny_vlm import BUILDERS, SINCE, make_vlm
 
 
 @pytest.fixture(scope="session")
@@ -12,7 +13,11 @@ def vlm_folder(tmp_path_factory):
     made = {}
 
     def folder(family):
-        skip_absent(family)
+        since = SINCE.get(family, "5.14.0")
+        if tuple(map(int, transformers.__version__.split(".")[:2])) < tuple(
+            map(int, since.split(".")[:2])
+        ):
+            pytest.skip(f"{family} came with transformers {since}")
         if family not in made:
             made[family] = make_vlm(family, tmp_path_factory.mktemp("vlm") / family)
         return made[family]
