@@ -2,7 +2,7 @@
 
 python scripts/describe.py run.batch_size_eval
 python scripts/describe.py --json > catalogue.json
-python scripts/describe.py run.pictures.options --import-modules projects.quickstart
+python scripts/describe.py run.images.options --import-modules projects.quickstart
 """
 
 import argparse

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.command import at_least, command
+from lavis.common.config.renamed import present_flags
 from lavis.datasets.corpus_export import CardFacts, export_corpus
 
 
@@ -31,11 +32,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--name", help="title of the card (default: the folder's name)")
     parser.add_argument("--license", default="other", help="of the texts")
-    parser.add_argument("--picture-source", help="where the pictures come from")
+    parser.add_argument("--image-source", help="where the images come from")
     parser.add_argument("--critic", help="name and version of the critic that filtered")
     parser.add_argument("--threshold", type=float, help="the score that rows reached")
     parser.add_argument("--cache-dir", help="where compressed files are unpacked")
-    return parser.parse_args(argv)
+    return parser.parse_args(present_flags(sys.argv[1:] if argv is None else argv))
 
 
 @command
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     facts = CardFacts(
         name=args.name or args.output.resolve().name,
         license=args.license,
-        picture_source=args.picture_source,
+        image_source=args.image_source,
         critic=args.critic,
         threshold=args.threshold,
     )

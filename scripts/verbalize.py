@@ -1,7 +1,7 @@
 """Images and their regions to words: concepts, captions, attributes, questions and answers.
 
     python scripts/verbalize.py --cfg-path lavis/projects/lskd/verbalize/local.yaml \
-        --options pictures.root=images pictures.regions=regions.jsonl run.output_dir=output/words
+        --options images.root=images images.regions=regions.jsonl run.output_dir=output/words
     torchrun --nproc_per_node=4 scripts/verbalize.py --cfg-path ... --options ...
     python scripts/verbalize.py --cfg-path ... --dry-run
 
@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the flags."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
-        epilog="Sections of the run file: pictures, stages, run.",
+        epilog="Sections of the run file: images, stages, run.",
     )
     parser.add_argument("--cfg-path", required=True, help="run file")
     parser.add_argument(
@@ -88,9 +88,7 @@ def _verbalize(config: Sections, *, dry_run: bool, retry_rejects: bool) -> int:
     world = dist.start(run.device, run.timeout_minutes)
     atexit.register(world.leave)  # also after an error, so that no other rank waits
     setup_logging(world.rank)
-    job = Verbalization(
-        config["pictures"], config["stages"], run, world, retry_rejects=retry_rejects
-    )
+    job = Verbalization(config["images"], config["stages"], run, world, retry_rejects=retry_rejects)
     if dry_run:
         if world.is_main:
             for name, (left, total) in job.plan.counts().items():

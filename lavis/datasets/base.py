@@ -51,7 +51,7 @@ class RecordDataset(abc.ABC):
     config_class: ClassVar[type[DatasetConfig]]
     has_images: bool = True  # False: `image` is never called
     reads_images: bool = True  # False: what stands for them was made before
-    pictures: ImageRoot
+    images: ImageRoot
     palette: Palette = "released"
     line_width: int | Literal["auto"] = 2
 
@@ -61,7 +61,7 @@ class RecordDataset(abc.ABC):
         self.split = split
         self.is_train = is_train_split(split)
         root = config.image_root(split) or "."
-        self.pictures = ImageRoot(root, follow_symlinks=config.follow_symlinks)
+        self.images = ImageRoot(root, follow_symlinks=config.follow_symlinks)
         self.store = self._open_store()
         if not len(self.store):
             paths = ", ".join(config.record_paths(split)[:3])
@@ -169,13 +169,13 @@ class RecordDataset(abc.ABC):
     def names_only(self) -> RecordDataset:
         """Return a copy that names images without checking them: plans must not depend on files."""
         twin = copy.copy(self)
-        if hasattr(twin, "pictures"):
-            twin.pictures = ImageRoot(twin.pictures.root, must_exist=False)
+        if hasattr(twin, "images"):
+            twin.images = ImageRoot(twin.images.root, must_exist=False)
         return twin
 
     def _image_roots(self) -> list[ImageRoot]:
-        named = hasattr(self, "pictures") and self.config.image_root(self.split)
-        return [self.pictures] if named else []
+        named = hasattr(self, "images") and self.config.image_root(self.split)
+        return [self.images] if named else []
 
     def collate(
         self,

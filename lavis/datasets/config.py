@@ -13,6 +13,7 @@ from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT
+from lavis.common.config.renamed import former_names
 from lavis.common.errors import ConfigError
 from lavis.common.registry import processors
 
@@ -153,12 +154,13 @@ class DatasetConfig:
 
     def options(self, split: str) -> dict[str, Any]:
         """Return every option on which rows or images of a split depend, JSON-able."""
-        return {
+        options = {
             field.name: getattr(node, field.name)
             for node in (self, self.source(split))
             for field in dataclasses.fields(node)
             if field.name not in node.UNREAD
         }
+        return former_names(options, "datasets.x")
 
     def __post_init__(self) -> None:
         faults = []
@@ -311,7 +313,7 @@ class ContrastiveConfig(RegionOptions):
         shuffle_regions: false keeps their order, so that an image is drawn and its features are
             computed once.
         rationale_prob: in training, probability that the rationale follows the answer.
-        image_id: `picture` gives records of one image one id, in every file and data set; `row` is
+        image_id: `image` gives records of one image one id, in every file and data set; `row` is
             the row number.
     """
 
@@ -319,7 +321,7 @@ class ContrastiveConfig(RegionOptions):
     region_prob: float = 0.5
     shuffle_regions: bool = True
     rationale_prob: float = 0.5
-    image_id: Literal["picture", "row"] = "picture"
+    image_id: Literal["image", "row"] = "image"
 
     def __post_init__(self) -> None:
         super().__post_init__()

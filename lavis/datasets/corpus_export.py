@@ -44,14 +44,14 @@ class CardFacts:
     Attributes:
         name: its title.
         license: of the texts.
-        picture_source: where the images come from.
+        image_source: where the images come from.
         critic: name and version of the critic that filtered.
         threshold: lowest score of the rows.
     """
 
     name: str
     license: str = "other"
-    picture_source: str | None = None
+    image_source: str | None = None
     critic: str | None = None
     threshold: float | None = None
 

@@ -1,4 +1,4 @@
-"""From the section `run.pictures` of a run to a generator, its store and a scorer."""
+"""From the section `run.images` of a run to a generator, its store and a scorer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lavis.generators.store import ImageStore
 
 
 def generator_config(
-    name: str, options: Mapping[str, Any] | None = None, *, key: str = "pictures.options"
+    name: str, options: Mapping[str, Any] | None = None, *, key: str = "images.options"
 ) -> Any:
     """Return the checked dataclass of a generator's options.
 

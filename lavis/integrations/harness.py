@@ -21,6 +21,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
 from lavis.common import dist
+from lavis.common.config.renamed import present_options
 from lavis.common.errors import ConfigError
 from lavis.common.logger import Progress
 from lavis.common.pretrained import Specials, check_vocabulary, load_tokenizer, padding_token
@@ -54,18 +55,18 @@ class LateFusionLM(TemplateLM):
     Args:
         llm: the frozen language model; optional if `pretrained` is a folder of `save_pretrained`.
         pretrained: trained weights, as `model.pretrained`.
-        generator: where images come from, as `run.pictures.generator`; none: text only.
+        generator: where images come from, as `run.images.generator`; none: text only.
         k: images of a text; 0 is text only (default: the config's, where there is a generator).
         tokenizer: default: the language model's.
-        pictures_of: `context` is shared by the options of a question and shows nothing that is to
+        images_of: `context` is shared by the options of a question and shows nothing that is to
             be predicted; `all` draws context and continuation, as released.
-        picture_size: edge of the tower's images, pixels.
+        image_size: edge of the tower's images, pixels.
         add_bos_token: start texts with the tokenizer's start token, or with none of its special
             tokens (default: the tokenizer's way).
         max_length: longest text in tokens (default: what fits behind the images).
         import_modules: modules that register generators or scorers, joined by `+`.
         options: any other key of `model`, such as `mix`, `weights` or `vision.name`, or of
-            `run.pictures`, such as `scorer`, `cache_dir` or `options.root`.
+            `run.images`, such as `scorer`, `cache_dir` or `options.root`.
 
     Raises:
         ConfigError: an unknown key, or a wrong value.
@@ -79,8 +80,8 @@ class LateFusionLM(TemplateLM):
         k: int | None = None,
         *,
         tokenizer: str | None = None,
-        pictures_of: Literal["context", "all"] = "context",
-        picture_size: int | None = None,
+        images_of: Literal["context", "all"] | None = None,
+        image_size: int | None = None,
         add_bos_token: bool | None = None,
         batch_size: int | str = 1,
         max_batch_size: int | None = None,
@@ -93,8 +94,12 @@ class LateFusionLM(TemplateLM):
         super().__init__()
         for module in filter(None, (import_modules or "").split("+")):
             import_module(module.strip(), "import_modules")
-        if pictures_of not in ("context", "all"):
-            raise ConfigError(f"pictures_of is '{pictures_of}'; use context or all")
+        named = {"images_of": images_of, "image_size": image_size}
+        options |= {name: value for name, value in named.items() if value is not None}
+        options = present_options(options, "--model_args")
+        images_of = options.pop("images_of", "context")
+        if images_of not in ("context", "all"):
+            raise ConfigError(f"images_of is '{images_of}'; use context or all")
         if not (add_bos_token is None or isinstance(add_bos_token, bool)):
             raise ConfigError(f"add_bos_token is {add_bos_token!r:.60}; use True or False")
         self.batch_size = batch_rows(batch_size, max_batch_size)
@@ -102,7 +107,7 @@ class LateFusionLM(TemplateLM):
         self.max_gen_toks = whole_number("max_gen_toks", max_gen_toks)
         wished = None if max_length is None else whole_number("max_length", max_length, 2)
         there = is_usable(device)
-        chosen = Options.of(llm, pretrained, generator, k, picture_size, options)
+        chosen = Options.of(llm, pretrained, generator, k, options.pop("image_size", None), options)
         self._world = dist.start("cpu" if device == "cpu" else "auto")
         self._rank, self._world_size = self._world.rank, self._world.size
         self._device = self._world.device
@@ -115,11 +120,11 @@ class LateFusionLM(TemplateLM):
         self.tokenizer: Any = load_tokenizer(tokenizer or chosen.model.llm, "tokenizer")
         check_vocabulary(self.tokenizer, self.model, "tokenizer")
         self._opening = self._texts_start()
-        self._whole = pictures_of == "all"
+        self._whole = images_of == "all"
         self._images = None
-        if chosen.pictures is not None:
+        if chosen.images is not None:
             with dist.building_for(self._device):
-                self._images = TextImages(chosen.pictures, chosen.processor)
+                self._images = TextImages(chosen.images, chosen.processor)
         size = chosen.processor.image_size if self._images is not None else None
         room = self.model.longest_text(size) if size else self.model.longest_text()
         if wished and room and wished > room:
@@ -225,7 +230,7 @@ class LateFusionLM(TemplateLM):
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Return each text's log-likelihood; every token is predicted once.
 
-        A window sees images of what stands before the tokens it predicts (`pictures_of=all`: of
+        A window sees images of what stands before the tokens it predicts (`images_of=all`: of
         the whole text), so the first window of a text is text-only.
         """
         continuations, owners = [], []

@@ -37,13 +37,13 @@ class Options:
     Attributes:
         model: section `model`.
         folder: a folder of `save_pretrained` that the model is read from, or None.
-        pictures: section `run.pictures`; None for text only.
+        images: section `run.images`; None for text only.
         processor: turns an image into the tower's input.
     """
 
     model: LateFusionConfig
     folder: str | None
-    pictures: ImagesConfig | None
+    images: ImagesConfig | None
     processor: Any
 
     @classmethod
@@ -53,7 +53,7 @@ class Options:
         pretrained: str | None,
         generator: str | None,
         k: int | None,
-        picture_size: int | None,
+        image_size: int | None,
         options: Mapping[str, Any],
     ) -> Options:
         """Sort keys into the two sections and check them.
@@ -78,8 +78,8 @@ class Options:
             of_model["vision"] = {"name": None, "width": 1}  # no tower for text only
         model, preprocess = _model_section(folder, of_model)
         node = dict(preprocess["vis_processor"]["eval"])
-        if picture_size is not None:
-            node["image_size"] = picture_size
+        if image_size is not None:
+            node["image_size"] = image_size
         images = None
         if generator is not None and model.num_images:
             of_images |= {"generator": generator, "num_images": model.num_images}
@@ -134,7 +134,7 @@ def batch_rows(size: int | str, most: int | None) -> int:
 
 
 def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return keys of `model` and of `run.pictures`, nested at their dots."""
+    """Return keys of `model` and of `run.images`, nested at their dots."""
     sections: list[Any] = [OmegaConf.create({}), OmegaConf.create({})]
     names = [
         {field.name for field in fields(cls) if field.name not in _OWN}  # type: ignore[arg-type]
@@ -173,7 +173,7 @@ def _checked(cls: Any, node: dict[str, Any]) -> Any:
         return TypeAdapter(cls).validate_python(node)
     except ValidationError as error:
         where = "--model_args"
-        message = explain(error, cls, node, "pictures", source=lambda _: where)
+        message = explain(error, cls, node, "images", source=lambda _: where)
         # What a run file lists is an argument here.
         message = re.sub(r"run\.import_modules: \[([\w.]+)\]", r"import_modules=\1", message)
         raise ConfigError(message) from None

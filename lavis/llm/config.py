@@ -58,7 +58,7 @@ class LlmConfig:
         chars_per_token: for estimates without a tokenizer.
         tokenizer: folder or name of a transformers tokenizer, for better estimates.
         image_tokens: estimate for one image in a prompt if no rule is known.
-        picture_tokens: the provider's rule for images in a prompt.
+        image_token_rule: the provider's rule for images in a prompt.
         max_alike_failures: consecutive requests that fail for one reason before the run stops.
     """
 
@@ -72,7 +72,7 @@ class LlmConfig:
     chars_per_token: PositiveFloat = 4.0
     tokenizer: str | None = None
     image_tokens: NonNegativeInt = 1105
-    picture_tokens: ImageTokensConfig = ImageTokensConfig()
+    image_token_rule: ImageTokensConfig = ImageTokensConfig()
     max_alike_failures: PositiveInt = 10
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from lavis.common.config.files import read_yaml
 from lavis.common.config.loading import load_model_config
 from lavis.common.errors import ConfigError
 from lavis.common.registry import import_module, models, processors
@@ -97,7 +98,7 @@ def load_run(folder: str | Path, checkpoint: str = "checkpoint_best") -> tuple[A
     weights = next((file for file in (inside, Path(checkpoint)) if file.is_file()), None)
     if weights is None:
         raise ConfigError(f"{checkpoint}: neither a checkpoint in {folder} nor a file")
-    tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    tree: Any = OmegaConf.to_container(read_yaml(path), resolve=True)
     for module in tree.get("run", {}).get("import_modules") or []:
         import_module(module, f"{path}, run.import_modules")
     section = tree["model"]

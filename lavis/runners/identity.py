@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lavis.common.config.renamed import former_names
 from lavis.common.sharded import as_bytes, named_weights
 from lavis.common.storage.atomic import write_json, write_text
 from lavis.common.storage.leftovers import remove_leftovers
@@ -43,6 +44,7 @@ def training_identity(
     Args:
         data: fingerprints of the training data by name.
     """
+    tree = former_names(tree)
     run = {k: v for k, v in tree.get("run", {}).items() if k not in _FREE | _EVALUATION_ONLY}
     parts = {name: tree.get(name, {}) for name in ("model", "datasets")}
     return _jsonable({**parts, "run": run, **({"data": data} if data else {})})
@@ -64,6 +66,7 @@ def scoring_identity(
         weights: `WeightDigest` of the model.
         task: the task's own options that change scores.
     """
+    tree = former_names(tree)
     run = {k: v for k, v in tree.get("run", {}).items() if k in _SCORING}
     parts = {"model": tree.get("model", {}), "run": run, "data": data, "weights": weights}
     return _jsonable({**parts, **({"task": task} if task else {})})

@@ -74,7 +74,7 @@ def run_file(world, **datasets):
 def sections(world):
     cache = {"cache_dir": str(world / "cache")}
     return {
-        "wiki": {"data_dir": str(world / "wiki"), "block_size": 9, "with_pictures": False, **cache},
+        "wiki": {"data_dir": str(world / "wiki"), "block_size": 9, "with_images": False, **cache},
         "cropped_vg": {"data_dir": str(world / "vg"), **cache},
         "laion_220": {
             "data_dir": str(world / "captions.jsonl"),

@@ -56,5 +56,5 @@ def test_a_scorer_that_is_built_by_hand_is_refused_in_a_run_file(folder, monkeyp
 def test_unknown_generators_and_options_are_named(folder):
     with pytest.raises(ConfigError, match="unknown generator 'foldr'; did you mean 'folder'"):
         build_generator("foldr")
-    with pytest.raises(ConfigError, match=r"pictures\.options\.rot.*did you mean"):
+    with pytest.raises(ConfigError, match=r"images\.options\.rot.*did you mean"):
         build_generator("folder", {"root": str(folder), "rot": 1})

@@ -13,7 +13,7 @@ from lavis.llm.money.budget import Account, BudgetReached
 from lavis.llm.money.ledger import Ledger, read_totals
 
 IMAGE = 1105  # tokens of an image by the flat estimate
-BOUND = PromptBound(text=60, guess=15, pictures=IMAGE)
+BOUND = PromptBound(text=60, guess=15, images=IMAGE)
 PRICES = {"m": {"input": 1.0, "output": 4.0}}
 
 

@@ -51,7 +51,7 @@ def run_file(world, tiny):
 
     def write(stages, output="out", **images):
         sections = {
-            "pictures": {
+            "images": {
                 "root": str(world / "images"), "regions": str(world / "regions.jsonl"), **images,
             },
             "stages": stages,

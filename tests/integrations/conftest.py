@@ -37,7 +37,7 @@ def tiny(tmp_path_factory):
         "pretrained": weights,
         "vision.name": str(tower),
         "vision.weights": "config",
-        "picture_size": 32,
+        "image_size": 32,
     }
     return SimpleNamespace(llm=llm, tower=tower, weights=weights, args=args)
 

@@ -116,7 +116,7 @@ def test_images_come_with_the_context_and_batches_change_nothing(tiny, text_only
 
 def test_the_released_way_draws_the_continuation_too(tiny, images):
     drawn = ["".join(pair) for pair in PAIRS[:2]]
-    lm = LateFusionLM(**tiny.args, **images(drawn, 1), pictures_of="all", device="cpu")
+    lm = LateFusionLM(**tiny.args, **images(drawn, 1), images_of="all", device="cpu")
     (green, _), (black, _) = lm.loglikelihood(requests("loglikelihood", PAIRS[:2]))
     assert green != black
 
@@ -159,7 +159,7 @@ def our_rows(tiny, benchmark, data, options):
         "options": {name: options[f"options.{name}"] for name in ("root", "manifest")},
     }
     config = VisualQuestionsConfig(
-        tokenizer=str(tiny.llm), pictures=ImagesConfig(**node), columns=["text", "pictures"]
+        tokenizer=str(tiny.llm), images=ImagesConfig(**node), columns=["text", "images"]
     )
     vision = VisionConfig(name=str(tiny.tower), weights="config")
     section = LateFusionConfig(
@@ -241,7 +241,7 @@ def test_the_command_equals_our_own_task_on_the_same_items(tiny, data, images, t
         ({"k": 3}, "k is 3, but no generator"),
         ({"k": -1, "generator": "openmoji"}, "k is -1"),
         ({"mix": "sums"}, "mix"),
-        ({"pictures_of": "options"}, "use context or all"),
+        ({"images_of": "options"}, "use context or all"),
         ({"batch_size": 0}, "use a whole number of 1 or more, or auto"),
         ({"batch_size": "abc"}, "batch_size is 'abc'; use a whole number of 1 or more, or auto"),
         ({"batch_size": "auto", "max_batch_size": "z"}, "max_batch_size is 'z'"),

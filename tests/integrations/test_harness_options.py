@@ -24,15 +24,15 @@ def test_keys_go_to_their_sections():
     }
     chosen = Options.of("gpt2", None, "folder", 3, 64, given)
     assert (chosen.model.llm, chosen.model.num_images, chosen.model.mix) == ("gpt2", 3, "logits")
-    assert (chosen.pictures.generator, chosen.pictures.num_images) == ("folder", 3)
-    assert chosen.pictures.options == {"root": "x"} and chosen.processor.image_size == 64
+    assert (chosen.images.generator, chosen.images.num_images) == ("folder", 3)
+    assert chosen.images.options == {"root": "x"} and chosen.processor.image_size == 64
     text = Options.of("gpt2", None, None, None, None, {})
-    assert text.pictures is None and (text.model.num_images, text.model.vision.name) == (0, None)
+    assert text.images is None and (text.model.num_images, text.model.vision.name) == (0, None)
 
 
 def test_images_are_weighed_as_it_is_said():
     chosen = Options.of("gpt2", None, "folder", 2, None, {"scorer": None})
-    assert chosen.pictures.scorer is None and chosen.model.num_images == 2
+    assert chosen.images.scorer is None and chosen.model.num_images == 2
 
 
 def test_an_unknown_key_is_named_with_the_nearest():

@@ -244,8 +244,8 @@ def test_wikitext_trains_on_images_that_are_drawn_first(world, tmp_path, monkeyp
         f"{blocks}.cache_dir={tmp_path / 'cache'}", "run.device=cpu", "run.num_workers=0",
         f"run.output_dir={tmp_path / 'out'}", "run.max_iters=4", "run.iters_per_inner_epoch=2",
         "run.batch_size_train=4", "run.init_lr=0.01", "run.cache_features=true",
-        "run.pictures.generator=folder", f"run.pictures.options.root={images}",
-        f"run.pictures.cache_dir={tmp_path / 'drawn'}", "run.valid_splits=[valid]",
+        "run.images.generator=folder", f"run.images.options.root={images}",
+        f"run.images.cache_dir={tmp_path / 'drawn'}", "run.valid_splits=[valid]",
         f"{blocks}.vis_processor.eval.image_size=8",
         f"{blocks}.build_info.annotations.valid.storage=[]",
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from lavis.common import registry
 from lavis.common.config.loading import RETIRED
+from lavis.common.config.renamed import RENAMED, present_key
 from lavis.common.config.run import RunConfig
 from lavis.common.errors import ConfigError, nearest
 
@@ -25,7 +26,7 @@ PLACES = {
     "model": "model",
     "dataset": "datasets.*",
     "task": "run",
-    "generator": "run.pictures.options",
+    "generator": "run.images.options",
     "language-model backend": "llm",
     "verbalizer": "stages.*",
 }
@@ -38,7 +39,7 @@ COMMANDS = {
         "run": "lavis.tasks.knowledge.config:GenerationRunConfig",
     },
     "verbalize": {
-        "pictures": "lavis.datasets.lck.scenes:ScenesConfig",
+        "images": "lavis.datasets.lck.scenes:ScenesConfig",
         "stages": "lavis.tasks.knowledge.config:Stages",
         "run": "lavis.tasks.knowledge.config:VerbalizeRunConfig",
     },
@@ -97,7 +98,7 @@ def command_sections(command: str) -> dict[str, Any]:
 
 
 def catalogue() -> dict[str, Any]:
-    """Return registered names, default YAMLs, options and retired keys as plain containers."""
+    """Return registered names, default YAMLs, options and former keys as plain containers."""
     return {
         "names": {kind: each.list() for kind, each in KINDS.items()},
         "types": {
@@ -108,6 +109,7 @@ def catalogue() -> dict[str, Any]:
         "commands": {name: list(sections) for name, sections in COMMANDS.items()},
         "options": [dataclasses.asdict(option) for option in options()],
         "retired": RETIRED,
+        "renamed": RENAMED,
     }
 
 
@@ -141,6 +143,8 @@ def explain(key: str) -> str:
     named = [option for option in known if matches(option.key, key)]
     if named:
         return "\n".join(_paragraphs(named))
+    if present_key(key) != key:
+        return f"{key}: called {present_key(key)} now"
     if key in RETIRED:
         return f"{key}: nothing reads it; {RETIRED[key]}"
     raise ConfigError(f"--explain: unknown key '{key}'{_near(key, {each.key for each in known})}")

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lavis.common.config.errors import WRONG, Fault, Faults
+from lavis.common.config.renamed import present_names
 from lavis.common.errors import ConfigError
 from lavis.common.storage.foreign import foreign_kind_of
 
@@ -49,7 +50,7 @@ def read_yaml(path: Path) -> DictConfig:
         raise ConfigError("\n".join(f"{path.name}, {line}" for line in twice))
     if not isinstance(node, DictConfig):
         raise ConfigError(f"{path}: a mapping was expected at the top")
-    return node
+    return present_names(node, path.name)
 
 
 def parse_options(options: Sequence[str]) -> DictConfig:
@@ -69,6 +70,7 @@ def merge_options(
 ) -> tuple[DictConfig, DictConfig]:
     """Return the options alone, and over a file; those that cannot be read are faults."""
     overrides: Any = OmegaConf.create({})
+    written: Any = OmegaConf.create({})
     merged: Any = OmegaConf.merge(file)
     seen: set[str] = set()
     for item in _items(options, faults):
@@ -87,12 +89,15 @@ def merge_options(
         seen.add(key)
         try:
             one = OmegaConf.from_dotlist([item])
+            written = OmegaConf.merge(written, one)
+            one = present_names(one, "--options", warn=False)
             overrides, merged = OmegaConf.merge(overrides, one), OmegaConf.merge(merged, one)
         except Exception as error:  # YAML and grammar errors come as several unrelated types
             reason = " ".join(str(error).split())
             if re.search(r"\[\d+\]|\.\d+$", key):
                 reason = "part of a list cannot be set; give the whole list, key=[...]"
             faults.add([Fault(WRONG, f"--options: {item!r}: {reason}")])
+    faults.attempt(present_names, written, "--options")
     return overrides, merged
 
 

@@ -30,6 +30,7 @@ from lavis.common.config.files import (
     run_file,
 )
 from lavis.common.config.image_sizes import check_image_sizes
+from lavis.common.config.renamed import present_options
 from lavis.common.config.run import RunConfig, training_faults
 from lavis.common.errors import ConfigError, nearest
 
@@ -111,6 +112,7 @@ def load_model_config(
     """
     default = _default_yaml("model", registry.models, arch, model_type, "model_type")
     named = {**(overrides or {}), "arch": arch, "model_type": model_type}
+    named = present_options({"model": named})["model"]
     node = OmegaConf.merge(default.get("model", {}), OmegaConf.create(named))
     tree = OmegaConf.create({"model": node})
     faults = Faults()

@@ -21,12 +21,12 @@ class CaptionDatasetConfig(DatasetConfig):
     Attributes:
         max_elements: use only so many rows (null: all).
         shuffle_data: take them after a shuffle with seed 42, as released, not the first ones.
-        with_pictures: false leaves images out, for training on the same texts alone.
+        with_images: false leaves images out, for training on the same texts alone.
     """
 
     max_elements: int | None = None
     shuffle_data: bool = False
-    with_pictures: bool = True
+    with_images: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,7 +34,7 @@ class CaptionDatasetConfig(DatasetConfig):
             raise ConfigError(f"max_elements is {self.max_elements}; use 1 or more, null for all")
 
     def _needs_images(self) -> bool:
-        return self.with_pictures
+        return self.with_images
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -37,7 +37,7 @@ class CaptionDataset(RecordDataset):
 
     def __init__(self, config: CaptionDatasetConfig, split: str, *, name: str) -> None:
         super().__init__(config, split, name=name)
-        self.has_images = config.with_pictures
+        self.has_images = config.with_images
         self._rows = chosen_rows(len(self.store), config)
 
     def __len__(self) -> int:
@@ -184,7 +184,7 @@ class CaptionedImages(CaptionDataset):
         name = record.get(self.config.image_key)
         if name is None:
             raise RecordError(f"missing image: no {self.config.image_key}, and none beside it")
-        return self.pictures.find(name)
+        return self.images.find(name)
 
     def _box(self, record: Mapping[str, Any]) -> Box | None:
         return read_box(record, self.config.box_key, self.config.box_format)

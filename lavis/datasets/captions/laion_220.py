@@ -31,7 +31,7 @@ class LaionCaptions(CaptionDataset):
 
     def __init__(self, config: LaionCaptionsConfig, split: str, *, name: str) -> None:
         super().__init__(config, split, name=name)
-        if config.with_pictures and not config.image_root(split):
+        if config.with_images and not config.image_root(split):
             raise DataError(
                 f"datasets.{name}.build_info.images.storage: missing; give the folder that holds "
                 "COCO's train2017 and val2017"
@@ -72,7 +72,7 @@ class LaionCaptions(CaptionDataset):
             path = unquote(urlsplit(url).path).lstrip("/")
         except ValueError:
             raise RecordError(f"malformed url: {url[:80]}") from None
-        return self.pictures.find(path)
+        return self.images.find(path)
 
     def _fields(self, record: Mapping[str, Any]) -> dict[str, Any]:
         return {"instance": str(record.get("url"))}

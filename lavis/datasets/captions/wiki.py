@@ -48,7 +48,7 @@ class WikiDataset(RecordDataset):
     def __init__(self, config: WikiConfig, split: str, *, name: str) -> None:
         self.config, self.name, self.split = config, name, split
         self.is_train = split.startswith("train")
-        self.has_images = config.with_pictures
+        self.has_images = config.with_images
         self.tokenizer = load_tokenizer(config.tokenizer, f"datasets.{name}.tokenizer")
         self.files = self._find_files()
         self.blocks = token_blocks(
@@ -86,7 +86,7 @@ class WikiDataset(RecordDataset):
 
         Args:
             store: None for a data set whose requests are only listed.
-            seed: of the images: that of the section `run.pictures`.
+            seed: of the images: that of the section `run.images`.
         """
         self._images, self._image_seed = store, seed
 
@@ -146,7 +146,7 @@ class WikiDataset(RecordDataset):
         if self._images is None:
             raise ConfigError(
                 f"datasets.{self.name}: its images are drawn by a generator; configure "
-                f"run.pictures, or set datasets.{self.name}.with_pictures=false"
+                f"run.images, or set datasets.{self.name}.with_images=false"
             )
         return self._images
 

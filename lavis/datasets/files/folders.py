@@ -133,12 +133,12 @@ class FolderListing:
 
     Attributes:
         files, folders: paths of record files and of folders, sorted.
-        pictures: number of images. paired: how many of them have a record beside them.
+        images: number of them. paired: how many of them have a record beside them.
     """
 
     files: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
-    pictures: int = 0
+    images: int = 0
     paired: int = 0
 
 
@@ -173,7 +173,7 @@ def list_folder(path: str, endings: Sequence[str], skipped: Skipped) -> FolderLi
         else:
             others.append(name)
     stems = {os.path.splitext(name)[0] for name in images}
-    listing.pictures = len(images)
+    listing.images = len(images)
     listing.paired = sum(os.path.splitext(name)[0] in notes for name in images)
     for stem, name in notes.items():
         if stem.endswith("_stats"):
@@ -262,9 +262,9 @@ def open_folder(
             if not inner:
                 skipped.add("folders without records", os.path.basename(entry))
             opened += inner
-        if listing.pictures and not listing.paired:
+        if listing.images and not listing.paired:
             kind = "images without a record (.json) beside any of them"
-            skipped.add(kind, os.path.basename(os.path.normpath(folder)) + "/", listing.pictures)
+            skipped.add(kind, os.path.basename(os.path.normpath(folder)) + "/", listing.images)
         return opened
 
     files = readers(path)

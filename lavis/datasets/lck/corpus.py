@@ -219,7 +219,7 @@ def validate_corpus(
     if check_images is None:
         check_images = "decode" if root or _holds_images(dataset) else "none"
     if check_images == "none":
-        dataset.pictures = ImageRoot(root or ".", must_exist=False)
+        dataset.images = ImageRoot(root or ".", must_exist=False)
     check_outputs([rejects, summary], [*expand_paths(files), *([mapping] if mapping else [])])
     total = CorpusSummary()
     first: list[dict[str, Any]] = []  # of the bad records

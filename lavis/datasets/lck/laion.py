@@ -32,7 +32,7 @@ class LaionDataset(RecordDataset):
         if file is None:
             if "image" not in record:
                 raise RecordError("missing image: the record has none beside it")
-            file = self.pictures.find(record["image"])
+            file = self.images.find(record["image"])
         caption = text_of(record, "caption")
         fields: dict[str, Any] = {
             "index": index,

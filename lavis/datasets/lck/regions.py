@@ -51,7 +51,7 @@ class RegionDataset(RecordDataset):
             return stored
         if "image" not in record:
             raise RecordError("missing field: image")
-        return self.pictures.find(record["image"])
+        return self.images.find(record["image"])
 
     def find_regions(self, record: Mapping[str, Any], ids: Sequence[int]) -> list[Region]:
         """Return regions in order of `ids`; raises `RecordError` for an unknown id or bad box."""

@@ -176,7 +176,7 @@ def _visual_genome(path: str, root: str) -> Iterator[Line]:
         if kind is None and number == 1:
             raise DataError(
                 f"{path}: no 'objects', 'attributes' or 'regions' in its items, so it is none of "
-                "Visual Genome's files; set pictures.format"
+                "Visual Genome's files; set images.format"
             )
         try:
             with record_errors("malformed item"):

@@ -26,7 +26,7 @@ RegionFormat = Literal["auto", "jsonl", "vcr", "vg", "coco"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScenesConfig:
-    """Section `pictures` of a verbalization run.
+    """Section `images` of a verbalization run.
 
     Without `regions`, every image of `root` is taken, without regions.
 

@@ -32,13 +32,13 @@ class PromptBound:
     Attributes:
         text: upper bound of its text.
         guess: estimate of its text.
-        pictures: of its images, by the rule.
+        images: of its images, by the rule.
         documented: the rule is a provider's.
     """
 
     text: int
     guess: int = 0
-    pictures: int = 0
+    images: int = 0
     documented: bool = False
 
 
@@ -70,19 +70,19 @@ class Bills:
     """What one server billed for one model so far.
 
     Attributes:
-        pictures: tokens of images against the rule.
+        images: tokens of images against the rule.
         text: tokens of prompts without images against their bound.
         reply: tokens of replies against `max_tokens`.
     """
 
-    pictures: Ratio = field(default_factory=Ratio)
+    images: Ratio = field(default_factory=Ratio)
     text: Ratio = field(default_factory=Ratio)
     reply: Ratio = field(default_factory=Ratio)
 
     def add(self, bound: PromptBound, max_tokens: int, tokens: tuple[int, int]) -> None:
         """Note the server's counts of prompt and reply."""
-        if bound.pictures:
-            self.pictures.add(tokens[0] - bound.guess, bound.pictures)
+        if bound.images:
+            self.images.add(tokens[0] - bound.guess, bound.images)
         else:
             self.text.add(tokens[0], bound.text)
         self.reply.add(tokens[1], max_tokens)
@@ -90,32 +90,35 @@ class Bills:
     def most(self, bound: PromptBound, max_tokens: int) -> tuple[int, int]:
         """Return upper bounds on tokens of prompt and reply, as far as is known."""
         factor = FACTOR_OF_RULE if bound.documented else FACTOR_OF_FLAT
-        if self.pictures.count:
-            factor = max(MARGIN * self.pictures.most, factor / self.pictures.count)
+        if self.images.count:
+            factor = max(MARGIN * self.images.most, factor / self.images.count)
         return self._tokens(bound, max_tokens, factor)
 
     def likely(self, bound: PromptBound, max_tokens: int) -> tuple[int, int]:
         """Return the same bounds with images at their average bill."""
-        return self._tokens(bound, max_tokens, self.pictures.mean)
+        return self._tokens(bound, max_tokens, self.images.mean)
 
     def estimate(self, bound: PromptBound) -> int:
         """Return about how many tokens a prompt has."""
-        return bound.guess + round(self.pictures.mean * bound.pictures)
+        return bound.guess + round(self.images.mean * bound.images)
 
     def _tokens(self, bound: PromptBound, max_tokens: int, factor: float) -> tuple[int, int]:
-        prompt = bound.text * _raised(self.text) + bound.pictures * factor
+        prompt = bound.text * _raised(self.text) + bound.images * factor
         return math.ceil(prompt), math.ceil(max_tokens * _raised(self.reply))
 
     def to_json(self) -> dict[str, list[float]]:
         """Return the sums, to be read by `from_json`."""
-        parts = {"pictures": self.pictures, "text": self.text, "reply": self.reply}
+        parts = {"pictures": self.images, "text": self.text, "reply": self.reply}
         return {k: [r.count, r.billed, r.expected, r.most] for k, r in parts.items() if r.count}
 
     @classmethod
     def from_json(cls, node: dict[str, Any]) -> Bills:
         """Return what `to_json` wrote; raises one of `REFUSALS` for anything else."""
-        return cls(**{name: Ratio(int(values[0]), *_checked_numbers(values[1:])) for name, values in
-                      node.items()})  # fmt: skip
+        parts = {
+            "images" if name == "pictures" else name: Ratio(int(count), *_checked_numbers(numbers))
+            for name, (count, *numbers) in node.items()
+        }
+        return cls(**parts)
 
 
 def _raised(ratio: Ratio) -> float:

@@ -60,7 +60,7 @@ class Account:
                 "(0 where it costs nothing)"
             )
         self.ledger, self._scope, self._owned = ledger, scope, owned
-        rule = ImageTokens(config.picture_tokens, config.model, config.image_tokens).label
+        rule = ImageTokens(config.image_token_rule, config.model, config.image_tokens).label
         server = config.identity.get("server") or getattr(config, "base_url", None) or ""
         self._model = f"{server} {config.model}, pictures: {rule}".strip()  # whose bills count
         price, factor = config.price, config.price_factor

@@ -35,7 +35,7 @@ class TokenCounter:
         corrected: Callable[[PromptBound], int] | None = None,
     ) -> None:
         self._ratio = config.chars_per_token
-        self._images = ImageTokens(config.picture_tokens, config.model, config.image_tokens)
+        self._images = ImageTokens(config.image_token_rule, config.model, config.image_tokens)
         self._corrected = corrected or Bills().estimate
         self._tokenizer: Any = None
         self.method = f"{config.chars_per_token:g} characters a token"
@@ -51,7 +51,7 @@ class TokenCounter:
         """Return the size of a prompt: bounds, whatever the tokenizer, and estimates.
 
         A token stands for one byte or more; each message adds its template. Images count by the
-        rule of `llm.picture_tokens`, from their sizes.
+        rule of `llm.image_token_rule`, from their sizes.
         """
         texts = message_texts(request.messages)
         if request.response_format is not None:
@@ -64,7 +64,7 @@ class TokenCounter:
         return PromptBound(
             text=size + MESSAGE_OVERHEAD * (len(request.messages) + 1),
             guess=guess + 4 * len(request.messages),
-            pictures=sum(map(self._images.of_part, image_parts(request.messages))),
+            images=sum(map(self._images.of_part, image_parts(request.messages))),
             documented=self._images.documented,
         )
 

@@ -188,13 +188,13 @@ class Stage1Config(MatcherConfig):
     Attributes:
         embed_dim: width of the space in which images and texts are compared.
         temperature_init: start of the learnt temperature.
-        same_picture: what texts of one image are to each other in the contrast: `positives`,
+        same_image: what texts of one image are to each other in the contrast: `positives`,
             `masked` (left out), or `negatives` (as the released data makes them). Hard negatives
             of the matching loss never come from the same image.
     """
 
     arch: str = "blip2"
-    same_picture: Literal["positives", "masked", "negatives"] = "positives"
+    same_image: Literal["positives", "masked", "negatives"] = "positives"
     embed_dim: PositiveInt = 256
     temperature_init: PositiveFloat = 0.07
 

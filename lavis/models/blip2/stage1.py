@@ -104,7 +104,7 @@ class Blip2Stage1(Blip2Matcher):
         Args:
             samples: `image` `(P, 3, S, S)` or `vision_features`, `text_input` (B texts) with
                 `image_index` `(B,)` (absent: text i is about image i), and `image_id` `(B,)`, equal
-                for one image (absent: all differ); `model.same_picture` says how the contrast
+                for one image (absent: all differ); `model.same_image` says how the contrast
                 treats texts of one image.
             negatives: instead of ones drawn by similarity, never from the same image.
         """
@@ -121,7 +121,7 @@ class Blip2Stage1(Blip2Matcher):
         similarities = self.similarities(queries, self.text_pass(input_ids, mask)[:, 0])
         if negatives is None:
             negatives = draw_negatives(*similarities, same)
-        targets = contrastive_targets(own, same, self.config.same_picture)
+        targets = contrastive_targets(own, same, self.config.same_image)
         losses = {
             "loss_itc": contrastive_loss(*similarities, *targets),
             "loss_itm": self.matching_loss(image_embeds, input_ids, mask, negatives),
@@ -319,19 +319,19 @@ class Blip2Stage1(Blip2Matcher):
 
 
 def contrastive_targets(
-    own: Tensor, same: Tensor, same_picture: Literal["positives", "masked", "negatives"]
+    own: Tensor, same: Tensor, same_image: Literal["positives", "masked", "negatives"]
 ) -> tuple[Tensor, Tensor]:
     """Return positives and which pairs are included, each `(B, G)` bool.
 
     Args:
         own: `(B, G)` bool, a row's own partner.
         same: `(B, G)` bool, partners of the same image, the own one included.
-        same_picture: `Stage1Config.same_picture`.
+        same_image: `Stage1Config.same_image`.
     """
     everything = torch.ones_like(own)
-    if same_picture == "positives":
+    if same_image == "positives":
         return same, everything
-    return own, everything if same_picture == "negatives" else own | ~same
+    return own, everything if same_image == "negatives" else own | ~same
 
 
 def contrastive_loss(i2t: Tensor, t2i: Tensor, positives: Tensor, included: Tensor) -> Tensor:

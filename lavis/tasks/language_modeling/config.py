@@ -24,8 +24,8 @@ class LanguageModelingConfig:
             which suits small worlds of captions and is much cheaper; or a list of words: these are
             told apart from each other, and no other word of a text counts.
         mlm_probability: share of tokens that a model which fills masks predicts (released: 0.2).
-        blank_pictures: zeros in place of every image: the control that learns without them.
-        pictures: source of images for texts without any (`wiki`).
+        blank_images: zeros in place of every image: the control that learns without them.
+        images: source of images for texts without any (`wiki`).
         export_vlmig: the whole model is written after each epoch as `<this>_<epoch>.bin`, the file
             of the released code; needs `model.fusion.init: random`.
     """
@@ -34,8 +34,8 @@ class LanguageModelingConfig:
     max_length: PositiveInt | None = None
     loss_vocabulary: Literal["all", "seen"] | list[str] = "all"
     mlm_probability: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    blank_pictures: bool = False
-    pictures: ImagesConfig = field(default_factory=lambda: ImagesConfig(num_images=1, scorer=None))
+    blank_images: bool = False
+    images: ImagesConfig = field(default_factory=lambda: ImagesConfig(num_images=1, scorer=None))
     export_vlmig: str | None = None
 
     def __post_init__(self) -> None:

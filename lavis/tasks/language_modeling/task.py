@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lavis.common import dist
+from lavis.common.config.renamed import former_names
 from lavis.common.errors import NothingDoneError, RecordError
 from lavis.common.registry import tasks
 from lavis.common.storage.atomic import AtomicFile
@@ -62,14 +63,14 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
         self._vocabulary: Tensor | None = None
         self._states: TextStates | None = None
         self._store: ImageStore | None = None
-        self._images_config = placed(config.pictures)
+        self._images_config = placed(config.images)
         self._filled: set[int] = set()
         self._width = 0
         self._fills_masks = False
 
     def identity(self) -> dict[str, Any]:
         """Return the options that losses depend on."""
-        options = asdict(self.config)
+        options = former_names(asdict(self.config), "run")
         for place in ("cache_dir", "device"):
             del options["pictures"][place]
         del options["export_vlmig"]
@@ -155,7 +156,7 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
             from lavis.generators.build import build_store
 
             self._store = build_store(self._images_config)
-        dataset.use_images(self._store, seed=self.config.pictures.seed)
+        dataset.use_images(self._store, seed=self.config.images.seed)
         distinct = dict.fromkeys(dataset.image_requests(epoch, seed))
         requests = [ImageRequest(*request) for request in distinct][world.rank :: world.size]
         for start in range(0, len(requests), _CHUNK):
@@ -244,7 +245,7 @@ class VisualLanguageModelingTask(BaseTask[LateFusionModel]):
             index = torch.zeros(len(samples["text_input"]), 1, dtype=torch.long)
             return {"vision_features": torch.zeros(1, 1, self._width), "image_index": index}
         images = samples[names[0]]
-        if self.config.blank_pictures:
+        if self.config.blank_images:
             images = torch.zeros_like(images)
         index = torch.as_tensor(samples["image_index"], dtype=torch.long)[:, None]
         return {names[0]: images, "image_index": index}

@@ -12,7 +12,7 @@ from lavis.common.config.fields import STRICT
 from lavis.common.errors import ConfigError
 from lavis.generators.config import ImagesConfig
 
-Column = Literal["text", "single", "pictures", "best_of_n", "shuffled"]
+Column = Literal["text", "single", "images", "best_of_n", "shuffled"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -21,12 +21,12 @@ class VisualQuestionsConfig:
 
     Attributes:
         tokenizer: Hugging Face id or folder; run files say `${model.llm}`.
-        pictures: source of images; `num_images` says `${model.num_images}`. With
+        images: source of images; `num_images` says `${model.num_images}`. With
             `skip_when_certain` all questions are first answered from the text alone, and those it
             is certain of get no images: their answer is the text's in every column.
-        pictures_per: who shares images: all prompts and options of a `question`; or each `prompt`
+        images_per: who shares images: all prompts and options of a `question`; or each `prompt`
             has its own (each option, if options are the prompts), as released.
-        columns: what is compared. `text` sees no image, `single` one, `pictures` all K,
+        columns: what is compared. `text` sees no image, `single` one, `images` all K,
             `shuffled` those of another question (a control). `best_of_n` spends K predictions on
             the text alone and keeps the likeliest: of K answers drawn from the text-only
             probabilities of candidates or options; of K beams of a written answer.
@@ -45,11 +45,9 @@ class VisualQuestionsConfig:
     """
 
     tokenizer: str
-    pictures: ImagesConfig = field(default_factory=ImagesConfig)
-    pictures_per: Literal["question", "prompt"] = "question"
-    columns: list[Column] = field(
-        default_factory=lambda: ["text", "single", "pictures", "best_of_n"]
-    )
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    images_per: Literal["question", "prompt"] = "question"
+    columns: list[Column] = field(default_factory=lambda: ["text", "single", "images", "best_of_n"])
     protocols: list[Literal["released", "corrected"]] = field(
         default_factory=lambda: ["released", "corrected"]
     )
@@ -73,12 +71,12 @@ class VisualQuestionsConfig:
 
     @property
     def shown(self) -> list[str]:
-        """Columns of this run; without images only those of the text."""
-        if self.pictures.num_images:
-            return list(self.columns)
+        """Columns of this run as result files name them; without images only those of the text."""
+        if self.images.num_images:
+            return ["pictures" if column == "images" else column for column in self.columns]
         return [column for column in self.columns if column in ("text", "best_of_n")]
 
     @property
     def samples(self) -> int:
         """N of `best_of_n`."""
-        return self.best_of or self.pictures.num_images or 10
+        return self.best_of or self.images.num_images or 10

@@ -129,25 +129,25 @@ def of_run_file(args: argparse.Namespace) -> tuple[ImagesConfig, list[ImageReque
         if name in default and getattr(args, name) != default[name]:
             raise ConfigError(
                 f"--{name.replace('_', '-')}: the run file says it; write --options "
-                f"run.pictures.{name}=..."
+                f"run.images.{name}=..."
             )
     mode: Mode = "train" if args.train_epochs else "evaluate"
     config = load_config(args.cfg_path, args.options, mode=mode)
     task = config.task
     if args.train_epochs:
-        return task.pictures, training_requests(config, args.train_epochs)
+        return task.images, training_requests(config, args.train_epochs)
     if config.run.task != "visual_questions":
         raise ConfigError(f"{args.cfg_path}, run.task: '{config.run.task}' asks for no images")
-    if not task.pictures.num_images:
+    if not task.images.num_images:
         raise ConfigError(f"{args.cfg_path}, model.num_images is 0: the run needs no images")
     from lavis.tasks.questions.images import QuestionImages
 
-    images = QuestionImages(task.pictures, task.pictures_per, keep_features=False)
+    images = QuestionImages(task.images, task.images_per, keep_features=False)
     requests: list[ImageRequest] = []
     for name, node in config.datasets.items():
         for split in config.run.test_splits:
             requests += images.requests(registry.datasets.get(name)(node, split, name=name))
-    return task.pictures, requests
+    return task.images, requests
 
 
 def training_requests(config: Config, epochs: int) -> list[ImageRequest]:
@@ -166,7 +166,7 @@ def training_requests(config: Config, epochs: int) -> list[ImageRequest]:
         raise ConfigError("all data sets of the run file have images of their own")
     requests: dict[ImageRequest, None] = {}
     for dataset in drawn:
-        dataset.use_images(None, seed=config.task.pictures.seed)
+        dataset.use_images(None, seed=config.task.images.seed)
         for epoch in range(epochs):
             images = dataset.image_requests(epoch, config.run.seed)
             requests.update((ImageRequest(*image), None) for image in images)
@@ -191,7 +191,7 @@ def images_config(args: argparse.Namespace) -> ImagesConfig:
     try:
         return TypeAdapter(ImagesConfig).validate_python(node)
     except ValidationError as error:
-        message = explain(error, ImagesConfig, node, "pictures", source=lambda _: "flags")
+        message = explain(error, ImagesConfig, node, "images", source=lambda _: "flags")
         # What a run file lists is a flag here.
         message = re.sub(r"run\.import_modules: \[([\w.]+)\]", r"--import-modules \1", message)
         raise ConfigError(message) from None

@@ -59,7 +59,7 @@ def certain_questions(
     """
     if dataset.kind == "generate":
         raise ConfigError(
-            "run.pictures.skip_when_certain: a written answer has no candidates to be certain "
+            "run.images.skip_when_certain: a written answer has no candidates to be certain "
             "among; set it to null"
         )
     plan = make_plan(dataset, UNIT)

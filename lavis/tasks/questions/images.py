@@ -36,7 +36,7 @@ class QuestionImages:
     """Images of every question of a data set.
 
     Args:
-        config: section `run.pictures`, with `num_images` of 1 or more.
+        config: section `run.images`, with `num_images` of 1 or more.
         per: `question` or `prompt`, who shares a set of images.
         keep_features: keep the tower's outputs beside the images.
 

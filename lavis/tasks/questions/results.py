@@ -101,11 +101,11 @@ def write_results(
     groups: dict[str, Group] = {}
     tally = Tally()
     counts = tally.counts
-    if config.pictures.num_images and config.pictures.skip_when_certain is not None:
+    if config.images.num_images and config.images.skip_when_certain is not None:
         counts["without_pictures"] = 0
     examples = ExampleRows(config.report_examples, TITLES, effect)
     dataset = cast("BenchmarkDataset", results.dataset)
-    released = ReleasedFiles(dataset.config.benchmark, config.tokenizer, config.pictures.num_images)
+    released = ReleasedFiles(dataset.config.benchmark, config.tokenizer, config.images.num_images)
     for row, payload in results.scored(tally, [".jsonl"]):
         if payload.get("pictures") == []:
             counts["without_pictures"] += 1
@@ -149,8 +149,8 @@ def summarize(
     results: dict[str, Any] = {
         "benchmark": dataset.config.benchmark,
         "protocol": dataset.config.protocol,
-        "num_images": config.pictures.num_images,
-        "pictures_per": config.pictures_per,
+        "num_images": config.images.num_images,
+        "pictures_per": config.images_per,
         "best_of": config.samples,
         "main_rule": _main_rule(config, rules),
         "rules": {

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from lavis.common.config.renamed import former_names
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.registry import tasks
 from lavis.tasks.base import BaseTask, LateFusionModel, NumberedRow, Samples, UnitBatch
@@ -79,22 +80,23 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
             cut=config.long_texts == "cut",
             first_only="corrected" not in config.protocols,
         )
-        self.pictures: QuestionImages | None = None
-        if config.pictures.num_images:
-            self.pictures = QuestionImages(
-                config.pictures, config.pictures_per, keep_features=config.keep_features
+        self.images: QuestionImages | None = None
+        if config.images.num_images:
+            self.images = QuestionImages(
+                config.images, config.images_per, keep_features=config.keep_features
             )
         self._answers = AnswerRows(config, self.texts)
 
     def identity(self) -> dict[str, Any]:
         """Return the options that rows depend on."""
-        options = {k: v for k, v in asdict(self.config).items() if k not in _FREE}
+        options = former_names(asdict(self.config), "run")
+        options = {k: v for k, v in options.items() if k not in _FREE}
         images = options.pop("pictures")
-        if self.pictures is None:
+        if self.images is None:
             return options
         for place in ("cache_dir", "device"):
             del images[place]
-        return {**options, "pictures": images, **self.pictures.fingerprint()}
+        return {**options, "pictures": images, **self.images.fingerprint()}
 
     def prepare(self, model: LateFusionModel, dataset: RecordDataset, world: World) -> None:
         """Make all images, encode and score them; every process calls this together.
@@ -109,21 +111,21 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
         bench = cast("BenchmarkDataset", dataset)
         self.texts.set_model(model)
         self.texts.check_kind(bench.kind)
-        if self.pictures is None:
+        if self.images is None:
             return
-        threshold = self.config.pictures.skip_when_certain
+        threshold = self.config.images.skip_when_certain
         if threshold is not None:
-            self.pictures.skipped = certain_questions(
+            self.images.skipped = certain_questions(
                 lambda requests: self._text_only(model, requests),
                 self.texts,
                 self._answers,
                 bench,
                 world,
                 model=f"{model.text_fingerprint()} {model.device.type}",
-                cache=self.pictures.store.cache,
+                cache=self.images.store.cache,
                 threshold=threshold,
             )
-        self.pictures.prepare(model, bench, world)
+        self.images.prepare(model, bench, world)
 
     def _text_only(self, model: LateFusionModel, requests: list[TextRequest]) -> dict[str, Tensor]:
         """Return `log_probs.text` of rows."""
@@ -138,7 +140,7 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
         """Tokenize one unit's questions and read their images, each distinct one once."""
         bench = cast("BenchmarkDataset", dataset)
         batch = QuestionBatch(unit, [], {})
-        own_images = self.pictures is not None and self.config.pictures_per == "prompt"
+        own_images = self.images is not None and self.config.images_per == "prompt"
         for index in plan.rows(unit).tolist():
             try:
                 question = bench.question(index)
@@ -155,8 +157,8 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
             written = batch.questions[0].kind == "generate"
             share = not (written or self.texts.masked)
             batch.samples = collate_requests(batch.requests, self.texts.pad, share=share)
-            if self.pictures is not None:
-                self._add_images(batch, self.pictures, bench)
+            if self.images is not None:
+                self._add_images(batch, self.images, bench)
         return batch
 
     def _add_images(
@@ -253,11 +255,11 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
         rows = []
         payloads = self._answers.payloads(batch.questions, batch.requests, outputs)
         for place, (question, payload) in enumerate(zip(batch.questions, payloads, strict=True)):
-            if self.pictures is not None and "reject" not in payload:
+            if self.images is not None and "reject" not in payload:
                 payload["pictures"] = self._described(batch, place, outputs.get("image_weights"))
-                withheld = self.pictures.withheld_of(question)
+                withheld = self.images.withheld_of(question)
                 payload |= {"withheld": withheld} if withheld else {}
-                shown = self.pictures.shown(batch.sets[place])
+                shown = self.images.shown(batch.sets[place])
                 payload |= {} if shown is None else {"shown": shown}
             rows.append((question.index, payload))
         return rows
@@ -266,7 +268,7 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
         self, batch: QuestionBatch, place: int, image_weights: Tensor | None
     ) -> list[list[dict[str, Any]]]:
         """Return prompt, index, score and weight of each image of each set of a question."""
-        images, sets = self.pictures, batch.sets[place]
+        images, sets = self.images, batch.sets[place]
         assert images is not None
         rows = {
             request.prompt % len(sets): row
@@ -295,7 +297,7 @@ class VisualQuestionsTask(BaseTask[LateFusionModel]):
             `agg_metrics`: accuracy (written answers: exact match), 0 to 1, of the main rule in the
             column `pictures`, or `text` without images; counts; and each column's figure.
         """
-        store = self.pictures.store if self.pictures is not None and results.full else None
+        store = self.images.store if self.images is not None and results.full else None
         return write_results(results, self.config, store)
 
 

@@ -197,13 +197,13 @@ def run_file(bench: Bench, root: Path, num_images: int, image_size: int) -> Path
             "tokenizer": "${model.llm}",
             "test_splits": ["test"],
             "batch_size_eval": 32,
-            "pictures_per": bench.per,
-            "columns": ["text", "pictures"],
+            "images_per": bench.per,
+            "columns": ["text", "images"],
             "protocols": ["released"],
             "resamples": 100,
             "report_examples": 0,
             "device": "cpu",
-            "pictures": {
+            "images": {
                 "generator": "folder",
                 "options": {
                     "root": str(bench.folder / "pool"),
@@ -287,7 +287,7 @@ class PlainScorer:
 
 def build_ours(path: Path, output: Path, model: Any = None) -> Any:
     """Return a runner as `evaluate.py` builds it, around a model that is there."""
-    options = [f"run.output_dir={output}", f"run.pictures.cache_dir={output / 'pictures'}"]
+    options = [f"run.output_dir={output}", f"run.images.cache_dir={output / 'pictures'}"]
     config = load_config(path, options)
     task = registry.tasks.get(config.run.task)(config.task)
     node = config.datasets["benchmark"]
@@ -302,8 +302,8 @@ def store_images(runner: Any, folder: Path) -> None:
     """Fill the store of a run; its folder is what later runs begin with."""
     task, dataset = runner.task, runner.datasets["benchmark"]["test"]
     questions = [dataset.question(index) for index in range(len(dataset))]
-    sets = [one for question in questions for one in task.pictures.sets(question)]
-    task.pictures.store.fill([request for one in sets for request in one], progress=False)
+    sets = [one for question in questions for one in task.images.sets(question)]
+    task.images.store.fill([request for one in sets for request in one], progress=False)
     shutil.copytree(runner.run.output_dir + "/pictures", folder)
 
 

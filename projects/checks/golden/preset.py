@@ -147,8 +147,8 @@ def make_config(
         num_images: K.
     """
     images = ImagesConfig(num_images=num_images, generator="folder", options={"root": str(root)})
-    given = {"columns": ["text", "pictures"], **options}
-    return VisualQuestionsConfig(tokenizer=str(tokenizer), pictures=images, **given)
+    given = {"columns": ["text", "images"], **options}
+    return VisualQuestionsConfig(tokenizer=str(tokenizer), images=images, **given)
 
 
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:

@@ -81,7 +81,7 @@ class Exam:
 
         first = chosen[0] if per == "question" else chosen[0][0]
         config = make_config(
-            self.at, self.folder, num_images=len(first[0]), pictures_per=per, **options
+            self.at, self.folder, num_images=len(first[0]), images_per=per, **options
         )
         return make_task(config, PresetImages(self.pool, sets))
 

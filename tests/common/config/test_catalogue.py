@@ -133,7 +133,7 @@ def test_a_key_is_explained():
         "    texts per work unit; part of the plan, so never scaled by world size.\n"
         "    read by: every run (lavis.common.config.run:RunConfig)"
     )
-    seed = book.explain("run.pictures.seed")  # one text for the two tasks that have it
+    seed = book.explain("run.images.seed")  # one text for the two tasks that have it
     assert "read by: visual_language_modeling, visual_questions" in seed and seed.count("\n") == 2
     assert "datasets.wiki.block_size: int, above 0; default 447" in book.explain("datasets.wiki")
     assert '"ids" | "descriptions"' in book.explain("generate.prompts.style")
@@ -159,7 +159,7 @@ def test_an_unknown_key_gives_near_ones(key, near):
 
 def test_the_script_lists_what_a_module_registers(capsys):
     describe = main_of("scripts/describe.py")
-    assert describe(["run.pictures.options", "--import-modules", "projects.quickstart"]) == 0
+    assert describe(["run.images.options", "--import-modules", "projects.quickstart"]) == 0
     assert "read by: openmoji (projects.quickstart.config:" in capsys.readouterr().out
     assert describe(["--import-modules", "no.such"]) == 2
     assert "--import-modules: cannot import no.such" in capsys.readouterr().err
@@ -175,6 +175,6 @@ def test_the_front_ends_explain_without_a_run_file(capsys):
 def test_the_whole_is_json(options):
     whole = json.loads(json.dumps(book.catalogue()))
     assert whole["types"]["model"]["late_fusion"]["default"] == "models/late_fusion/default.yaml"
-    assert whole["commands"]["verbalize"] == ["pictures", "stages", "run"]
+    assert whole["commands"]["verbalize"] == ["images", "stages", "run"]
     assert set(book.command_sections("generate_qar")) == {"llm", "generate", "run"}
     assert len(whole["options"]) == len(book.options())

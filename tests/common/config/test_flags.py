@@ -89,7 +89,7 @@ def test_every_benchmark_has_a_run_file_that_loads(path, tmp_path):
         config = load_config(path, options, mode="evaluate")
         assert config.run.task == "visual_questions"
         assert config.task.tokenizer == config.model.llm
-        assert config.task.pictures.num_images == config.model.num_images == count
+        assert config.task.images.num_images == config.model.num_images == count
         assert config.datasets["benchmark"].benchmark in path.stem
 
 

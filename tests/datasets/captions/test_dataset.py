@@ -249,7 +249,7 @@ def test_max_elements_takes_the_first_rows_or_the_released_shuffle(tmp_path, roo
 
 def test_texts_can_be_had_without_images(tmp_path, records):
     as_jsonl(tmp_path / "r.jsonl", records)
-    view = TrainingView(opened(str(tmp_path / "r.jsonl"), tmp_path, with_pictures=False), 0)
+    view = TrainingView(opened(str(tmp_path / "r.jsonl"), tmp_path, with_images=False), 0)
     samples = view.collate([view[0], view[4]])
     assert samples["text_input"] == [records[0]["text"], records[4]["text"]]
     assert "image" not in samples and "vision_features" not in samples

@@ -302,7 +302,7 @@ from lavis.datasets.builders import build_dataset
 from lavis.datasets.captions.config import CroppedVgConfig
 folder = sys.argv[1]
 config = CroppedVgConfig(
-    data_dir=folder, with_pictures=False, cache_dir=folder + "/cache",
+    data_dir=folder, with_images=False, cache_dir=folder + "/cache",
     build_info={"annotations": {"train": {"storage": []}}},
 )
 (pathlib.Path(folder) / "small.json").write_text(json.dumps([{"id": 1, "regions": [{}]}]))

@@ -214,7 +214,7 @@ def test_a_killed_build_is_done_again(corpus):  # storage's own tests hold that 
 
 def test_the_sentence_is_a_function_of_seed_epoch_and_row(corpus):
     dataset = opened(corpus)
-    view = TrainingView(opened(corpus, with_pictures=False), seed=5)
+    view = TrainingView(opened(corpus, with_images=False), seed=5)
     by_epoch = {}
     for epoch in (0, 1, 0):
         wanted = [request[0] for request in dataset.image_requests(epoch, 5)]
@@ -258,7 +258,7 @@ class Drawn(ImageGenerator):
 def test_images_come_from_the_store_and_batches_need_no_padding(corpus, tmp_path):
     dataset = opened(corpus, max_elements=9)
     view = TrainingView(dataset, seed=1)
-    with pytest.raises(ConfigError, match=r"configure run\.pictures"):
+    with pytest.raises(ConfigError, match=r"configure run\.images"):
         view[0]
     plain = view.dataset.row(0).image_key
     store = ImageStore(Cache(tmp_path / "pictures"), Drawn())

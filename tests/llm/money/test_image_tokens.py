@@ -51,8 +51,8 @@ def test_a_deployments_name_says_nothing_so_the_run_file_does():
     assert tokens("gpt-4o", (64, 64), rule="flat") == 1105
     assert tokens("gpt-4o", (1024, 1024), low=True) == 85
     assert tokens("gpt-4.1-mini", (1024, 1024), low=True) == 415  # 16 * 16 patches * 1.62
-    with pytest.raises(ConfigError, match=r"picture_tokens.base: -1.* found, expected greater"):
-        read_llm({"backend": "openai", "model": "m", "picture_tokens": {"base": -1}})
+    with pytest.raises(ConfigError, match=r"image_token_rule.base: -1.* found, expected greater"):
+        read_llm({"backend": "openai", "model": "m", "image_token_rule": {"base": -1}})
 
 
 def image(width, height, kind="PNG", **save):

@@ -70,10 +70,10 @@ def test_estimates_and_bounds_count_images_and_words_of_every_script():
     content = [{"type": "text", "text": "what is it?"}, image_part(image(600, 600))]
     request = ChatRequest("k", [{"role": "user", "content": content}])
     bound = counter.bound(request)
-    assert (bound.pictures, bound.documented) == (2833 + 4 * 5667, True)
-    assert counter.estimate(request) == bound.pictures + 3 + 4
+    assert (bound.images, bound.documented) == (2833 + 4 * 5667, True)
+    assert counter.estimate(request) == bound.images + 3 + 4
     plain = TokenCounter(read_llm(node | {"model": "x", "image_tokens": 300})).bound(request)
-    assert (plain.pictures, plain.documented) == (300, False)
+    assert (plain.images, plain.documented) == (300, False)
     thai = ChatRequest("k", [{"role": "user", "content": "\u0e01" * 100}])
     assert counter.estimate(thai) == 75 + 4  # three bytes each
     assert counter.bound(thai).text >= 300

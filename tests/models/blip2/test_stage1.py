@@ -254,7 +254,7 @@ def test_texts_of_one_image_are_what_the_choice_says(choice, targets):
 def test_hard_negatives_never_show_the_same_image(
     stage1_state, tiny_sizes, cases, image, choice, monkeypatch
 ):
-    model = Blip2Stage1(Stage1Config(**tiny_sizes, embed_dim=24, same_picture=choice)).eval()
+    model = Blip2Stage1(Stage1Config(**tiny_sizes, embed_dim=24, same_image=choice)).eval()
     model.load_state(stage1_state)
     ids = torch.tensor([7, 7, 9, 9])
     drawn = []

@@ -62,7 +62,7 @@ def verbalization(server, folder):
     (folder / "facts.jsonl").write_text('{"image": "p0.ppm", "captions": ["ready"]}\n')
     writer = {"type": "client", "client": client(server, folder), "image_size": 30}
     return write_run(folder, {
-        "pictures": {"root": str(folder / "images"), "regions": str(folder / "regions.jsonl")},
+        "images": {"root": str(folder / "images"), "regions": str(folder / "regions.jsonl")},
         "stages": {
             "sidecar": {"path": "facts.jsonl", "chunk": 2},
             "captions": {"writer": writer, "samples": 1, "prompt": "Describe.", "chunk": 1},

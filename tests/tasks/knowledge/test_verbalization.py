@@ -180,7 +180,7 @@ def test_mistakes_are_named(run_file, capsys, change, message):
 @pytest.mark.parametrize("name", ["local", "endpoint", "sidecar"])
 def test_shipped_run_files_load(name, world, capsys):
     path = ROOT / "lavis/projects/lskd/verbalize" / f"{name}.yaml"
-    options = ["--options", f"pictures.root={world}", "--print-config"]
+    options = ["--options", f"images.root={world}", "--print-config"]
     assert verbalize(["--cfg-path", str(path), *options]) == 0
     assert "output/verbalized" in capsys.readouterr().out
 

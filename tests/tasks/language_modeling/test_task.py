@@ -359,7 +359,7 @@ def test_texts_without_images_train_the_block_too(models, tmp_path):
     task.plan(data, 4)
     batch = task.load_unit(data, task.plan(data, 4), 0)
     assert all(row["tokens"] for _, row in task.rows(batch, task.predict(model, batch)))
-    _, blank = models("llama", blank_pictures=True)
+    _, blank = models("llama", blank_images=True)
     other = Captions(4)
     other.image = lambda row, rng=None: torch.ones(3, 8, 8)
     losses = [blank.train_step(model, each.batch([0, 1]))["loss"] for each in (Captions(4), other)]

@@ -32,7 +32,7 @@ def make_dataset(benchmark: str, data_dir: Path, **options: Any) -> BenchmarkDat
 def make_config(num_images: int = 0, images: dict | None = None, **options: Any) -> Any:
     node = {"num_images": num_images, "generator": "folder", "options": {"root": "."}}
     return VisualQuestionsConfig(
-        tokenizer=str(SET), pictures=ImagesConfig(**{**node, **(images or {})}), **options
+        tokenizer=str(SET), images=ImagesConfig(**{**node, **(images or {})}), **options
     )
 
 

@@ -24,7 +24,7 @@ ROWS = [
 
 def rows_of(numbers):
     images = ImagesConfig(generator="folder", scorer=None, num_images=0)
-    config = VisualQuestionsConfig(tokenizer="x", pictures=images, columns=["text"])
+    config = VisualQuestionsConfig(tokenizer="x", images=images, columns=["text"])
     answers = AnswerRows(config, SimpleNamespace(first_only=False))
     outputs = {"log_probs.text": torch.tensor(numbers)[..., None]}
     return answers, answers.payloads([QUESTION], ROWS, outputs)[0], outputs

@@ -44,11 +44,11 @@ def tiny(tower, tmp_path):
         f"model.vision.name={tower}",
         "model.vision.weights=config",
         "datasets.benchmark.vis_processor.eval.image_size=32",
-        f"run.pictures.cache_dir={tmp_path / 'cache'}",
+        f"run.images.cache_dir={tmp_path / 'cache'}",
         "run.import_modules=[projects.quickstart]",
-        "run.pictures.generator=openmoji",
-        "run.pictures.options={image_size: 32}",
-        "run.pictures.scorer=named",
+        "run.images.generator=openmoji",
+        "run.images.options={image_size: 32}",
+        "run.images.scorer=named",
         "run.device=cpu",
         "run.resamples=20",
         "run.max_tokens=150",
@@ -73,7 +73,7 @@ def test_run_files(path, tower, tmp_path):
         for protocol in protocols:
             output = tmp_path / f"{count}-{protocol}"
             options = [
-                *tiny(tower, tmp_path), f"model.llm={SET}", "run.pictures.options={image_size: 32}",
+                *tiny(tower, tmp_path), f"model.llm={SET}", "run.images.options={image_size: 32}",
                 f"model.pretrained={SET / 'model.safetensors'}", f"model.num_images={count}",
                 f"datasets.benchmark.data_dir={data}", f"run.output_dir={output}",
                 f"datasets.benchmark.protocol={protocol}",
@@ -189,7 +189,7 @@ def test_a_mask_is_read_where_the_word_is_missing(bert, tmp_path):
     model = LateFusion.from_config(
         LateFusionConfig(llm=str(bert), llm_weights="config", vision=vision)
     ).eval()
-    config = VisualQuestionsConfig(tokenizer=str(bert), pictures={"num_images": 0})
+    config = VisualQuestionsConfig(tokenizer=str(bert), images={"num_images": 0})
     rows = answer(VisualQuestionsTask(config), model, dataset)
     tokenizer = AutoTokenizer.from_pretrained(bert)
     plain = AutoModelForMaskedLM.from_config(model.llm.config).eval()

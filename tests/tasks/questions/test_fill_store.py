@@ -80,8 +80,8 @@ def test_wrong_flags_are_named(flags, tmp_path, capsys):
         (["--generator", "openmojji"], "unknown generator 'openmojji'; did you mean 'openmoji'"),
         (["--options", "sizes=3"], "options.sizes: unknown key"),
         (["--options", "size"], "'size' has no value; write key=value"),
-        (["--num-images", "-1"], "pictures.num_images: -1 found"),
-        (["--scorer", "klip"], "pictures.scorer: unknown scorer 'klip'; did you mean 'clip'"),
+        (["--num-images", "-1"], "images.num_images: -1 found"),
+        (["--scorer", "klip"], "images.scorer: unknown scorer 'klip'; did you mean 'clip'"),
     ]
     for change, message in wrong:
         assert fill_store.main([str(texts), *flags, *change]) == 2
@@ -125,9 +125,9 @@ def test_a_run_file_asks_for_what_its_evaluation_needs(tmp_path, capsys, monkeyp
         "model.vision.weights=config", f"model.pretrained={SET / 'model.safetensors'}",
         "datasets.benchmark.vis_processor.eval.image_size=32", "model.num_images=3",
         f"datasets.benchmark.data_dir={data}", "run.import_modules=[projects.quickstart]",
-        "run.pictures.generator=openmoji",
-        "run.pictures.options={image_size: 32}", "run.pictures.scorer=named", "run.device=cpu",
-        f"run.pictures.cache_dir={tmp_path / 'cache'}", f"run.output_dir={tmp_path / 'out'}",
+        "run.images.generator=openmoji",
+        "run.images.options={image_size: 32}", "run.images.scorer=named", "run.device=cpu",
+        f"run.images.cache_dir={tmp_path / 'cache'}", f"run.output_dir={tmp_path / 'out'}",
         "run.resamples=20",
     ]  # fmt: skip
     arguments = ["--cfg-path", run, "--options", *options]
@@ -152,8 +152,8 @@ def test_a_training_run_file_asks_for_the_images_of_its_texts(tmp_path, capsys):
         f"model.llm={SET}", "model.llm_weights=config", "datasets.wiki.block_size=8",
         f"datasets.wiki.data_dir={tmp_path}", f"datasets.wiki.cache_dir={tmp_path / 'blocks'}",
         "datasets.wiki.max_elements=5", "run.import_modules=[projects.quickstart]",
-        "run.pictures.generator=openmoji",
-        f"run.pictures.cache_dir={tmp_path / 'cache'}", "run.pictures.options={image_size: 32}",
+        "run.images.generator=openmoji",
+        f"run.images.cache_dir={tmp_path / 'cache'}", "run.images.options={image_size: 32}",
     ]  # fmt: skip
     arguments = ["--cfg-path", run, "--train-epochs", "2", "--options", *options]
     assert fill_store.main(arguments) == 0
@@ -172,7 +172,7 @@ def test_a_training_run_file_asks_for_the_images_of_its_texts(tmp_path, capsys):
     [
         ([], "name a file of texts, or --cfg-path"),
         (["a.txt", "--cfg-path", "b.yaml"], "a.txt: give either texts or --cfg-path"),
-        (["--cfg-path", "b.yaml", "--num-images", "3"], "run.pictures.num_images=..."),
+        (["--cfg-path", "b.yaml", "--num-images", "3"], "run.images.num_images=..."),
     ],
 )
 def test_texts_or_a_run_file(flags, message, capsys):

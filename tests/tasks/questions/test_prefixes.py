@@ -90,8 +90,8 @@ def test_answers_are_those_of_plain_rows(models, benchmark, mix, per, tmp_path, 
         chosen[question.image_text] = ([0, 1, 2], [0.3, 0.2, 0.1])
         for n, text in enumerate(question.image_texts):
             chosen[text] = ([n % 4, (n + 1) % 4, 3], [0.3, 0.2, 0.4])
-    columns = ["text", "single", "pictures", "shuffled"]
-    config = make_config(3, pictures_per=per, columns=columns)
+    columns = ["text", "single", "images", "shuffled"]
+    config = make_config(3, images_per=per, columns=columns)
 
     def ask():
         task = make_task(config, monkeypatch, PresetImages(pool, chosen, per))
@@ -105,7 +105,7 @@ def test_answers_are_those_of_plain_rows(models, benchmark, mix, per, tmp_path, 
     plain = ask()
     for one, other in zip(shared, plain, strict=True):
         assert one["predicted"] == other["predicted"]
-        for column in columns:
+        for column in config.shown:
             for rule, values in one["values"][column].items():
                 found, expected = map(torch.tensor, (values, other["values"][column][rule]))
                 torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -36,16 +36,16 @@ def arguments(tmp_path):
         f"model.pretrained={SET / 'model.safetensors'}", "model.vision.weights=config",
         "model.num_images=2", f"datasets.benchmark.data_dir={data}", "run.device=cpu",
         "datasets.benchmark.subsets=[color]", "run.batch_size_eval=10", "run.resamples=20",
-        "datasets.benchmark.vis_processor.eval.image_size=32", "run.pictures.generator=openmoji",
-        "run.pictures.options={image_size: 32}", "run.pictures.scorer=named",
+        "datasets.benchmark.vis_processor.eval.image_size=32", "run.images.generator=openmoji",
+        "run.images.options={image_size: 32}", "run.images.scorer=named",
         "run.import_modules=[projects.quickstart]",
-        "run.columns=[text,single,pictures,best_of_n,shuffled]",
+        "run.columns=[text,single,images,best_of_n,shuffled]",
     ]  # fmt: skip
 
 
 def start(arguments, output, cache, **how):
     """Return the jobs of an evaluation; see `jobs_of`."""
-    places = [f"run.output_dir={output}", f"run.pictures.cache_dir={cache}"]
+    places = [f"run.output_dir={output}", f"run.images.cache_dir={cache}"]
     return jobs_of("evaluate.py", [*arguments, *places], **how)
 
 

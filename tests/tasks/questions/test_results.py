@@ -24,11 +24,13 @@ MARKS = {
     "shuffled": [0, 1, 1, 1, 0, 0],
 }
 
+COLUMNS = ["text", "single", "images", "best_of_n", "shuffled"]  # as run files name them
+
 
 def config(num_images=2, **options):
-    options = {"columns": list(MARKS), **options}
+    options = {"columns": COLUMNS, **options}
     images = ImagesConfig(generator="folder", scorer=None, num_images=num_images)
-    return VisualQuestionsConfig(tokenizer="gpt2", pictures=images, **options)
+    return VisualQuestionsConfig(tokenizer="gpt2", images=images, **options)
 
 
 def question(number, *, columns=tuple(MARKS), group="color", **fields):
@@ -76,7 +78,7 @@ def test_intervals_are_those_of_the_runs_seed_and_resamples():
     ]
 
     def intervals(**options):
-        columns = results_of(payloads, columns=["text", "pictures"], **options)
+        columns = results_of(payloads, columns=["text", "images"], **options)
         columns = columns["groups"]["color"]["rules"]["f1"]
         return [columns["text"]["interval"], columns["pictures"]["vs_text"]["interval"]]
 

@@ -31,11 +31,11 @@ def options(tmp_path):
         f"model.vision.name={tower}",
         "model.vision.weights=config",
         "datasets.benchmark.vis_processor.eval.image_size=32",
-        f"run.pictures.cache_dir={tmp_path / 'cache'}",
-        "run.pictures.generator=folder",
-        f"run.pictures.options.root={images}",
-        f"run.pictures.options.manifest={tmp_path / 'pictures.jsonl'}",
-        "run.pictures.scorer=null",
+        f"run.images.cache_dir={tmp_path / 'cache'}",
+        "run.images.generator=folder",
+        f"run.images.options.root={images}",
+        f"run.images.options.manifest={tmp_path / 'pictures.jsonl'}",
+        "run.images.scorer=null",
         "run.device=cpu",
         "run.resamples=20",
         "run.max_tokens=150",
@@ -79,7 +79,7 @@ def test_a_run_is_scored_once_and_refuses_another_ones_scores(
     monkeypatch.setattr(QuestionImages, "prepare", refuse)
     assert run(tmp_path, options, *flags)[0] == 0
     assert json.loads((folder / "results.json").read_text()) == results
-    options.append("run.columns=[text,pictures]")
+    options.append("run.columns=[text,images]")
     assert run(tmp_path, options, *flags)[0] == 2
     assert "task.columns" in capsys.readouterr().err
 

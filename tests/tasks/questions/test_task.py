@@ -30,7 +30,7 @@ from lavis.tasks.questions.images import control_question
 from lavis.tasks.questions.task import VisualQuestionsTask
 from nearness import assert_near
 
-COLUMNS = ["text", "single", "pictures", "best_of_n", "shuffled"]
+COLUMNS = ["text", "single", "images", "best_of_n", "shuffled"]
 QUESTIONS = ("What is the color of a tench?", "What color is a banana?", "What color is milk?")
 
 
@@ -208,7 +208,7 @@ def test_files_of_a_run(model, pool, colors, tmp_path, monkeypatch):
     assert results["main_rule"] == "first_token"
     assert results["rules"]["candidate_likelihood"]["protocol"] == "corrected"
     color = results["groups"]["color"]
-    for column in COLUMNS:
+    for column in config.shown:
         marks = [row["marks"][column]["first_token"] for row in rows[:3]]
         expected = [100 * sum(m[p] for m in marks) / 3 for p in range(5)]
         assert color["rules"]["first_token"][column]["per_prompt"] == pytest.approx(expected)
@@ -257,7 +257,7 @@ def test_images_from_a_folder_are_kept_with_their_features(model, tmp_path):
     model_of_means = make_model(tmp_path, weights="mean", mix="probs", clamp_weights=True)
     found = []
     for keep in (True, False):
-        config = make_config(2, node, keep_features=keep, columns=["text", "pictures", "shuffled"])
+        config = make_config(2, node, keep_features=keep, columns=["text", "images", "shuffled"])
         task = VisualQuestionsTask(config)
         found.append(answer(task, model_of_means, dataset))
     assert_near(found[0], found[1])  # images pass the tower in other batches
