@@ -8,8 +8,7 @@ a part of it is left for the next start. Some errors stop a job early, and lose 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -21,36 +20,6 @@ from lavis.common.storage.journal import Finished
 
 if TYPE_CHECKING:
     from lavis.common.dist import World
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which rows belong to which unit, packed to `batch_size` texts.
-
-    Attributes:
-        order: `(rows,)` int64, row numbers, unit after unit.
-        offsets: `(units + 1,)` int64, where each unit begins in `order`.
-    """
-
-    order: np.ndarray
-    offsets: np.ndarray
-    batch_size: int
-
-    def __len__(self) -> int:
-        """Return the number of units."""
-        return len(self.offsets) - 1
-
-    def rows(self, unit: int) -> np.ndarray:
-        """Return the row numbers of one unit, rows of one image side by side."""
-        return self.order[self.offsets[unit] : self.offsets[unit + 1]]
-
-
-class RowReader(Protocol):
-    """Finished rows in data-set order, such as those of a `JournalReader`."""
-
-    def iterate_raw(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (row number, the payload's JSON text)."""
-        ...
 
 
 class UnitResult(NamedTuple):

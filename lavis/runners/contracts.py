@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lavis.common.config.run import RunConfig
 from lavis.common.dist import World
-from lavis.common.units import Plan, RowReader
+from lavis.common.storage.plan import RowReader, UnitPlan
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.rows import Row
 
@@ -59,8 +59,8 @@ class RunnerTask(Protocol):
         batch_size: int,
         path: Path | None = None,
         data: Mapping[str, Any] | None = None,
-    ) -> Plan: ...
-    def load_unit(self, dataset: RecordDataset, plan: Plan, unit: int) -> LoadedUnit: ...
+    ) -> UnitPlan: ...
+    def load_unit(self, dataset: RecordDataset, plan: UnitPlan, unit: int) -> LoadedUnit: ...
     def predict(self, model: Any, batch: Any) -> dict[str, Tensor]: ...
     def rows(self, batch: Any, outputs: dict[str, Tensor]) -> list[tuple[int, dict[str, Any]]]: ...
     def finish(

@@ -21,9 +21,9 @@ from lavis.common.dist import World
 from lavis.common.errors import ConfigError, NothingDoneError
 from lavis.common.storage.inputs import Changed
 from lavis.common.storage.journal import Finished, Journal, JournalReader, finished
+from lavis.common.storage.plan import UnitPlan
 from lavis.common.storage.segments import open_segments
 from lavis.common.units import (
-    Plan,
     UnitResult,
     UnitsLeft,
     changed_inputs,
@@ -43,7 +43,7 @@ _REJECT = b'{"reject": '  # a payload of `BaseTask.reject` begins so
 class Units(Dataset[LoadedUnit]):
     """Item u is unit u of a plan, loaded; runs in loader processes."""
 
-    def __init__(self, task: RunnerTask, dataset: RecordDataset, plan: Plan) -> None:
+    def __init__(self, task: RunnerTask, dataset: RecordDataset, plan: UnitPlan) -> None:
         self._task, self._dataset, self._plan = task, dataset, plan
 
     def __getitem__(self, unit: int) -> LoadedUnit:
@@ -176,11 +176,11 @@ class Evaluator:
         )
         return {**identity, "computed_in": str(self._dtype or torch.float32)}
 
-    def _plan(self, dataset: RecordDataset, path: Path, data: Mapping[str, Any]) -> Plan:
-        """Plan on rank 0, which saves the plan for the others."""
+    def _plan(self, dataset: RecordDataset, path: Path, data: Mapping[str, Any]) -> UnitPlan:
+        """UnitPlan on rank 0, which saves the plan for the others."""
         size = self._run.batch_size_eval
 
-        made: list[Plan] = []
+        made: list[UnitPlan] = []
 
         def make() -> str:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ class Evaluator:
     def _score(
         self,
         dataset: RecordDataset,
-        plan: Plan,
+        plan: UnitPlan,
         journal: Journal,
         *,
         name: str,
@@ -222,7 +222,7 @@ class Evaluator:
             logger.warning("%s: %d of %d records rejected in this start", name, rejected, total)
 
     def _outputs(
-        self, dataset: RecordDataset, plan: Plan, units: list[int]
+        self, dataset: RecordDataset, plan: UnitPlan, units: list[int]
     ) -> Iterator[tuple[LoadedUnit, dict[str, Tensor]]]:
         """Yield each unit and its outputs on the host, one unit late, so that nothing waits."""
         run, device = self._run, self._world.device
@@ -325,7 +325,7 @@ def _places(dataset: RecordDataset) -> list[str]:
     return dataset.places() if hasattr(dataset, "places") else []
 
 
-def _left(job: _Job, identity: dict[str, Any], plan: Plan) -> UnitsLeft:
+def _left(job: _Job, identity: dict[str, Any], plan: UnitPlan) -> UnitsLeft:
     """Return the units to do or to do again, on rank 0; `ConfigError` if of another plan."""
     assert job.before is not None, "rank 0 has read the journal"
     open_segments(job.folder, identity)

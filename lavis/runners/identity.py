@@ -19,7 +19,7 @@ from lavis.common.config.renamed import former_names
 from lavis.common.sharded import as_bytes, named_weights
 from lavis.common.storage.atomic import write_json, write_text
 from lavis.common.storage.leftovers import remove_leftovers
-from lavis.common.units import Plan
+from lavis.common.storage.plan import UnitPlan
 
 # Keys of `run` that change neither weights nor scores.
 _FREE = {
@@ -72,7 +72,7 @@ def scoring_identity(
     return _jsonable({**parts, **({"task": task} if task else {})})
 
 
-def plan_digest(plan: Plan) -> str:
+def plan_digest(plan: UnitPlan) -> str:
     """Return a hash of which rows belong to which unit."""
     state = hashlib.blake2b(digest_size=16)
     for part in (plan.order, plan.offsets):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from lavis.common.errors import RecordError
-from lavis.tasks.planning import load_or_make, make_plan
+from lavis.tasks.planning import Plan, load_or_make, make_plan
 from lavis.tasks.rows import Results
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lavis.common.config.run import RunConfig
     from lavis.common.dist import World
-    from lavis.common.units import Plan, RowReader
+    from lavis.common.storage.plan import RowReader
     from lavis.datasets.base import RecordDataset
     from lavis.datasets.rows import Pixels, Row
 

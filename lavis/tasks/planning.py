@@ -12,6 +12,7 @@ import logging
 import time
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ import numpy as np
 
 from lavis.common.errors import RecordError
 from lavis.common.storage.atomic import AtomicFile
-from lavis.common.units import Plan
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset
@@ -29,6 +29,28 @@ logger = logging.getLogger(__name__)
 VERSION = 2  # part of a saved plan's identity: raise it when the same data are planned differently
 BUCKET = 16  # characters, about four tokens: finer saves nothing, coarser pads more
 LOG_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which rows belong to which unit, packed to `batch_size` texts.
+
+    Attributes:
+        order: `(rows,)` int64, row numbers, unit after unit.
+        offsets: `(units + 1,)` int64, where each unit begins in `order`.
+    """
+
+    order: np.ndarray
+    offsets: np.ndarray
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Return the number of units."""
+        return len(self.offsets) - 1
+
+    def rows(self, unit: int) -> np.ndarray:
+        """Return the row numbers of one unit, rows of one image side by side."""
+        return self.order[self.offsets[unit] : self.offsets[unit + 1]]
 
 
 def make_plan(dataset: RecordDataset, batch_size: int) -> Plan:

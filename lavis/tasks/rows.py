@@ -15,7 +15,7 @@ from lavis.common.errors import DataError
 from lavis.common.storage.atomic import AtomicFile
 
 if TYPE_CHECKING:
-    from lavis.common.units import RowReader
+    from lavis.common.storage.plan import RowReader
     from lavis.datasets.base import RecordDataset
 
 logger = logging.getLogger(__name__)

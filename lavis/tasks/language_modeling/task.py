@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from lavis.common.config.run import RunConfig
     from lavis.common.dist import World
-    from lavis.common.units import Plan
     from lavis.datasets.base import RecordDataset
     from lavis.generators.store import ImageStore
     from lavis.tasks.language_modeling.states import TextStates
+    from lavis.tasks.planning import Plan
 
 logger = logging.getLogger(__name__)
 

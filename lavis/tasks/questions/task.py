@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lavis.common.dist import World
-    from lavis.common.units import Plan
     from lavis.datasets.base import RecordDataset
     from lavis.datasets.benchmarks.dataset import BenchmarkDataset
     from lavis.datasets.benchmarks.question import Question
+    from lavis.tasks.planning import Plan
 
 Images = dict[str, dict[str, Any]]  # of a unit: own (``) and foreign ones (`other_`)
 _OWN = {"text": 0, "single": 1, "pictures": None}  # column -> how many of the own images

@@ -172,7 +172,7 @@ def test_a_critic_and_a_generative_student_rank_too(world):
 
 def test_wrong_scores_are_refused(world):
     folder, _, said = world
-    assert "--options, run.score: 'clip' found; valid: both, itc, itm, likelihood" in said
+    assert "--options, run.score: 'clip' found; valid: both, itc, itm, letters, likelihood" in said
     assert not (folder / "unknown").exists()  # before anything was built
     assert "run.score: Blip2Stage1 cannot score by likelihood; use itm or itc or both" in said
 
