@@ -31,7 +31,10 @@ class Family:
         images: how many one prompt may hold.
         prompt: the prompt of a processor without a chat template, with `{images}` and `{text}`.
         image: what stands for one image in `prompt`; empty where the processor puts it there.
+        behind: type (`token_type_ids`) of tokens behind the prompt.
         refused: why the family cannot be used.
+        is_known: the table has the family. Of another one it is not known what its processor makes
+            of the text, so every prompt goes through it, and alone through the model.
     """
 
     branches: Literal["after_images", "never"] = "never"
@@ -41,7 +44,9 @@ class Family:
     images: Literal["many", "one"] = "many"
     prompt: str = "USER: {images}\n{text} ASSISTANT:"
     image: str = "<image>"
+    behind: int = 0
     refused: str = ""
+    is_known: bool = True
 
 
 @functools.lru_cache(maxsize=1)
@@ -53,4 +58,4 @@ def families() -> dict[str, Family]:
 
 def family_of(model_type: str) -> Family:
     """Return a family's row; one that is not in the table never branches."""
-    return families().get(model_type, Family())
+    return families().get(model_type, Family(is_known=False))

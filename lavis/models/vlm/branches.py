@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,13 +25,23 @@ class Row:
 
     Attributes:
         place: which of the N prompts.
-        ids: its tokens, without the last one of a continuation.
-        keep: for how many of its last tokens the prediction of the next one is wanted.
+        prompt: its tokens.
+        behind: tokens that are read behind it: of a continuation all but the last.
     """
 
     place: int
-    ids: list[int]
-    keep: int = 1
+    prompt: list[int]
+    behind: list[int] = field(default_factory=list)
+
+    @property
+    def ids(self) -> list[int]:
+        """All of them."""
+        return [*self.prompt, *self.behind]
+
+    @property
+    def keep(self) -> int:
+        """For how many of the last tokens the prediction of the next one is wanted."""
+        return len(self.behind) + 1
 
 
 class Reader:
@@ -64,6 +74,7 @@ class Reader:
         accepted = inspect.signature(model.forward).parameters
         self._cache = next((name for name in NAMES if name in accepted), None)
         self._keeps = "logits_to_keep" in accepted
+        self._starts = decoder_starts(model)
         self.shares = share and self._cache is not None and family.branches != "never"
         self.passes = {"whole": 0, "beginning": 0, "branches": 0}
         self.tokens = 0
@@ -79,23 +90,30 @@ class Reader:
 
     def _whole(self, encoded: Encoded, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
         """Run prompts side by side, padded on the right, each with the images of its own."""
-        ids, mask = self._padded([row.ids for row in rows], self._pad)
-        inputs = {"input_ids": ids, "attention_mask": mask, **self._vision(encoded, len(rows))}
+        read = [row.ids if self._starts is None else row.prompt for row in rows]
+        inputs = {**self._texts(read), **self._vision(encoded, len(rows))}
         for name, values in encoded.types.items():
-            cut = [values[row.place][: len(row.ids)] for row in rows]
-            filled = [own + own[-1:] * (len(row.ids) - len(own))
-                      for own, row in zip(cut, rows, strict=True)]  # fmt: skip
+            behind = self._family.behind if name == "token_type_ids" else 0
+            own = [values[row.place] for row in rows]
+            filled = [
+                [*types, *[behind] * (len(ids) - len(types))]
+                for types, ids in zip(own, read, strict=True)
+            ]
             inputs[name] = self._padded(filled, 0)[0]
+        ends = list(map(len, read))
+        if self._starts is not None:
+            written = [[*self._starts, *row.behind] for row in rows]
+            inputs["decoder_input_ids"] = self._padded(written, self._pad)[0]
+            ends = list(map(len, written))
         self.passes["whole"] += 1
-        yield from self._call(rows, inputs, 0, self._no_cache())
+        yield from self._call(rows, ends, inputs, {"use_cache": False} if self._cache else {})
 
     def _branch(
         self, encoded: Encoded, rows: Sequence[Row], length: int
     ) -> Iterator[tuple[Row, Tensor]]:
         """Run the beginning once, and the rest of every row from its keys and values."""
         first = rows[0]
-        ids, mask = self._padded([first.ids[:length]], self._pad)
-        inputs = {"input_ids": ids, "attention_mask": mask, **self._vision(encoded, 1)}
+        inputs = {**self._texts([first.ids[:length]]), **self._vision(encoded, 1)}
         for name, values in encoded.types.items():
             inputs[name] = self._padded([values[first.place][:length]], 0)[0]
         options = {"logits_to_keep": 1} if self._keeps else {}
@@ -112,20 +130,20 @@ class Reader:
             ids, _ = self._padded(rest, self._pad)
             places = torch.arange(length, length + ids.shape[1], device=self._device)
             # causal, and padded on the right: no mask is needed
-            inputs = {
-                "input_ids": ids,
-                self._cache or "": cache,
-                **self._positions(places, delta, len(part)),
-            }
+            inputs = {"input_ids": ids, **self._positions(places, delta, len(part))}
             self.passes["branches"] += 1
-            yield from self._call(part, inputs, length, {})
+            yield from self._call(part, list(map(len, rest)), inputs, {self._cache or "": cache})
 
     def _call(
-        self, rows: Sequence[Row], inputs: dict[str, Any], start: int, options: dict[str, Any]
+        self,
+        rows: Sequence[Row],
+        ends: Sequence[int],
+        inputs: Mapping[str, Any],
+        options: Mapping[str, Any],
     ) -> Iterator[tuple[Row, Tensor]]:
-        """Run a padded batch whose first token is number `start` of each row."""
+        """Run a padded batch; `ends` are the lengths of what is predicted from."""
         self.tokens += inputs["input_ids"].numel()
-        wanted = [range(len(row.ids) - row.keep - start, len(row.ids) - start) for row in rows]
+        wanted = [range(end - row.keep, end) for row, end in zip(rows, ends, strict=True)]
         places = sorted({place for own in wanted for place in own})
         if self._keeps:
             options = {**options, "logits_to_keep": torch.tensor(places, device=self._device)}
@@ -175,15 +193,16 @@ class Reader:
             found[name] = value
         return found
 
+    def _texts(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        ids, mask = self._padded(rows, self._pad)
+        return {"input_ids": ids, "attention_mask": mask}
+
     def _padded(self, rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
         """Return rows as `(n, L)` and their mask, padded on the right."""
         longest = max(map(len, rows))
         ids = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
         return ids.to(self._device), mask.to(self._device)
-
-    def _no_cache(self) -> dict[str, Any]:
-        return {"use_cache": False} if self._cache else {}
 
     @property
     def _device(self) -> torch.device:
@@ -193,6 +212,19 @@ class Reader:
     def _dtype(self) -> torch.dtype:
         dtype: torch.dtype = getattr(self._model, "dtype", torch.float32)
         return dtype
+
+
+def decoder_starts(model: Any) -> list[int] | None:
+    """Return what a decoder's text begins with, None where the prompt itself is continued."""
+    text = model.config.get_text_config(decoder=True)
+    if not (model.config.is_encoder_decoder or getattr(text, "is_encoder_decoder", False)):
+        return None
+    settings = (model.generation_config, text, model.config)
+    names = ("decoder_start_token_id", "forced_bos_token_id")
+    found = [[getattr(one, name, None) for one in settings] for name in names]
+    return [
+        next(i for i in ids if i is not None) for ids in found if any(i is not None for i in ids)
+    ]
 
 
 def shared_length(encoded: Encoded, rows: Sequence[Row]) -> int:

@@ -17,9 +17,10 @@ from lavis.common.errors import ConfigError, RecordError
 from lavis.common.multimodal import Family, write_chat
 
 # Of a processor's outputs, those with a value for each token of the prompt.
-OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-# What processors return, and no model takes.
-_UNUSED = ("num_crops", "rows", "cols", "text_replacement_offsets", "image_embeds_position_mask")
+TYPES = ("token_type_ids", "mm_token_type_ids", "image_embeds_position_mask")
+OF_TOKENS = ("input_ids", "attention_mask", *TYPES)
+# What processors return, and no model takes to read a prompt.
+_UNUSED = ("labels", "rows", "cols", "num_soft_tokens_per_image")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class PromptEncoder:
         """
         images = [as_image(view) for view in views]
         first = self._process(images, prompts[0])
-        whole = first["input_ids"][0].tolist()
+        whole = _listed(first["input_ids"])
         bare = [self._tokens(prompt) for prompt in prompts]
         last = self._last_image(whole)
         tail = min(_common_end(whole, bare[0]), len(whole) - last - 1)
@@ -96,15 +97,15 @@ class PromptEncoder:
             joined = _exchange(whole, bare[0], bare[place], tail)
             if joined is None:
                 others[place] = self._process(images, prompts[place])
-                joined = others[place]["input_ids"][0].tolist()
+                joined = _listed(others[place]["input_ids"])
             ids.append(joined)
         types: dict[str, list[list[int]]] = {}
-        for name in OF_TOKENS[2:]:
+        for name in TYPES:
             if name not in first:
                 continue
-            own = first[name][0].tolist()
+            own = _listed(first[name])
             types[name] = [
-                others[place][name][0].tolist()
+                _listed(others[place][name])
                 if place in others
                 else own[: len(whole) - tail] + _fill(own, len(row) - len(whole) + tail)
                 for place, row in enumerate(ids)
@@ -197,6 +198,12 @@ def _exchange(whole: list[int], bare: list[int], other: list[int], tail: int) ->
     """
     head = len(bare) - tail
     return whole[: len(whole) - tail] + other[head:] if other[:head] == bare[:head] else None
+
+
+def _listed(values: Any) -> list[int]:
+    """Return the only row of a processor's output, a tensor or lists."""
+    row: list[int] = torch.as_tensor(values)[0].tolist()
+    return row
 
 
 def _fill(own: list[int], length: int) -> list[int]:

@@ -129,7 +129,7 @@ class VlmModel(BaseModel):
             for at, tokens in enumerate(encoded.ids):
                 answer = self.encoder.continuation(texts[at], continuations[places[at]])
                 targets.append(torch.tensor(answer, device=self.device))
-                rows.append(Row(at, [*tokens, *answer[:-1]], keep=len(answer)))
+                rows.append(Row(at, tokens, answer[:-1]))
             for row, logits in self._logits(encoded, rows):
                 target, place = targets[row.place], places[row.place]
                 chosen = logits.float().log_softmax(dim=-1).gather(1, target[:, None])
@@ -177,7 +177,10 @@ class VlmModel(BaseModel):
         places: dict[int, list[int]] = {}
         for place, prompt in enumerate(prompts):
             places.setdefault(prompt.image, []).append(place)
-        for image, own in places.items():
+        groups = list(places.items())
+        if not self.family.is_known:
+            groups = [(image, [place]) for image, own in groups for place in own]
+        for image, own in groups:
             texts = [self.encoder.write(prompts[place].text, len(views[image])) for place in own]
             yield own, texts, self.encoder.encode(views[image], texts)
 

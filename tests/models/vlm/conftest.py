@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-import transformers
-from tiny_vlm import BUILDERS, SINCE, make_vlm
+from tiny_vlm import BUILDERS, make_vlm, skip_absent
 
 
 @pytest.fixture(scope="session")
@@ -13,11 +12,7 @@ def vlm_folder(tmp_path_factory):
     made = {}
 
     def folder(family):
-        since = SINCE.get(family, "5.14.0")
-        if tuple(map(int, transformers.__version__.split(".")[:2])) < tuple(
-            map(int, since.split(".")[:2])
-        ):
-            pytest.skip(f"{family} came with transformers {since}")
+        skip_absent(family)
         if family not in made:
             made[family] = make_vlm(family, tmp_path_factory.mktemp("vlm") / family)
         return made[family]
