@@ -232,7 +232,10 @@ class RecordDataset(abc.ABC):
 
     def _image_key(self, drawing: Drawing) -> str:
         """Return a hash of all that the tensor, or the reason why there is none, depends on."""
-        shapes = [(r.color_id, r.polygons) for r in drawing.drawn]
+        shapes = [
+            (r.color_id, r.polygons, *((r.mask.to_coco(),) if r.mask else ()))
+            for r in drawing.drawn
+        ]
         boxes = [region.box for region in drawing.regions]
         if self._style is None:
             style = [self.palette, self.line_width, self.vis_processor.describe()]

@@ -240,7 +240,7 @@ class RegionOptions(DatasetConfig):
     Attributes:
         region_source: where a region id is looked up first: `references` of the record or the
             region mapping; the other one fills the gaps.
-        region_mode: `boxes`, or `segms` (polygons; a region without one is drawn as its box).
+        region_mode: `boxes`, or `segms` (masks or polygons; a region without is drawn as its box).
         max_regions: only the first so many are drawn; None draws all.
         undrawn_regions: how the text writes the others: their `number`, object `name`, or not at
             all (`drop`).

@@ -231,6 +231,8 @@ def _area(box: _Rect) -> float:
 
 def _bounds(region: DrawnRegion) -> _Rect:
     """Return the bounding box of what is drawn."""
+    if region.mask is not None:
+        return region.shape.box()
     points = [point for part in region.polygons or () for point in part]
     if not points:
         return region.box

@@ -1,9 +1,9 @@
 """One record of an LCK corpus: its tokens, regions and label, read and checked.
 
 A record is one line of JSON: `image`, `region` (ids the text uses), `region_all`, `references`
-(boxes by id), `question`, `answer`, `rationale` (words, and lists of region ids), and for critic
-training `label` or `reject_label`, `qa_score`, `r_score`. Every problem raises `RecordError` with
-a reason that starts with a fixed phrase and a colon.
+(boxes and masks by id), `question`, `answer`, `rationale` (words, and lists of region ids), and for
+critic training `label` or `reject_label`, `qa_score`, `r_score`. Every problem raises `RecordError`
+with a reason that starts with a fixed phrase and a colon.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lavis.common.errors import REFUSALS, RecordError, finite
+from lavis.common.regions.rle import Rle
+from lavis.common.regions.shapes import Shape
+from lavis.common.regions.transforms import resize_mask
 
 _DIGITS = re.compile(r"-?\d{1,18}")
 _LARGEST_PIXEL = 2**30
@@ -36,6 +39,7 @@ class Region:
         polygons: lists of (x, y) points, or None.
         object_name: the detector's guess, or empty.
         description: a phrase, or empty.
+        mask: of the full image, or None.
     """
 
     region_id: int
@@ -43,6 +47,7 @@ class Region:
     polygons: tuple[tuple[tuple[float, float], ...], ...] | None = None
     object_name: str = ""
     description: str = ""
+    mask: Rle | None = None
 
 
 def name_hash(text: str) -> int:
@@ -109,7 +114,8 @@ def read_references(record: Mapping[str, Any]) -> dict[int, Any]:
     """Return what the record itself knows of its regions: id -> entry.
 
     `references` is a list of entries with a `name`, or a mapping from id to entry; the older
-    `references_in_input` is taken where `references` is missing.
+    `references_in_input` is taken where `references` is missing. `mask_rles` lists masks by id,
+    for entries without one.
 
     Raises:
         RecordError: another form.
@@ -117,7 +123,17 @@ def read_references(record: Mapping[str, Any]) -> dict[int, Any]:
     value = record.get("references")
     if value is None:
         value = record.get("references_in_input")
-    return index_entries(value, "references", named=True)
+    entries = index_entries(value, "references", named=True)
+    masks = record.get("mask_rles")
+    if masks is None:
+        return entries
+    if not isinstance(masks, list):
+        raise RecordError(f"wrong type: mask_rles is {type(masks).__name__}, expected a list")
+    for region_id, mask in enumerate(masks):
+        entry = entries.get(region_id, {})
+        if mask is not None and isinstance(entry, Mapping):
+            entries[region_id] = _with_box({"name": str(region_id), "mask": mask, **entry})
+    return entries
 
 
 def index_entries(value: Any, key: str, *, named: bool) -> dict[int, Any]:
@@ -141,7 +157,8 @@ def index_entries(value: Any, key: str, *, named: bool) -> dict[int, Any]:
 def _by_id(pairs: Sequence[tuple[int, Any]], key: str) -> dict[int, Any]:
     """Return entries by id; a duplicate must equal the first."""
     entries: dict[int, Any] = {}
-    for region_id, entry in pairs:
+    for region_id, value in pairs:
+        entry = _with_box(value)
         if region_id in entries and entries[region_id] != entry:
             raise RecordError(f"duplicate region: {key} holds two of id {region_id}")
         entries[region_id] = entry
@@ -149,7 +166,13 @@ def _by_id(pairs: Sequence[tuple[int, Any]], key: str) -> dict[int, Any]:
 
 
 def make_region(region_id: int, entry: Any) -> Region:
-    """Return a region; raises `RecordError` unless its box is 4 or more finite numbers in order."""
+    """Return a region; raises `RecordError` unless its box is 4 or more finite numbers in order.
+
+    A region with a mask needs no box of its own.
+    """
+    if isinstance(entry, Mapping) and not entry.get("boxes"):
+        read_mask(region_id, entry)  # a bad mask is the reason for the missing box
+        entry = _with_box(entry)
     boxes = entry.get("boxes") if isinstance(entry, Mapping) else None
     if not isinstance(boxes, list) or not boxes:
         raise RecordError(f"bad box: region {region_id} has none")
@@ -171,7 +194,37 @@ def make_region(region_id: int, entry: Any) -> Region:
         _polygons(region_id, entry.get("segms")),
         str(entry.get("obj_guess") or ""),
         str(entry.get("description") or ""),
+        read_mask(region_id, entry),
     )
+
+
+def read_mask(region_id: int, entry: Mapping[str, Any]) -> Rle | None:
+    """Return a region's `mask`, run lengths of COCO or a PNG in base64; None where it has none.
+
+    Raises:
+        RecordError: another form, or no pixel is inside.
+    """
+    value = entry.get("mask")
+    if value is None:
+        return None
+    try:
+        runs = Rle.of_png(value) if isinstance(value, str) else Rle.of_coco(value)
+    except RecordError as error:
+        raise RecordError(f"bad mask: region {region_id}, {error.reason[10:]}") from None
+    if runs.is_empty:
+        raise RecordError(f"bad mask: region {region_id} is empty")
+    return runs
+
+
+def _with_box(entry: Any) -> Any:
+    """Return an entry that has a mask and no boxes with the mask's; a bad mask is found later."""
+    if not isinstance(entry, Mapping) or entry.get("mask") is None or entry.get("boxes"):
+        return entry
+    try:
+        runs = read_mask(0, entry)
+    except RecordError:
+        return entry
+    return entry if runs is None else {**entry, "boxes": [list(Shape.of_mask(runs).box())]}
 
 
 def _polygons(region_id: int, value: Any) -> tuple[tuple[tuple[float, float], ...], ...] | None:
@@ -211,11 +264,18 @@ def scale_region(region: Region, width: float, height: float) -> Region:
         tuple((x * width, y * height) for x, y in part) for part in region.polygons
     )
     box = (x1 * width, y1 * height, x2 * width, y2 * height)
-    return dataclasses.replace(region, box=box, polygons=polygons)
+    mask = region.mask
+    if mask is not None:
+        sides = max(round(mask.size[0] * width), 1), max(round(mask.size[1] * height), 1)
+        mask = resize_mask(mask, sides)
+    return dataclasses.replace(region, box=box, polygons=polygons, mask=mask)
 
 
 def check_inside(regions: Sequence[Region], size: tuple[float, float]) -> None:
-    """Raise `RecordError` for a box wholly outside (width, height); as released, others are cut."""
+    """Raise `RecordError` for a box wholly outside (width, height); as released, others are cut.
+
+    A mask must be of this very size.
+    """
     width, height = size
     for region in regions:
         x1, y1, x2, y2 = region.box
@@ -223,6 +283,12 @@ def check_inside(regions: Sequence[Region], size: tuple[float, float]) -> None:
             box = _shown([x1, y1, x2, y2])
             raise RecordError(
                 f"box outside the image: region {region.region_id} {box} in {width} x {height}"
+            )
+        if region.mask is not None and region.mask.size != (width, height):
+            of = " x ".join(map(str, region.mask.size))
+            raise RecordError(
+                f"bad mask: region {region.region_id} has one of {of} pixels, the image has "
+                f"{width} x {height}; name the size of masks and boxes as boxes_size"
             )
 
 

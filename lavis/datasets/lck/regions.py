@@ -90,9 +90,11 @@ class RegionDataset(RecordDataset):
             width, height = image_size(file, self.config.max_pixels)
             scales = width / size[0], height / size[1]
             regions = [scale_region(region, *scales) for region in regions]
-        use_polygons = self.config.region_mode == "segms"
+        as_boxes = self.config.region_mode == "boxes"
         drawn = tuple(
-            DrawnRegion(place, region.box, region.polygons if use_polygons else None)
+            DrawnRegion(place, region.box)
+            if as_boxes
+            else DrawnRegion(place, region.box, region.polygons, region.mask)
             for place, region in enumerate(regions[: self.config.max_regions])
         )
         return Drawing(file, tuple(regions), drawn)

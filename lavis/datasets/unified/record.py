@@ -17,7 +17,8 @@ from PIL import Image
 
 from lavis.common.errors import RecordError
 from lavis.common.pixels import IMAGE_REFUSALS
-from lavis.datasets.lck.record import check_inside, make_region
+from lavis.common.regions.transforms import resize_mask
+from lavis.datasets.lck.record import check_inside, make_region, read_mask, region_number
 
 
 def make_record(
@@ -133,7 +134,7 @@ def scaled(
     record then names, so that readers scale them.
 
     Args:
-        references: region id -> entry with `boxes`, in pixels of `size`.
+        references: region id -> entry with `boxes` (and a `mask`), in pixels of `size`.
         size: width and height that the annotation states.
         image: the file.
     """
@@ -141,10 +142,12 @@ def scaled(
     if stored is None or stored == size or not all(side > 0 for side in size):
         return dict(references), size
     factors = (stored[0] / size[0], stored[1] / size[1])
-    moved = {
-        name: {**entry, "boxes": [_scaled_box(box, factors) for box in entry["boxes"]]}
-        for name, entry in references.items()
-    }
+    moved = {}
+    for name, entry in references.items():
+        moved[name] = {**entry, "boxes": [_scaled_box(box, factors) for box in entry["boxes"]]}
+        mask = read_mask(region_number(name), entry)
+        if mask is not None:
+            moved[name]["mask"] = resize_mask(mask, stored).to_coco()
     return moved, stored
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -15,9 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lavis.common.errors import ConfigError, RecordError
+from lavis.common.regions.rle import Rle
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
 from lavis.datasets.lck.record import has_empty_rationale, read_label
+from lavis.processors import load_processor
 
 GOLDEN = Path(__file__).resolve().parents[2] / "fixtures" / "lskd"
 EXPECTED = json.loads((GOLDEN / "filter" / "expected.json").read_text())["records"]
@@ -214,6 +217,38 @@ def test_polygons_are_drawn_where_asked_for(lck, images):
     assert second.drawing.drawn[0].polygons == (((2, 2), (30, 5), (9, 25)),)
     assert second.drawing.drawn[1].polygons is None
     assert boxes.drawn_image(first).tobytes() != segms.drawn_image(second).tobytes()
+
+
+def test_masks_are_drawn_shown_and_part_of_the_key(lck, images):
+    ring = np.zeros((30, 40), bool)
+    ring[5:25, 5:35] = True
+    ring[12:18, 12:28] = False
+    keys = set()
+    for mask in (ring, ~ring):
+        record = lck.record(region=[0], mask_rles=[Rle.of_mask(mask).to_coco()], references=...)
+        path = lck.write(images / "r.jsonl", [record])
+        boxes, segms = (lck.open(images, path, region_mode=m) for m in ("boxes", "segms"))
+        keys |= {boxes.row(0).image_key, segms.row(0).image_key}
+        drawn = segms.drawn_image(segms.row(0))
+        before = np.asarray(Image.open(images / "a.png"))
+        np.testing.assert_array_equal((np.asarray(drawn) != before).any(axis=2), mask)
+        segms.vis_processor = load_processor("vlm_image", {"shows": "mask"})
+        shown = segms.image(segms.row(0))
+        alone = shown.views[1].permute(1, 2, 0).numpy()
+        assert (alone[~mask] == 255).all() and (alone[mask] == before[mask]).all()
+        (mark,) = segms.region_marks(segms.row(0), (40, 30))
+        box = (12.5, 100 / 6, 75, 200 / 3) if mask is ring else (0, 0, 100, 100)
+        assert mark.box == pytest.approx(box)
+    assert len(keys) == 4
+    record = lck.record(region=[0], mask_rles=[Rle.of_mask(ring.T).to_coco()], references=...)
+    dataset = lck.open(images, lck.write(images / "r.jsonl", [record]))
+    with pytest.raises(RecordError, match="bad mask: region 0 has one of 30 x 40 pixels"):
+        dataset.image(dataset.row(0))
+    half = {"mask_rles": [Rle.of_mask(ring[::2, ::2]).to_coco()], "boxes_size": [20, 15]}
+    record = lck.record(region=[0], references=..., **half)
+    dataset = lck.open(images, lck.write(images / "r.jsonl", [record]), region_mode="segms")
+    (region,) = dataset.row(0).drawing.drawn
+    assert region.mask.size == (40, 30) and region.box == (6, 6, 36, 26)
 
 
 def test_new_drawing_options_change_pixels_and_keys(lck, images):

@@ -1,9 +1,11 @@
 """Parts of the records that converters write."""
 
 import pytest
+from PIL import Image
 
 from lavis.common.errors import RecordError
-from lavis.datasets.unified.record import make_record, numbers_to_ids, person_of
+from lavis.datasets.lck.record import make_region
+from lavis.datasets.unified.record import make_record, numbers_to_ids, person_of, scaled
 
 
 def test_numbers_of_people_become_ids():
@@ -30,3 +32,14 @@ def test_a_record_holds_what_it_is_made_of_and_no_more():
 @pytest.mark.parametrize(("word", "person"), [("2,", 2), ("3's", 3), ("$3", None), ("1.5", None)])
 def test_a_whole_number_names_a_person(word, person):
     assert person_of(word) == person
+
+
+def test_masks_are_scaled_to_the_file_with_their_boxes(tmp_path):
+    Image.new("RGB", (12, 12)).save(tmp_path / "a.png")
+    entry = {"boxes": [[1, 1, 5, 4]], "mask": {"size": [4, 6], "counts": "53:OJ"}}
+    references, size = scaled({"0": entry}, (6, 4), tmp_path / "a.png")
+    assert size == (12, 12) and references["0"]["boxes"] == [[2, 3, 10, 12]]
+    region = make_region(0, references["0"])
+    assert region.mask.size == (12, 12)
+    assert region.mask.to_mask().sum() == 5 * 2 * 3
+    assert scaled({"0": entry}, (12, 12), tmp_path / "a.png")[0] == {"0": entry}
