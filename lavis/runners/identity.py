@@ -60,8 +60,7 @@ def scoring_identity(
     """Return everything on which the scores of one data set depend, JSON-able.
 
     Args:
-        tree: the resolved config. Of `model`, keys that only say where weights came from are left
-            out: `weights` identifies them.
+        tree: the resolved config. All of `model` counts, also where its weights lie.
         data: `dataset.fingerprint()`.
         weights: `WeightDigest` of the model.
         task: the task's own options that change scores.

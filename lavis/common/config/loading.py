@@ -118,8 +118,8 @@ def load_model_config(
     faults = Faults()
     resolved, unread = resolve(tree)
     faults.add(unread)
-    _drop_retired(resolved)
     cls = registry.models.config_class(arch)
+    _drop_retired(resolved, cls)
     absent = [fault.key for fault in unread]
     checked, wrong = check_section(
         cls, resolved["model"], "model", source=lambda key: arch, absent=absent
@@ -158,7 +158,7 @@ class _Loader:
         if model is None:  # its default YAML, which others refer to, is not known
             unread = [fault for fault in unread if "${model." not in fault.text]
         self.faults.add(unread)
-        _drop_retired(resolved)
+        _drop_retired(resolved, model and registry.models.config_class(str(model.arch)))
         absent = [fault.key for fault in unread]
         config = self._checked(resolved, absent, to_train=to_train, has_model=model is not None)
         self.faults.check()
@@ -379,12 +379,17 @@ def _default_yaml(
     return read_yaml(CONFIG_ROOT / defaults[str(chosen)])
 
 
-def _drop_retired(tree: dict[str, Any]) -> None:
-    """Remove keys nothing reads, with one warning for all of them."""
+def _drop_retired(tree: dict[str, Any], model: Any) -> None:
+    """Remove keys nothing reads, with one warning for all of them.
+
+    Args:
+        model: class of the section `model`, whose own keys stay; None where it is not known.
+    """
     dropped = []
+    own = {f"model.{field.name}" for field in fields(model)} if model else set()
     for key, advice in RETIRED.items():
         section, name = key.split(".")
-        if name in tree.get(section, {}):
+        if key not in own and name in tree.get(section, {}):
             del tree[section][name]
             dropped.append(f"{key} ({advice})")
     run = tree.get("run", {})

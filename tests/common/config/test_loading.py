@@ -95,8 +95,10 @@ def test_every_run_file_we_ship_loads(path, monkeypatch, tmp_path):
 )
 def test_a_vision_language_model_may_take_the_place_of_the_files(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    config = load_config(path, ["model.arch=vlm_critic", "model.name=org/model"])
+    options = ["model.arch=vlm_critic", "model.name=org/model", "model.prompt=lskd_accept"]
+    config = load_config(path, options)
     assert (config.model.name, config.model.model_type) == ("org/model", "default")
+    assert config.model.prompt == "lskd_accept"  # a key of this model's, retired for others
     for section in config.datasets.values():
         assert section.processor("vis", "test")["name"] == "vlm_image"
         assert section.processor("text", "test")["name"] == "base"
