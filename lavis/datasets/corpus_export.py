@@ -24,7 +24,8 @@ from lavis.common.errors import ConfigError, NothingDoneError, RecordError
 from lavis.common.storage.atomic import AtomicFile, AtomicPath, write_text
 from lavis.datasets.files.formats import expand_paths, open_records
 from lavis.datasets.files.json_values import json_line
-from lavis.datasets.lck.record import PARTS, check_tokens, read_region_ids, read_score
+from lavis.datasets.lck.record import read_score
+from lavis.datasets.lck.tokens import PARTS, check_tokens, read_region_ids
 
 GROUP = 2000  # rows of a row group, which readers keep decoded
 _SPLIT = re.compile(r"[\w-]+(\.[\w-]+)*")

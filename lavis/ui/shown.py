@@ -19,14 +19,9 @@ from lavis.common.errors import ConfigError, RecordError, record_errors
 from lavis.datasets.config import LckConfig
 from lavis.datasets.lck.dataset import LckDataset
 from lavis.datasets.lck.marks import RegionMark, region_marks, row_marks
-from lavis.datasets.lck.record import (
-    Region,
-    Tokens,
-    has_empty_rationale,
-    read_region_ids,
-    read_tokens,
-)
+from lavis.datasets.lck.record import Region
 from lavis.datasets.lck.text import instance_of
+from lavis.datasets.lck.tokens import Tokens, has_empty_rationale, read_region_ids, read_tokens
 from lavis.datasets.rows import Row
 from lavis.processors.region import DrawnRegion
 

@@ -18,9 +18,10 @@ from lavis.datasets.config import ContrastiveConfig, GenerativeDatasetConfig, La
 from lavis.datasets.files.formats import open_records
 from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.files.records import JsonLinesFile, parse_object
-from lavis.datasets.lck.record import make_region, region_number
+from lavis.datasets.lck.record import make_region
 from lavis.datasets.lck.scene_sources import image_lines, line_bytes
 from lavis.datasets.lck.scenes import ScenesConfig, open_scene
+from lavis.datasets.lck.tokens import region_number
 
 ODD = settings(
     max_examples=12,

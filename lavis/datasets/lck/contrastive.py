@@ -13,16 +13,10 @@ from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
 from lavis.datasets.config import ContrastiveConfig
 from lavis.datasets.files.images import ImageFile
-from lavis.datasets.lck.record import (
-    Region,
-    check_tokens,
-    name_hash,
-    read_references,
-    read_score,
-    read_tokens,
-)
+from lavis.datasets.lck.record import Region, name_hash, read_references, read_score
 from lavis.datasets.lck.regions import RegionDataset
 from lavis.datasets.lck.text import choose_regions, instance_of, qar_parts
+from lavis.datasets.lck.tokens import check_tokens, read_tokens
 from lavis.datasets.rows import Row
 from lavis.processors.region import RegionTag, tokens_to_text
 

@@ -25,7 +25,8 @@ from lavis.common.storage.atomic import AtomicFile, write_json
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.files.formats import expand_paths
 from lavis.datasets.files.images import ImageRoot, decode_image, image_size
-from lavis.datasets.lck.record import check_inside, has_empty_rationale, name_hash
+from lavis.datasets.lck.record import check_inside, name_hash
+from lavis.datasets.lck.tokens import has_empty_rationale
 from lavis.datasets.rows import Row
 
 Images = Literal["none", "header", "decode"]

@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
 from lavis.datasets.config import LckConfig
-from lavis.datasets.lck.record import (
-    Region,
-    read_label,
-    read_region_ids,
-    read_score,
-    read_word_boxes,
-)
+from lavis.datasets.lck.record import Region, read_label, read_score, read_word_boxes
 from lavis.datasets.lck.regions import RegionDataset
 from lavis.datasets.lck.text import instance_of, qar_parts
+from lavis.datasets.lck.tokens import read_region_ids
 from lavis.datasets.rows import Row
 from lavis.processors.region import tokens_to_text
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lavis.common.errors import RecordError
 from lavis.common.registry import datasets
 from lavis.datasets.config import GenerativeDatasetConfig
-from lavis.datasets.lck.record import Tokens, read_tokens
 from lavis.datasets.lck.regions import RegionDataset
 from lavis.datasets.lck.text import choose_regions, instance_of, qar_text
+from lavis.datasets.lck.tokens import Tokens, read_tokens
 from lavis.datasets.rows import Row
 from lavis.processors.region import tokens_to_text
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from lavis.common.errors import RecordError
 from lavis.datasets.files.records import JsonLinesFile
-from lavis.datasets.lck.record import index_entries, name_hash, region_number
+from lavis.datasets.lck.record import index_entries, name_hash
+from lavis.datasets.lck.tokens import region_number
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from lavis.common.storage.atomic import AtomicFile
 from lavis.common.text import fold, letters_only
 from lavis.datasets.files.json_values import json_line
 from lavis.datasets.files.records import RecordStore
-from lavis.datasets.lck.record import PARTS, Tokens, mentioned, read_region_ids, read_tokens
+from lavis.datasets.lck.tokens import PARTS, Tokens, mentioned, read_region_ids, read_tokens
 
 Record = dict[str, Any]
 Difficulty = Literal["easy", "hard"]

@@ -11,8 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,12 +19,9 @@ from lavis.common.errors import REFUSALS, RecordError, finite
 from lavis.common.regions.rle import Rle
 from lavis.common.regions.shapes import Shape
 from lavis.common.regions.transforms import resize_mask
+from lavis.datasets.lck.tokens import region_number, shown
 
-_DIGITS = re.compile(r"-?\d{1,18}")
 _LARGEST_PIXEL = 2**30
-_LARGEST_ID = 10**18  # so that an id fits into 64 bits, and its text into a message
-PARTS = ("question", "answer", "rationale")  # keys of tokens
-Tokens = list[Any]  # words (str or numbers), and lists of region ids
 Box = tuple[float, float, float, float]
 
 
@@ -54,60 +50,6 @@ def name_hash(text: str) -> int:
     """Return a hash of 64 bits: equal texts, equal hashes, in every process."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little")
-
-
-def region_number(value: Any) -> int:
-    """Return a region id, a number or its digits, as a number; raises `RecordError` for others."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST_ID:
-        return value
-    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
-        return int(value)
-    raise RecordError(f"wrong type: region id {_shown(value)} is not a whole number")
-
-
-def read_region_ids(record: Mapping[str, Any], key: str) -> list[int]:
-    """Return the ids of `region` or `region_all`, in order; none where the key is missing.
-
-    Raises:
-        RecordError: not a list of ids.
-    """
-    value = record.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise RecordError(f"wrong type: {key} is {type(value).__name__}, expected a list of ids")
-    return [region_number(item) for item in value]
-
-
-def read_tokens(record: Mapping[str, Any], key: str) -> Tokens:
-    """Return a token list; raises `RecordError` where missing, or not of words and lists of ids."""
-    value = record.get(key)
-    if value is None:
-        raise RecordError(f"missing field: {key}")
-    return check_tokens(value, key)
-
-
-def check_tokens(value: Any, key: str) -> Tokens:
-    """Return `value` with ids as numbers, or raise `RecordError` naming `key`."""
-    if not isinstance(value, list):
-        kind = type(value).__name__
-        raise RecordError(f"wrong type: {key} is {kind}, expected a list of words and id lists")
-    tokens: Tokens = []
-    for item in value:
-        if isinstance(item, list):
-            tokens.append([region_number(part) for part in item])
-        elif isinstance(item, float) and not math.isfinite(item):
-            raise RecordError(f"wrong type: {key} holds {item}, which is no word")
-        elif isinstance(item, (str, int, float)) and not isinstance(item, bool):
-            tokens.append(item)
-        else:
-            raise RecordError(f"wrong type: {key} holds {_shown(item)}, expected words and ids")
-    return tokens
-
-
-def mentioned(tokens: Iterable[Any]) -> list[int]:
-    """Return the region ids in token lists, in order of first mention."""
-    return list(dict.fromkeys(i for token in tokens if isinstance(token, list) for i in token))
 
 
 def read_references(record: Mapping[str, Any]) -> dict[int, Any]:
@@ -149,7 +91,7 @@ def index_entries(value: Any, key: str, *, named: bool) -> dict[int, Any]:
     pairs = []
     for entry in value:
         if not isinstance(entry, Mapping) or "name" not in entry:
-            raise RecordError(f"wrong type: {key} holds {_shown(entry)}, expected a named region")
+            raise RecordError(f"wrong type: {key} holds {shown(entry)}, expected a named region")
         pairs.append((region_number(entry["name"]), entry))
     return _by_id(pairs, key)
 
@@ -178,16 +120,16 @@ def make_region(region_id: int, entry: Any) -> Region:
         raise RecordError(f"bad box: region {region_id} has none")
     box = boxes[0]
     if not isinstance(box, list) or len(box) < 4:
-        raise RecordError(f"bad box: region {region_id} has {_shown(box)}, expected 4 numbers")
+        raise RecordError(f"bad box: region {region_id} has {shown(box)}, expected 4 numbers")
     numbers = box[:4]  # a fifth is the detector's score
     if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers):
-        raise RecordError(f"bad box: region {region_id} has {_shown(box)}, expected 4 numbers")
+        raise RecordError(f"bad box: region {region_id} has {shown(box)}, expected 4 numbers")
     corners = [finite(v) for v in numbers]
     if any(v is None or abs(v) >= _LARGEST_PIXEL for v in corners):
-        raise RecordError(f"bad box: region {region_id} is not finite: {_shown(numbers)}")
+        raise RecordError(f"bad box: region {region_id} is not finite: {shown(numbers)}")
     x1, y1, x2, y2 = map(float, numbers)
     if x2 < x1 or y2 < y1:
-        raise RecordError(f"bad box: region {region_id} is inverted: {_shown(numbers)}")
+        raise RecordError(f"bad box: region {region_id} is inverted: {shown(numbers)}")
     return Region(
         region_id,
         (x1, y1, x2, y2),
@@ -233,7 +175,7 @@ def _polygons(region_id: int, value: Any) -> tuple[tuple[tuple[float, float], ..
     try:
         parts = tuple(tuple((float(x), float(y)) for x, y in part) for part in value)
     except REFUSALS:
-        raise RecordError(f"bad polygon: region {region_id} has {_shown(value)}") from None
+        raise RecordError(f"bad polygon: region {region_id} has {shown(value)}") from None
     points = [point for part in parts for point in part]
     if not all(math.isfinite(v) and abs(v) < _LARGEST_PIXEL for point in points for v in point):
         raise RecordError(f"bad polygon: region {region_id} is not finite")
@@ -253,7 +195,7 @@ def read_boxes_size(record: Mapping[str, Any]) -> tuple[float, float] | None:
         return None
     sides = [finite(side) for side in value] if isinstance(value, list) else []
     if len(sides) != 2 or not all(side is not None and side > 0 for side in sides):
-        raise RecordError(f"wrong type: boxes_size is {_shown(value)}, expected width and height")
+        raise RecordError(f"wrong type: boxes_size is {shown(value)}, expected width and height")
     return sides[0], sides[1]  # type: ignore[return-value]
 
 
@@ -280,7 +222,7 @@ def check_inside(regions: Sequence[Region], size: tuple[float, float]) -> None:
     for region in regions:
         x1, y1, x2, y2 = region.box
         if x2 < 0 or y2 < 0 or x1 >= width or y1 >= height:
-            box = _shown([x1, y1, x2, y2])
+            box = shown([x1, y1, x2, y2])
             raise RecordError(
                 f"box outside the image: region {region.region_id} {box} in {width} x {height}"
             )
@@ -307,7 +249,7 @@ def read_label(
     rejected = record.get("reject_label")
     if rejected is not None:
         if rejected not in (0, 1):
-            raise RecordError(f"wrong type: reject_label is {_shown(rejected)}, expected 0 or 1")
+            raise RecordError(f"wrong type: reject_label is {shown(rejected)}, expected 0 or 1")
         return 1 - int(rejected)
     label = record.get("label")
     if label is None:
@@ -317,7 +259,7 @@ def read_label(
         return int(accepted if polarity == "corrected" else not accepted)
     if label in (0, 1) and not isinstance(label, list):
         return int(label)
-    raise RecordError(f"wrong type: label is {_shown(label)}, expected accept / reject words")
+    raise RecordError(f"wrong type: label is {shown(label)}, expected accept / reject words")
 
 
 def read_score(record: Mapping[str, Any], key: str) -> float | None:
@@ -327,7 +269,7 @@ def read_score(record: Mapping[str, Any], key: str) -> float | None:
         return None
     number = finite(value)
     if number is None:
-        raise RecordError(f"wrong type: {key} is {_shown(value)}, expected a number")
+        raise RecordError(f"wrong type: {key} is {shown(value)}, expected a number")
     return number
 
 
@@ -344,23 +286,9 @@ def read_word_boxes(record: Mapping[str, Any]) -> dict[str, list[Box]] | None:
         return {str(word): [_share_box(box) for box in boxes] for word, boxes in value.items()}
     except REFUSALS:
         raise RecordError(
-            f"wrong type: word_boxes is {_shown(value)}, expected word -> [[x1, y1, x2, y2], ...] "
+            f"wrong type: word_boxes is {shown(value)}, expected word -> [[x1, y1, x2, y2], ...] "
             "in shares of the image"
         ) from None
-
-
-def has_empty_rationale(record: Mapping[str, Any]) -> bool:
-    """Return whether a record has a rationale without a word or a region of its `region`."""
-    tokens = record.get("rationale")
-    if "question" not in record or not isinstance(tokens, list):
-        return False
-    if any(not isinstance(token, list) and str(token).strip() for token in tokens):
-        return False
-    try:
-        known = set(read_region_ids(record, "region"))
-        return known.isdisjoint(mentioned(read_tokens(record, "rationale")))
-    except RecordError:
-        return False
 
 
 def _share_box(box: Any) -> Box:
@@ -368,11 +296,3 @@ def _share_box(box: Any) -> Box:
     if not (0 <= x1 <= x2 <= 1 and 0 <= y1 <= y2 <= 1):
         raise ValueError("outside the image")
     return x1, y1, x2, y2
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except REFUSALS:  # a number of 5000 digits
-        return f"an odd {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "..."

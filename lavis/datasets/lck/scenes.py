@@ -15,7 +15,8 @@ from lavis.common.config.fields import STRICT, ExistingPath
 from lavis.common.errors import RecordError, record_errors
 from lavis.datasets.files.images import ImageRoot, decode_image, image_size
 from lavis.datasets.lck.marks import RegionMark, region_marks
-from lavis.datasets.lck.record import check_inside, index_entries, make_region, region_number
+from lavis.datasets.lck.record import check_inside, index_entries, make_region
+from lavis.datasets.lck.tokens import region_number
 from lavis.processors.region import DrawnRegion, draw_regions, outline_width
 
 NOTES = ("concepts", "captions", "narratives", "dynamic")  # kept from a mapping

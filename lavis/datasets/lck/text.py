@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lavis.common.errors import RecordError
-from lavis.datasets.lck.record import Tokens, read_region_ids, read_tokens
+from lavis.datasets.lck.tokens import Tokens, read_region_ids, read_tokens
 
 
 def choose_regions(

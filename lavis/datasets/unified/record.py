@@ -18,7 +18,8 @@ from PIL import Image
 from lavis.common.errors import RecordError
 from lavis.common.pixels import IMAGE_REFUSALS
 from lavis.common.regions.transforms import resize_mask
-from lavis.datasets.lck.record import check_inside, make_region, read_mask, region_number
+from lavis.datasets.lck.record import check_inside, make_region, read_mask
+from lavis.datasets.lck.tokens import region_number
 
 
 def make_record(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis.common.errors import REFUSALS, RecordError, printable, record_errors
-from lavis.datasets.lck.record import check_tokens, mentioned
+from lavis.datasets.lck.tokens import check_tokens, mentioned
 from lavis.datasets.unified.convert import Converter, flag
 from lavis.datasets.unified.record import fields, join_path, list_in, make_record, name_in, scaled
 

@@ -19,7 +19,7 @@ from typing import Any
 from lavis.common.command import at_least
 from lavis.common.errors import REFUSALS, DataError, RecordError
 from lavis.datasets.files.items import FileItem, read_items
-from lavis.datasets.lck.record import mentioned
+from lavis.datasets.lck.tokens import mentioned
 from lavis.datasets.unified.convert import Converter, flag
 from lavis.datasets.unified.record import (
     fields,

@@ -18,7 +18,7 @@ import numpy as np
 
 from lavis.common.storage.atomic import AtomicFile
 from lavis.datasets.files.json_values import json_line
-from lavis.datasets.lck.record import has_empty_rationale
+from lavis.datasets.lck.tokens import has_empty_rationale
 from lavis.tasks.metrics import Calibrator
 from lavis.tasks.rows import JsonArray, ParquetTable, Results
 

@@ -27,8 +27,8 @@ import numpy as np
 from lavis.common.errors import RecordError, finite, record_errors
 from lavis.datasets.files.built import built_once, cache_folder, digest_of
 from lavis.datasets.lck.dataset import LckDataset
-from lavis.datasets.lck.record import read_region_ids
 from lavis.datasets.lck.text import qar_text
+from lavis.datasets.lck.tokens import read_region_ids
 from lavis.processors.region import tokens_to_text
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,8 @@ from typing import Any, Literal, get_args
 
 from lavis.common.errors import REFUSALS, ConfigError, record_errors
 from lavis.common.storage.atomic import sync_folder
-from lavis.datasets.lck.record import read_region_ids, read_score
+from lavis.datasets.lck.record import read_score
+from lavis.datasets.lck.tokens import read_region_ids
 
 logger = logging.getLogger(__name__)
 

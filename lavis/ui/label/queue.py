@@ -19,7 +19,8 @@ import numpy as np
 from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.datasets.base import RecordDataset
 from lavis.datasets.files.images import image_size
-from lavis.datasets.lck.record import check_inside, has_empty_rationale
+from lavis.datasets.lck.record import check_inside
+from lavis.datasets.lck.tokens import has_empty_rationale
 from lavis.ui.label.judgements import Judgement, content_key
 
 

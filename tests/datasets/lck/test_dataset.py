@@ -19,7 +19,8 @@ from lavis.common.errors import ConfigError, RecordError
 from lavis.common.regions.rle import Rle
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import LckConfig
-from lavis.datasets.lck.record import has_empty_rationale, read_label
+from lavis.datasets.lck.record import read_label
+from lavis.datasets.lck.tokens import has_empty_rationale
 from lavis.processors import load_processor
 
 GOLDEN = Path(__file__).resolve().parents[2] / "fixtures" / "lskd"

@@ -14,7 +14,8 @@ from lavis.datasets.lck.negatives import (
     positive,
     write_negatives,
 )
-from lavis.datasets.lck.record import PARTS, read_label, read_tokens
+from lavis.datasets.lck.record import read_label
+from lavis.datasets.lck.tokens import PARTS, read_tokens
 
 COLOURS = ("red", "blue", "green")
 

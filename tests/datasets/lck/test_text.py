@@ -2,8 +2,8 @@
 
 import random
 
-from lavis.datasets.lck.record import has_empty_rationale
 from lavis.datasets.lck.text import choose_regions, instance_of, qar_text
+from lavis.datasets.lck.tokens import has_empty_rationale
 
 
 def write(tokens):

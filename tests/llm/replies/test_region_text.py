@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lavis.common.text import CLUSTER
 from lavis.datasets.files.json_values import json_line
-from lavis.datasets.lck.record import read_tokens
+from lavis.datasets.lck.tokens import read_tokens
 from lavis.llm.replies.parse import QarItem, Requirements, make_record
 from lavis.llm.replies.region_text import (
     no_region,
