@@ -85,8 +85,10 @@ def qwen3_5() -> tuple[Any, Any]:
 
 def glm4v() -> tuple[Any, Any]:
     """Return the config and the processor."""
-    marks = ("<|begin_of_image|>", "<|end_of_image|>", "<|image|>", "<|video|>")
-    marks += ("<|begin_of_video|>", "<|end_of_video|>")
+    marks = (
+        "<|begin_of_image|>", "<|end_of_image|>", "<|image|>", "<|video|>",
+        "<|begin_of_video|>", "<|end_of_video|>",
+    )  # fmt: skip
     tokenizer = make_tokenizer((*CHATML, *marks))
     sizes = _sizes(14)
     template = chat("<|begin_of_image|><|image|><|end_of_image|>")

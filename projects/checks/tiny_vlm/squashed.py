@@ -66,7 +66,7 @@ def gemma4() -> tuple[Any, Any]:
 def paligemma() -> tuple[Any, Any]:
     """Return the config and the processor, which knows no chat template."""
     tokenizer = make_tokenizer(image_token="<image>")
-    images = t.SiglipImageProcessor(size=_SIZE)
+    images: Any = t.SiglipImageProcessor(size=_SIZE)
     images.image_seq_length = 16
     processor = t.PaliGemmaProcessor(images, tokenizer)
     config = t.PaliGemmaConfig(
@@ -119,7 +119,7 @@ def blip2() -> tuple[Any, Any]:
 def florence2() -> tuple[Any, Any]:
     """Return the config and the processor; the prompt goes to an encoder."""
     tokenizer = make_tokenizer(image_token="<image>")
-    images = t.CLIPImageProcessor(size=_SIZE, do_center_crop=False)
+    images: Any = t.CLIPImageProcessor(size=_SIZE, do_center_crop=False)
     images.image_seq_length = 5
     processor = t.Florence2Processor(images, tokenizer)
     config = t.Florence2Config(

@@ -16,13 +16,14 @@ def _idefics(kind: str) -> tuple[Any, Any]:
     )  # fmt: skip
     tokenizer = make_tokenizer((*CHATML, *marks), bos=True)
     sizes = {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}}
-    common = {"image_seq_len": 4, "chat_template": chat("<image>", bos="<s>")}
+    common: dict[str, Any] = {"image_seq_len": 4, "chat_template": chat("<image>", bos="<s>")}
     text = {**TEXT, "model_type": "llama", "vocab_size": len(tokenizer)}
     vision = {**VISION, "image_size": 56, "patch_size": 14}
-    options = {
+    options: dict[str, Any] = {
         "text_config": text, "vision_config": vision, "scale_factor": 2,
         "image_token_id": tokenizer.convert_tokens_to_ids("<image>"), "pad_token_id": 0,
     }  # fmt: skip
+    images: Any
     if kind == "idefics3":
         images = t.Idefics3ImageProcessor(**sizes)
         return t.Idefics3Config(**options), t.Idefics3Processor(images, tokenizer, **common)
@@ -51,7 +52,7 @@ def smolvlm() -> tuple[Any, Any]:
 
 def internvl() -> tuple[Any, Any]:
     """Return the config and the processor."""
-    named = {
+    named: dict[str, Any] = {
         "start_image_token": "<img>", "end_image_token": "</img>",
         "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",
     }  # fmt: skip
