@@ -116,7 +116,7 @@ class Calibrator:
         """Return calibrated scores, `(N,)` float64."""
         values = np.asarray(scores, dtype=np.float64)
         if self.method == "temperature":
-            return np.asarray(1 / (1 + np.exp(-_log_odds(values) / self.temperature)))
+            return np.asarray(1 / (1 + np.exp(-log_odds(values) / self.temperature)))
         x, y = np.array(self.knots).T
         return np.interp(values, x, y)
 
@@ -144,7 +144,7 @@ def fit_calibrator(method: str, scores: np.ndarray, labels: np.ndarray) -> Calib
         return Calibrator("isotonic", knots=tuple(pairs))
     from scipy.optimize import minimize_scalar
 
-    odds = _log_odds(np.asarray(scores, dtype=np.float64))
+    odds = log_odds(np.asarray(scores, dtype=np.float64))
     signs = np.where(labels == 1, -1.0, 1.0)
 
     def loss(log_temperature: float) -> float:
@@ -172,6 +172,7 @@ def _both_classes(labels: np.ndarray) -> bool:
     return len(labels) > 0 and bool((labels == 1).any() and (labels == 0).any())
 
 
-def _log_odds(scores: np.ndarray) -> np.ndarray:
+def log_odds(scores: np.ndarray) -> np.ndarray:
+    """Return log(p / (1 - p)) of scores, bounded where they are 0 or 1."""
     clipped = np.clip(scores, EPSILON, 1 - EPSILON)
     return np.asarray(np.log(clipped) - np.log1p(-clipped))

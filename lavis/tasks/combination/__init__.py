@@ -1,0 +1,1 @@
+"""Several critics of one corpus: their score files joined, combined and compared."""
