@@ -22,6 +22,7 @@ _ORIENTATION = 0x0112  # tag of EXIF
 VERSION = 1  # of the content of a stored reply
 
 Message = dict[str, Any]  # {"role", "content"} of the OpenAI chat format
+Part = dict[str, Any]  # of a message's content: a text or an image
 Failure = Literal["", "transient", "refused", "fatal", "stopped", "budget"]
 
 
@@ -37,6 +38,8 @@ class ChatRequest:
         top_p: share of probability that tokens are sampled from; None likewise.
         seed: also distinguishes repeated requests with the same messages.
         response_format: OpenAI's, such as a JSON schema; None for free text.
+        logprobs: likeliest tokens to report at each position of the answer; None for no report.
+        extra: further fields of the body of this request, such as a server's own.
     """
 
     key: str
@@ -46,11 +49,79 @@ class ChatRequest:
     top_p: float | None = 1.0
     seed: int | None = None
     response_format: Mapping[str, Any] | None = None
+    logprobs: int | None = None
+    extra: Mapping[str, Any] | None = None
 
     def content(self) -> dict[str, Any]:
         """Return all fields that the reply depends on."""
         names = ("max_tokens", "temperature", "top_p", "seed", "response_format")
-        return {"messages": list(self.messages)} | {name: getattr(self, name) for name in names}
+        later = {"logprobs": self.logprobs, "extra": self.extra}  # not in keys of earlier versions
+        content = {"messages": list(self.messages)} | {name: getattr(self, name) for name in names}
+        return content | {name: value for name, value in later.items() if value is not None}
+
+    def stored(self) -> dict[str, Any]:
+        """Return the content with images replaced by their hashes, fit to be stored."""
+        return self.content() | {"messages": without_images(self.messages)}
+
+
+@dataclass(frozen=True, slots=True)
+class RankRequest:
+    """A request to score documents by how well they go with a query, all in one.
+
+    Its reply's `text` is a JSON list of scores in the order of the documents, whatever the order of
+    the server's answer.
+
+    Attributes:
+        key: the caller's name for it, returned with the reply.
+        query: parts of a message: texts, and images as data URLs.
+        documents: texts, one or more.
+        path: which of the two interfaces is called.
+    """
+
+    key: str
+    query: Sequence[Part]
+    documents: Sequence[str]
+    path: Literal["rerank", "score"] = "rerank"
+
+    max_tokens: ClassVar[int] = 1  # a score is no text, yet servers may count it as a token
+    response_format: ClassVar[None] = None
+    logprobs: ClassVar[None] = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """Return what the model reads: a prompt for each document, the query in each of them."""
+        return [
+            {"role": "user", "content": [*self.query, {"type": "text", "text": document}]}
+            for document in self.documents
+        ]
+
+    def content(self) -> dict[str, Any]:
+        """Return all fields that the reply depends on."""
+        query, documents = list(self.query), list(self.documents)
+        return {"path": self.path, "query": query, "documents": documents}
+
+    def stored(self) -> dict[str, Any]:
+        """Return the content with images replaced by their hashes, fit to be stored."""
+        (query,) = without_images([{"content": list(self.query)}])
+        return self.content() | {"query": query["content"]}
+
+
+Request = ChatRequest | RankRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """What a model could have written in one place of an answer.
+
+    Attributes:
+        token: that it wrote, as text.
+        logprob: of that token, natural logarithm.
+        top: text and logprob of the likeliest tokens, in the server's order.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +143,8 @@ class ChatReply:
             dead server) would meet every request; `budget` is a cap.
         cached: read from the store, not paid for now.
         reasoning: the text before the answer, where the server or its marks separate them.
+        logprobs: of the answer's tokens, reasoning left out; empty where the report does not show
+            which tokens those are, None where there is no report.
     """
 
     key: str
@@ -83,6 +156,7 @@ class ChatReply:
     failure: Failure = ""
     cached: bool = False
     reasoning: str = ""
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
     @property
     def ok(self) -> bool:
@@ -104,7 +178,7 @@ class PendingRequest:
     """A request sent `attempt` times before; `content_key` names its reply in the store."""
 
     content_key: str
-    request: ChatRequest
+    request: Any  # a `Request`; backends other than servers' take a `ChatRequest` only
     attempt: int = field(default=0, compare=False)
 
 
@@ -135,7 +209,7 @@ class Backend(Protocol):
         ...
 
 
-def content_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
+def content_key(identity: Mapping[str, Any], request: Request) -> str:
     """Return the name of a request's reply in the store: a hash of all that it depends on."""
     return make_key("llm_reply", VERSION, model=dict(identity), **request.content())
 

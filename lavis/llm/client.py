@@ -10,7 +10,7 @@ from typing import Any
 
 from lavis.common.errors import ConfigError
 from lavis.common.registry import llms
-from lavis.llm.base import Backend, ChatReply, ChatRequest, PendingRequest, content_key
+from lavis.llm.base import Backend, ChatReply, PendingRequest, Request, content_key
 from lavis.llm.config import LlmConfig
 from lavis.llm.endpoint.breaker import Breaker
 from lavis.llm.endpoint.failures import EndpointStopped
@@ -48,7 +48,7 @@ class ChatClient:
         self.identity = dict(identity)
         self.cached = 0
 
-    def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
+    def complete(self, requests: Iterable[Request]) -> Iterator[ChatReply]:
         """Yield a reply for each request, as they come, with the request's own `key`.
 
         Requests are read from the iterable only as fast as the backend takes them; the iterable
@@ -111,7 +111,7 @@ class ChatClient:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _start(self, request: ChatRequest, waiting: dict[str, list[str]]) -> Iterator[ChatReply]:
+    def _start(self, request: Request, waiting: dict[str, list[str]]) -> Iterator[ChatReply]:
         """Pass a request to the backend, unless its reply is stored or on its way."""
         key = content_key(self.identity, request)
         if key in waiting:

@@ -9,13 +9,14 @@ from typing import Any
 
 from lavis.common.errors import REFUSALS
 from lavis.common.storage.cache import Cache
-from lavis.llm.base import ChatReply, ChatRequest, without_images
+from lavis.llm.base import ChatReply, RankRequest, Request
 from lavis.llm.endpoint.breaker import Breaker
 from lavis.llm.endpoint.failures import Problem
 from lavis.llm.money.budget import Account
 from lavis.llm.money.tokens import TokenCounter, rough_tokens
 from lavis.llm.replies.completion import NO_ANSWERS, end_of
 from lavis.llm.replies.json_reading import scan_json
+from lavis.llm.replies.logprobs import from_json, to_json
 from lavis.llm.replies.reasoning import answer_text
 
 _KEPT = ("text", "finish_reason", "prompt_tokens", "completion_tokens", "reasoning")
@@ -25,7 +26,8 @@ class ReplyStore:
     """Replies by content key in a folder that threads, processes and runs may share.
 
     An entry is JSON: the reply, and the request with images replaced by their hashes. Only whole
-    answers are kept: a cut one is returned to its caller once, and requested again by the next.
+    answers are kept: a cut one is returned to its caller once, and requested again by the next. So
+    is free text without the logprobs that were requested: they may come from another server.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -44,13 +46,15 @@ class ReplyStore:
         except REFUSALS:
             return None
 
-    def put(self, key: str, reply: ChatReply, request: ChatRequest | None) -> None:
+    def put(self, key: str, reply: ChatReply, request: Request | None) -> None:
         """Write a whole answer; on return it survives a SIGKILL of this process."""
         if not _is_whole(reply):
             return
         entry: dict[str, Any] = {"reply": {name: getattr(reply, name) for name in _KEPT}}
+        if reply.logprobs is not None:
+            entry["reply"]["logprobs"] = to_json(reply.logprobs)
         if request is not None:
-            entry["request"] = request.content() | {"messages": without_images(request.messages)}
+            entry["request"] = request.stored()
         # Replies may hold halves of surrogate pairs, which UTF-8 cannot: ASCII escapes keep them.
         self._cache.put(key, json.dumps(entry).encode("ascii"))
 
@@ -78,7 +82,7 @@ class BackendContext:
     breaker: Breaker
 
     def finish(
-        self, key: str, reply: ChatReply, request: ChatRequest | None, reservation: str
+        self, key: str, reply: ChatReply, request: Request | None, reservation: str
     ) -> ChatReply:
         """Store a reply, then settle its cost; in this order, so that a kill counts too much.
 
@@ -89,13 +93,15 @@ class BackendContext:
             request: where it is still at hand.
             reservation: name in the ledger.
         """
-        written = reply.completion_tokens or rough_tokens(reply.reasoning + reply.text)
+        text = "" if isinstance(request, RankRequest) else reply.reasoning + reply.text
+        written = reply.completion_tokens or rough_tokens(text)
         counts = reply.prompt_tokens, written
         prompt, completion = self.account.counted(reservation, *counts)
         if not prompt and request is not None:
             prompt = self.counter.estimate(request)
         reply = replace(reply, prompt_tokens=prompt, completion_tokens=completion)
-        self.store.put(key, reply, request)
+        if not _lacks_logprobs(reply, request):
+            self.store.put(key, reply, request)
         self.account.settle(reservation, *counts)
         return reply
 
@@ -112,11 +118,24 @@ class BackendContext:
 
 
 def _is_whole(reply: ChatReply) -> bool:
-    """Return whether a reply is a whole answer; servers do not always report a cut."""
-    if not reply.ok or not reply.text.strip() or end_of(reply.finish_reason) in NO_ANSWERS:
+    """Return whether a reply is a whole answer; servers do not always report a cut.
+
+    Of an answer with logprobs its first tokens are of use, so that a cut takes nothing away.
+    """
+    end = end_of(reply.finish_reason)
+    if not reply.ok or not reply.text.strip():
+        return False
+    if end in NO_ANSWERS and not (end == "length" and reply.logprobs):
         return False
     is_json = reply.text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[", "`")
     return not (is_json and scan_json(reply.text).is_cut)
+
+
+def _lacks_logprobs(reply: ChatReply, request: Request | None) -> bool:
+    """Return whether a reply lacks logprobs that it is of no use without."""
+    if request is None or request.logprobs is None or request.response_format is not None:
+        return False
+    return reply.logprobs is None
 
 
 def _read(key: str, entry: dict[str, Any]) -> ChatReply | None:
@@ -130,5 +149,6 @@ def _read(key: str, entry: dict[str, Any]) -> ChatReply | None:
         completion_tokens=max(0, int(entry["completion_tokens"])),
         cached=True,
         reasoning=thought or str(entry.get("reasoning") or ""),
+        logprobs=from_json(entry.get("logprobs")),
     )
     return reply if _is_whole(reply) else None

@@ -30,6 +30,8 @@ def completion(text, finish="stop", usage=(10, 5)):
 class ChatServer(ThreadingHTTPServer):
     """`answer(body, n)` decides about the n-th request (from 1) of the same last message.
 
+    Of a request to rank documents these stand in place of the message.
+
     It returns a text, a completion, `(status, body, headers)`, `b"raw body"`, or `cut`.
     """
 
@@ -69,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         data = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path.split("?")[0].endswith("/chat/completions"):
+        if self.path.split("?")[0].endswith(("/chat/completions", "/rerank", "/score")):
             self.server.paths.append(self.path)
             self.chat(json.loads(data))
         elif self.path.endswith("/files"):
@@ -137,7 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def chat(self, body):
         server = self.server
-        text = json.dumps(body["messages"][-1]["content"])
+        asked = body["messages"][-1]["content"] if "messages" in body else body["documents"]
+        text = json.dumps(asked)
         with server.lock:
             server.times.append(time.monotonic())
             server.bodies.append(body)

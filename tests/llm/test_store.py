@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lavis.llm.base import ChatReply, ChatRequest
+from lavis.llm.base import ChatReply, ChatRequest, TokenLogprobs
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
 from lavis.llm.money.ledger import read_totals
@@ -59,6 +59,38 @@ def test_an_answer_of_an_earlier_version_is_served_without_its_thought(tmp_path)
     store._cache.put("llm_reply-00", json.dumps({"reply": entry}).encode())
     found = store.get("llm_reply-00")
     assert (found.text, found.reasoning) == ("hi", "hm")
+
+
+LISTED = (TokenLogprobs("Yes", -0.25, (("Yes", -0.25), ("No", -1.5))),)
+
+
+def test_entries_without_logprobs_are_those_of_earlier_versions(tmp_path):
+    request = ChatRequest("p", [{"role": "user", "content": "what?"}], seed=3)
+    store = ReplyStore(tmp_path)
+    store.put("llm_reply-00a", ChatReply("k", "hi", prompt_tokens=3, reasoning="hm"), request)
+    assert store._cache.get("llm_reply-00a") == (
+        b'{"reply": {"text": "hi", "finish_reason": "stop", "prompt_tokens": 3, '
+        b'"completion_tokens": 0, "reasoning": "hm"}, "request": {"messages": [{"role": "user", '
+        b'"content": "what?"}], "max_tokens": 512, "temperature": 1.0, "top_p": 1.0, "seed": 3, '
+        b'"response_format": null}}'
+    )
+
+
+def test_logprobs_are_kept_and_their_answer_may_be_cut(tmp_path):
+    store = ReplyStore(tmp_path)
+    cut = ChatReply("k", "Yes, the", "length", logprobs=LISTED)
+    store.put("llm_reply-00a", cut, None)
+    assert store.get("llm_reply-00a").logprobs == LISTED
+    for place, reply in enumerate(
+        [ChatReply("k", "Yes", "length", logprobs=()), ChatReply("k", '{"a": ', logprobs=LISTED)]
+    ):
+        store.put(f"llm_reply-00b{place}", reply, None)
+        assert not store.has(f"llm_reply-00b{place}")
+    damaged = {"text": "hi", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1}
+    for logprobs in (7, [7], [["Yes"]], [["Yes", "x", []]]):
+        entry = {"reply": {**damaged, "logprobs": logprobs}}
+        store._cache.put("llm_reply-00c", json.dumps(entry).encode())
+        assert store.get("llm_reply-00c") is None
 
 
 def completed(at, settings, folder, texts, **more):

@@ -121,10 +121,11 @@ class OpenAIBackend:
         if not self._limiter.acquire(expected, self._stop):
             ledger.cancel(name)
             return None
-        body = self._connection.body(request)
+        body, url = self._connection.body(request), self._connection.url(request)
         outcome: ChatReply | Problem
         try:
-            outcome = self._connection.read(pending.content_key, self._transport.send(body))
+            answer = self._transport.send(body, url)
+            outcome = self._connection.read(pending.content_key, answer, request)
         except Dropped:
             outcome = Problem("transient", "stopped: while it was on its way", cost="unknown")
         except TooLong:

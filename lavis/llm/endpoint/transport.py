@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 MAX_BYTES = 16 * 2**20  # of an answer, unpacked
@@ -42,8 +42,12 @@ class Transport:
         self._thread = threading.Thread(target=self._run, name="llm-transport", daemon=True)
         self._thread.start()
 
-    def send(self, body: Mapping[str, Any]) -> str:
+    def send(self, body: Mapping[str, Any], url: str = "") -> str:
         """Wait for a good answer and return its text.
+
+        Args:
+            body: of the request.
+            url: where to, if not to chat completions; whole, or below the client's base URL.
 
         Raises:
             Dropped: `close` was called.
@@ -54,7 +58,7 @@ class Transport:
         with self._lock:
             if self._closed:
                 raise Dropped
-            future = asyncio.run_coroutine_threadsafe(self._send(body), self._loop)
+            future = asyncio.run_coroutine_threadsafe(self._send(body, url), self._loop)
             self._sending.add(future)
         try:
             return future.result()
@@ -72,12 +76,26 @@ class Transport:
             self._loop.call_soon_threadsafe(self._loop.create_task, self._end())
         self._thread.join(4 * CLOSE_SECONDS)
 
-    async def _send(self, body: Mapping[str, Any]) -> str:
+    async def _send(self, body: Mapping[str, Any], url: str) -> str:
+        if url:
+            return await asyncio.wait_for(self._post(url, body), self._seconds)
         rest = {name: value for name, value in body.items() if name not in ("model", "messages")}
         request = self._client.chat.completions.with_streaming_response.create(
             model=body["model"], messages=body["messages"], extra_body=rest
         )
         return await asyncio.wait_for(_read(request), self._seconds)
+
+    async def _post(self, url: str, body: Mapping[str, Any]) -> str:
+        """Call an interface that the SDK has no method for."""
+        import openai
+
+        stream = await self._client.post(
+            url, cast_to=object, body=dict(body), stream=True, stream_cls=openai.AsyncStream[Any]
+        )
+        try:
+            return await _text(stream.response, stream.response.aiter_bytes())
+        finally:
+            await stream.response.aclose()
 
     async def _end(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -100,14 +118,18 @@ class Transport:
 
 
 async def _read(request: Any) -> str:
+    async with request as answer:
+        return await _text(answer.http_response, answer.iter_bytes())
+
+
+async def _text(response: Any, pieces: AsyncIterator[bytes]) -> str:
     """Return the text of an answer, without holding more than the length limit."""
     data = bytearray()
-    async with request as answer:
-        async for piece in answer.iter_bytes():
-            data += piece
-            if len(data) > MAX_BYTES:
-                raise TooLong
-        charset = answer.http_response.charset_encoding or "utf-8"
+    async for piece in pieces:
+        data += piece
+        if len(data) > MAX_BYTES:
+            raise TooLong
+    charset = response.charset_encoding or "utf-8"
     try:
         return data.decode(charset, "replace")
     except LookupError:  # no known charset

@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from lavis.common.errors import ConfigError, brief
-from lavis.llm.base import ChatReply, ChatRequest
+from lavis.llm.base import ChatReply, ChatRequest, RankRequest, Request
 from lavis.llm.config import OpenAIConfig
 from lavis.llm.endpoint.failures import Problem, classify
 from lavis.llm.endpoint.network_errors import CONNECT_SECONDS, is_network_error, network_problem
 from lavis.llm.endpoint.transport import Transport
 from lavis.llm.replies.completion import read_completion
+from lavis.llm.replies.ranking import read_ranking
 
 logger = logging.getLogger(__name__)
 
@@ -87,31 +88,63 @@ class Connection:
 
         return Transport(openai.AsyncOpenAI(**self._options), self.config.timeout)
 
-    def body(self, request: ChatRequest) -> dict[str, Any]:
+    def body(self, request: Request) -> dict[str, Any]:
         """Return the JSON body of a request, without fields that the server is known to reject."""
         with self._lock:
-            level, limit, left_out = self._level, self._limit_field, frozenset(self._left_out)
-        messages = [dict(message) for message in request.messages]
-        body: dict[str, Any] = {
+            left_out = frozenset(self._left_out)
+        fields = (
+            self._rank_fields(request)
+            if isinstance(request, RankRequest)
+            else self._chat_fields(request, without_roles="system" in left_out)
+        )
+        extra = dict(self.config.extra_body or {})  # null there is what the user wants to be sent
+        if "logprobs" in left_out:
+            left_out |= {"top_logprobs"}  # alone it is an error
+        return {
+            name: value
+            for name, value in {**fields, **extra, **_own_fields(request)}.items()
+            if name not in left_out and (value is not None or name in extra)
+        }
+
+    def url(self, request: Request) -> str:
+        """Return where a request goes; empty for chat completions, where the SDK knows the way."""
+        if not isinstance(request, RankRequest):
+            return ""
+        address = self.config.address
+        if request.path == "score":  # which servers of OpenAI's interface have beside it
+            address = address.removesuffix("/v1")
+        return f"{address}/{request.path}"
+
+    def _rank_fields(self, request: RankRequest) -> dict[str, Any]:
+        query, documents = {"content": list(request.query)}, list(request.documents)
+        if request.path == "score":
+            return {"model": self.config.model, "queries": query, "documents": documents}
+        return {
             "model": self.config.model,
-            "messages": without_system(messages) if "system" in left_out else messages,
+            "query": query,
+            "documents": documents,
+            "top_n": len(documents),
+        }
+
+    def _chat_fields(self, request: ChatRequest, *, without_roles: bool) -> dict[str, Any]:
+        with self._lock:
+            level, limit = FORMAT_LEVELS[self._level], self._limit_field
+        messages = [dict(message) for message in request.messages]
+        fields: dict[str, Any] = {
+            "model": self.config.model,
+            "messages": without_system(messages) if without_roles else messages,
             limit: request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
             "seed": request.seed if self.config.send_seed else None,
-            **(self.config.extra_body or {}),
         }
-        if request.response_format is not None and FORMAT_LEVELS[level] != "none":
+        if request.response_format is not None and level != "none":
             plain = {"type": "json_object"}
-            body["response_format"] = (
-                dict(request.response_format) if FORMAT_LEVELS[level] == "json_schema" else plain
-            )
-        extra = set(self.config.extra_body or {})  # null there is what the user wants to be sent
-        return {
-            name: value
-            for name, value in body.items()
-            if name not in left_out and (value is not None or name in extra)
-        }
+            whole = dict(request.response_format)
+            fields["response_format"] = whole if level == "json_schema" else plain
+        if request.logprobs is not None:
+            fields |= {"logprobs": True, "top_logprobs": request.logprobs}
+        return fields
 
     def simplify(self, body: Mapping[str, Any], problem: Problem) -> bool:
         """Drop a problem's field from all later requests; return whether that changes this body."""
@@ -121,7 +154,7 @@ class Connection:
         elif field == "response_format":
             changed = self._loosen(body)
         elif field == "system":
-            changed = any(message["role"] == "system" for message in body["messages"])
+            changed = any(message["role"] == "system" for message in body.get("messages", ()))
             self._leave_out(field, "the system text joins the first turn", problem)
         else:
             changed = field in body
@@ -166,11 +199,24 @@ class Connection:
             )
         return True
 
-    def read(self, key: str, text: str) -> ChatReply | Problem:
-        """Return the reply in the body of an answer with status 200, see `completion`."""
-        return read_completion(
-            key, text, self.hide, lambda status, body: self.status_problem(status, body, {})
-        )
+    def read(self, key: str, text: str, request: Request | None = None) -> ChatReply | Problem:
+        """Return the reply in the body of an answer with status 200, see `completion`.
+
+        Args:
+            key: content key.
+            text: the body.
+            request: None where it is not at hand; then the answer is that of a chat completion.
+        """
+
+        def judge(status: int, body: Any) -> Problem:
+            return self.status_problem(status, body, {})
+
+        if isinstance(request, RankRequest):
+            return read_ranking(key, text, len(request.documents), self.hide, judge)
+        outcome = read_completion(key, text, self.hide, judge)
+        if isinstance(outcome, ChatReply) and (request is None or request.logprobs is None):
+            return replace(outcome, logprobs=None)
+        return outcome
 
     def problem_of(self, error: Exception, sent: Mapping[str, Any] | None = None) -> Problem:
         """Return the meaning of an exception of the SDK or of its HTTP library."""
@@ -197,6 +243,10 @@ class Connection:
         address = url or f"{self.config.address}/chat/completions"
         problem = classify(status, body, headers, sent=sent, address=address)
         return replace(problem, reason=self.hide(problem.reason))
+
+
+def _own_fields(request: Request) -> dict[str, Any]:
+    return dict(request.extra or {}) if isinstance(request, ChatRequest) else {}
 
 
 def check_key(key: str, name: str) -> None:

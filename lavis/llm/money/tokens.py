@@ -9,7 +9,7 @@ from typing import Any
 
 from lavis.common.errors import finite
 from lavis.common.pretrained import load_tokenizer
-from lavis.llm.base import ChatRequest, image_parts, message_texts
+from lavis.llm.base import Request, image_parts, message_texts
 from lavis.llm.config import LlmConfig
 from lavis.llm.money.billing import Bills, PromptBound
 from lavis.llm.money.image_tokens import ImageTokens
@@ -43,11 +43,11 @@ class TokenCounter:
             self._tokenizer = load_tokenizer(config.tokenizer, "tokenizer")
             self.method = f"tokenizer {config.tokenizer}"
 
-    def estimate(self, request: ChatRequest) -> int:
+    def estimate(self, request: Request) -> int:
         """Return about how many tokens the prompt will be billed, schema included."""
         return self._corrected(self.bound(request))
 
-    def bound(self, request: ChatRequest) -> PromptBound:
+    def bound(self, request: Request) -> PromptBound:
         """Return the size of a prompt: bounds, whatever the tokenizer, and estimates.
 
         A token stands for one byte or more; each message adds its template. Images count by the

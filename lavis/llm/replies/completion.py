@@ -17,6 +17,7 @@ from lavis.common.errors import REFUSALS, finite
 from lavis.llm.base import ChatReply
 from lavis.llm.endpoint.failures import Problem
 from lavis.llm.money.tokens import read_usage, rough_tokens
+from lavis.llm.replies.logprobs import read_logprobs
 from lavis.llm.replies.reasoning import answer_text
 from lavis.llm.tables import Words, load_table
 
@@ -55,14 +56,14 @@ def read_completion(
         if not isinstance(answer, dict):
             raise TypeError("an object was expected")
         outcome = _read(answer, judge)
-        texts = () if isinstance(outcome, Problem) else outcome[:2]
+        texts = () if isinstance(outcome, Problem) else outcome[1:3]
         usage = read_usage(answer.get("usage"), sum(map(rough_tokens, texts)))
     except REFUSALS:
         return Problem("transient", _malformed(hide(text)), cost="unknown")
     if isinstance(outcome, Problem):
         reason = hide(" ".join(outcome.reason.split()))
         return replace(outcome, reason=reason, usage=usage)  # without usage, `cost` counts
-    written, thought, end = outcome
+    choice, written, thought, end = outcome
     prompt_tokens, completion_tokens = usage or (0, 0)
     return ChatReply(
         key=key,
@@ -71,6 +72,7 @@ def read_completion(
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         reasoning=hide(thought),
+        logprobs=read_logprobs(choice, written, thought),
     )
 
 
@@ -96,8 +98,11 @@ def end_of(word: Any) -> str:
     return next((end for end, words in ends.items() if plain in words), plain or "stop")
 
 
-def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, str, str]:
-    """Return the answer, the reasoning before it, and the end; or why there is none."""
+_Read = tuple[dict[str, Any], str, str, str]  # a choice, its answer, its reasoning, its end
+
+
+def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | _Read:
+    """Return the choice with an answer, or why there is none."""
     error = _error(answer)
     if error is not None:
         return _judged(error, judge)
@@ -123,10 +128,10 @@ def _read(answer: dict[str, Any], judge: Judge | None) -> Problem | tuple[str, s
     if not written and (message.get("tool_calls") or message.get("function_call")):
         reason = "empty reply: the model called a tool in place of an answer"
         return Problem("transient", reason, cost="unknown", most_attempts=3)
-    return (written, thought, end) if written else no_answer(thought, end)
+    return (choice, written, thought, end) if written else no_answer(thought, end)
 
 
-def _choice(choice: dict[str, Any]) -> tuple[dict[str, Any], str, str, str]:
+def _choice(choice: dict[str, Any]) -> _Read:
     message = _message_of(choice)
     content = message.get("content")
     if content is None:
@@ -260,6 +265,7 @@ def join_events(text: str) -> dict[str, Any]:
     message: dict[str, Any] = {}
     end: Any = None
     usage: Any = None
+    logprobs: list[Any] = []
     is_whole = False
     for data in _events(text):
         if data.strip() == "[DONE]":
@@ -275,10 +281,13 @@ def join_events(text: str) -> dict[str, Any]:
             if "message" in choice:  # the whole of it as one event
                 return event
             _join(message, choice.get("delta") or {})
+            report = choice.get("logprobs")
+            logprobs += (report.get("content") or []) if isinstance(report, dict) else []
             end = choice.get("finish_reason") or end
     if not is_whole and end is None:
         raise ValueError("a stream without an end")
-    return {"choices": [{"message": message, "finish_reason": end}], "usage": usage}
+    report = {"logprobs": {"content": logprobs}} if logprobs else {}
+    return {"choices": [{"message": message, "finish_reason": end, **report}], "usage": usage}
 
 
 def _events(text: str) -> Iterator[str]:

@@ -54,7 +54,7 @@ class EndlessTransport(Transport):
         self.stubborn, self.started = stubborn, threading.Event()
         super().__init__(Client(), 60)
 
-    async def _send(self, body):
+    async def _send(self, body, url):
         self.started.set()
         while True:
             try:

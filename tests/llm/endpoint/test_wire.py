@@ -5,8 +5,10 @@ import os
 
 import pytest
 from chat_requests import ask, complete
+from verdict_replies import place, ranking, with_logprobs
 
 from lavis.common.errors import ConfigError
+from lavis.llm.base import RankRequest
 from lavis.llm.client import build_client
 from lavis.llm.config import read_llm
 from lavis.llm.endpoint.failures import EndpointStopped
@@ -119,3 +121,52 @@ def test_a_proxy_of_no_known_kind_is_told(serve, settings, tmp_path, monkeypatch
     config = settings(serve(), base_url="http://model.example:8000/v1")
     with pytest.raises(ConfigError, match="HTTP_PROXY, HTTPS_PROXY, ALL_PROXY: a proxy"):
         build_client(read_llm(config), tmp_path)
+
+
+def test_logprobs_go_together(serve, settings, tmp_path):
+    server = serve(strict("logprobs"))
+    replies, error = complete(settings(server), tmp_path, [ask("q", logprobs=5)])
+    assert error is None and replies["q"].logprobs is None
+    first, second = server.bodies
+    assert (first["logprobs"], first["top_logprobs"]) == (True, 5)
+    assert "logprobs" not in second and "top_logprobs" not in second
+
+
+def test_fields_of_a_request_win_over_those_of_the_server(serve, settings, tmp_path):
+    server = serve()
+    config = settings(server, extra_body={"a": 1, "b": None})
+    complete(config, tmp_path, [ask("q", extra={"a": 2, "c": None})])
+    body = server.bodies[0]
+    assert (body["a"], body["b"], "c" in body) == (2, None, False)
+
+
+def test_reports_that_were_not_requested_are_dropped(serve, settings, tmp_path):
+    server = serve(lambda body, n: with_logprobs("Yes", [place("Yes", {"Yes": 0.9})]))
+    replies, _ = complete(settings(server), tmp_path, [ask("a"), ask("b", logprobs=2)])
+    assert replies["a"].logprobs is None and replies["b"].logprobs[0].token == "Yes"
+
+
+@pytest.mark.parametrize("url, path", [("/v1", "/score"), ("/other", "/other/score")])
+def test_documents_are_scored_beside_openais_interface(serve, settings, tmp_path, url, path):
+    server = serve(lambda body, n: ranking([0.5, 0.25], name="score", container="data"))
+    config = settings(server, extra_body={"truncate_prompt_tokens": 9})
+    config["base_url"] = server.url.removesuffix("/v1") + url
+    request = RankRequest("k", [{"type": "text", "text": "q"}], ["a", "b"], "score")
+    replies, error = complete(config, tmp_path, [request])
+    assert error is None and replies["k"].text == "[0.5, 0.25]"
+    assert server.paths == [path] and server.bodies[0]["truncate_prompt_tokens"] == 9
+
+
+def test_other_interfaces_are_held_to_the_same_limits(serve, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("lavis.llm.endpoint.transport.MAX_BYTES", 100)
+    request = RankRequest("k", [{"type": "text", "text": "q"}], ["a"])
+    for answer, said in (
+        ((200, b" " * 200), "malformed answer: it is longer"),
+        ("cut", "connection cut"),
+        ((503, {"error": {"message": "busy"}}), "HTTP 503: busy"),
+    ):
+        server = serve(lambda body, n, answer=answer: answer)
+        config = settings(server, max_attempts=2)
+        replies, _ = complete(config, tmp_path / said, [request])
+        assert replies["k"].failure == "transient" and replies["k"].error.startswith(said)
+        assert len(server.bodies) == 2
