@@ -1,0 +1,1 @@
+"""Verdicts of models behind an endpoint: probabilities of yes, scores of rerankers, judges."""
