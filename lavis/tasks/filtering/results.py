@@ -64,6 +64,8 @@ class RowTable:
         reasons: rejected rows, by reason up to its first colon.
         kept: rows kept, by threshold.
         empty_rationales: scored rows with an empty rationale.
+        unsure: rows whose bounds lie on both sides of a threshold, by threshold; None where no row
+            has bounds.
     """
 
     def __init__(self, count: int) -> None:
@@ -75,6 +77,7 @@ class RowTable:
         self.reasons: Counter[str] = Counter()
         self.kept: dict[float, int] = {}
         self.empty_rationales = 0
+        self.unsure: Counter[float] | None = None
 
     def scored(self) -> np.ndarray:
         """Return the numbers of the rows that have a score."""
@@ -114,6 +117,7 @@ def write_rows(
                 table.final[rows] = _add(rows, payloads, table, calibrator)
                 if calibrator is not None:
                     raws, payloads = _with_calibrated(raws, payloads, table.final[rows])
+                raws, payloads = _with_marks(raws, payloads, table, thresholds, calibrator)
                 scores.write(raws, payloads)
                 if corpora is not None:
                     corpora.write(rows, table)
@@ -231,6 +235,35 @@ def _with_calibrated(
     for raw, payload, number in zip(raws, payloads, values.tolist(), strict=True):
         texts.append(raw[:-1] + b', "calibrated_score": ' + repr(number).encode() + b"}")
         changed.append({**payload, "calibrated_score": number})
+    return texts, changed
+
+
+def _with_marks(
+    raws: list[bytes],
+    payloads: list[dict[str, Any]],
+    table: RowTable,
+    thresholds: Sequence[float],
+    calibrator: Calibrator | None,
+) -> tuple[list[bytes], list[dict[str, Any]]]:
+    """Put `unsure_at` at the end of rows with bounds: the thresholds between the two.
+
+    Such a row is kept or not by its score, and would not be by another one within its bounds.
+    """
+    bounds = [(row.get("p_yes_low"), row.get("p_yes_high")) for row in payloads]
+    known = [place for place, pair in enumerate(bounds) if None not in pair]
+    if not known:
+        return raws, payloads
+    values = np.array([bounds[place] for place in known], dtype=np.float64)  # (rows, 2)
+    if calibrator is not None:
+        values = np.stack([calibrator(values[:, side]) for side in (0, 1)], axis=1)
+    table.unsure = table.unsure if table.unsure is not None else Counter()
+    texts, changed = list(raws), list(payloads)
+    for place, (low, high) in zip(known, values.tolist(), strict=True):
+        crossed = [threshold for threshold in thresholds if low < threshold <= high]
+        table.unsure.update(crossed)
+        mark = json.dumps(crossed).encode()
+        texts[place] = raws[place][:-1] + b', "unsure_at": ' + mark + b"}"
+        changed[place] = {**payloads[place], "unsure_at": crossed}
     return texts, changed
 
 

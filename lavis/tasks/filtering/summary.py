@@ -28,7 +28,8 @@ def summarize(
         `rows`, `scored`, `rejected`, `rejected_by_reason`, `empty_rationale` (scored rows with an
         empty rationale), `score` (mean, std, quantiles), `kept` by threshold, `by_source`,
         `by_regions` and `by_kind` if records carry it; with labels also `metrics` and, in each
-        slice, `accept_share`, `accuracy`, `auc`.
+        slice, `accept_share`, `accuracy`, `auc`; where scores have bounds, `unsure`: rows whose
+        bounds lie on both sides of a threshold.
     """
     scored = table.scored()
     labelled = table.labelled() if with_metrics else scored[:0]
@@ -50,6 +51,8 @@ def summarize(
             if t in table.kept
         },
     }
+    if table.unsure is not None:
+        summary["unsure"] = {str(t): table.unsure[t] for t in thresholds}
     for group, codes in table.groups.items():
         if slices := _slices(table, list(codes.items()), thresholds, with_metrics):
             summary[f"by_{group}"] = slices

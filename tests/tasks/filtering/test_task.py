@@ -317,3 +317,53 @@ def test_what_a_model_notes_becomes_columns_or_a_reject():
     assert scored[0][1]["p_yes_low"] == 0.2 and scored[0][1]["prediction"] == 1
     assert scored[1][1] == {"reject": "no answer: the server says nothing"}
     assert "p_yes_low" not in scored[2][1]
+
+
+class BoundedModel:
+    """P(accept) is what the text says, within bounds 0.1 away; no bounds where it says so."""
+
+    def predict(self, samples):
+        words = [text.split() for text in samples["text_input"]]
+        scores = torch.tensor([float(each[0]) for each in words])
+        notes = [
+            {} if each[1] == "exact" else {"p_yes_low": value - 0.1, "p_yes_high": value + 0.1}
+            for value, each in zip(scores.tolist(), words, strict=True)
+        ]
+        prediction = torch.stack([1 - scores, scores], dim=1)
+        return {"prediction": prediction, "logits": prediction.log(), "notes": notes}
+
+
+PAIRS = [("a", "0.45 x"), ("b", "0.55 x"), ("c", "0.85 x"), ("d", "0.5 exact"), ("e", "0.625 x")]
+
+
+def test_rows_whose_bounds_lie_on_both_sides_of_a_threshold_are_marked(list_dataset, run, tmp_path):
+    task = Task(ClassificationConfig(keep_above=[0.5, 0.7, 0.525]))
+    run(task, list_dataset(PAIRS), BoundedModel(), tmp_path)
+    lines = read_lines(tmp_path / "result" / "test_epochbest.jsonl")
+    marks = {line["text"][:4]: line.get("unsure_at") for line in lines}
+    assert marks == {"0.45": [0.5, 0.525], "0.55": [0.5, 0.525], "0.85": [], "0.5 ": None,
+                     "0.62": [0.7]}  # fmt: skip
+    assert json.loads((tmp_path / "result" / "test_epochbest.json").read_text()) == lines
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["unsure"] == {"0.5": 2, "0.7": 1, "0.525": 2}
+    table = pq.read_table(tmp_path / "result" / "test_epochbest.parquet").to_pylist()
+    assert [row["unsure_at"] for row in table][:2] == ["[0.5, 0.525]"] * 2
+
+
+def test_bounds_are_compared_as_calibrated(list_dataset, run, tmp_path):
+    config = ClassificationConfig(calibrate="temperature", calibrate_on="val", keep_above=[0.8])
+    task, pairs = Task(config), [(f"p{n}", f"{0.45 + n / 50} x") for n in range(11)]
+    labels = [0, 1, 0, 0, 1, 1, 0, 1, 1, 1, 1]
+    for split in ("val", "test"):
+        run(task, list_dataset(pairs, labels=labels, split=split), BoundedModel(), tmp_path)
+    lines = read_lines(tmp_path / "result" / "test_epochbest.jsonl")
+    sharper = [line for line in lines if line["calibrated_score"] > line["score"] + 0.01]
+    assert sharper and any(line["unsure_at"] == [0.8] for line in sharper)
+    raw = [line for line in lines if line["p_yes_low"] < 0.8 <= line["p_yes_high"]]
+    assert raw == [] and list(lines[0])[-2:] == ["calibrated_score", "unsure_at"]
+
+
+def test_scores_without_bounds_have_no_marks(list_dataset, rule_model, run, tmp_path):
+    run(Task(ClassificationConfig()), list_dataset(PAIRS), rule_model, tmp_path)
+    assert "unsure" not in json.loads((tmp_path / "summary.json").read_text())
+    assert "unsure_at" not in (tmp_path / "result" / "test_epochbest.jsonl").read_text()
