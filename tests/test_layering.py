@@ -21,7 +21,7 @@ ALLOWED = {
     "runners": {"common", "datasets"},
     "__main__.py": {"common"},  # an entry file, as train.py and evaluate.py are
     "ui": {"common", "processors", "datasets"},
-    "integrations": {"common", "models", "processors", "datasets", "generators", "tasks"},
+    "integrations": {"common", "models", "processors", "datasets", "generators", "tasks", "llm"},
 }
 NEEDS = {"lavis.integrations.harness": "lm_eval"}  # modules of other people's programs
 MODULES = sorted((ROOT / "lavis").rglob("*.py"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lavis.common.checkpoint import LoadReport, read_state_dict, shorten
+from lavis.common.dist import World
 from lavis.common.errors import ConfigError
 from lavis.common.sharded import is_sharded, like, repeated_layers
 
@@ -201,6 +204,22 @@ class BaseModel(nn.Module):
     def full_state_dict(self) -> dict[str, Tensor]:
         """Return all weights."""
         return self.state_dict()
+
+    def scoring_identity(self) -> dict[str, Any] | None:
+        """Return what scores depend on beside weights, JSON-able; None for the section `model`.
+
+        For models whose section also holds what may change between two starts of one run.
+        """
+        return None
+
+    def scoring(self, folder: Path, world: World) -> AbstractContextManager[None]:
+        """Return the context in which the units of a data set are scored; here nothing is held.
+
+        Args:
+            folder: of the run's output.
+            world: of the processes, each of which enters.
+        """
+        return nullcontext()
 
     def layers_to_shard(self, device: torch.device) -> list[nn.Module]:
         """Return the layers whose weights FSDP splits, ready for it; called once, before training.

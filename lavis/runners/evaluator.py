@@ -8,6 +8,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,16 +100,18 @@ class Evaluator:
         plan = self._plan(dataset, path, job.identity["data"])
         identity = {**job.identity, "plan": plan_digest(plan)}
         left = world.on_main(lambda: _left(job, identity, plan), f"{name}: what is left")
-        if len(left.units):
-            # what a task computes ahead is what the model would compute in the loop
-            with torch.no_grad(), autocast(world.device, self._dtype):
-                self._task.prepare(self._model, dataset, world)
-        world.barrier(f"{name}: start")
-        mine = left.of_rank(world)
-        places = list(map(os.path.realpath, _places(dataset)))
-        journal = Journal(job.folder, identity, world.rank, start=left.start, places=places)
-        self._score(dataset, plan, journal, name=name, units=mine)
-        journal.close()
+        with ExitStack() as stack:
+            if len(left.units):
+                stack.enter_context(self._model.scoring(self._folder, world))
+                # what a task computes ahead is what the model would compute in the loop
+                with torch.no_grad(), autocast(world.device, self._dtype):
+                    self._task.prepare(self._model, dataset, world)
+            world.barrier(f"{name}: start")
+            mine = left.of_rank(world)
+            places = list(map(os.path.realpath, _places(dataset)))
+            journal = Journal(job.folder, identity, world.rank, start=left.start, places=places)
+            self._score(dataset, plan, journal, name=name, units=mine)
+            journal.close()
         world.barrier(f"{name}: every unit scored")
 
         def finish() -> tuple[dict[str, Any], str | None]:
@@ -168,8 +171,9 @@ class Evaluator:
         return _Before(before, changed)
 
     def _identity(self, dataset: RecordDataset) -> dict[str, Any]:
+        own = self._model.scoring_identity()
         identity = scoring_identity(
-            self._tree,
+            self._tree if own is None else {**self._tree, "model": own},
             data=dataset.fingerprint(),
             weights=self._digest(),
             task=self._task.identity(),

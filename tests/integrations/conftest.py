@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from chat_server import serve, settings  # noqa: F401 - fixtures
 from PIL import Image
 
 SET = Path(__file__).parents[1] / "fixtures" / "vlmig" / "eval"
@@ -30,8 +31,8 @@ def tiny(tmp_path_factory):
     model = LateFusion.from_config(config)
     model.llm.save_pretrained(llm)
     (llm / "tokenizer.json").write_text((SET / "tokenizer.json").read_text())
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
-    (llm / "tokenizer_config.json").write_text(json.dumps(settings))
+    special = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    (llm / "tokenizer_config.json").write_text(json.dumps(special))
     args = {
         "llm": str(llm),
         "pretrained": weights,

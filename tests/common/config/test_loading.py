@@ -115,6 +115,14 @@ def test_the_seeds_filtering_file_loads_as_it_stands(caplog):
     assert "model.prompt" in caplog.text
 
 
+@pytest.mark.parametrize("arch", ["vlm_critic", "endpoint_critic"])
+def test_a_retired_key_is_read_by_a_model_that_has_it(arch, caplog):
+    own = {"vlm_critic": {"name": "x"}, "endpoint_critic": {"llm": {"backend": "openai",
+           "model": "m"}}}  # fmt: skip
+    checked, _ = load_model_config(arch, "default", {**own[arch], "prompt": "vqascore"})
+    assert checked.prompt == "vqascore" and not caplog.records
+
+
 def test_the_seeds_zero_shot_file_uses_the_stage_1_weights():
     config = load_config(SEEDS / "laion_critic_zs.yaml")
     assert config.model.pretrained.endswith("BLIP2/blip2_pretrained.pth")
