@@ -205,7 +205,9 @@ FRAMES = [
 
 
 @pytest.mark.parametrize(
-    ("family", "name", "options", "seen", "worked"), CASES, ids=lambda v: str(v)
+    ("family", "name", "options", "seen", "worked"),
+    CASES,
+    ids=lambda v: getattr(v, "__name__", None) or str(v),
 )
 def test_frames_are_those_of_the_installed_processor(family, name, options, seen, worked):
     image_processor = processor(name, **options)
