@@ -25,6 +25,7 @@ BENCHMARKS = {
     "aokvqa": ("A-OKVQA MC", "accuracy"),
     "snli_ve": ("SNLI-VE", "accuracy"),
     "v7w": ("Visual7W telling", "accuracy"),
+    "gar": ("GAR-Bench-VQA", "accuracy"),
 }
 PAPER = CONFIG_ROOT / "results" / "lskd_main.yaml"
 MEASURED = "measured"

@@ -41,6 +41,7 @@ FILES = (
     "aokvqa/unified_aokvqa_val_mc.jsonl",
     "snli_ve/unified_snli_ve_test.jsonl",
     "v7w/unified_v7w_telling_test.jsonl",
+    "gar_bench/unified_gar_bench_vqa.jsonl",
     "train_critic.jsonl",
     "val_critic.jsonl",
     "test_critic.jsonl",

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from lavis.common.regions.rle import encode_counts
+
 FILM = "lsmdc_0001_A_FILM/0001_A_FILM_00.00.01.000-00.00.05.000@0.jpg"
 META = FILM.replace(".jpg", ".json")
 OTHER = "lsmdc_0001_A_FILM/0001_A_FILM_00.01.00.000-00.01.05.000@1.jpg"
@@ -162,6 +164,29 @@ V7W = {
     ],
 }
 
+# Runs of 30 pixels a column: columns 2 to 11, rows 5 to 14; and columns 20 to 33, all rows.
+LEFT = {"size": [30, 40], "counts": encode_counts([65, *[10, 20] * 9, 10, 855])}
+RIGHT = {"size": [30, 40], "counts": encode_counts([600, 420, 180])}
+GAR = [
+    {
+        "image": "sa_1.png",
+        "mask_rles": [LEFT],
+        "question": "What colour is <Prompt0>?",
+        "choices": ["A. red", "B. Light blue", "C. green", "D. black"],
+        "answer": "B",
+        "type": "color",
+        "mask_path": "/home/someone/masks/sa_1.json",
+    },
+    {
+        "image": "sa_2.png",
+        "mask_rles": [LEFT, RIGHT],
+        "question": "Is <Prompt1> behind (<Prompt0>)?",
+        "choices": ["A. yes, <Prompt1> is", "B. no"],
+        "answer": "A",
+        "type": "relation",
+    },
+]
+
 
 def write_samples(root: Path) -> SimpleNamespace:
     """Write the published files to `root/published` and images to `root/images`."""
@@ -170,9 +195,10 @@ def write_samples(root: Path) -> SimpleNamespace:
     names = ["VG_100K_2/7.jpg", "val2017/000000299207.jpg", "flickr30k-images/4705552913.jpg"]
     names += [f"vcr1images/{name}" for name in (FILM, OTHER)]
     names += ["visual7w/v7w_2.jpg", "visual7w/v7w_3.jpg"]
+    names += [f"gar_bench/{item['image']}" for item in GAR]
     for number, name in enumerate(names):
         (images / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 30), (30 * number, 120, 200 - 20 * number)).save(images / name)
+        Image.new("RGB", (40, 30), (25 * number, 120, 200 - 20 * number)).save(images / name)
     (images / "vcr1images" / META).write_text(json.dumps(METADATA))
 
     def save(name, content, lines=False):
@@ -191,9 +217,15 @@ def write_samples(root: Path) -> SimpleNamespace:
         aokvqa=save("aokvqa_v1p0_val.json", AOKVQA),
         snli_ve=save("snli_ve_test.jsonl", SNLI_VE, lines=True),
         v7w=save("dataset_v7w_telling.json", V7W),
+        gar=save("GAR-Bench-VQA.json", GAR),
         save=save,
         of=SimpleNamespace(
-            vcr=VCR, sherlock=SHERLOCK, answer_key=ANSWER_KEY, visualcomet=VISUALCOMET, v7w=V7W
+            vcr=VCR,
+            sherlock=SHERLOCK,
+            answer_key=ANSWER_KEY,
+            visualcomet=VISUALCOMET,
+            v7w=V7W,
+            gar=GAR,
         ),
     )
 

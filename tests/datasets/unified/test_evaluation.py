@@ -38,6 +38,7 @@ BENCHMARKS = {
     "aokvqa_mc": ("aokvqa", ["{aokvqa}"], "aokvqa/unified_aokvqa_val_mc.jsonl"),
     "snli_ve": ("snli_ve", ["{snli_ve}"], "snli_ve/unified_snli_ve_test.jsonl"),
     "v7w_telling": ("visual7w", ["{v7w}"], "v7w/unified_v7w_telling_test.jsonl"),
+    "gar_bench": ("gar_bench", ["{gar}"], "gar_bench/unified_gar_bench_vqa.jsonl"),
 }  # fmt: skip
 IMPORTS = (
     "lavis.models.blip2.stage1",
@@ -93,10 +94,10 @@ def summary_of(folder):
 
 def test_everything_ran(world):
     _, codes, _ = world
-    converted, evaluated, rest = codes[:7], codes[7:14], codes[14:]
+    converted, evaluated, rest = codes[:8], codes[8:16], codes[16:]
     # 1: some items are set aside (too few inferences to draw from, no agreed label)
-    assert converted == [[0], [0], [0], [1], [0], [1], [0]]
-    assert evaluated == [[0]] * 7
+    assert converted == [[0], [0], [0], [1], [0], [1], [0], [0]]
+    assert evaluated == [[0]] * 8
     assert rest == [[0, 0], [0], [2], [2], [0], [0]]
 
 
@@ -110,6 +111,7 @@ def test_everything_ran(world):
         ("aokvqa_mc", "accuracy", 1, 25.0),
         ("snli_ve", "accuracy", 2, 100 / 3),
         ("v7w_telling", "accuracy", 2, 25.0),
+        ("gar_bench", "accuracy", 2, 37.5),  # of four options, and of two
     ],
 )
 def test_figures(world, name, metric, records, chance):
@@ -124,6 +126,12 @@ def test_figures(world, name, metric, records, chance):
         right = [row["prediction"] == row["label"] for row in rows]
         assert figures["value"] == pytest.approx(100 * sum(right) / len(right))
     assert all(len(set(row["match_scores"])) > 1 for row in rows)
+    if name == "gar_bench":
+        by_group = summary["by_group"]
+        assert {kind: part["accuracy"]["chance"] for kind, part in by_group.items()} == {
+            "color": 25.0,
+            "relation": 50.0,
+        }
     assert "data:image/jpeg" in (folder / name / "report.html").read_text()
 
 
@@ -190,13 +198,15 @@ def test_scripts_join_and_tabulate(world):
     assert json.loads((folder / "q2ar.json").read_text())["both"]["chance"] == 6.25
     done = run(
         "results_table.py", "sherlock=sherlock_comparison", "vcr_qa=vcr_qa", "vcr_qar=vcr_qar",
-        "visualcomet=visualcomet_ranking", "sum:sherlock=both", "--format", "markdown",
+        "visualcomet=visualcomet_ranking", "gar=gar_bench", "sum:sherlock=both",
+        "--format", "markdown",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    table, pairs = (part.splitlines() for part in done.stdout.split("\n\n"))
-    assert table[0].startswith(
-        "| system | VCR Q->A | VCR QA->R | VCR Q->AR | Sherlock comparison |"
-    )
-    assert table[2].startswith("| chance | 25.00 | 25.00 | 6.25 | ")
-    assert [line.split(" | ")[0] for line in table[-2:]] == ["| measured", "| sum"]
-    assert len(pairs) == 3 and pairs[2].startswith("| sum - measured | Sherlock comparison | ")
+    table, pairs = done.stdout.split("\n\n")
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    assert rows[0][:5] == ["system", "VCR Q->A", "VCR QA->R", "VCR Q->AR", "Sherlock comparison"]
+    assert rows[0][-1] == "GAR-Bench-VQA"
+    assert rows[2][:5] == ["chance", "25.00", "25.00", "6.25", "0.00"] and rows[2][-1] == "37.50"
+    assert rows[-2][0] == "measured" and all("[" in cell for cell in rows[-2][1:6])
+    assert rows[-1][0] == "sum"
+    assert pairs.splitlines()[2].startswith("| sum - measured | Sherlock comparison | 2 | ")

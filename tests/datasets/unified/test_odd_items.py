@@ -10,6 +10,7 @@ from odd_values import ODD, as_json, spoiled, write_lines
 from lavis.common.errors import DataError, NothingDoneError, RecordError
 from lavis.datasets.unified.choices import AokvqaConverter, SnliVeConverter, Visual7wConverter
 from lavis.datasets.unified.convert import convert, run_converter
+from lavis.datasets.unified.gar_bench import GarBenchConverter
 from lavis.datasets.unified.sherlock import SherlockConverter
 from lavis.datasets.unified.vcr import VcrConverter
 from lavis.datasets.unified.visualcomet import VisualCometConverter
@@ -47,6 +48,10 @@ def visual7w(samples, path):
     return Visual7wConverter(annotations=path, shuffle=1)
 
 
+def gar_bench(samples, path):
+    return GarBenchConverter(annotations=path, image_root=samples.images)
+
+
 # converter -> the attribute of `samples` that it reads
 MAKERS = {
     vcr: "vcr",
@@ -57,6 +62,7 @@ MAKERS = {
     aokvqa: "aokvqa",
     snli_ve: "snli_ve",
     visual7w: "v7w",
+    gar_bench: "gar",
 }
 
 

@@ -54,7 +54,7 @@ def test_markdown_without_a_run_holds_the_published_rows(capsys):
     assert results_table.main(["--format", "markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + 1 + 7  # head, random, seven systems
-    assert lines[3] == "| paper: CLIP-Event | 52.4 | 49.2 |  |  | 22.4 |  |  |  |"
+    assert lines[3] == "| paper: CLIP-Event | 52.4 | 49.2 |  |  | 22.4 |  |  |  |  |"
 
 
 @pytest.mark.parametrize(
