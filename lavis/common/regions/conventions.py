@@ -58,6 +58,7 @@ _READERS: dict[str, styles.Reader] = {
     "points": styles.read_points,
     "point_percent": styles.read_point_percent,
 }
+_MARKS = re.compile(r"<\|[a-z_]+\|>|</?s>|<(?:bos|eos|pad)>")  # of a reply's ends
 _EMPTY_LIST = re.compile(r"(?:```\w*)?\s*\[\s*\]\s*(?:```)?")
 
 
@@ -207,5 +208,5 @@ def _without_thoughts(text: str) -> str:
 
 
 def _says_none(text: str, convention: Convention) -> bool:
-    plain = re.sub(r"<\|?/?[a-z_]+\|?>", "", text).strip()
+    plain = _MARKS.sub("", text).strip()
     return bool(_EMPTY_LIST.fullmatch(plain)) or plain.lower() in convention.nothing

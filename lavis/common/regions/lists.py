@@ -21,7 +21,8 @@ from lavis.common.regions.mentions import (
 if TYPE_CHECKING:
     from lavis.common.regions.table import Convention
 
-_NUMBERS = re.compile(r"[\[(]([\d\s.,+\-]*\d[\d\s.,+\-]*)([\])]|$)")  # digits of any script
+_OPENING = re.compile(r"[{\[]")
+_NUMBERS = re.compile(r"\[([\d\s.,+\-]+)(\]|$)")  # digits of any script, so that odd ones are seen
 _REGION_KEY = re.compile(r"box|point|coord", re.IGNORECASE)
 _NOISE = re.compile(r"<\|(?:begin|end)_of_box\|>|```\w*")
 _REFUSED: tuple[type[Exception], ...] = (SyntaxError, *REFUSALS)
@@ -61,11 +62,14 @@ def read_lists(text: str, convention: Convention) -> Mentions:
     """
     text = _NOISE.sub(" ", text)
     found = Mentions()
+    ends: dict[int, int | None] = {}
     place = end_of_last = 0
-    while (match := re.compile(r"[{\[]").search(text, place)) is not None:
+    while (match := _OPENING.search(text, place)) is not None:
         place = match.start()
         if text[place] == "{":
-            end = _end_of_object(text, place)
+            if place not in ends:
+                ends |= _ends_of_objects(text, place)
+            end = ends.get(place)
             if end is None:  # a wrapper that is cut within an item, or the item
                 if "{" not in text[place + 1 :]:
                     found.dropped += 1
@@ -73,10 +77,10 @@ def read_lists(text: str, convention: Convention) -> Mentions:
                 place += 1
                 continue
             written = text[place:end]
-            found.items += _items(_parse(written), written, convention)
+            found.items += _regions(written, convention)
         else:
             numbers = _NUMBERS.match(text, place)
-            if numbers is None:
+            if numbers is None or not any(c.isdigit() for c in numbers[1]):
                 place += 1
                 continue
             end = numbers.end()
@@ -88,6 +92,15 @@ def read_lists(text: str, convention: Convention) -> Mentions:
     if found.items and not found.dropped and text[end_of_last:].strip() == ",":
         found.dropped += 1  # a comma promises another
     return found
+
+
+def _regions(text: str, convention: Convention) -> list[Mention]:
+    """Return the regions of an object's text."""
+    value = _parse(text)
+    try:
+        return list(_items(value, text, convention))
+    except RecursionError:
+        raise RegionTextError(f"no JSON: {shown(text)}") from None
 
 
 def _bare(numbers: re.Match[str], before: str, convention: Convention) -> Iterator[Mention]:
@@ -158,9 +171,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _end_of_object(text: str, start: int) -> int | None:
-    """Return where the object that starts at a brace ends; None where the text ends before."""
-    depth, quote, place = 0, "", start
+def _ends_of_objects(text: str, start: int) -> dict[int, int | None]:
+    """Return where an object ends, and those within it; None where the text ends before.
+
+    One pass, so that a reply of nothing but braces costs no more than another.
+    """
+    ends: dict[int, int | None] = {}
+    opened: list[int] = []
+    quote, place = "", start
     while place < len(text):
         character = text[place]
         if quote:
@@ -171,13 +189,14 @@ def _end_of_object(text: str, start: int) -> int | None:
         elif character == '"' or (character == "'" and text[place - 1] in " \t\n{[,:("):
             quote = character
         elif character in "{[":
-            depth += 1
+            opened.append(place)
+            ends[place] = None
         elif character in "}]":
-            depth -= 1
-            if depth <= 0:
-                return place + 1
+            ends[opened.pop()] = place + 1
+            if not opened:
+                break
         place += 1
-    return None
+    return ends
 
 
 def _number(value: float, decimals: int) -> float | int:

@@ -18,19 +18,16 @@ if TYPE_CHECKING:
 
 _TAG = re.compile(r"<\|?/?[a-z_]+\|?>")
 _EDGES = " \t\r\n,;:"
-_PAIR = r"\(([\d\s.,+\-]*\d[\d\s.,+\-]*)\)"  # digits of any script, so that odd ones are seen
+_PAIR = r"\((?=[^()]*\d)([\d\s.,+\-]+)\)"  # digits of any script, so that odd ones are seen
 _QWEN = re.compile(rf"{_PAIR}\s*(?:,\s*{_PAIR})?")
-_REF_BOX = re.compile(r"(?:<ref>(.*?)</ref>\s*)?<box>(.*?)(</box>|$)", re.DOTALL)
+_REF_BOX = re.compile(r"(?:<ref>([^<]*)</ref>\s*)?<box>([^<]*)(</box>)?")
 _LIST = re.compile(r"\[([^\[\]]*)\]")
 _LOC4 = re.compile(r"((?:<loc[^<>]*>)+)(?:<seg[^<>]*>)*([^<;]*)")
 _LOC = re.compile(r"<loc([^<>]*)>")
-_LOC_BINS = re.compile(r"([^<]*)((?:<loc_[^<>]*>)+)")
+_LOC_BINS = re.compile(r"(?:<loc_[^<>]*>)+")
 _BIN = re.compile(r"<loc_([^<>]*)>")
-_PATCHES = re.compile(
-    r"(?:<phrase>(.*?)</phrase>)?\s*(?:<object>)?((?:\s*<patch_index_[^<>]*>"
-    r"|</delimiter_of_multi_objects/>)+)(?:</object>)?",
-    re.DOTALL,
-)
+_PATCHES = re.compile(r"(?:<patch_index_[^<>]*>(?:\s*</delimiter_of_multi_objects/>)?\s*)+")
+_PHRASE = re.compile(r"<phrase>([^<]*)</phrase>\s*(?:<object>\s*)?\Z")
 _PATCH = re.compile(r"<patch_index_([^<>]*)>")
 _POINTS = re.compile(r'<points?\s+coords="([^"<>]*)"[^<>]*>([^<]*)(?:</points?>)?')
 _PERCENT = re.compile(r"<points?\s+([^<>]*)>([^<]*)(?:</points?>)?")
@@ -109,11 +106,11 @@ def write_loc_bins(numbers: Sequence[float], label: str, convention: Convention)
 
 def read_loc_bins(text: str, convention: Convention) -> Mentions:
     """Return the boxes of a reply; several may share a label."""
-    found = Mentions()
-    text = re.sub(r"</?s>|<pad>", "", text)
+    found, end = Mentions(), 0
     for match in _LOC_BINS.finditer(text):
-        numbers = numbers_of(_BIN.findall(match[2]), match[0])
-        _add_fours(found, numbers, match[1].strip(_EDGES), match, text)
+        label = text[end : match.start()].rpartition(">")[2].strip(_EDGES)
+        _add_fours(found, numbers_of(_BIN.findall(match[0]), match[0]), label, match, text)
+        end = match.end()
     return _with_open_tag(found, text)
 
 
@@ -126,10 +123,12 @@ def write_patches(numbers: Sequence[float], label: str, convention: Convention) 
 
 def read_patches(text: str, convention: Convention) -> Mentions:
     """Return the pairs of cells of a reply; several may share a phrase."""
-    found = Mentions()
+    found, end = Mentions(), 0
     for match in _PATCHES.finditer(text):
-        numbers = numbers_of(_PATCH.findall(match[2]), match[0])
-        label = (match[1] or "").strip()
+        phrase = _PHRASE.search(text, end, match.start())
+        end = match.end()
+        label = phrase[1].strip() if phrase else ""
+        numbers = numbers_of(_PATCH.findall(match[0]), match[0])
         pairs = zip(numbers[::2], numbers[1::2], strict=False)
         found.items += [Mention(label, pair, match[0]) for pair in pairs]
         if len(numbers) % 2:

@@ -1,6 +1,5 @@
 """Regions as text and back: the worked picture, property tests of every convention, odd replies."""
 
-import json
 import re
 
 import pytest
@@ -94,15 +93,6 @@ def test_texts_without_labels_and_generic_forms():
     ]
 
 
-def test_a_mask_is_pointed_at_from_within():
-    ring = Shape.of_polygons([((0, 0), (90, 0), (90, 90), (70, 90), (70, 20), (0, 20))])
-    (text,) = to_model([ring], (100, 100), convention("points"))
-    (reply,) = from_model(text, (100, 100), convention("points"))
-    x, y = (int(v) for v in reply.shape.value)
-    assert ring.mask((100, 100))[y, x] and ring.centre() == (45, 45)
-    assert not ring.mask((100, 100))[45, 45]
-
-
 @st.composite
 def sizes(draw):
     """Sizes of images with aspect ratios from 1:200 to 200:1."""
@@ -154,34 +144,6 @@ def test_the_whole_image_and_a_pixel_survive(spoken):
         assert 0 <= x1 <= x2 <= size[0] and 0 <= y1 <= y2 <= size[1]
 
 
-def test_a_fenced_list_and_what_stands_around_it():
-    text = (
-        "<think>two [1, 2, 3, 4]</think>Here they are:\n```json\n[\n"
-        '\t{"bbox_2d": [79, 47, 477, 937], "label": "a \\"big\\" dog [0] {x}"},\n'
-        '\t{"point_2d": [500, 500], "label": "नाक"}\n]\n```\nThere are two.'
-    )
-    replies = from_model(text, SIZE, convention("per_mille_json"))
-    assert [reply.label for reply in replies] == ['a "big" dog [0] {x}', "नाक"]
-    assert [reply.shape.kind for reply in replies] == ["box", "point"]
-    assert replies[1].shape.value == (640.0, 426.5)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{'bbox_2d': [79, 47, 477, 937], 'label': \"the dog's nose\"}",
-        '[{"bbox_2d": [79, 47, 477, 937], "label": "the dog\'s nose",},]',
-        '{"objects": [{"label": "the dog\'s nose", "bbox_2d": [79.0, 47, 477, 937.2]}]}',
-        '{"bbox_2d": [[79, 47, 477, 937]], "label": "the dog\'s nose"}',
-        '```json\n{"bbox_2d": [79, 47, 477, 937], "label": "the dog\'s nose"}',
-    ],
-)
-def test_json_as_models_write_it(text):
-    (reply,) = from_model(text, SIZE, convention("per_mille_json"))
-    assert reply.label == "the dog's nose"
-    assert reply.shape.value[:3] == pytest.approx((101.12, 40.091, 610.56))
-
-
 CUT = {
     "per_mille_json": '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [5, 6, 7, 8], "lab',
     "per_mille_list": "[[1, 2, 3, 4], [5, 6",
@@ -213,21 +175,6 @@ def test_a_cut_reply_keeps_its_whole_regions_and_counts_the_lost_one(name, text)
 def test_a_reply_that_is_cut_before_any_region_is_an_error(text):
     with pytest.raises(RegionTextError, match=f"cut: .*{re.escape(text[:10])}"):
         from_model(text, SIZE, convention("per_mille_json"))
-
-
-def test_a_list_that_ends_with_a_comma_has_lost_one():
-    text = '[{"bbox_2d": [1, 2, 3, 4], "label": "a"},'
-    assert from_model(text, SIZE, convention("per_mille_json")).dropped == 1
-
-
-def test_overshoot_is_clipped_and_inverted_corners_are_swapped():
-    text = '{"bbox_2d": [477, 937, -4, 1003], "label": ""}'
-    (reply,) = from_model(text, SIZE, convention("per_mille_json"))
-    assert reply.clipped and reply.shape.value == pytest.approx((0, 799.261, 610.56, 853))
-    (reply,) = from_model("[477, 937, 79, 47]", SIZE, convention("per_mille"))
-    assert not reply.clipped and reply.shape.value[:2] == pytest.approx((101.12, 40.091))
-    (reply,) = from_model("<loc0958><loc0488><loc0048><loc0080> a", SIZE, convention("loc4"))
-    assert reply.shape.value[:2] == pytest.approx((100.098, 40.023), abs=1e-3)
 
 
 IMPOSSIBLE = [
@@ -292,42 +239,6 @@ def test_a_reply_may_say_that_there_is_none(name, text):
     assert from_model(text, SIZE, convention(name)) == []
 
 
-def test_labels_of_several_boxes_and_other_spellings():
-    (one, two) = from_model("a dog(79,47),(477,937)(1,2),(3,4)", SIZE, convention("qwen_tags"))
-    assert one.label == two.label == "a dog"
-    one, two = from_model(
-        "cars<loc_1><loc_2><loc_3><loc_4><loc_5><loc_6><loc_7><loc_8></s>",
-        SIZE,
-        convention("loc_bins"),
-    )
-    assert one.label == two.label == "cars"
-    text = "<loc0048><loc0080><loc0958><loc0488><seg001><seg127> dog ; <loc0001><loc0002><loc0003>"
-    (dog, cat) = from_model(text + "<loc0004> cat", SIZE, convention("loc4"))
-    assert (dog.label, cat.label) == ("dog", "cat")
-    text = (
-        "<grounding> <phrase>two dogs</phrase><object><patch_index_0000><patch_index_0033>"
-        "</delimiter_of_multi_objects/><patch_index_0034><patch_index_0943></object> run"
-    )
-    (one, two) = from_model(text, SIZE, convention("patches"))
-    assert one.label == two.label == "two dogs"
-    box = "<|begin_of_box|>[[79,47,477,937],[1,2,3,4]]<|end_of_box|>"
-    assert len(from_model(box, SIZE, convention("per_mille_list"))) == 2
-    text = '<points x1="27.8" y1="49.2" x2="1.0" y2="2" alt="dogs">dogs</points>'
-    assert [r.label for r in from_model(text, SIZE, convention("point_percent"))] == ["dogs"] * 2
-
-
-def test_several_points_share_a_tag():
-    shapes = [Shape.of_point((900, 100)), Shape.of_point((5, 800)), Shape.of_point((1, 2))]
-    labels = ["dog", "dog", "cat"]
-    text = write_reply(shapes, (1000, 1000), convention("points"), labels)
-    assert text == (
-        '<points coords="1 1 005 800 2 900 100">dog</points> <points coords="1 1 001 002">cat'
-        "</points>"
-    )
-    text = write_reply(shapes, (1000, 1000), convention("point_percent"), labels)
-    assert text.startswith('<points x1="90.0" y1="10.0" x2="0.5" y2="80.0" alt="dog">dog</points>')
-
-
 def test_shapes_without_text_are_refused():
     with pytest.raises(RegionTextError, match="loc4 writes no points"):
         to_model([Shape.of_point((1, 2))], SIZE, convention("loc4"))
@@ -339,36 +250,6 @@ def test_shapes_without_text_are_refused():
         to_model([Shape.of_box(BOX)], SIZE, convention_of("gemma3", {}))
     with pytest.raises(RecordError, match="narrower than 1:200"):
         to_model([Shape.of_box((0, 0, 1, 1))], (1, 201), convention_of("qwen2_5_vl", {}))
-
-
-def test_unknown_names_are_refused_with_the_nearest():
-    with pytest.raises(
-        ConfigError, match="unknown convention 'per_mile'; did you mean 'per_mille'"
-    ):
-        convention("per_mile")
-    with pytest.raises(ConfigError, match="'qwen4_vl' is known; did you mean 'qwen3_vl'"):
-        convention_of("qwen4_vl", {})
-
-
-def test_prompts():
-    qwen = convention_of("qwen3_vl", {})
-    assert qwen.detection_prompt(["a dog", "cat"]) == (
-        "Locate every instance that belongs to the following categories: 'a dog', 'cat'. Report "
-        "bbox coordinates in JSON format."
-    )
-    assert qwen.pointing_prompt(["the red cup"]) == "pointing: the red cup"
-    assert convention("loc4").detection_prompt(["dog", "cat"]) == "detect dog ; cat"
-    assert convention("points").pointing_prompt(["the cup"]) == "Point to the cup"
-    with pytest.raises(ConfigError, match="ask for one thing"):
-        convention("ref_box").detection_prompt(["dog", "cat"])
-    with pytest.raises(ConfigError, match="no question for points"):
-        convention("loc4").pointing_prompt(["dog"])
-
-
-def test_descriptions_are_json_and_tell_settings_apart():
-    one, two = convention_of("qwen2_5_vl", {}), convention_of("qwen2_5_vl", CHECKPOINT_25)
-    assert json.dumps(one.describe()) != json.dumps(two.describe())
-    assert json.loads(json.dumps(one.describe()))["steps"] == "pixels"
 
 
 @settings(max_examples=400, deadline=None)
