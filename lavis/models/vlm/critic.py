@@ -174,7 +174,11 @@ class VlmCritic(VlmModel):
         letters = zip(string.ascii_uppercase, options, strict=False)
         return {
             **values,
-            "regions": [{"number": n, "words": word} for n, word in enumerate(words)],
+            "regions": [
+                {"number": number, "words": word}
+                for number, word in enumerate(words)
+                if word != f"[{number}]"  # its number alone says nothing: it is in the image
+            ],
             "options": [{"letter": letter, "text": text} for letter, text in letters],
         }
 

@@ -49,14 +49,19 @@ def make_vlm(family: str, folder: str | Path, *, seed: int = 0) -> str:
         '/tmp/qwen3_vl'
     """
     config, processor = BUILDERS[family]()
+    save_random(config, processor, folder, seed=seed)
+    return str(folder)
+
+
+def save_random(config: Any, processor: Any, folder: str | Path, *, seed: int = 0) -> None:
+    """Save a model of a config with random weights, and its processor."""
     torch.manual_seed(seed)
     model: Any = transformers.AutoModelForImageTextToText.from_config(config)
     with torch.no_grad():  # spread, so that a wrong position or image shows
         for name, weight in model.named_parameters():
             if weight.ndim > 1:
-                weight.normal_(std=0.5 if "embed" in name else 0.15)
+                weight.normal_(std=0.5 if "embed" in name else 0.8 / weight.shape[-1] ** 0.5)
     if config.is_encoder_decoder:  # as the published ones
         model.generation_config.forced_bos_token_id = 1
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    return str(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 WORDS = (
@@ -12,11 +13,14 @@ WORDS = (
 BASE = ("<pad>", "<s>", "</s>", "<unk>")
 
 
-def make_tokenizer(specials: tuple[str, ...] = (), *, bos: bool = False, **named: str) -> Any:
+def make_tokenizer(
+    specials: tuple[str, ...] = (), *, bos: bool = False, words: Iterable[str] = WORDS, **named: str
+) -> Any:
     """Return a byte-level tokenizer that knows some words, alone and behind a blank.
 
     Args:
         specials: marks of the family, beside `BASE`.
+        words: that are one token.
         bos: put `<s>` in front of a text, as the processors of some families rely on.
         named: attributes such as `image_token`, which processors look for.
     """
@@ -25,18 +29,18 @@ def make_tokenizer(specials: tuple[str, ...] = (), *, bos: bool = False, **named
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: place for place, token in enumerate([*BASE, *letters])}
-    merges: list[tuple[str, str]] = []
+    merges: dict[tuple[str, str], None] = {}
 
     def join(left: str, right: str) -> str:
-        if (left, right) not in merges:
-            merges.append((left, right))
-            vocabulary.setdefault(left + right, len(vocabulary))
+        merges.setdefault((left, right))
+        vocabulary.setdefault(left + right, len(vocabulary))
         return left + right
 
-    for word in WORDS:
+    for word in words:
         whole = functools.reduce(join, word)
         join("\u0120", whole)  # the byte-level mark of a blank
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    # a word of the vocabulary is taken as it is, whatever merges of other words would make of it
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges), ignore_merges=True))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     marks = dict.fromkeys([*BASE, *specials, *named.values()])
