@@ -1,66 +1,19 @@
 """Next tokens and losses against plain transformers code, alone, in batches and from branches."""
 
-import numpy as np
 import torch
-from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from lavis.common.multimodal import family_of
 from lavis.models.vlm.config import VlmCriticConfig
 from lavis.models.vlm.critic import VlmCritic
 from lavis.models.vlm.model import ImagePrompt
+from projects.checks.tiny_vlm.plain import plain_scores
 
 IDS = [5, 40, 270, 280, 291]
 TEXTS = ["Is the cat red?", "Is the cat left of a dog? Please answer Yes or No.", "What?"]
 
 
-TYPES = (("token_type_ids", 0), ("mm_token_type_ids", 0), ("image_embeds_position_mask", 0))
-# Prompts of processors that have no chat template.
-PLAIN = {
-    "llava": "USER: <image>\n{} ASSISTANT:",
-    "paligemma": "<image>{}",
-    "kosmos-2": "Question: {} Answer:",
-    "blip-2": "Question: {} Answer:",
-    "florence2": "{}",
-}
-
-
 def critic(folder, **options):
     return VlmCritic.from_config(VlmCriticConfig(name=folder, dtype="fp32", **options))
-
-
-def plain_inputs(folder, views, text):
-    """What transformers' own documentation says: template and processor."""
-    processor = AutoProcessor.from_pretrained(folder)
-    images = [Image.fromarray(np.ascontiguousarray(v.permute(1, 2, 0).numpy())) for v in views]
-    form = PLAIN.get(AutoConfig.from_pretrained(folder).model_type)
-    if form is not None:
-        inputs = processor(images=images[0], text=form.format(text), return_tensors="pt")
-        inputs.pop("labels", None)
-        return inputs
-    shown = [{"type": "image", "image": image} for image in images]
-    message = {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
-    return processor.apply_chat_template(
-        [message], add_generation_prompt=True, tokenize=True, return_dict=True,
-        return_tensors="pt", enable_thinking=False,
-    )  # fmt: skip
-
-
-def plain(folder, views, text, behind=()):
-    """Log-probabilities of what follows a prompt, and each of the tokens `behind` it, (n, V)."""
-    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    inputs = plain_inputs(folder, views, text)
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = torch.tensor([[2, 1, *behind]])  # its start, a forced <s>
-    else:
-        kind = model.config.model_type
-        for name, of_answer in (("input_ids", None), ("attention_mask", 1), *TYPES):
-            if name in inputs and behind:
-                of_answer = 1 if (kind, name) == ("paligemma", "token_type_ids") else of_answer
-                more = list(behind) if of_answer is None else [of_answer] * len(behind)
-                inputs[name] = torch.cat([torch.as_tensor(inputs[name]), torch.tensor([more])], 1)
-    with torch.no_grad():
-        return model(**inputs).logits[0, -1 - len(behind) :].log_softmax(-1)
 
 
 def test_equals_plain_transformers_alone_and_in_any_batch(vlm_folder, family, views):
@@ -68,7 +21,7 @@ def test_equals_plain_transformers_alone_and_in_any_batch(vlm_folder, family, vi
     model = critic(folder)
     prompts = [ImagePrompt(image, text) for image in (0, 1) for text in TEXTS]
     prompts = [prompts[place] for place in (3, 0, 4, 1, 5, 2)]
-    expected = torch.stack([plain(folder, views[p.image], p.text)[-1, IDS] for p in prompts])
+    expected = torch.stack([plain_scores(folder, views[p.image], p.text)[-1, IDS] for p in prompts])
     together = model.next_token(views, prompts, IDS)
     torch.testing.assert_close(together, expected, atol=1e-4, rtol=0)
     alone = torch.cat([model.next_token(views, [prompt], IDS) for prompt in prompts])
@@ -108,6 +61,6 @@ def test_losses_are_those_of_the_whole_text(vlm_folder, family, views):
     for prompt, answer, loss, count in zip(prompts, answers, losses, counts, strict=True):
         ids = model.processor.tokenizer.encode(answer, add_special_tokens=False)
         assert len(ids) == count
-        rows = plain(folder, views[prompt.image], prompt.text, ids[:-1])
+        rows = plain_scores(folder, views[prompt.image], prompt.text, ids[:-1])
         expected = -rows.gather(1, torch.tensor(ids)[:, None]).sum()
         torch.testing.assert_close(loss, expected, atol=2e-4, rtol=0)
