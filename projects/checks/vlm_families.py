@@ -105,7 +105,7 @@ def check_family(family: str, folder: str) -> Fared:
         return Fared(family, {}, "no tiny model is made; its row is that of its kin")
     try:
         make_vlm(family, folder)
-        critic = VlmCritic.from_config(VlmCriticConfig(name=folder, dtype="fp32"))
+        critic = VlmCritic(VlmCriticConfig(name=folder, dtype="fp32"))
         words = {"loads": "yes", **_compared(critic, folder), **_regions(critic)}
     except ConfigError as error:
         return Fared(family, {"loads": "refused"}, str(error))
@@ -167,7 +167,8 @@ def _regions(critic: VlmCritic) -> dict[str, str]:
     (text,) = to_model([shape], size, convention, ["cat"])
     (reply,) = from_model(text, size, convention)
     bound = [*rounding_bound(size, convention)] * 2
-    pairs = zip(shape.value, reply.shape.value, bound, strict=False)
+    places: list[Any] = [shape.value, reply.shape.value]
+    pairs = zip(*places, bound, strict=False)
     right = all(abs(one - other) <= most + 1e-9 for one, other, most in pairs)
     return {COLUMNS[4]: f"{'yes' if right else 'NO'}, {text}"}
 

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder, building_for(device):
         make_model(folder, quick=args.quick)
         config = VlmCriticConfig(name=folder, dtype="fp32")
-        critic = VlmCritic.from_config(config).eval()
+        critic = VlmCritic(config).eval()
         for texts in WANTED:
             rows.append(measure(critic, texts, args))
             print(describe(rows[-1], judged=not args.quick), flush=True)
@@ -147,7 +147,7 @@ def make_samples(images: int, texts: int, *, edge: int) -> dict[str, Any]:
 def make_model(folder: str | Path, *, quick: bool) -> None:
     """Save a random model of Qwen2.5-VL's shape, of 110 million weights unless `quick`."""
     tokenizer = make_tokenizer((*CHATML, *_MARKS), words=dict.fromkeys([*WORDS, *_MORE]))
-    sizes = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+    sizes: dict[str, Any] = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
     sizes |= {"size": {"shortest_edge": 28 * 28, "longest_edge": 1280 * 28 * 28}}
     processor = transformers.Qwen2_5_VLProcessor(
         transformers.Qwen2VLImageProcessor(**sizes), tokenizer,
