@@ -23,7 +23,7 @@ def runs(tmp_path_factory, vlm_folder):
             "--cfg-path", str(RUN), "--options", f"model.name={model}",
             f"{NODE}.annotations.test.storage={CORPUS / 'records.jsonl'}",
             f"{NODE}.images.storage={CORPUS / 'images'}", f"run.output_dir={folder / name}",
-            "run.num_workers=0", "run.batch_size_eval=2", "run.keep_above=[0.31,0.34]",
+            "run.num_workers=0", "run.batch_size_eval=2", "run.keep_above=[0.42,0.445]",
             "run.device=cpu", *options,
         ]  # fmt: skip
         return jobs_of("evaluate.py", arguments, size=size, die_at=die_at)
@@ -74,7 +74,7 @@ def test_other_weights_are_refused(runs, vlm_folder):
     arguments += [f"{NODE}.annotations.test.storage={CORPUS / 'records.jsonl'}"]
     arguments += [f"{NODE}.images.storage={CORPUS / 'images'}", f"run.output_dir={runs / 'whole'}"]
     arguments += ["run.num_workers=0", "run.batch_size_eval=2", "run.device=cpu"]
-    arguments += ["run.keep_above=[0.31,0.34]"]
+    arguments += ["run.keep_above=[0.42,0.445]"]
     before = files(runs / "whole")
     statuses, stderr = run_steps([jobs_of("evaluate.py", arguments)], IMPORTS)
     assert statuses == [[2]]
