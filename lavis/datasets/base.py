@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import dataclasses
 import hashlib
 import json
 import random
@@ -22,7 +23,7 @@ from lavis.datasets.files.images import ImageFile, ImageRoot, decode_image
 from lavis.datasets.files.records import RecordStore
 from lavis.datasets.lck.marks import RegionMark, row_marks
 from lavis.datasets.lck.record import check_inside
-from lavis.datasets.rows import Drawing, RejectedRow, Row, row_random
+from lavis.datasets.rows import Drawing, RejectedRow, Row, mirrored, row_random
 from lavis.processors import load_processor
 from lavis.processors.region import Palette, draw_regions, outline_width
 
@@ -108,7 +109,8 @@ class RecordDataset(abc.ABC):
                 return self.vis_processor(
                     image, rng=rng, regions=drawing.drawn, palette=self.palette, width=width
                 )
-            return self.vis_processor(self.drawn_image(row), rng=rng, boxes=boxes)
+            mirror = {} if row.mirror is None else {"mirror": row.mirror}
+            return self.vis_processor(self.drawn_image(row), rng=rng, boxes=boxes, **mirror)
 
     def check_processor(self, example: str) -> None:
         """Raise `ConfigError`, with an example to write, where no image processor is configured."""
@@ -308,6 +310,9 @@ class TrainingView:
             row = self.dataset.row(index, rng)
             if not self.dataset.has_images:
                 return row, None
+            if getattr(self.dataset.vis_processor, "swap_sides", False):
+                other = mirrored(row) if rng.random() < 0.5 else None
+                row = other or dataclasses.replace(row, mirror=False)
             features = self.feature_cache.get(row.image_key) if self.feature_cache else None
             return row, self.dataset.image(row, rng) if features is None else features
         except RecordError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from lavis.common.regions.sides import swap_sides
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +56,8 @@ class Row:
         targets: any of `label` (1 = accept), `qa_label`, `r_label`, `image_id`, `scores`,
             `token_ids`.
         drawing: what `RecordDataset.image` needs.
+        mirror: the texts are those of the mirrored image, or not; None where that is left to the
+            image processor.
     """
 
     index: int
@@ -63,6 +68,7 @@ class Row:
     parts: tuple[dict[str, str], ...] | None = None
     targets: dict[str, Any] = field(default_factory=dict)
     drawing: Drawing | None = field(default=None, repr=False)
+    mirror: bool | None = None
 
     @property
     def all_texts(self) -> tuple[str, ...]:
@@ -85,6 +91,35 @@ class RejectedRow:
     index: int
     reason: str
     source: dict[str, Any]
+
+
+def mirrored(row: Row) -> Row | None:
+    """Return a row with left and right changed in its texts; None where that is not sure.
+
+    Rows with other facts of places are not mirrored.
+    """
+    if "word_boxes" in row.targets:
+        return None
+    texts = [swap_sides(text) for text in row.all_texts]
+    parts = [{name: swap_sides(text) for name, text in part.items()} for part in row.parts or ()]
+    targets = dict(row.targets)
+    for key in ("question", "text_output"):
+        if key in targets:
+            targets[key] = swap_sides(targets[key])
+    if "answers" in targets:
+        targets["answers"] = [swap_sides(text) for text in targets["answers"]]
+    changed = [*texts, *(text for part in parts for text in part.values())]
+    changed += [targets.get(key, "") for key in ("question", "text_output")]
+    if None in changed or None in targets.get("answers", ()):
+        return None
+    return dataclasses.replace(
+        row,
+        text=str(texts[0]),
+        texts=tuple(map(str, texts)) if row.texts is not None else None,
+        parts=tuple({k: str(v) for k, v in part.items()} for part in parts) or None,
+        targets=targets,
+        mirror=True,
+    )
 
 
 def row_random(seed: int, epoch: int, index: int) -> random.Random:

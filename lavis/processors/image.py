@@ -82,6 +82,8 @@ class _TrainProcessor(_ImageProcessor):
     Args:
         min_scale, max_scale: share of the image's area that a crop takes.
         hflip: mirror half of the images.
+        swap_sides: mirror an image only with its texts, in which left and right change places; not
+            where that is not sure (`lavis.common.regions.sides`).
         keep_regions: crop so that drawn regions stay in view.
         min_visible: share of a region's area that counts as in view.
     """
@@ -96,6 +98,7 @@ class _TrainProcessor(_ImageProcessor):
         min_scale: float = 0.5,
         max_scale: float = 1.0,
         hflip: bool = True,
+        swap_sides: bool = False,
         keep_regions: bool = False,
         min_visible: float = 0.9,
     ) -> None:
@@ -103,19 +106,34 @@ class _TrainProcessor(_ImageProcessor):
         check_number(self.name, "min_scale", min_scale, low=0.01, high=1.0)
         check_number(self.name, "max_scale", max_scale, low=min_scale, high=1.0)
         check_number(self.name, "min_visible", min_visible, low=0.0, high=1.0)
-        for option, value in (("hflip", hflip), ("keep_regions", keep_regions)):
+        switches = {"hflip": hflip, "swap_sides": swap_sides, "keep_regions": keep_regions}
+        for option, value in switches.items():
             if not isinstance(value, bool):
                 raise ConfigError(f"{self.name}.{option} is {value!r}; use true or false")
         self.min_scale = min_scale
         self.max_scale = max_scale
+        if swap_sides and not hflip:
+            raise ConfigError(f"{self.name}.swap_sides: goes with hflip: true")
         self.hflip = hflip
+        self.swap_sides = swap_sides
         self.keep_regions = keep_regions
         self.min_visible = min_visible
 
+    def describe(self) -> dict[str, Any]:
+        """See `BaseProcessor`; an option that is off leaves former descriptions as they are."""
+        node = super().describe()
+        return node if self.swap_sides else {k: v for k, v in node.items() if k != "swap_sides"}
+
     def crop_and_flip(
-        self, image: Image.Image, boxes: Sequence[Box], rng: random.Random
+        self,
+        image: Image.Image,
+        boxes: Sequence[Box],
+        rng: random.Random,
+        mirror: bool | None = None,
     ) -> tuple[Image.Image, list[Box]]:
         """Return the S x S image and the boxes in its pixels.
+
+        `mirror` is what the texts were made for; None draws it.
 
         With `keep_regions` a crop must leave `min_visible` of every box's area in view; after ten
         failed tries the whole image is taken.
@@ -123,7 +141,7 @@ class _TrainProcessor(_ImageProcessor):
         window = self._sample_window(image.size, boxes if self.keep_regions else (), rng)
         image = self.squash(image.crop(window))
         boxes = [_into_window(box, window, self.image_size) for box in boxes]
-        if self.hflip and rng.random() < 0.5:
+        if mirror if mirror is not None else self.hflip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             size = self.image_size
             boxes = [(size - x2, y1, size - x1, y2) for x1, y1, x2, y2 in boxes]
@@ -152,17 +170,22 @@ class BlipImageTrain(_TrainProcessor):
     """Random crop, flip, RandAugment (2 of 10 operations at level 5), normalise.
 
     Released behaviour by default. For images with drawn regions use `keep_regions: true` and
-    `hflip: false`: else a crop may lose a region that the text names, and a flip swaps left and
-    right without the text.
+    `hflip: false` or `swap_sides: true`: else a crop may lose a region that the text names, and a
+    flip swaps left and right without the text.
     """
 
     name: ClassVar[str] = "blip_image_train"
 
     def __call__(
-        self, image: Image.Image, *, rng: random.Random | None = None, boxes: Sequence[Box] = ()
+        self,
+        image: Image.Image,
+        *,
+        rng: random.Random | None = None,
+        boxes: Sequence[Box] = (),
+        mirror: bool | None = None,
     ) -> Tensor:
         rng = rng or random.Random(0)
-        image, boxes = self.crop_and_flip(image, boxes, rng)
+        image, boxes = self.crop_and_flip(image, boxes, rng, mirror)
         size = self.image_size
         kept = [_clipped(box, size, size) for box in boxes] if self.keep_regions else []
         return self.to_tensor(rand_augment(image, rng, keep=kept, min_visible=self.min_visible))
@@ -176,9 +199,14 @@ class Blip2ImageTrain(_TrainProcessor):
     default_size: ClassVar[int] = 364
 
     def __call__(
-        self, image: Image.Image, *, rng: random.Random | None = None, boxes: Sequence[Box] = ()
+        self,
+        image: Image.Image,
+        *,
+        rng: random.Random | None = None,
+        boxes: Sequence[Box] = (),
+        mirror: bool | None = None,
     ) -> Tensor:
-        image, _ = self.crop_and_flip(image, boxes, rng or random.Random(0))
+        image, _ = self.crop_and_flip(image, boxes, rng or random.Random(0), mirror)
         return self.to_tensor(image)
 
 

@@ -37,15 +37,16 @@ def write_lines(path, records):
 
 def open_lck(folder, storage, *, split="test", source=None, **options):
     """Open LCK files with images of `folder`, processed at 16 pixels."""
+    processors = {
+        "train": {"name": "blip_image_train", "image_size": 16},
+        "eval": {"name": "blip_image_eval", "image_size": 16},
+    }
     config = LckConfig(
         build_info={
             "annotations": {split: {"storage": storage, **(source or {})}},
             "images": {"storage": str(folder)},
         },
-        vis_processor={
-            "train": {"name": "blip_image_train", "image_size": 16},
-            "eval": {"name": "blip_image_eval", "image_size": 16},
-        },
+        vis_processor={**processors, **options.pop("vis_processor", {})},
         text_processor={k: {"name": "blip_unified_vqa"} for k in ("train", "eval")},
         cache_dir=str(folder / "unpacked"),
         **options,

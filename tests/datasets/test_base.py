@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from lavis.common.errors import DataError
@@ -84,3 +85,28 @@ def test_images_or_features_are_shared_where_nothing_is_random(lck, images):
     assert "image" not in samples
     with pytest.raises(DataError, match="features of some images are missing"):
         cached.collate([cached[0], view[1]])
+
+
+@pytest.mark.parametrize("words", ["on the left", "that is right"])
+def test_an_image_is_mirrored_with_its_text_or_not_at_all(lck, images, words):
+    image = Image.new("RGB", (64, 48), "black")
+    image.paste("white", (0, 0, 32, 48))  # the left half
+    image.save(images / "halves.png")
+    record = lck.record(0, image="halves.png", region=[], region_all=[], reject_label=0)
+    record |= {"question": ["what", "is", *words.split(), "?"], "answer": ["white"]}
+    record |= {"rationale": ["seen"]}
+    node = {"name": "blip2_image_train", "image_size": 16, "swap_sides": True}
+    dataset = lck.open(
+        images,
+        lck.write(images / "r.jsonl", [record]),
+        split="train",
+        vis_processor={"train": node},
+        region_prob=1.0,
+    )
+    seen = set()
+    for seed in range(20):
+        row, pixels = TrainingView(dataset, seed=seed)[0]
+        white_left = bool(pixels[:, :, 0].mean() > pixels[:, :, -1].mean())
+        seen.add((white_left, "left" in row.text, "right" in row.text))
+    mirrored = {(True, True, False), (False, False, True)}
+    assert seen == (mirrored if words == "on the left" else {(True, False, True)})

@@ -128,3 +128,10 @@ def test_flips_can_be_switched_off():
 def test_bad_options_name_the_fix(name, options, message):
     with pytest.raises(ConfigError, match=message):
         load_processor(name, options)
+
+
+def test_sides_are_swapped_only_where_images_are_mirrored():
+    with pytest.raises(ConfigError, match="swap_sides: goes with hflip: true"):
+        load_processor("blip_image_train", {"hflip": False, "swap_sides": True})
+    assert "swap_sides" not in load_processor("blip_image_train").describe()
+    assert load_processor("blip_image_train", {"swap_sides": True}).describe()["swap_sides"]
