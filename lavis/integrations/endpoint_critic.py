@@ -117,8 +117,7 @@ class EndpointCritic(BaseModel):
 
         Returns:
             `prediction` `(N, 2)`: 1 - score and score, NaN where there is none. `logits` `(N, 2)`:
-            the logarithms, of P(no) and P(yes) as far as they are listed. `notes`: N mappings, see
-            `TextVerdict.note`.
+            their logarithms. `notes`: N mappings, see `TextVerdict.note`.
 
         Raises:
             ConfigError: no text can be scored until a setting is mended.
@@ -136,8 +135,7 @@ class EndpointCritic(BaseModel):
             ) from None
         scores = torch.tensor([_number(each) for each in verdicts], dtype=torch.float64)  # (N,)
         prediction = torch.stack([1 - scores, scores], dim=1)  # (N, 2)
-        mass = torch.tensor([each.mass for each in verdicts], dtype=torch.float64)
-        logits = (prediction * mass[:, None]).clamp(min=_TINY).log()
+        logits = prediction.clamp(min=_TINY).log()
         notes = [_note(each) for each in verdicts]
         return {"prediction": prediction.float(), "logits": logits.float(), "notes": notes}
 

@@ -45,10 +45,11 @@ class ComparisonConfig:
     """Keys of `task: comparison`, the ranking of candidate texts for one image.
 
     Attributes:
-        score: what ranks. `itm` is the matching head's class-1 logit, `itc` the cosine of the text
-            and the image's best query, `both` their sum, `likelihood` a generative model's mean
-            log-probability of the candidate's tokens, `letters` the log-probability of the
-            candidate's letter among lettered options, for vision-language models.
+        score: what ranks. `itm` is the matching head's class-1 logit (log P(yes) of a model that is
+            asked), `itc` the cosine of the text and the image's best query, `both` their sum,
+            `likelihood` a generative model's mean log-probability of the candidate's tokens,
+            `letters` the log-probability of the candidate's letter among lettered options, for
+            vision-language models.
         circular: with `letters`, ask again with the options rotated, as often as there are options;
             scores are means, and the metric `circular` counts records that are right every time.
         report_metric: compute accuracy, agreement or recall if records have labels or ratings.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from lavis.common.errors import RecordError
 from lavis.common.registry import models
@@ -56,10 +57,11 @@ class VlmCritic(VlmModel):
         """Return the verdict on every text.
 
         Returns:
-            `logits` `(N, 2)`: log of the summed probabilities of all no tokens, and of all yes
-            tokens (`over: vocabulary`: of all but yes, and of yes). `prediction` `(N, 2)`: their
-            softmax, P(no) and P(yes). `notes`: N mappings; `mass` is P(yes or no) of the whole
-            vocabulary, and `reject` says why a text has no score; its numbers are NaN.
+            `prediction` `(N, 2)`: P(no) and P(yes), the summed probabilities of the tokens of
+            either among those of both (`over: vocabulary`: 1 - P(yes), and of yes as they are).
+            `logits` `(N, 2)`: their logarithms, which also tell those near 1 apart. `notes`: N
+            mappings; `mass` is P(yes or no) of the whole vocabulary, and `reject` says why a text
+            has no score; its numbers are NaN.
 
         Example:
             >>> parts = [{"question": "what is [0]?", "answer": "a cup"}]
@@ -83,7 +85,8 @@ class VlmCritic(VlmModel):
             mass = (no.exp() + yes.exp()).tolist()
             if self.over == "vocabulary":
                 no = torch.log1p(-yes.exp().clamp(max=1 - 1e-7))
-            logits[places] = torch.stack([no, yes], dim=1)
+            odds = torch.stack([no - yes, yes - no], dim=1)
+            logits[places] = F.logsigmoid(odds)
             for place, share in zip(places, mass, strict=True):
                 notes[place]["mass"] = share
         return {"prediction": logits.softmax(dim=1), "logits": logits, "notes": notes}

@@ -41,6 +41,22 @@ def test_the_score_is_yes_among_yes_and_no(qwen, views):
     assert len(qwen.yes.tokens) == 6 and len(qwen.no.tokens) == 6
 
 
+def test_logits_are_logarithms_that_tell_the_surest_apart(qwen, views, monkeypatch):
+    result = qwen.predict(samples(views))
+    torch.testing.assert_close(result["logits"].exp(), result["prediction"], atol=1e-6, rtol=0)
+
+    def surer_each_time(views, prompts, ids):
+        rows = torch.full((len(prompts), len(ids)), -60.0)
+        yes = rows[:, len(qwen.no.tokens) :]
+        yes[:, 0] = torch.arange(len(prompts)) - 40.0  # little mass, and nearly all of it yes
+        return rows
+
+    monkeypatch.setattr(qwen, "next_token", surer_each_time)
+    result = qwen.predict({"views": views[:1], "parts": PARTS, "image_index": [0, 0, 0]})
+    sure = result["logits"][:, 1].tolist()
+    assert sure[0] < sure[1] < sure[2] < 0 and result["prediction"][:, 1].tolist() == [1, 1, 1]
+
+
 def test_texts_are_scored_as_if_alone(qwen, views):
     together = qwen.predict(samples(views))["prediction"]
     for place, (part, image) in enumerate(zip(PARTS, [1, 0, 1], strict=True)):
