@@ -14,6 +14,7 @@ from lavis.models.vlm.prompts import Prompt, Words, check_prompt
 
 _PROMPTS = {"logprobs": "lskd_accept", "judge": "judge"}
 _OTHERWISE = frozenset({"model_type", "llm", "prompt"})  # in the identity in another form
+VERSION = 1  # of what is sent and read beside the template, such as a judge's format
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -58,7 +59,9 @@ class EndpointCriticConfig(VerdictConfig):
         names = [field.name for field in fields(self) if field.name not in _OTHERWISE]
         template = Prompt(self.prompt_name)
         return {
+            "version": VERSION,
             **{name: getattr(self, name) for name in names},
+            "max_tokens": self.reply_tokens,
             "prompt": [template.source, vars(template.verdict)],
             "tokenizer": self.llm.tokenizer if self.retry == "token_ids" else None,
             "llm": self.llm.identity,

@@ -176,7 +176,9 @@ class EndpointCritic(BaseModel):
         shown = [[self._part(view) for view in image] for image in views]
         index = host_index(samples.get("image_index"), len(parts), len(views))
         return [
-            ImageQuestion(image, shown[image], self.prompt.render(_values(part, words[image])))
+            ImageQuestion(
+                image, shown[image], _sendable(self.prompt.render(_values(part, words[image])))
+            )
             for part, image in zip(parts, index, strict=True)
         ]
 
@@ -192,11 +194,14 @@ class EndpointCritic(BaseModel):
 
 
 def _values(part: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """Return a template's variables for one text; halves of surrogate pairs cannot be sent."""
+    """Return a template's variables for one text."""
     texts = {name: str(part.get(name) or "") for name in _PARTS}
-    regions = [{"number": n, "words": word} for n, word in enumerate(words)]
-    plain = {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}
-    return {**plain, "regions": regions}
+    return {**texts, "regions": [{"number": n, "words": word} for n, word in enumerate(words)]}
+
+
+def _sendable(text: str) -> str:
+    """Return a text without halves of surrogate pairs, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _number(verdict: TextVerdict) -> float:

@@ -177,6 +177,39 @@ def test_where_bounds_are_wide_the_answer_may_be_begun(serve, ask, mode):
     assert len(server.bodies) == (3 if mode else 2)
 
 
+@pytest.mark.parametrize(
+    ("first", "options", "again"),
+    [
+        ({"Yes": 0.6, "No": 0.3, "x": 0.02}, {"max_width": 0.05}, True),  # 0.08 wide
+        ({"Yes": 0.6, "No": 0.3, "x": 0.02}, {"max_width": 0.1}, False),
+        ({"x": 0.55, "Yes": 0.3, "No": 0.14, "y": 1e-6}, {"min_mass": 0.5}, True),
+        ({"x": 0.55, "Yes": 0.3, "No": 0.14, "y": 1e-6}, {"min_mass": 0.4}, False),
+    ],
+)
+def test_what_is_wide_or_hardly_a_verdict_is_a_setting(serve, ask, first, options, again):
+    def answer(body, n):
+        if body["messages"][-1]["role"] == "assistant":
+            assert body["messages"][-1]["content"] == "In short:"
+            return yes_or_no(0.7, 0.2999, rest={"x": 1e-6})
+        return with_logprobs("w", [place(max(first, key=first.get), first)])
+
+    server = serve(answer)
+    (verdict,) = ask(server, "q", retry="prefill", prefill="In short:", **options)
+    assert len(server.bodies) == 1 + again
+    assert (verdict.score == pytest.approx(0.7 / 0.9999)) == again
+
+
+def test_a_second_answer_that_fails_leaves_the_first_for_now(serve, ask):
+    def answer(body, n):
+        if body["messages"][-1]["role"] == "assistant":
+            return 500, {"error": {"message": "boom"}}
+        return with_logprobs("Yes", [place("Yes", {"Yes": 0.5, "No": 0.3, "The": 0.1})])
+
+    (verdict,) = ask(serve(answer), "q", retry="prefill", llm={"max_attempts": 1})
+    assert verdict.score == pytest.approx(0.5 / 0.8) and verdict.again
+    assert verdict.note()["again"] is True
+
+
 def test_a_second_answer_that_says_less_is_not_taken(serve, ask):
     def answer(body, n):
         if body["messages"][-1]["role"] == "assistant":
@@ -370,5 +403,6 @@ def test_a_server_without_a_reranker_is_named(serve, ask):
 
 def test_requests_are_no_larger_than_allowed(serve, ask):
     server = serve(lambda body, n: ranking([0.5] * len(body["documents"])))
-    ask(server, *"abcde", mode="rerank", max_documents=2)
+    ask(server, *"abcde", mode="rerank", max_documents=2, query="Which?")
+    assert {body["query"]["content"][-1]["text"] for body in server.bodies} == {"Which?"}
     assert sorted(len(body["documents"]) for body in server.bodies) == [1, 2, 2]
