@@ -53,7 +53,8 @@ class ScoringTask(BaseTask[ModelT]):
         bad = [score for score in scores if not math.isfinite(score)]
         if bad:
             return row.index, {"reject": f"score is not a number: {bad[0]}"}
-        columns = notes[0] if len(notes) == 1 else {}
+        columns = dict(notes[0]) if len(notes) == 1 else {}
+        columns.pop("again", None)  # of the unit, see `take_notes`
         return row.index, {**texts, **finite(row.fields), **results, **columns}
 
     def write_results(self, results: Results) -> dict[str, Any]:

@@ -26,6 +26,15 @@ def test_a_score_that_is_no_number_makes_a_reject(bad):
     assert (index, payload) == (7, {"reject": f"score is not a number: {bad}"})
 
 
+def test_notes_on_a_single_text_are_columns_and_a_reject_wins():
+    notes = [{"mass": 0.9, "again": True}]
+    found = ScoringTask.scored_row(ROW, {}, [0.5], {"score": 0.5}, notes)[1]
+    assert found["mass"] == 0.9 and "again" not in found and notes == [{"mass": 0.9, "again": True}]
+    assert "mass" not in ScoringTask.scored_row(ROW, {}, [0.5], {}, notes * 2)[1]
+    rejected = ScoringTask.scored_row(ROW, {}, [0.5], {}, [*notes, {"reject": "x: y"}])[1]
+    assert rejected == {"reject": "x: y"}
+
+
 def test_json_has_no_infinities():
     fields = {"a": float("inf"), "b": -float("inf"), "c": 1.5, "d": "nan", "e": None, "f": 3}
     assert finite(fields) == {"a": None, "b": None, "c": 1.5, "d": "nan", "e": None, "f": 3}

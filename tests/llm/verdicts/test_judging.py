@@ -37,7 +37,7 @@ def test_a_grade_is_a_quarter_above_the_one_below(verdict, score):
 
 
 def test_the_expectation_over_the_digits_is_taken_where_they_are_reported():
-    text = '{"reason": "\\"verdict\\": 1 would be harsh", "verdict": 4}'
+    text = '{"reason": "verdict: 1 would be harsh", "verdict": 4}'
     top = {"4": 0.5, "5": 0.3, " 3": 0.1, "\n": 0.05}
     found = read_grade(ChatReply("k", text, logprobs=tokens(text, "4", top)))
     assert found.mass == pytest.approx(0.9)
