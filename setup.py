@@ -66,6 +66,7 @@ setup(
         "eval": ["datasets>=4.0", HARNESS],
         "ui": [GRADIO],
         "peft": ["peft>=0.18"],
+        "quantized": ["bitsandbytes>=0.48"],
         "track": TRACK,
         "quickstart": [*QUICKSTART, *LANGUAGE_MODEL],
         "dev": [

@@ -181,7 +181,7 @@ class Evaluator:
         return {**identity, "computed_in": str(self._dtype or torch.float32)}
 
     def _plan(self, dataset: RecordDataset, path: Path, data: Mapping[str, Any]) -> UnitPlan:
-        """UnitPlan on rank 0, which saves the plan for the others."""
+        """Plan on rank 0, which saves the plan for the others."""
         size = self._run.batch_size_eval
 
         made: list[UnitPlan] = []

@@ -103,7 +103,7 @@ def quantization_config(quantization: Quantization, device: Any, refusal: str) -
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
             f"{refusal}: model.quantization={quantization} needs bitsandbytes: "
-            "pip install bitsandbytes"
+            "pip install 'lavis-commonsense[quantized]'"
         )
     import torch
     from transformers import BitsAndBytesConfig

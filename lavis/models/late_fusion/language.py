@@ -143,7 +143,7 @@ def quantization(config: LateFusionConfig) -> dict[str, Any]:
     if find_spec("bitsandbytes") is None:
         raise ConfigError(
             f"model.quantize is '{config.quantize}' and bitsandbytes is not installed; "
-            "pip install bitsandbytes, or set model.quantize=null"
+            "pip install 'lavis-commonsense[quantized]', or set model.quantize=null"
         )
     if target_device().type != "cuda":
         raise ConfigError(
