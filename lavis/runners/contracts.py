@@ -71,6 +71,7 @@ class RunnerTask(Protocol):
         name: str,
         *,
         report: bool = True,
+        model: Any = None,
     ) -> dict[str, Any]: ...
 
 

@@ -117,7 +117,9 @@ class Evaluator:
         def finish() -> tuple[dict[str, Any], str | None]:
             with JournalReader(job.folder, identity) as reader:
                 rows = WatchedRows(reader)
-                metrics = self._task.finish(rows, dataset, self._folder, name, report=report)
+                metrics = self._task.finish(
+                    rows, dataset, self._folder, name, report=report, model=self._model
+                )
                 return metrics, rows.nothing(name)
 
         metrics, nothing = world.on_main(finish, f"{name}: metrics")

@@ -24,8 +24,8 @@ from lavis.common.storage.plan import UnitPlan
 # Keys of `run` that change neither weights nor scores.
 _FREE = {
     "device", "evaluate", "export_vlmig", "import_modules", "keep_above", "log_freq",
-    "num_workers", "output_dir", "report_examples", "report_metric", "resamples", "resume",
-    "resume_ckpt_path",
+    "num_workers", "output_dir", "report_examples", "report_metric", "report_traces",
+    "resamples", "resume", "resume_ckpt_path",
     "save_every_steps", "save_frozen", "test_splits", "timeout_minutes", "trackers",
 }  # fmt: skip
 # Keys of `run` that change no weights, beside those.

@@ -138,7 +138,9 @@ class BaseTask(ABC, Generic[ModelT]):
     """
 
     config_class: ClassVar[type]
-    free_options: ClassVar[frozenset[str]] = frozenset({"report_metric", "report_examples"})
+    free_options: ClassVar[frozenset[str]] = frozenset(
+        {"report_metric", "report_examples", "report_traces"}
+    )
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -291,6 +293,7 @@ class BaseTask(ABC, Generic[ModelT]):
         name: str,
         *,
         report: bool = True,
+        model: Any = None,
     ) -> dict[str, Any]:
         """Write result files from all rows and return metrics, `agg_metrics` among them.
 
@@ -299,8 +302,10 @@ class BaseTask(ABC, Generic[ModelT]):
             output_dir: scores go to `<output_dir>/result/<name>.json`.
             name: `<split>_epoch<epoch>`, as LAVIS names results.
             report: also write pages and tables for people; off while training.
+            model: of the rows, where it is at hand, for pages that say more of some rows.
         """
-        return self.write_results(Results(reader, dataset, Path(output_dir), name, report))
+        results = Results(reader, dataset, Path(output_dir), name, report, model)
+        return self.write_results(results)
 
     @abstractmethod
     def write_results(self, results: Results) -> dict[str, Any]:

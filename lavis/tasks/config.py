@@ -19,6 +19,9 @@ class ClassificationConfig:
         report_metric: compute metrics where rows carry a label; false writes scores only.
         keep_above: a filtered corpus is written for each of these scores, kept at or above.
         report_examples: rows shown in `report.html`.
+        report_traces: rows, spread over the scores, of which the page shows the prompt, the images
+            as the model sees them, and its likeliest next tokens, where the model can tell
+            (vision-language models).
         calibrate: fit scores to labels on the split `calibrate_on`, then threshold the fitted
             scores; the raw ones stay in the result files.
         calibrate_on: the labelled split that is fitted; evaluate it before the others.
@@ -27,6 +30,7 @@ class ClassificationConfig:
     report_metric: bool = True
     keep_above: list[float] = Field(default_factory=lambda: [0.5, 0.7, 0.8])
     report_examples: int = 60
+    report_traces: NonNegativeInt = 6
     calibrate: Literal["temperature", "isotonic"] | None = None
     calibrate_on: str = "val"
 

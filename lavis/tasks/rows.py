@@ -44,6 +44,7 @@ class Results:
     Attributes:
         name: `<split>_epoch<epoch>`.
         full: also write what a reader looks at; off while training.
+        model: that scored them, where it is at hand.
     """
 
     reader: RowReader
@@ -51,6 +52,7 @@ class Results:
     folder: Path
     name: str
     full: bool = True
+    model: Any = None
 
     @property
     def prefix(self) -> str:

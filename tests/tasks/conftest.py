@@ -87,7 +87,7 @@ def run_task(task: Any, dataset: Any, model: Any, folder: Path, **options: Any) 
             outputs = task.predict(model, batch) if batch.rows else {}
             journal.append(unit, task.rows(batch, outputs))
     with JournalReader(journal_folder, {}) as reader:
-        return task.finish(reader, dataset, folder, name, **options)
+        return task.finish(reader, dataset, folder, name, model=model, **options)
 
 
 @pytest.fixture(scope="session")

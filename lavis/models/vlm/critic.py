@@ -16,7 +16,8 @@ from lavis.common.errors import RecordError
 from lavis.common.registry import models
 from lavis.models.blip2.matching import host_index
 from lavis.models.vlm.config import VlmCriticConfig
-from lavis.models.vlm.model import ImagePrompt, VlmModel
+from lavis.models.vlm.model import ImagePrompt, Views, VlmModel
+from lavis.models.vlm.model_images import model_images
 from lavis.models.vlm.prompts import Prompt
 from lavis.models.vlm.words import check_apart, token_set
 
@@ -142,6 +143,54 @@ class VlmCritic(VlmModel):
             for place in places:
                 result[place, len(parts[place]["options"]) :] = float("-inf")
         return {"log_probs": result, "notes": notes}
+
+    @torch.no_grad()
+    def trace(self, samples: Mapping[str, Any], top: int = 10) -> list[dict[str, Any]]:
+        """Return how each verdict of `predict` comes about, for people to read.
+
+        Each text is read alone: its numbers may differ from those of a batch in the last bits, in
+        16-bit models in the third digit.
+
+        Args:
+            top: likeliest tokens that are listed.
+
+        Returns:
+            N mappings: `prompt` as it is written, before images take the place of their marks;
+            `tokens` of it, images included; `top`, `yes` and `no`, lists of (token, probability in
+            the whole vocabulary); `score`, P(yes); `images`, uint8 `(3, H, W)` as the model sees
+            them, empty where its input cannot be shown. Or `reject`, why there is no verdict.
+        """
+        count = len(samples["parts"])
+        notes: list[dict[str, Any]] = [{} for _ in range(count)]
+        for places, prompts in self._questions(samples, self.prompt, notes):
+            for place, prompt in zip(places, prompts, strict=True):
+                try:
+                    notes[place] = self._traced(samples["views"], prompt, top)
+                except RecordError as error:
+                    _reject(notes, [place], error)
+        return notes
+
+    def _traced(self, views: Views, prompt: ImagePrompt, top: int) -> dict[str, Any]:
+        text, encoded, log_probs = self.read(views, prompt)
+        likely = log_probs.topk(min(top, len(log_probs)))
+        ids, shares = likely.indices.tolist(), likely.values.exp().tolist()
+        pieces = self.processor.tokenizer.convert_ids_to_tokens(ids)
+        sets = {
+            name: list(zip(one.pieces, log_probs[list(one.tokens)].exp().tolist(), strict=True))
+            for name, one in (("yes", self.yes), ("no", self.no))
+        }
+        yes, no = (sum(share for _, share in sets[name]) for name in ("yes", "no"))
+        return {
+            "prompt": text,
+            "tokens": len(encoded.ids[0]),
+            "top": [  # an output layer may be larger than the vocabulary
+                (f"token {token}" if piece is None else piece, share)
+                for token, piece, share in zip(ids, pieces, shares, strict=True)
+            ],
+            **sets,
+            "score": yes if self.over == "vocabulary" else yes / (yes + no),
+            "images": model_images(encoded.vision, self.processor.image_processor),
+        }
 
     def recipe_parts(self) -> dict[str, Any]:
         """Return what `VlmModel` names, the templates, and how replies are read."""

@@ -136,6 +136,16 @@ class VlmModel(BaseModel):
                 losses[place], counts[place] = -chosen.sum(), len(target)
         return losses, counts
 
+    @torch.no_grad()
+    def read(self, views: Views, prompt: ImagePrompt) -> tuple[str, Encoded, Tensor]:
+        """Return a prompt as it is written, what the model reads of it, and what it says next.
+
+        The last are log-probabilities `(V,)` of all tokens, float32.
+        """
+        ((_, texts, encoded),) = self._encoded(views, [prompt])
+        ((_, logits),) = self._logits(encoded, [Row(0, encoded.ids[0])])
+        return texts[0], encoded, logits[-1].float().log_softmax(dim=-1)
+
     # Weights
 
     def frozen_fingerprint(self) -> str:

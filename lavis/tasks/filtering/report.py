@@ -9,14 +9,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
-from lavis.tasks.report import ReportImage, data_uri, render, report_image, scored_row
+from lavis.common.errors import RecordError
+from lavis.tasks.report import (
+    ReportImage,
+    data_uri,
+    image_uri,
+    render,
+    report_image,
+    scored_row,
+)
 
 if TYPE_CHECKING:
     from lavis.datasets.base import RecordDataset
     from lavis.tasks.filtering.results import RowTable
 
 TEMPLATE = "report.html.jinja"
+MOST_IMAGES = 24  # of a trace: models that tile see dozens
 _PARTS = re.compile(r"\b(answer|rationale):", re.IGNORECASE)
 
 
@@ -68,6 +78,41 @@ def choose_examples(table: RowTable, threshold: float, count: int) -> dict[str, 
     return chosen
 
 
+def choose_traces(table: RowTable, count: int) -> list[int]:
+    """Return row numbers spread evenly over the scores, from the lowest to the highest."""
+    rows = table.scored()
+    order = rows[np.argsort(table.scores[rows], kind="stable")]
+    places = np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))
+    return [int(row) for row in order[places]]
+
+
+def trace_rows(
+    model: Any, dataset: RecordDataset, table: RowTable, count: int
+) -> list[dict[str, Any]]:
+    """Return for some rows what `model.trace` tells, images as data URIs; none if it cannot.
+
+    Rows whose files can no longer be read are left out.
+    """
+    if not hasattr(model, "trace"):
+        return []
+    traces = []
+    for index in choose_traces(table, count):
+        try:
+            row = dataset.row(index)
+            samples = dataset.collate([row], [dataset.image(row)], [0])  # type: ignore[list-item]
+        except (RecordError, OSError):
+            continue
+        (trace,) = model.trace(samples)
+        images = [
+            (image_uri(Image.fromarray(view.permute(1, 2, 0).numpy())), tuple(view.shape[:0:-1]))
+            for view in trace.get("images", [])[:MOST_IMAGES]
+        ]
+        more = max(0, len(trace.get("images", [])) - MOST_IMAGES)
+        written = float(table.scores[index])
+        traces.append({**trace, "row": index, "written": written, "images": images, "more": more})
+    return traces
+
+
 def make_example(dataset: RecordDataset, table: RowTable, index: int, threshold: float) -> Example:
     """Read one row again and lay it out for the page."""
     row = scored_row(dataset, index)
@@ -106,6 +151,7 @@ def render_report(
     examples: Mapping[str, Sequence[Example]],
     charts: Mapping[str, bytes],
     threshold: float,
+    traces: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Return the page.
 
@@ -114,6 +160,7 @@ def render_report(
         examples: title -> rows.
         charts: title -> PNG bytes.
         threshold: the one that `kept` and `dropped` of the examples refer to.
+        traces: of `trace_rows`.
     """
     return render(
         TEMPLATE,
@@ -121,6 +168,7 @@ def render_report(
         examples=examples,
         charts={title: data_uri("image/png", data) for title, data in charts.items()},
         threshold=threshold,
+        traces=traces,
         groups={
             "source": summary.get("by_source"),
             "number of regions": summary.get("by_regions"),

@@ -17,7 +17,12 @@ from lavis.common.storage.atomic import write_text
 from lavis.tasks.base import NumberedRow, UnitBatch
 from lavis.tasks.config import ClassificationConfig
 from lavis.tasks.filtering.plots import histogram_png, precision_recall_png
-from lavis.tasks.filtering.report import choose_examples, make_example, render_report
+from lavis.tasks.filtering.report import (
+    choose_examples,
+    make_example,
+    render_report,
+    trace_rows,
+)
 from lavis.tasks.filtering.results import RowTable, write_rows
 from lavis.tasks.filtering.summary import calibration_report, summarize
 from lavis.tasks.metrics import Calibrator, fit_calibrator
@@ -109,7 +114,8 @@ class MultimodalClassificationTask(ScoringTask[Critic]):
             for title, rows in chosen.items()
         }
         pngs = {title: png for title, (_, png) in charts.items()}
-        page = render_report(summary, examples, pngs, threshold)
+        traces = trace_rows(results.model, results.dataset, table, self.config.report_traces)
+        page = render_report(summary, examples, pngs, threshold, traces)
         return {**dict(charts.values()), "report.html": page}
 
     @staticmethod

@@ -108,3 +108,32 @@ def test_letters_count_with_and_without_a_blank_and_only_where_there_is_an_optio
     assert len(ids) == 2
     expected = qwen.next_token(views, [ImagePrompt(1, text)], ids)[0].exp().sum().log()
     torch.testing.assert_close(log_probs[1, 1], expected, atol=1e-4, rtol=0)
+
+
+def test_a_trace_tells_what_a_verdict_is_made_of(qwen, views):
+    parts = [*PARTS[:2], dict(PARTS[2], answer="<|image_pad|>")]
+    scores = qwen.predict(samples(views, parts))["prediction"][:, 1]
+    traces = qwen.trace(samples(views, parts, region_words=[[], ["a red box"], []]), top=4)
+    assert traces[2] == {"reject": "text holds a mark of the model: '<|image_pad|>'"}
+    plain = qwen.trace(samples(views, parts))
+    assert [trace["score"] for trace in plain[:2]] == pytest.approx(scores[:2].tolist(), abs=1e-5)
+    first = traces[0]
+    assert "[0]: a red box" in first["prompt"] and "Answer: a cat" in first["prompt"]
+    assert first["prompt"].startswith("<|im_start|>user") or "<|vision_start|>" in first["prompt"]
+    assert [piece for piece, _ in first["yes"]] == list(qwen.yes.pieces)
+    yes, no = (sum(share for _, share in first[name]) for name in ("yes", "no"))
+    assert first["score"] == pytest.approx(yes / (yes + no), abs=1e-6)
+    shares = [share for _, share in first["top"]]
+    assert len(shares) == 4 and shares == sorted(shares, reverse=True)
+    tokens = range(len(qwen.processor.tokenizer))
+    text = qwen.prompt.render({**parts[1], "regions": []})
+    best = qwen.next_token(views, [ImagePrompt(0, text)], tokens)[0].exp()
+    assert plain[1]["top"][0][1] == pytest.approx(best.max().item(), abs=1e-5)
+    assert [tuple(image.shape) for image in first["images"]] == [(3, 56, 56)]
+
+
+def test_a_trace_over_the_vocabulary_has_the_score_of_the_preset(vlm_folder, views):
+    model = critic(vlm_folder("qwen3_vl"), prompt="vqascore")
+    (score,) = model.predict(samples(views[:1], PARTS[:1], image_index=[0]))["prediction"][:, 1]
+    (trace,) = model.trace(samples(views[:1], PARTS[:1], image_index=[0]))
+    assert trace["score"] == pytest.approx(score.item(), abs=1e-6)

@@ -1,6 +1,7 @@
 """A corpus filtered by a vision-language model: killed and resumed, on two processes, as bytes."""
 
 import json
+import re
 
 import pytest
 
@@ -59,7 +60,15 @@ def test_every_record_has_a_score_and_its_mass(runs):
     assert len(scored) == 14
     assert len({row["score"] for row in scored}) == 14
     assert all(0 < row["mass"] <= 1 for row in scored)
-    assert (runs / "whole" / "report.html").is_file()
+
+
+def test_the_report_traces_rows_and_a_resumed_run_traces_the_same(runs):
+    page = (runs / "whole" / "report.html").read_text()
+    assert page.count('class="card trace"') == 6 and page.count("the exact prompt") == 6
+    scores = sorted(row["score"] for row in rows(runs / "whole"))
+    assert f'<span class="score">{scores[0]:.3f}</span>' in page
+    assert len(re.findall(r"as the model sees it, image 1, \d+ by \d+ pixels", page)) == 6
+    assert (runs / "killed" / "report.html").read_text() == page
 
 
 def test_a_shared_beginning_changes_no_score(runs):

@@ -367,3 +367,48 @@ def test_scores_without_bounds_have_no_marks(list_dataset, rule_model, run, tmp_
     run(Task(ClassificationConfig()), list_dataset(PAIRS), rule_model, tmp_path)
     assert "unsure" not in json.loads((tmp_path / "summary.json").read_text())
     assert "unsure_at" not in (tmp_path / "result" / "test_epochbest.jsonl").read_text()
+
+
+class TellingModel:
+    """As `rule_model`, and tells how the verdicts come about."""
+
+    def __init__(self, rule_model):
+        self.predict, self.asked = rule_model.predict, []
+
+    def trace(self, samples):
+        (text,) = samples["text_input"]
+        self.asked.append(text)
+        if text.startswith("0.3"):
+            return [{"reject": "text holds a mark of the model: '<image>'"}]
+        tokens = [("<b>Yes", 0.75), ("\u0120No" * 40, 0.125)]
+        images = [torch.full((3, 40, 900), 120, dtype=torch.uint8)] * 30
+        sets = {"top": tokens, "yes": tokens[:1], "no": tokens[1:]}
+        return [{"prompt": f"Is it so? {text} " * 30, "score": 0.875, "images": images, **sets}]
+
+
+def test_the_page_tells_how_some_verdicts_come_about(
+    list_dataset, rule_model, run, browser, tmp_path
+):
+    pairs = [(f"p{n}", f"0.{n} text") for n in (5, 1, 3, 9, 7)] + [("broken", "0.2 c"), None]
+    task, model = Task(ClassificationConfig(report_traces=3)), TellingModel(rule_model)
+    run(task, list_dataset(pairs), model, tmp_path)
+    assert model.asked == ["0.1 text", "0.5 text", "0.9 text"]
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('class="card trace"') == 3 and page.count("by 40 pixels") == 3 * 24
+    assert "24 images as the model sees them, 6 more · P(yes) 0.8750" in " ".join(page.split())
+    assert "<code>&lt;b&gt;Yes</code> 0.7500" in page
+    check_report(browser, tmp_path / "report.html")
+    run(task, list_dataset(pairs), model, tmp_path / "all", report=False)
+    assert len(model.asked) == 3
+
+
+@pytest.mark.parametrize(("count", "asked"), [(0, []), (1, ["0.1"]), (9, ["0.1", "0.3", "0.5"])])
+def test_rows_that_can_be_read_are_traced(list_dataset, rule_model, run, tmp_path, count, asked):
+    dataset = list_dataset([("p", "0.5 x"), ("q", "0.1 x"), ("r", "0.3 x"), ("broken", "0.2 x")])
+    task, model = Task(ClassificationConfig(report_traces=count)), TellingModel(rule_model)
+    run(task, dataset, model, tmp_path)
+    assert [text.split()[0] for text in model.asked] == asked
+    assert ("no verdict now: text holds a mark" in (tmp_path / "report.html").read_text()) == (
+        "0.3" in asked
+    )
+    assert "report_traces" in Task.free_options
