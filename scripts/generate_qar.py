@@ -71,7 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.print_config:
         sys.stdout.write(config.to_yaml())
         return 0
-    generation = KnowledgeGeneration(config["generate"], open_records(config["generate"].records))
+    generation = KnowledgeGeneration(
+        config["generate"], open_records(config["generate"].records), config["run"].image_root
+    )
     if args.dry_run:
         print(json.dumps(estimate(generation, config["llm"]), indent=1))
         return 0
@@ -90,7 +92,13 @@ def run(config: Sections, generation: KnowledgeGeneration, *, retry_rejects: boo
     setup_logging()
     folder = Path(config["run"].output_dir)
     seed = config["generate"].seed or 0
-    outcomes = Outcomes(folder, generation.identity(), config["llm"], retry_rejects=retry_rejects)
+    outcomes = Outcomes(
+        folder,
+        generation.identity(),
+        config["llm"],
+        retry_rejects=retry_rejects,
+        places=generation.places,
+    )
     outcomes.check()
     with (
         open_ledger(folder) as ledger,

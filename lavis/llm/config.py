@@ -240,7 +240,7 @@ class OpenAIConfig(LlmConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TransformersConfig(LlmConfig):
-    """A causal language model of transformers on this machine.
+    """A language model of transformers on this machine; one of images reads those of a prompt, too.
 
     Attributes:
         revision: of the model at the hub.
@@ -265,7 +265,7 @@ class TransformersConfig(LlmConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.model:
-            raise ConfigError("model: missing; a folder or hub name of a causal language model")
+            raise ConfigError("model: missing; a folder or hub name of a language model")
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -1,30 +1,47 @@
-"""Any causal language model of transformers on this machine, several prompts at a time.
+"""Any language model of transformers on this machine, several prompts at a time.
 
 Each request has its own random stream, seeded by its content: its reply depends neither on the
-others in the batch nor on a restart.
+others in the batch nor on a restart. A vision-language model reads images, too.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    LogitsProcessor,
+    LogitsProcessorList,
+)
 
 from lavis.common.dist import pick_device
+from lavis.common.errors import ConfigError, RecordError
+from lavis.common.multimodal import family_of, load_vlm
+from lavis.common.multimodal.loading import Dtype
 from lavis.common.pretrained import Specials, load_pretrained, load_tokenizer
 from lavis.common.registry import llms
 from lavis.llm.base import ChatReply, Message, PendingRequest, image_parts, message_texts
 from lavis.llm.config import TransformersConfig
+from lavis.llm.local_images import ImagePrompt, ImagePrompts, move
+from lavis.llm.money.billing import PromptBound
 from lavis.llm.money.budget import BudgetReached
 from lavis.llm.replies.completion import no_answer
 from lavis.llm.replies.reasoning import answer_text, open_mark
 from lavis.llm.store import BackendContext
 
 logger = logging.getLogger(__name__)
+
+_DTYPES: Mapping[str, Dtype] = {
+    "auto": "auto", "float32": "fp32", "bfloat16": "bf16", "float16": "fp16",
+}  # fmt: skip
 
 
 @llms.register("transformers")
@@ -36,20 +53,13 @@ class TransformersBackend:
 
     def __init__(self, config: TransformersConfig, context: BackendContext) -> None:
         self._config, self._context = config, context
-        files = {"revision": config.revision, "gguf_file": config.gguf_file}
-        where: dict[str, Any] = {k: v for k, v in files.items() if v is not None}
-        self._tokenizer: Any = load_tokenizer(config.model, "model", padding_side="left", **where)
+        self._images: ImagePrompts | None = None
+        self._prompts_in_parts = False  # texts alone, too: no template of a model of texts is known
+        self._blind = "the local language model reads no images"  # why it reads none
+        self._model, self._tokenizer = self._load_seeing() or self._load_causal()
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._specials = Specials.of(self._tokenizer)
-        model: Any = load_pretrained(
-            AutoModelForCausalLM,
-            config.model,
-            refusal=f"model: cannot load '{config.model}'",
-            dtype=config.dtype,
-            **where,
-        )
-        self._model = model.to(pick_device(config.device)).eval()
         self._pending: list[PendingRequest] = []
         self.window = config.batch_size
 
@@ -57,6 +67,51 @@ class TransformersBackend:
     def build(cls, config: TransformersConfig, context: BackendContext) -> TransformersBackend:
         """Return the backend, its model loaded."""
         return cls(config, context)
+
+    def _load_causal(self) -> tuple[Any, Any]:
+        """Return a model of texts on its device, and its tokenizer."""
+        config = self._config
+        files = {"revision": config.revision, "gguf_file": config.gguf_file}
+        where: dict[str, Any] = {k: v for k, v in files.items() if v is not None}
+        tokenizer: Any = load_tokenizer(config.model, "model", padding_side="left", **where)
+        model: Any = load_pretrained(
+            AutoModelForCausalLM,
+            config.model,
+            refusal=f"model: cannot load '{config.model}'",
+            dtype=config.dtype,
+            **where,
+        )
+        return model.to(pick_device(config.device)).eval(), tokenizer
+
+    def _load_seeing(self) -> tuple[Any, Any] | None:
+        """Return a vision-language model and its tokenizer; None where the name is of another.
+
+        Some models are both: without an image processor they are read as models of texts.
+        """
+        config, refusal = self._config, f"model: cannot load '{self._config.model}'"
+        if config.gguf_file is not None or config.template == "plain":
+            return None
+        own = load_pretrained(AutoConfig, config.model, refusal=refusal, revision=config.revision)
+        if type(own) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            return None
+        try:
+            processor, model = load_vlm(
+                config.model,
+                revision=config.revision,
+                dtype=_DTYPES[config.dtype],
+                device=pick_device(config.device),
+                refusal=refusal,
+            )
+        except ConfigError as error:
+            if type(own) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+                raise
+            logger.warning("the model is read without its eyes: %s", error)
+            self._blind = f"the local language model reads no images: {error}"
+            return None
+        processor.tokenizer.padding_side = "left"
+        self._prompts_in_parts = type(own) not in MODEL_FOR_CAUSAL_LM_MAPPING
+        self._images = ImagePrompts(processor, family_of(own.model_type))
+        return model, processor.tokenizer
 
     def submit(self, each: PendingRequest) -> None:
         """Take one request."""
@@ -68,36 +123,48 @@ class TransformersBackend:
         Those that a cap blocks wait for the next call: by then the rest is settled.
         """
         pending, self._pending = self._pending, []
-        replies, ready = [], []
+        replies: list[ChatReply] = []
+        ready: dict[int, list[_Ready]] = {}  # number of images -> requests, which go together
         for place, each in enumerate(pending):
-            if image_parts(each.request.messages):
-                reason = "the local language model reads no images"
-                replies.append(ChatReply(each.content_key, error=reason, failure="refused"))
-                continue
             try:
-                bound, most = self._context.counter.bound(each.request), each.request.max_tokens
-                if not self._context.account.reserve(each.content_key, bound, most, wait=False):
+                one = self._prepared(each)
+                most = each.request.max_tokens
+                if not self._context.account.reserve(each.content_key, one.bound, most, wait=False):
                     self._pending = pending[place:]
                     break
-                ready.append(each)
+                ready.setdefault(len(one.prompt.images), []).append(one)
+            except RecordError as error:
+                reply = ChatReply(each.content_key, error=error.reason, failure="refused")
+                replies.append(reply)
             except BudgetReached as error:
                 replies.append(ChatReply(each.content_key, error=str(error), failure="budget"))
-        return replies + (self._generate(ready) if ready else [])
+        for group in ready.values():
+            replies += self._generate(group)
+        return replies
 
     def close(self) -> None:
         """Nothing is held."""
 
+    def _prepared(self, each: PendingRequest) -> _Ready:
+        """Return a request with its prompt; raises `RecordError` where the model cannot read it."""
+        messages, bound = list(each.request.messages), self._context.counter.bound(each.request)
+        if not image_parts(messages):
+            return _Ready(each, ImagePrompt(self._prompt(messages), []), bound)
+        if self._images is None:
+            raise RecordError(self._blind)
+        prompt = self._images.write(messages)
+        tokens = self._images.encode([prompt])["input_ids"].shape[1]  # no rule is as right
+        return _Ready(each, prompt, PromptBound(text=tokens, guess=tokens, documented=True))
+
     @torch.inference_mode()
-    def _generate(self, pending: list[PendingRequest]) -> list[ChatReply]:
-        texts = [self._prompt(list(each.request.messages)) for each in pending]
-        templated = self._chats()
-        # an end token behind a prompt would be what the model goes on from
-        opening = [] if templated else list(self._specials.opening)
-        rows = [opening + self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
-        inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(
-            self._model.device
-        )
-        inputs.pop("token_type_ids", None)
+    def _generate(self, ready: list[_Ready]) -> list[ChatReply]:
+        """Generate for requests with equally many images."""
+        pending = [one.pending for one in ready]
+        if ready[0].prompt.images:
+            assert self._images is not None, "else the request was refused"
+            inputs = move(self._images.encode([one.prompt for one in ready]), self._model)
+        else:
+            inputs = self._text_inputs([one.prompt.text for one in ready])
         longest = max(each.request.max_tokens for each in pending)
         output = self._model.generate(
             **inputs,
@@ -109,9 +176,20 @@ class TransformersBackend:
             pad_token_id=self._tokenizer.pad_token_id,
             logits_processor=LogitsProcessorList([_OwnStreams([self._drawn(a) for a in pending])]),
         )
-        new = output[:, inputs["input_ids"].shape[1] :]
-        lengths = inputs["attention_mask"].sum(1).tolist()
+        ids, lengths = inputs["input_ids"], inputs["attention_mask"].sum(1).tolist()
+        new = output if self._model.config.is_encoder_decoder else output[:, ids.shape[1] :]
+        texts = [one.prompt.text for one in ready]
         return [self._reply(*row) for row in zip(pending, texts, new, lengths, strict=True)]
+
+    def _text_inputs(self, texts: list[str]) -> dict[str, Any]:
+        # an end token behind a prompt would be what the model goes on from
+        opening = [] if self._chats() else list(self._specials.opening)
+        rows = [opening + self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(
+            self._model.device
+        )
+        inputs.pop("token_type_ids", None)
+        return dict(inputs)
 
     def _reply(
         self, each: PendingRequest, prompt: str, ids: Tensor, prompt_tokens: int
@@ -156,11 +234,15 @@ class TransformersBackend:
 
     def _chats(self) -> bool:
         if self._config.template == "auto":
+            if self._prompts_in_parts:
+                return True
             return self._tokenizer.chat_template is not None
         return self._config.template == "chat"
 
     def _prompt(self, messages: list[Message]) -> str:
         """Return messages in the model's template, or joined."""
+        if self._prompts_in_parts and self._images is not None:
+            return self._images.write(messages).text
         plain = "\n\n".join(message_texts(messages)) + "\n\n"
         if not self._chats():
             return plain
@@ -175,6 +257,15 @@ class TransformersBackend:
             joined = "\n\n".join(m["content"] for m in messages[:2])
             merged = [{"role": "user", "content": joined}, *messages[2:]]
             return write(merged, tokenize=False, add_generation_prompt=True)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A request with its prompt, and the size of that in tokens."""
+
+    pending: PendingRequest
+    prompt: ImagePrompt
+    bound: PromptBound
 
 
 class _OwnStreams(LogitsProcessor):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from lavis.common.text import shorten
 from lavis.llm.base import Message
 
 FOLDER = CONFIG_ROOT / "prompts" / "qar"
+# Of requests with images: they win over those of `FOLDER`, which say that none is seen. Apart from
+# it, because the identity of requests without images is a hash of every file in it.
+IMAGES_FOLDER = CONFIG_ROOT / "prompts" / "qar_images"
 STYLES = {"ids": "region_ids.jinja", "descriptions": "region_descriptions.jinja"}
 MAX_QUOTED = 400  # characters of one text in the notes
 _ROUND = str.maketrans("[]［］【】〔〕〚〛⟦⟧", "()" * 6)  # what names regions in a reply
@@ -37,15 +40,17 @@ class Prompts:
 
     Args:
         folder: `system`, `repair` and one file for each style, as in `lavis/configs/prompts/qar`.
+        images: the requests carry images.
 
     Raises:
         ConfigError: a template is missing or malformed.
     """
 
-    def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = Path(folder or FOLDER)
+    def __init__(self, folder: str | Path | None = None, *, images: bool = False) -> None:
+        shipped = [IMAGES_FOLDER, FOLDER] if images else [FOLDER]
+        self.folder = Path(folder or shipped[0])
         self._jinja = Environment(
-            loader=FileSystemLoader([self.folder, FOLDER]),
+            loader=FileSystemLoader([self.folder, *shipped]),
             undefined=StrictUndefined,
             autoescape=False,  # plain text; `quote` is what keeps data apart
             trim_blocks=True,
@@ -69,12 +74,20 @@ class Prompts:
             digest.update(f"{name}\0{source}\0".encode())
         return digest.hexdigest()
 
-    def messages(self, style: str, values: Mapping[str, Any]) -> list[Message]:
-        """Return the messages about a scene; raises `ConfigError` for a template's unknown name."""
+    def messages(
+        self, style: str, values: Mapping[str, Any], images: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Message]:
+        """Return the messages about a scene; raises `ConfigError` for a template's unknown name.
+
+        Args:
+            images: message parts, which come before the user's text.
+        """
         name = STYLES[style].removesuffix(".jinja")
+        text = self._render(name, {**values, "style": style})
+        parts = [*images, {"type": "text", "text": text}]
         return [
             {"role": "system", "content": self._render("system", {**values, "style": style})},
-            {"role": "user", "content": self._render(name, {**values, "style": style})},
+            {"role": "user", "content": parts if images else text},
         ]
 
     def repair(self, problem: str) -> Message:

@@ -83,6 +83,11 @@ def crop_window(box: Box, size: Size) -> tuple[int, int, int, int]:
     return window[0][0], window[1][0], window[0][1], window[1][1]
 
 
+def crop_views(view: Image.Image, regions: Sequence[DrawnRegion]) -> list[Image.Image]:
+    """Return what `crop_window` cuts out of a view for each region, all in pixels of the view."""
+    return [view.crop(crop_window(region.shape.box(), view.size)) for region in regions]
+
+
 def cut_out(image: Image.Image, region: DrawnRegion) -> Image.Image:
     """Return the region alone, at its place on white; the image keeps its size."""
     mask = Image.fromarray(region.shape.mask(image.size))

@@ -18,13 +18,21 @@ from lavis.common.errors import ConfigError
 from lavis.common.regions.conventions import Convention, convention, convention_of, to_model
 from lavis.common.registry import processors
 from lavis.processors.base import BaseProcessor, check_count
-from lavis.processors.region import DrawnRegion, Palette, draw_regions, has_color, region_colors
-from lavis.processors.views import crop_window, cut_out, mark_regions
+from lavis.processors.region import (
+    DrawnRegion,
+    Palette,
+    draw_regions,
+    has_color,
+    outline_width,
+    region_colors,
+)
+from lavis.processors.views import crop_views, cut_out, mark_regions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Shows = Literal["drawn", "marks", "crops", "mask", "coordinates", "plain"]
+_AUTO_SIZE = 480  # pixels of a longer side, at which an `auto` outline still has two
 _HUES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 _STARTS = (0, 20, 45, 70, 165, 200, 260, 295, 345)  # degrees of a colour circle; then red again
 
@@ -96,10 +104,23 @@ class VlmImage(BaseProcessor):
         Raises:
             RecordError: a region has no text in the convention.
         """
+        views, words = self.show(image, regions, palette=palette, width=width)
+        return ShownImage(tuple(pixels(view) for view in views), tuple(words))
+
+    def show(
+        self,
+        image: Image.Image,
+        regions: Sequence[DrawnRegion],
+        *,
+        palette: Palette = "released",
+        width: int | Literal["auto"] = 2,
+    ) -> tuple[list[Image.Image], list[str]]:
+        """Return the views as images, and the regions' words; see `__call__`."""
         size = _fitting(image.size, self.max_pixels)
         if size != image.size:
             regions = [region.resized(image.size, size) for region in regions]
             image = image.resize(size, Image.Resampling.BICUBIC)
+        width = outline_width(size, width, _AUTO_SIZE)
         if self.shows == "drawn":
             views = [draw_regions(image, regions, palette=palette, width=width)]
             words = _drawn_words(regions, palette, size)
@@ -108,7 +129,7 @@ class VlmImage(BaseProcessor):
             words = [f"the region marked {region.color_id}" for region in regions]
         elif self.shows == "crops":
             drawn = draw_regions(image, regions, palette=palette, width=width)
-            views = [drawn, *(drawn.crop(crop_window(r.shape.box(), size)) for r in regions)]
+            views = [drawn, *crop_views(drawn, regions)]
             words = [
                 f"{outlined}, shown larger in image {number}"
                 for number, outlined in enumerate(_drawn_words(regions, palette, size), 2)
@@ -121,7 +142,7 @@ class VlmImage(BaseProcessor):
             words = to_model([region.shape for region in regions], size, self._convention)
         else:
             views, words = [image], [f"region {region.color_id}" for region in regions]
-        return ShownImage(tuple(pixels(view) for view in views), tuple(words))
+        return views, words
 
 
 def pixels(image: Image.Image) -> Tensor:

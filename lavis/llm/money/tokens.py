@@ -25,6 +25,10 @@ class TokenCounter:
     Args:
         exact: load `config.tokenizer` if there is one; costs seconds once and time a request.
         corrected: estimate of a bound from the ledger's bills; None uses the rules alone.
+
+    Attributes:
+        method: how texts are counted, in words.
+        image_rule: how images are, with the rule's numbers.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class TokenCounter:
     ) -> None:
         self._ratio = config.chars_per_token
         self._images = ImageTokens(config.image_token_rule, config.model, config.image_tokens)
+        self.image_rule = self._images.label
         self._corrected = corrected or Bills().estimate
         self._tokenizer: Any = None
         self.method = f"{config.chars_per_token:g} characters a token"

@@ -114,6 +114,13 @@ class PromptConfig:
         return self.source or f"llm_region_{self.regions}_{self.style}{end}"
 
 
+Sense = Literal["text", "image", "crops"]
+
+
+def _text_only() -> list[Sense]:
+    return ["text"]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GenerateConfig:
     """Section `generate`.
@@ -122,7 +129,17 @@ class GenerateConfig:
         records: verbalized region mappings, one image a line.
         split: written into the corpus.
         prompts: each image gets one request for each.
-        prompt_dir: folder of jinja2 templates that win over `lavis/configs/prompts/qar`.
+        prompt_dir: folder of jinja2 templates that win over `lavis/configs/prompts/qar`, and with
+            images over `qar_images` beside it.
+        sees: what the model is given: `text` (notes), `image`, `crops` (each region with what is
+            around it, three times its sides). Images come from `run.image_root`.
+        shows: how images set the regions of a prompt apart: `drawn` in colours, `marks` with their
+            numbers too, `coordinates` as text, `plain` not at all.
+        convention: of coordinates: a model's type (`qwen3_vl`) or a name of
+            `lavis/configs/vlm/conventions.yaml` (`unit`, `per_mille_json`).
+        max_pixels: width times height that larger images are made smaller to before regions are
+            drawn. Up to the default Qwen2.5-VL resizes alike whatever its settings are.
+        image_format: of what is sent; png keeps every pixel at about six times the size.
         max_regions: most regions shown in a prompt; people first for prompts about them.
         max_captions, max_narratives, max_concepts, max_dialogue: likewise of global notes.
         max_tokens: of a reply.
@@ -137,6 +154,11 @@ class GenerateConfig:
     split: str = "train"
     prompts: list[PromptConfig]
     prompt_dir: ExistingPath | None = None
+    sees: list[Sense] = Field(default_factory=_text_only)
+    shows: Literal["drawn", "marks", "coordinates", "plain"] = "drawn"
+    convention: str | None = None
+    max_pixels: PositiveInt = 1_003_520
+    image_format: Literal["jpeg", "png"] = "jpeg"
     max_regions: int = 10
     max_captions: int = 5
     max_narratives: int = 2
@@ -160,6 +182,36 @@ class GenerateConfig:
         for field in ("max_tokens", "dry_run_sample"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field} is {getattr(self, field)}; it must be positive")
+        self._check_sight()
+
+    @property
+    def sees_images(self) -> bool:
+        """Return whether requests carry images."""
+        return "image" in self.sees or "crops" in self.sees
+
+    def _check_sight(self) -> None:
+        if not self.sees or len(set(self.sees)) < len(self.sees):
+            raise ConfigError(f"sees is {self.sees}; name each of text, image, crops at most once")
+        if not self.sees_images and (self.shows, self.convention) != ("drawn", None):
+            raise ConfigError("shows, convention: they are of images; add image to sees")
+        if "image" not in self.sees and self.shows == "coordinates":
+            raise ConfigError("shows: coordinates are of the whole image; add image to sees")
+        if (self.shows == "coordinates") != (self.convention is not None):
+            raise ConfigError(
+                "convention: it goes with shows: coordinates; write a model's type (qwen3_vl) or a "
+                "convention (unit, per_mille_json)"
+            )
+        told = "text" in self.sees or "crops" in self.sees or self.shows != "plain"
+        for prompt in self.prompts:
+            if prompt.regions == "none" and self.sees == ["crops"]:
+                raise ConfigError(
+                    f"prompts: {prompt.name} is about no region, so sees: [crops] shows it nothing"
+                )
+            if prompt.regions == "any" and prompt.style == "ids" and not told:
+                raise ConfigError(
+                    f"prompts: {prompt.name} names regions by number, and with shows: plain and "
+                    "neither text nor crops in sees nothing says which they are"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -169,7 +221,8 @@ class GenerationRunConfig:
     Attributes:
         output_dir: corpus, rejects, summary, and the state from which a killed run resumes.
         compress: write `corpus.jsonl.zst`.
-        image_root: folder that image names are relative to, for `report.html`; None shows none.
+        image_root: folder that image names are relative to, for `generate.sees` and `report.html`,
+            which without it shows none.
         report_examples: images on that page.
         import_modules: modules of yours that register language-model backends.
     """

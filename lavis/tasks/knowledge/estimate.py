@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from lavis.common.errors import RecordError
-from lavis.llm.base import content_key
+from lavis.llm.base import content_key, image_parts
 from lavis.llm.config import LlmConfig
 from lavis.llm.money.tokens import TokenCounter
 from lavis.llm.store import ReplyStore
@@ -24,7 +24,7 @@ def estimate(generation: KnowledgeGeneration, llm: LlmConfig) -> dict[str, Any]:
     sample = range(0, rows, step)
     counter = TokenCounter(llm, exact=True)
     store, identity = ReplyStore(llm.cache_dir), llm.identity
-    requests = stored = tokens = 0
+    requests = stored = tokens = images = image_tokens = 0
     reasons: Counter[str] = Counter()
     kinds = len(generation.config.prompts)
     for unit in (row * kinds + kind for row in sample for kind in range(kinds)):
@@ -38,6 +38,8 @@ def estimate(generation: KnowledgeGeneration, llm: LlmConfig) -> dict[str, Any]:
             stored += 1
         else:
             tokens += counter.estimate(request)
+            images += len(image_parts(request.messages))
+            image_tokens += counter.bound(request).images
     scale = rows / max(1, len(sample))
     to_send = round((requests - stored) * scale)
     prompt_tokens, most = round(tokens * scale), to_send * generation.config.max_tokens
@@ -52,6 +54,12 @@ def estimate(generation: KnowledgeGeneration, llm: LlmConfig) -> dict[str, Any]:
         "token_estimate": counter.method,
         "pictures_read": len(sample),
     }
+    if generation.images is not None:
+        report |= {
+            "images_to_send": round(images * scale),
+            "image_tokens": round(image_tokens * scale),
+            "image_token_rule": counter.image_rule,
+        }
     if llm.price is not None:
         cost = prompt_tokens * llm.price.input + most * llm.price.output
         report["cost_at_most"] = round(cost * llm.price_factor / 1e6, 4)

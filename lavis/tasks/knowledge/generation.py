@@ -7,14 +7,17 @@ any. Images are read one by one; only the numbers of finished units grow in memo
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lavis.common.errors import RecordError
+from lavis.common.storage.inputs import Watch
 from lavis.common.units import UnitResult, run_units
 from lavis.datasets.files.records import RecordStore
+from lavis.datasets.lck.scene_views import SceneView
 from lavis.llm.base import ChatReply, ChatRequest
 from lavis.llm.client import ChatClient
 from lavis.llm.endpoint.failures import EndpointStopped
@@ -25,8 +28,10 @@ from lavis.llm.replies.scene import SceneLimits, SceneNotes, read_scene
 from lavis.tasks.knowledge.config import GenerateConfig, PromptConfig
 from lavis.tasks.knowledge.outcomes import Kind, Outcomes, without_records
 from lavis.tasks.knowledge.reasons import STOPS
+from lavis.tasks.knowledge.teacher_images import TeacherImages
 
 SHOWN = 500  # characters of a reply in the list of rejects
+_OF_IMAGES = ("sees", "shows", "convention", "max_pixels", "image_format")
 MOST_WAITING = 10_000  # units without a request that wait to be journaled
 
 
@@ -45,21 +50,29 @@ class KnowledgeGeneration:
     Args:
         config: section `generate`.
         store: rows of the verbalized mappings.
+        image_root: folder that image names are relative to, where the model sees images.
+
+    Raises:
+        ConfigError: it sees images, and `image_root` is None.
 
     Example:
         >>> generation = KnowledgeGeneration(config, open_records(config.records))
         >>> request = generation.request(0, generation.scene(0))
     """
 
-    def __init__(self, config: GenerateConfig, store: RecordStore) -> None:
+    def __init__(
+        self, config: GenerateConfig, store: RecordStore, image_root: str | None = None
+    ) -> None:
         self.config, self.store = config, store
-        self.prompts = Prompts(config.prompt_dir)
+        self.images = TeacherImages(config, image_root) if config.sees_images else None
+        self.prompts = Prompts(config.prompt_dir, images=config.sees_images)
         self.units = len(store) * len(config.prompts)
         self.stop: Exception | None = None  # what ended the run early
         self._format = response_format() if config.structured else None
         self._broken: dict[int, _Broken] = {}
         self._repairs: deque[ChatRequest] = deque()
         self._skipped: deque[UnitResult] = deque()  # nothing can be asked about them
+        self._inputs: dict[int, list[Any]] = {}  # unit -> notes on its image, until its result
         self._instructions = {p.style: self.prompts.instructions(p.style) for p in config.prompts}
 
     def identity(self) -> dict[str, Any]:
@@ -67,11 +80,21 @@ class KnowledgeGeneration:
         node = asdict(self.config)
         for name in ("records", "prompt_dir", "dry_run_sample"):
             del node[name]
+        seen = {"images": self.images.describe()} if self.images is not None else {}
+        if self.images is None:
+            for name in _OF_IMAGES:
+                del node[name]
         return {
             "generate": node,
             "records": self.store.whole_identity(),
             "templates": self.prompts.identity(),
+            **seen,
         }
+
+    @property
+    def places(self) -> list[str]:
+        """Return the folders of files that single units depend on."""
+        return [] if self.images is None else [self.images.root.root]
 
     def place(self, unit: int) -> tuple[int, PromptConfig]:
         """Return the row and the prompt of a unit."""
@@ -96,20 +119,50 @@ class KnowledgeGeneration:
         somebody = any(region.is_person for region in scene.regions)
         if prompt.regions == "any" and prompt.people and not somebody:
             raise RecordError("not asked: no region is a person")
-        if not (scene.regions or scene.captions or scene.narratives or scene.objects):
+        is_known = scene.regions or scene.captions or scene.narratives or scene.objects
+        if self.images is None and not is_known:
             raise RecordError("not asked: nothing is known of the image")
         return scene
 
     def request(self, unit: int, scene: SceneNotes, tries: int = 0) -> ChatRequest:
-        """Return a unit's request, keyed by its number; `tries` useless replies move the seed."""
-        _, prompt = self.place(unit)
+        """Return a unit's request, keyed by its number; `tries` useless replies move the seed.
+
+        Raises:
+            RecordError: its image cannot be shown.
+        """
+        row, prompt = self.place(unit)
         values = {
             "scene": scene,
             "regions": prompt.regions,
             "people": prompt.people,
             "num_items": prompt.num_items,
         }
-        return self._chat(f"{unit}", self.prompts.messages(prompt.style, values), tries)
+        parts: list[dict[str, Any]] = []
+        if self.images is not None:
+            shown = self.images.show(self.store.read(row), scene, prompt)
+            parts = shown.parts
+            values |= shown.values
+        return self._chat(f"{unit}", self.prompts.messages(prompt.style, values, parts), tries)
+
+    def view(self, row: int) -> SceneView | None:
+        """Return what the prompt that shows most of an image shows of it; None where none does.
+
+        Raises:
+            RecordError: it cannot be shown.
+        """
+        if self.images is None:
+            return None
+        kinds, record = len(self.config.prompts), self.store.read(row)
+        scenes: list[tuple[bool, int, int, SceneNotes]] = []
+        for unit in range(row * kinds, (row + 1) * kinds):
+            with contextlib.suppress(RecordError):
+                scene = self.scene(unit)
+                about_regions = self.place(unit)[1].regions == "any"
+                scenes.append((about_regions, len(scene.regions), -unit, scene))
+        if not scenes:
+            return None
+        *_, unit, scene = max(scenes, key=lambda one: one[:3])
+        return self.images.view(record, scene, self.place(-unit)[1])
 
     def run(self, client: ChatClient, outcomes: Outcomes) -> None:
         """Request every unit that is left, and write the results.
@@ -147,7 +200,7 @@ class KnowledgeGeneration:
                         refused.clear()
                     result = self._receive(reply, outcomes)
                     if result is not None:
-                        yield result
+                        yield self._noted(result)
                     if result is not None and reply.failure == "refused":
                         refused.append(result.rows[0])
                 more = bool(self._repairs) or len(self._skipped) >= MOST_WAITING
@@ -161,7 +214,20 @@ class KnowledgeGeneration:
 
     def _without_request(self) -> Iterator[UnitResult]:
         while self._skipped:
-            yield self._skipped.popleft()
+            yield self._noted(self._skipped.popleft())
+
+    def _noted(self, result: UnitResult) -> UnitResult:
+        """Return a result with the notes on its unit's image."""
+        return result._replace(inputs=self._inputs.pop(result.unit, ()))
+
+    def _watch(self, unit: int) -> Watch:
+        """Return a watch over a unit's image, of nothing where none is seen."""
+        if self.images is None:
+            return Watch([])
+        try:
+            return self.images.watch(self.store.read(self.place(unit)[0]))
+        except RecordError:
+            return Watch([])
 
     def _requests(self, rest: Iterator[int], outcomes: Outcomes) -> Iterator[ChatRequest]:
         """Yield repairs as they come up, then units that are left."""
@@ -172,12 +238,17 @@ class KnowledgeGeneration:
             unit = next(rest, None)
             if unit is None:
                 return
+            watch = self._watch(unit)
+            request: ChatRequest | None = None
             try:
-                yield self.request(unit, self.scene(unit), outcomes.tries(unit))
+                request = self.request(unit, self.scene(unit), outcomes.tries(unit))
             except RecordError as error:
                 kind: Kind = "left" if error.may_pass else "data"
                 rejects = {"rejects": [{"reason": error.reason}]}
                 self._skipped.append(without_records(unit, kind, rejects))
+            self._inputs[unit] = watch.notes()
+            if request is not None:
+                yield request
 
     def _receive(self, reply: ChatReply, outcomes: Outcomes) -> UnitResult | None:
         """Return the result of a unit from its reply; None if a better reply is requested."""
@@ -196,9 +267,13 @@ class KnowledgeGeneration:
             read = read_reply(reply.text, reply.finish_reason)
         except ReplyError as error:
             if error.repairable and broken is None and self.config.repair:
-                self._broken[unit] = _Broken(reply.text, error.reason, (tokens[0], tokens[1]))
                 tries = outcomes.tries(unit)
-                self._repairs.append(self._repair(unit, reply.text, error.reason, tries))
+                try:
+                    self._repairs.append(self._repair(unit, reply.text, error.reason, tries))
+                except RecordError as gone:  # the image, since it was shown
+                    rejects = [{"reason": gone.reason, "first_reason": error.reason}]
+                    return without_records(unit, "left", {**row, "rejects": rejects})
+                self._broken[unit] = _Broken(reply.text, error.reason, (tokens[0], tokens[1]))
                 return None
             reject = {"reason": error.reason, "reply": reply.text[:SHOWN], **first}
             return without_records(unit, "reply", {**row, "rejects": [reject]})

@@ -196,7 +196,11 @@ def _write_page(
     def card(image: Mapping[str, Any]) -> Card:
         name, regions = _regions(generation, image["row"])
         return make_card(
-            root, name, regions, [_item(one) for one in image["kept"] + image["rejects"]]
+            root,
+            name,
+            regions,
+            [_item(one) for one in image["kept"] + image["rejects"]],
+            view=lambda: generation.view(image["row"]),
         )
 
     reasons = reason_tables(
@@ -216,8 +220,14 @@ def _write_page(
         tables=[money_table(summary["spent"]), _sources(summary["by_source"]), *reasons],
         gallery=gallery,
         card_of=card,
-        note="Set run.image_root to show the images." if root is None else "",
+        note=_note(generation, root),
     )
+
+
+def _note(generation: KnowledgeGeneration, root: ImageRoot | None) -> str:
+    if generation.images is not None:
+        return "Each is shown as the model saw it, reduced in size."
+    return "Set run.image_root to show the images." if root is None else ""
 
 
 def _regions(generation: KnowledgeGeneration, row: int) -> tuple[str, list[SceneRegion]]:

@@ -15,6 +15,7 @@ from lavis.common.errors import RecordError
 from lavis.common.storage.atomic import write_text
 from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.lck.marks import RegionMark
+from lavis.datasets.lck.scene_views import SceneView
 from lavis.datasets.lck.scenes import SceneRegion, marked_image, marks_without_image
 from lavis.tasks.knowledge.reasons import ReasonCounts, Verdict
 from lavis.tasks.report import ExampleRows, ReportImage, image_uri, render
@@ -58,6 +59,7 @@ class Card:
         image: with its regions drawn, or None; `problem` says why.
         marks: its regions.
         items: what is shown of it; `more` are not.
+        crops: further images that a model saw beside it.
     """
 
     title: str
@@ -66,6 +68,7 @@ class Card:
     marks: tuple[RegionMark, ...]
     items: list[CardItem]
     more: int = 0
+    crops: tuple[ReportImage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,20 +83,33 @@ class Table:
 
 
 def make_card(
-    root: ImageRoot | None, name: str, regions: Sequence[SceneRegion], items: Sequence[CardItem]
+    root: ImageRoot | None,
+    name: str,
+    regions: Sequence[SceneRegion],
+    items: Sequence[CardItem],
+    *,
+    view: Callable[[], SceneView | None] = lambda: None,
 ) -> Card:
-    """Return the card of an image, without the image where `root` is None."""
+    """Return the card of an image, without the image where `root` is None.
+
+    Args:
+        view: what a model saw of it, to be shown as it is; None draws the regions.
+    """
     image, problem = None, ""
+    crops: tuple[ReportImage, ...] = ()
     marks: tuple[RegionMark, ...] = ()
     try:
         marks = marks_without_image(regions)
-        if root is not None:
+        if (seen := view()) is not None:
+            image, *rest = (ReportImage(image_uri(one), one.size) for one in seen.images)
+            crops = tuple(rest)
+        elif root is not None:
             drawn, marks = marked_image(root, name, regions)
             image = ReportImage(image_uri(drawn), drawn.size, marks)
     except (RecordError, OSError) as error:
         problem = str(error)
     more = max(0, len(items) - _MAX_ITEMS)
-    return Card(name, image, problem, marks, list(items[:_MAX_ITEMS]), more)
+    return Card(name, image, problem, marks, list(items[:_MAX_ITEMS]), more, crops)
 
 
 def write_page(

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from chat_server import serve, settings, unknown_names  # noqa: F401 - fixtures
 from generation_run import image
+from seen_run import seen  # noqa: F401 - a fixture
 from verbalizing import run_file, tiny, world  # noqa: F401 - fixtures
 
 

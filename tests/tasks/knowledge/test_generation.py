@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from generation_run import GOOD, OTHER, image, items, lines, number_of, run
+from PIL import Image
 
 from lavis.common.config.sections import load_sections
 from lavis.common.errors import ConfigError
@@ -163,9 +164,13 @@ def test_every_run_file_loads(path, tmp_path, monkeypatch):
         records = tmp_path / folder / "verbalized.jsonl"
         records.parent.mkdir(parents=True)
         records.write_text(json.dumps(image(0)) + "\n")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (100, 100)).save(tmp_path / "images" / image(0)["image"])
     sections = load_sections(path, [], SECTIONS)
     generation = KnowledgeGeneration(
-        sections["generate"], open_records(sections["generate"].records)
+        sections["generate"],
+        open_records(sections["generate"].records),
+        sections["run"].image_root,
     )
     assert estimate(generation, sections["llm"])["requests"] == len(generation.config.prompts)
 
