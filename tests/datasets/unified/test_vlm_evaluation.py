@@ -48,6 +48,7 @@ WAYS = {
     "letters": ["run.score=letters", "run.circular=true", "model.letter_prompt=gar"],
 }
 OUTLINES = ("green", "light blue", "light purple")  # of regions 0, 1 and 2
+FAMILIES = ("qwen2_5_vl", "qwen3_vl", "smolvlm")
 RUN = ["run.device=cpu", "run.num_workers=0", "run.resamples=20"]
 
 
@@ -106,8 +107,10 @@ class Plain:
     def __init__(self, folder):
         self.processor = transformers.AutoProcessor.from_pretrained(folder)
         self.model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
-        self.encode = self.processor.tokenizer.encode
         self.tokens = 0
+
+    def encode(self, text):
+        return self.processor.tokenizer.encode(text, add_special_tokens=False)
 
     @torch.no_grad()
     def log_probs(self, image, text, behind=""):
@@ -116,7 +119,12 @@ class Plain:
         prompt = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        inputs = self.processor(text=[prompt + behind], images=[image], return_tensors="pt")
+        inputs = self.processor(
+            text=[prompt + behind],
+            images=[[image]],
+            return_tensors="pt",
+            add_special_tokens=not prompt.startswith("<s>"),  # one is enough
+        )
         self.tokens += inputs["input_ids"].numel()
         count = len(self.encode(behind)) if behind else 0
         return self.model(**inputs).logits[0, -1 - count :].log_softmax(dim=-1)
@@ -215,25 +223,26 @@ def world(session_samples, tmp_path_factory):
     convert_all(session_samples, folder / "input")
     for name, text in PROMPTS.items():
         (folder / name).write_text(text)
-    model = make_vlm("qwen2_5_vl", folder / "model")
+    models = {family: make_vlm(family, folder / family) for family in FAMILIES}
     environment = {
         "UNIFIED_IMAGE_DIR": str(session_samples.images),
         "UNIFIED_INPUT": str(folder / "input"),
     }
 
-    def arguments(name, way, output):
+    def arguments(name, way, output, family=FAMILIES[0]):
         options = [option.format(prompts=folder) for option in WAYS[way]]
-        options += ["model.arch=vlm_critic", f"model.name={model}", f"run.output_dir={output}"]
+        options += ["model.arch=vlm_critic", f"model.name={models[family]}"]
+        options += [f"run.output_dir={output}"]
         return ["--cfg-path", str(EVAL / f"{name}.yaml"), "--options", *RUN, *options]
 
-    def evaluate(name, way):
-        output = folder / way / name
+    def evaluate(name, way, family=FAMILIES[0]):
+        output = folder / "runs" / family / way / name
         if not output.exists():
             with pytest.MonkeyPatch.context() as patch:
                 for key, value in environment.items():
                     patch.setenv(key, value)
                 counter = Counter(patch)
-                assert cli.run_front_end("", "evaluate", arguments(name, way, output)) == 0
+                assert cli.run_front_end("", "evaluate", arguments(name, way, output, family)) == 0
             evaluated.counts[output] = counter
         return output
 
@@ -243,7 +252,8 @@ def world(session_samples, tmp_path_factory):
 
     evaluated = SimpleNamespace(
         folder=folder, environment=environment, arguments=arguments, evaluate=evaluate,
-        records=records, images=session_samples.images, plain=Plain(model), counts={},
+        records=records, images=session_samples.images, counts={},
+        plain={family: Plain(place) for family, place in models.items()},
     )  # fmt: skip
     return evaluated
 
@@ -259,10 +269,11 @@ def test_scores_are_those_of_one_prompt_after_the_other(world, name, way):
     output, records = world.evaluate(name, way), world.records(name)
     rows = rows_of(output)
     assert len(rows) == len(records)
-    world.plain.tokens = 0
+    plain = world.plain[FAMILIES[0]]
+    plain.tokens = 0
     right = {"accuracy": [], "circular": []}
     for row, record in zip(rows, records, strict=True):
-        expected = PLAIN[way](world.plain, record, world.images)
+        expected = PLAIN[way](plain, record, world.images)
         scores = expected["match_scores"]
         assert row["match_scores"] == pytest.approx(scores, abs=1e-4)
         assert row.get("choices") == expected.get("choices")
@@ -281,7 +292,17 @@ def test_scores_are_those_of_one_prompt_after_the_other(world, name, way):
     )
     drawn = {(record["image"], json.dumps(record["references"])) for record in records}
     assert world.counts[output].images == len(drawn)
-    assert world.counts[output].tokens < world.plain.tokens
+    assert world.counts[output].tokens < plain.tokens
+
+
+@pytest.mark.parametrize("family", FAMILIES[1:])
+@pytest.mark.parametrize("way", WAYS)
+def test_other_families_score_alike(world, family, way):
+    rows = rows_of(world.evaluate("gar_bench", way, family))
+    for row, record in zip(rows, world.records("gar_bench"), strict=True):
+        expected = PLAIN[way](world.plain[family], record, world.images)
+        assert row["match_scores"] == pytest.approx(expected["match_scores"], abs=1e-4)
+        assert row.get("choices") == expected.get("choices")
 
 
 def test_each_way_is_a_system_of_the_table_of_results(world, capsys):
