@@ -28,6 +28,9 @@ class Family:
             takes no positions and counts from its cache).
         pixels: what bounds an image's size: `area` (`model.min_pixels`, `model.max_pixels`), or
             `fixed` (the processor's own rule).
+        joins: prompts of which images may stand side by side in one pass: `alike` (the processor
+            makes as many values of each), `any` (what it makes of them is joined end to end),
+            `same` (it numbers what it makes of an image, so that others would be mistaken for it).
         images: how many one prompt may hold.
         prompt: the prompt of a processor without a chat template, with `{images}` and `{text}`.
         image: what stands for one image in `prompt`; empty where the processor puts it there.
@@ -41,6 +44,7 @@ class Family:
     why: str = UNKNOWN
     positions: Literal["plain", "rope_deltas", "none"] = "plain"
     pixels: Literal["area", "fixed"] = "fixed"
+    joins: Literal["same", "alike", "any"] = "alike"
     images: Literal["many", "one"] = "many"
     prompt: str = "USER: {images}\n{text} ASSISTANT:"
     image: str = "<image>"

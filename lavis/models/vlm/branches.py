@@ -19,19 +19,26 @@ from lavis.models.late_fusion.cache import NAMES
 from lavis.models.vlm.inputs import Encoded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """What a model reads for one prompt.
 
     Attributes:
-        place: which of the N prompts.
-        prompt: its tokens.
+        encoded: the prompts about its image.
+        at: which of them.
+        place: which of all N prompts.
         behind: tokens that are read behind it: of a continuation all but the last.
     """
 
+    encoded: Encoded
+    at: int
     place: int
-    prompt: list[int]
     behind: list[int] = field(default_factory=list)
+
+    @property
+    def prompt(self) -> list[int]:
+        """Its tokens."""
+        return self.encoded.ids[self.at]
 
     @property
     def ids(self) -> list[int]:
@@ -45,7 +52,7 @@ class Row:
 
 
 class Reader:
-    """Runs a model over prompts that show the same views.
+    """Runs a model over prompts, those of one image from its keys and values.
 
     Args:
         model: of `AutoModelForImageTextToText`.
@@ -79,22 +86,38 @@ class Reader:
         self.passes = {"whole": 0, "beginning": 0, "branches": 0}
         self.tokens = 0
 
-    def logits(self, encoded: Encoded, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
+    def logits(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
         """Yield every row, in some order, with `(keep, V)` logits of its last tokens."""
-        length = shared_length(encoded, rows) if self.shares and len(rows) > 1 else 0
-        if length:
-            yield from self._branch(encoded, rows, length)
-        else:
-            for part in self._parts(rows, 0):
-                yield from self._whole(encoded, part)
+        images: dict[int, list[Row]] = {}
+        for row in rows:
+            images.setdefault(id(row.encoded), []).append(row)
+        alone: dict[Any, list[Row]] = {}  # by what can stand side by side
+        for own in images.values():
+            length = shared_length(own) if self.shares and len(own) > 1 else 0
+            if length:
+                yield from self._branch(own, length)
+            else:
+                alone.setdefault(self._kind(own[0].encoded), []).extend(own)
+        for own in alone.values():
+            for part in self._parts(own, most=self._most_rows if self._family.is_known else 1):
+                yield from self._whole(part)
 
-    def _whole(self, encoded: Encoded, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
+    def _kind(self, encoded: Encoded) -> Any:
+        """Return what images must share to stand side by side."""
+        if self._family.joins == "any":
+            return None
+        if self._family.joins == "same":
+            return id(encoded)
+        shapes = {name: _shape(value) for name, value in encoded.vision.items()}
+        return tuple(sorted(shapes.items()))
+
+    def _whole(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
         """Run prompts side by side, padded on the right, each with the images of its own."""
         read = [row.ids if self._starts is None else row.prompt for row in rows]
-        inputs = {**self._texts(read), **self._vision(encoded, len(rows))}
-        for name, values in encoded.types.items():
+        inputs = {**self._texts(read), **self._vision([row.encoded for row in rows])}
+        for name in rows[0].encoded.types:
             behind = self._family.behind if name == "token_type_ids" else 0
-            own = [values[row.place] for row in rows]
+            own = [row.encoded.types[name][row.at] for row in rows]
             filled = [
                 [*types, *[behind] * (len(ids) - len(types))]
                 for types, ids in zip(own, read, strict=True)
@@ -108,21 +131,19 @@ class Reader:
         self.passes["whole"] += 1
         yield from self._call(rows, ends, inputs, {"use_cache": False} if self._cache else {})
 
-    def _branch(
-        self, encoded: Encoded, rows: Sequence[Row], length: int
-    ) -> Iterator[tuple[Row, Tensor]]:
+    def _branch(self, rows: Sequence[Row], length: int) -> Iterator[tuple[Row, Tensor]]:
         """Run the beginning once, and the rest of every row from its keys and values."""
         first = rows[0]
-        inputs = {**self._texts([first.ids[:length]]), **self._vision(encoded, 1)}
-        for name, values in encoded.types.items():
-            inputs[name] = self._padded([values[first.place][:length]], 0)[0]
+        inputs = {**self._texts([first.ids[:length]]), **self._vision([first.encoded])}
+        for name, values in first.encoded.types.items():
+            inputs[name] = self._padded([values[first.at][:length]], 0)[0]
         options = {"logits_to_keep": 1} if self._keeps else {}
         self.passes["beginning"] += 1
         self.tokens += length
         output = self._model(**inputs, **options, use_cache=True)
         beginning = output[self._cache]
         delta = self._delta()
-        for part in self._parts(rows, length):
+        for part in self._parts(rows, most=self._most_rows):
             cache = copy.deepcopy(beginning)
             if len(part) > 1:
                 cache.reorder_cache(torch.zeros(len(part), dtype=torch.long, device=self._device))
@@ -152,12 +173,12 @@ class Reader:
         for row, own, values in zip(rows, wanted, logits, strict=True):
             yield row, values[[column.get(place, place) for place in own]]
 
-    def _parts(self, rows: Sequence[Row], shared: int) -> Iterator[list[Row]]:
+    def _parts(self, rows: Sequence[Row], *, most: int) -> Iterator[list[Row]]:
         """Yield rows by length, as many at once as the bounds allow."""
         part: list[Row] = []
         for row in sorted(rows, key=lambda row: len(row.ids)):
             full = (len(part) + 1) * len(row.ids) > self._most_tokens
-            if part and (full or len(part) == self._most_rows):
+            if part and (full or len(part) == most):
                 yield part
                 part = []
             part.append(row)
@@ -182,16 +203,16 @@ class Reader:
                 return delta.clone()
         return None
 
-    def _vision(self, encoded: Encoded, count: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in encoded.vision.items():
+    def _vision(self, images: Sequence[Encoded]) -> dict[str, Any]:
+        """Return what the model takes of the images of several prompts."""
+        joined: dict[str, Any] = {}
+        for name, value in images[0].vision.items():
             if isinstance(value, Tensor):
-                value = value.to(self._device)
-                if value.is_floating_point():
-                    value = value.to(self._dtype)
-                value = torch.cat([value] * count) if count > 1 else value
-            found[name] = value
-        return found
+                values = [encoded.vision[name].to(self._device) for encoded in images]
+                value = torch.cat(values) if len(values) > 1 else values[0]
+                value = value.to(self._dtype) if value.is_floating_point() else value
+            joined[name] = value
+        return joined
 
     def _texts(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
         ids, mask = self._padded(rows, self._pad)
@@ -227,8 +248,8 @@ def decoder_starts(model: Any) -> list[int] | None:
     ]
 
 
-def shared_length(encoded: Encoded, rows: Sequence[Row]) -> int:
-    """Return how many tokens all rows begin with; 0 where these do not hold all images.
+def shared_length(rows: Sequence[Row]) -> int:
+    """Return how many tokens the rows of an image begin with; 0 where these do not hold all of it.
 
     The last `keep` tokens of each row stay out: their predictions are wanted.
     """
@@ -239,4 +260,9 @@ def shared_length(encoded: Encoded, rows: Sequence[Row]) -> int:
         while agreed < most and row.ids[agreed] == first[agreed]:
             agreed += 1
         most = agreed
-    return most if encoded.visible and most >= encoded.visible else 0
+    visible = rows[0].encoded.visible
+    return most if visible and most >= visible else 0
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, Tensor) else repr(value)

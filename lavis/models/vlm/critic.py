@@ -6,7 +6,7 @@ Shapes: N texts, P images, O options of a question.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,27 +69,20 @@ class VlmCritic(VlmModel):
             >>> critic.predict({"views": [[image]], "parts": parts})["prediction"][:, 1]
             tensor([0.94])
         """
-        count = len(samples["parts"])
+        notes, places, prompts = self._prompts(samples, self.prompt)
         ids = [*self.no.tokens, *self.yes.tokens]
-        logits = torch.full((count, 2), _FAILED, device=self.device)
-        notes: list[dict[str, Any]] = [{} for _ in range(count)]
-        for places, texts in self._questions(samples, self.prompt, notes):
-            try:
-                found = self.next_token(samples["views"], texts, ids)  # (n, K)
-            except RecordError as error:
-                _reject(notes, places, error)
-                continue
-            no, yes = (
-                part.logsumexp(dim=1)
-                for part in found.split([len(self.no.tokens), len(self.yes.tokens)], 1)
-            )
-            mass = (no.exp() + yes.exp()).tolist()
-            if self.over == "vocabulary":
-                no = torch.log1p(-yes.exp().clamp(max=1 - 1e-7))
-            odds = torch.stack([no - yes, yes - no], dim=1)
-            logits[places] = F.logsigmoid(odds)
-            for place, share in zip(places, mass, strict=True):
-                notes[place]["mass"] = share
+        refused: dict[int, RecordError] = {}
+        scores = self.next_token(samples["views"], prompts, ids, refused)  # (n, K)
+        no = scores[:, : len(self.no.tokens)].logsumexp(dim=1)
+        yes = scores[:, len(self.no.tokens) :].logsumexp(dim=1)
+        mass = (no.exp() + yes.exp()).tolist()
+        for place, share in zip(places, mass, strict=True):
+            notes[place]["mass"] = share
+        _reject(notes, places, refused)
+        if self.over == "vocabulary":
+            no = torch.log1p(-yes.exp().clamp(max=1 - 1e-7))
+        logits = torch.full((len(notes), 2), _FAILED, device=self.device)
+        logits[places] = F.logsigmoid(torch.stack([no - yes, yes - no], dim=1))
         return {"prediction": logits.softmax(dim=1), "logits": logits, "notes": notes}
 
     @torch.no_grad()
@@ -99,18 +92,15 @@ class VlmCritic(VlmModel):
         The answer follows the reply's beginning, asked for by `model.answer_prompt`. `notes` are as
         `predict`'s.
         """
-        count = len(samples["parts"])
-        notes: list[dict[str, Any]] = [{} for _ in range(count)]
-        losses = torch.full((count,), _FAILED, device=self.device)
-        tokens = torch.zeros(count, dtype=torch.long, device=self.device)
-        for places, texts in self._questions(samples, self.answer_prompt, notes):
-            answers = [str(samples["parts"][place]["answer"]) for place in places]
-            try:
-                losses[places], tokens[places] = self.continuation_losses(
-                    samples["views"], texts, answers
-                )
-            except RecordError as error:
-                _reject(notes, places, error)
+        notes, places, prompts = self._prompts(samples, self.answer_prompt)
+        answers = [str(samples["parts"][place]["answer"]) for place in places]
+        refused: dict[int, RecordError] = {}
+        losses = torch.full((len(notes),), _FAILED, device=self.device)
+        tokens = torch.zeros(len(notes), dtype=torch.long, device=self.device)
+        losses[places], tokens[places] = self.continuation_losses(
+            samples["views"], prompts, answers, refused
+        )
+        _reject(notes, places, refused)
         return {"loss_sum": losses, "tokens": tokens, "notes": notes}
 
     @torch.no_grad()
@@ -130,18 +120,16 @@ class VlmCritic(VlmModel):
             token_set(self.processor.tokenizer, (letter,), "spaced", "letters").tokens
             for letter in string.ascii_uppercase[:most]
         ]
-        notes: list[dict[str, Any]] = [{} for _ in parts]
+        notes, places, prompts = self._prompts(samples, self.letter_prompt)
+        refused: dict[int, RecordError] = {}
+        ids = [token for tokens in sets for token in tokens]
+        scores = self.next_token(samples["views"], prompts, ids, refused)
+        columns = [part.logsumexp(dim=1) for part in scores.split(list(map(len, sets)), dim=1)]
         result = torch.full((len(parts), most), _FAILED, device=self.device)
-        for places, texts in self._questions(samples, self.letter_prompt, notes):
-            try:
-                found = self.next_token(samples["views"], texts, [t for one in sets for t in one])
-            except RecordError as error:
-                _reject(notes, places, error)
-                continue
-            columns = [part.logsumexp(dim=1) for part in found.split([len(s) for s in sets], dim=1)]
-            result[places] = torch.stack(columns, dim=1)
-            for place in places:
-                result[place, len(parts[place]["options"]) :] = float("-inf")
+        result[places] = torch.stack(columns, dim=1)
+        for place in places:
+            result[place, len(parts[place]["options"]) :] = float("-inf")
+        _reject(notes, places, refused)
         return {"log_probs": result, "notes": notes}
 
     @torch.no_grad()
@@ -160,14 +148,12 @@ class VlmCritic(VlmModel):
             the whole vocabulary); `score`, P(yes); `images`, uint8 `(3, H, W)` as the model sees
             them, empty where its input cannot be shown. Or `reject`, why there is no verdict.
         """
-        count = len(samples["parts"])
-        notes: list[dict[str, Any]] = [{} for _ in range(count)]
-        for places, prompts in self._questions(samples, self.prompt, notes):
-            for place, prompt in zip(places, prompts, strict=True):
-                try:
-                    notes[place] = self._traced(samples["views"], prompt, top)
-                except RecordError as error:
-                    _reject(notes, [place], error)
+        notes, places, prompts = self._prompts(samples, self.prompt)
+        for place, prompt in zip(places, prompts, strict=True):
+            try:
+                notes[place] = self._traced(samples["views"], prompt, top)
+            except RecordError as error:
+                notes[place]["reject"] = error.reason
         return notes
 
     def _traced(self, views: Views, prompt: ImagePrompt, top: int) -> dict[str, Any]:
@@ -198,24 +184,24 @@ class VlmCritic(VlmModel):
         read = [self._words, self._spellings, self.over]
         return {**super().recipe_parts(), "prompts": [p.source for p in prompts], "read": read}
 
-    def _questions(
-        self, samples: Mapping[str, Any], prompt: Prompt, notes: list[dict[str, Any]]
-    ) -> Iterator[tuple[list[int], list[ImagePrompt]]]:
-        """Yield places and prompts of the texts of each image; those that cannot be asked, note."""
+    def _prompts(
+        self, samples: Mapping[str, Any], prompt: Prompt
+    ) -> tuple[list[dict[str, Any]], list[int], list[ImagePrompt]]:
+        """Return a note for every text, places of those that can be asked, and their prompts."""
         parts, views = samples["parts"], samples["views"]
         words: Sequence[Sequence[str]] = samples.get("region_words") or [()] * len(views)
         index = host_index(samples.get("image_index"), len(parts), len(views))
-        groups: dict[int, tuple[list[int], list[ImagePrompt]]] = {}
+        notes: list[dict[str, Any]] = [{} for _ in parts]
+        places, prompts = [], []
         for place, (part, image) in enumerate(zip(parts, index, strict=True)):
             try:
                 values = self._values(part, words[image])
             except RecordError as error:
-                _reject(notes, [place], error)
+                notes[place]["reject"] = error.reason
                 continue
-            places, texts = groups.setdefault(image, ([], []))
             places.append(place)
-            texts.append(ImagePrompt(image, prompt.render(values)))
-        yield from groups.values()
+            prompts.append(ImagePrompt(image, prompt.render(values)))
+        return notes, places, prompts
 
     def _values(self, part: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
         """Return a template's variables for one text."""
@@ -235,6 +221,9 @@ class VlmCritic(VlmModel):
         }
 
 
-def _reject(notes: list[dict[str, Any]], places: Sequence[int], error: RecordError) -> None:
-    for place in places:
-        notes[place]["reject"] = error.reason
+def _reject(
+    notes: list[dict[str, Any]], places: Sequence[int], refused: Mapping[int, RecordError]
+) -> None:
+    """Say in the notes why prompts of some places have no numbers, and nothing else of them."""
+    for at, error in refused.items():
+        notes[places[at]] = {"reject": error.reason}

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lavis.common.dist import target_device
-from lavis.common.errors import ConfigError
+from lavis.common.errors import ConfigError, RecordError
 from lavis.common.multimodal import family_of, load_vlm
 from lavis.common.multimodal.chat import template_of
 from lavis.common.pretrained import padding_token
@@ -28,6 +29,17 @@ from lavis.models.vlm.inputs import Encoded, PromptEncoder
 logger = logging.getLogger(__name__)
 
 Views = Sequence[Sequence[Tensor]]  # P lists of uint8 (3, H, W)
+
+
+@contextmanager
+def _noting(refused: dict[int, RecordError] | None, places: Sequence[int]) -> Iterator[None]:
+    """Note an error of the block for prompts; raise it where nobody collects them."""
+    try:
+        yield
+    except RecordError as error:
+        if refused is None:
+            raise
+        refused |= dict.fromkeys(places, error)
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,11 @@ class VlmModel(BaseModel):
 
     @torch.no_grad()
     def next_token(
-        self, views: Views, prompts: Sequence[ImagePrompt], ids: Sequence[int]
+        self,
+        views: Views,
+        prompts: Sequence[ImagePrompt],
+        ids: Sequence[int],
+        refused: dict[int, RecordError] | None = None,
     ) -> Tensor:
         """Return log-probabilities `(N, K)` of tokens right behind each prompt, float32.
 
@@ -98,6 +114,11 @@ class VlmModel(BaseModel):
             views: P images as they are shown.
             prompts: N messages.
             ids: K tokens.
+            refused: filled with the places of prompts that cannot be read, whose numbers are NaN
+                (None: they raise).
+
+        Raises:
+            RecordError: an image that the model's processor refuses.
 
         Example:
             >>> prompts = [ImagePrompt(0, "Is it a cat?"), ImagePrompt(0, "Is it a dog?")]
@@ -106,34 +127,44 @@ class VlmModel(BaseModel):
                     [0.07, 0.84]])
         """
         wanted = torch.tensor(list(ids), device=self.device)
-        result = torch.empty(len(prompts), len(ids), device=self.device)
-        for places, _, encoded in self._encoded(views, prompts):
-            rows = [Row(at, tokens) for at, tokens in enumerate(encoded.ids)]
-            for row, logits in self._logits(encoded, rows):
-                result[places[row.place]] = logits[-1].float().log_softmax(dim=-1)[wanted]
+        result = torch.full((len(prompts), len(ids)), float("nan"), device=self.device)
+        groups = self._encoded(views, prompts, refused)
+        rows = [
+            Row(encoded, at, place)
+            for places, _, encoded in groups
+            for at, place in enumerate(places)
+        ]
+        for row, logits in self._logits(rows):
+            result[row.place] = logits[-1].float().log_softmax(dim=-1)[wanted]
         return result
 
     @torch.no_grad()
     def continuation_losses(
-        self, views: Views, prompts: Sequence[ImagePrompt], continuations: Sequence[str]
+        self,
+        views: Views,
+        prompts: Sequence[ImagePrompt],
+        continuations: Sequence[str],
+        refused: dict[int, RecordError] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return `loss_sum` `(N,)`, minus the log-likelihood of each continuation, and its tokens.
 
         Args:
             continuations: N texts, each right behind its prompt.
+            refused: as of `next_token`; also those without a token.
         """
-        losses = torch.zeros(len(prompts), device=self.device)
+        losses = torch.full((len(prompts),), float("nan"), device=self.device)
         counts = torch.zeros(len(prompts), dtype=torch.long, device=self.device)
-        for places, texts, encoded in self._encoded(views, prompts):
-            rows, targets = [], []
-            for at, tokens in enumerate(encoded.ids):
-                answer = self.encoder.continuation(texts[at], continuations[places[at]])
-                targets.append(torch.tensor(answer, device=self.device))
-                rows.append(Row(at, tokens, answer[:-1]))
-            for row, logits in self._logits(encoded, rows):
-                target, place = targets[row.place], places[row.place]
-                chosen = logits.float().log_softmax(dim=-1).gather(1, target[:, None])
-                losses[place], counts[place] = -chosen.sum(), len(target)
+        rows, targets = [], {}
+        for places, texts, encoded in self._encoded(views, prompts, refused):
+            for at, (place, text) in enumerate(zip(places, texts, strict=True)):
+                with _noting(refused, [place]):
+                    answer = self.encoder.continuation(text, continuations[place])
+                    targets[place] = torch.tensor(answer, device=self.device)
+                    rows.append(Row(encoded, at, place, answer[:-1]))
+        for row, logits in self._logits(rows):
+            target = targets[row.place]
+            chosen = logits.float().log_softmax(dim=-1).gather(1, target[:, None])
+            losses[row.place], counts[row.place] = -chosen.sum(), len(target)
         return losses, counts
 
     @torch.no_grad()
@@ -142,8 +173,8 @@ class VlmModel(BaseModel):
 
         The last are log-probabilities `(V,)` of all tokens, float32.
         """
-        ((_, texts, encoded),) = self._encoded(views, [prompt])
-        ((_, logits),) = self._logits(encoded, [Row(0, encoded.ids[0])])
+        ((_, texts, encoded),) = self._encoded(views, [prompt], None)
+        ((_, logits),) = self._logits([Row(encoded, 0, 0)])
         return texts[0], encoded, logits[-1].float().log_softmax(dim=-1)
 
     # Weights
@@ -181,7 +212,10 @@ class VlmModel(BaseModel):
     # Passes
 
     def _encoded(
-        self, views: Views, prompts: Sequence[ImagePrompt]
+        self,
+        views: Views,
+        prompts: Sequence[ImagePrompt],
+        refused: dict[int, RecordError] | None,
     ) -> Iterator[tuple[list[int], list[str], Encoded]]:
         """Yield the prompts of one image after the other: their places, texts, and tokens."""
         places: dict[int, list[int]] = {}
@@ -192,12 +226,13 @@ class VlmModel(BaseModel):
             groups = [(image, [place]) for image, own in groups for place in own]
         for image, own in groups:
             texts = [self.encoder.write(prompts[place].text, len(views[image])) for place in own]
-            yield own, texts, self.encoder.encode(views[image], texts)
+            with _noting(refused, own):
+                yield own, texts, self.encoder.encode(views[image], texts)
 
-    def _logits(self, encoded: Encoded, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
+    def _logits(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
         """Read rows in the model's own precision, whatever the runner's autocast is."""
         with torch.autocast(self.device.type, enabled=False):
-            yield from self.reader.logits(encoded, rows)
+            yield from self.reader.logits(rows)
 
     def _bound_pixels(self) -> None:
         config, images = self.config, self.processor.image_processor

@@ -1,5 +1,9 @@
 """Options of vision-language models: what each does, and which values are refused."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from lavis.common.errors import ConfigError
@@ -40,3 +44,32 @@ def test_data_sets_use_the_processors_of_the_model():
     assert VlmCriticConfig.own_processors
     with pytest.raises(ValueError, match=r"model\.min_pixels is 9, above model\.max_pixels=4"):
         VlmCriticConfig(name="a/b", min_pixels=9, max_pixels=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "/no/such/folder"}, "model.name: no such folder: /no/such/folder"),
+        ({"letter_prompt": "leters"}, "model.letter_prompt: 'leters' is neither a preset"),
+        ({"yes_words": ()}, "at least 1 item"),
+        ({"no_words": (" ",)}, "should match pattern"),
+        ({"quantization": "int4"}, "'int8' or 'nf4'"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        VlmCriticConfig(**{"name": "org/model", **options})
+
+
+def test_it_imports_no_torch():
+    code = "import sys, lavis.models.vlm.config; assert 'torch' not in sys.modules"
+    root = Path(__file__).resolve().parents[3]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_pixels_are_bounded_where_the_family_has_bounds(vlm_folder, views):
+    few = load(vlm_folder("qwen2_5_vl"), max_pixels=28 * 28 * 4)
+    encoded = few.encoder.encode(views[0], [few.encoder.write("what?", 1)])
+    assert encoded.vision["image_grid_thw"].prod() <= 4 * 4  # patches of 14, four to a token
+    with pytest.raises(ConfigError, match=r"model.max_pixels: the processor of a 'gemma3' has"):
+        load(vlm_folder("gemma3"), max_pixels=100)

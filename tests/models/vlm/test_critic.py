@@ -45,7 +45,7 @@ def test_logits_are_logarithms_that_tell_the_surest_apart(qwen, views, monkeypat
     result = qwen.predict(samples(views))
     torch.testing.assert_close(result["logits"].exp(), result["prediction"], atol=1e-6, rtol=0)
 
-    def surer_each_time(views, prompts, ids):
+    def surer_each_time(views, prompts, ids, refused):
         rows = torch.full((len(prompts), len(ids)), -60.0)
         yes = rows[:, len(qwen.no.tokens) :]
         yes[:, 0] = torch.arange(len(prompts)) - 40.0  # little mass, and nearly all of it yes
@@ -137,3 +137,17 @@ def test_a_trace_over_the_vocabulary_has_the_score_of_the_preset(vlm_folder, vie
     (score,) = model.predict(samples(views[:1], PARTS[:1], image_index=[0]))["prediction"][:, 1]
     (trace,) = model.trace(samples(views[:1], PARTS[:1], image_index=[0]))
     assert trace["score"] == pytest.approx(score.item(), abs=1e-6)
+
+
+def test_the_recipe_tells_prompts_words_and_processors_apart(vlm_folder):
+    folder = vlm_folder("qwen2_5_vl")
+    options = [{}, {"prompt": "vqascore"}, {"yes_words": ("right",)}, {"max_pixels": 28 * 28 * 4}]
+    recipes = {critic(folder, **one).frozen_fingerprint() for one in options}
+    assert len(recipes) == len(options)
+    assert critic(folder).frozen_fingerprint() in recipes
+
+
+def test_a_model_that_is_used_as_it_is_has_nothing_to_save(qwen):
+    assert qwen.trainable_state_dict() == {}
+    assert not qwen.train().vlm.training
+    assert len(qwen.layers_to_shard(torch.device("cpu"))) == 4  # two of the tower, two of the text
