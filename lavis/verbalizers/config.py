@@ -198,6 +198,39 @@ class DetectConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class GroundConfig(StageConfig):
+    """Regions of images that come without any, by a vision-language model that writes boxes.
+
+    Attributes:
+        writer: the model; `temperature: 0` and some hundred `max_tokens` are of use.
+        convention: a model's type (`qwen2_5_vl`) or a name of `lavis/configs/vlm/conventions.yaml`;
+            null takes it from a local model's files.
+        image_processor: what the model's `preprocessor_config.json` says, where a model's type is
+            named and its server's settings are not those of the class.
+        vocabulary: names looked for: a list of `lavis/configs/vocabularies` or a file.
+        queries: names in one prompt, for models that look for several at once.
+        max_regions: most regions of an image, the first ones.
+    """
+
+    writer: WriterConfig
+    convention: str | None = None
+    image_processor: dict[str, Any] | None = None
+    vocabulary: str = "objects"
+    queries: PositiveInt = 60
+    nms: Fraction = 0.8  # of two boxes that overlap more, the first one is kept
+    max_regions: PositiveInt = 12
+    replace: bool = False  # also where regions are given
+
+    def __post_init__(self) -> None:
+        if self.convention is None and self.writer.type == "client":
+            raise ConfigError(
+                "convention: missing; name the type of the server's model, such as qwen2_5_vl"
+            )
+        if self.convention is None and self.image_processor is not None:
+            raise ConfigError("image_processor: it goes with convention, a model's type")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DynamicConfig(StageConfig):
     """Questions that a language model asks after reading the descriptors, answered by another.
 

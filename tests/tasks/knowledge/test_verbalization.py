@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from verbalizing import make_image
 
 from launching import KILLED, jobs_of, main_of, run_steps
@@ -177,12 +180,12 @@ def test_mistakes_are_named(run_file, capsys, change, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["local", "endpoint", "sidecar"])
+@pytest.mark.parametrize("name", ["local", "endpoint", "sidecar", "grounding"])
 def test_shipped_run_files_load(name, world, capsys):
     path = ROOT / "lavis/projects/lskd/verbalize" / f"{name}.yaml"
     options = ["--options", f"images.root={world}", "--print-config"]
     assert verbalize(["--cfg-path", str(path), *options]) == 0
-    assert "output/verbalized" in capsys.readouterr().out
+    assert "output_dir: output/" in capsys.readouterr().out
 
 
 def describing(world, tiny):
@@ -246,3 +249,35 @@ def test_other_images_of_the_same_names_are_refused(world, tiny, run_file, capsy
     assert "these descriptors are of files in" in said and "first: p1.png" in said
     assert (world / "out/verbalized.jsonl").read_bytes() == before
     assert (world / "out/config.yaml").read_bytes() == config
+
+
+def test_a_grounding_model_behind_a_server_gives_the_regions(world, serve, settings, run_file):
+    def answer(body, n):
+        parts = body["messages"][0]["content"]
+        shown = color_of_first(parts[0])
+        if shown == color_of_first(None, world / "images/p0.png"):
+            return "A dog is on the left."  # twice: under another seed, too
+        return '```json\n[{"bbox_2d": [0, 0, 500, 1000], "label": "dog"}]\n```'
+
+    server = serve(answer)
+    client = settings(server, server="there")
+    stage = {
+        "convention": "qwen3_vl", "vocabulary": str(world / "words.txt"),
+        "writer": {"type": "client", "client": client, "max_tokens": 300, "image_size": 30},
+    }  # fmt: skip
+    assert verbalize(run_file({"ground": stage}, regions=None)) == 0
+    by_image = {one["image"]: one for one in read_lines(world / "out/verbalized.jsonl")}
+    entry = by_image["p1.png"]["region_locations"][0]
+    assert (entry["boxes"], entry["obj_guess"]) == ([[0, 0, 30, 40]], "dog")
+    assert entry["from"] == {"stage": "ground", "convention": "per_mille_json"}
+    reasons = [one["reason"] for one in read_lines(world / "out/rejects.jsonl")]
+    assert any("unreadable regions: no region: 'A dog is on the left.'" in one for one in reasons)
+    assert len(server.bodies) == 5  # four images that open, one of them twice
+    assert verbalize(run_file({"ground": stage}, regions=None)) == 0 and len(server.bodies) == 5
+
+
+def color_of_first(part, path=None):
+    """Return a rough colour of the first corner of a message part's image, or of a file's."""
+    data = path.read_bytes() if path else base64.b64decode(part["image_url"]["url"].split(",")[1])
+    image = Image.open(io.BytesIO(data)).convert("RGB").resize((30, 20))
+    return tuple(round(value / 40) for value in image.getpixel((2, 2)))
