@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,9 @@ from lavis.common.config import catalogue
 from lavis.common.config.errors import Faults
 from lavis.common.config.flags import NEEDED, Flag, read_flags, released_flags
 from lavis.common.config.loading import Config, Mode, load_config
+from lavis.common.errors import ConfigError
+
+DRY_RUN = "lavis.runners.dry_run:DryRun"
 
 
 def parse_args(
@@ -43,6 +47,18 @@ def parse_args(
         metavar="KEY",
         help="say what a key or a section of run files is, e.g. run.batch_size_eval, model, help",
     )
+    if mode == "evaluate":
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="print images, tokens and cost of the run, by a part of its rows; write nothing",
+        )
+        parser.add_argument(
+            "--tokens-per-second",
+            type=_speed,
+            metavar="T",
+            help="with --dry-run, also print the minutes at this speed",
+        )
     flags = released_flags(mode)
     _add_flags(parser, flags)
     args = parser.parse_args(argv)
@@ -100,6 +116,10 @@ def run_front_end(description: str, mode: Mode, argv: Sequence[str] | None = Non
     if args.print_config:
         sys.stdout.write(config.to_yaml())
         return DONE
+    if mode == "evaluate" and args.dry_run:
+        estimate = build_dry_run(config).estimate(args.tokens_per_second)
+        sys.stdout.write(json.dumps(estimate, indent=1) + "\n")
+        return DONE
     runner = build_runner(config)
     if mode == "train":
         runner.train()
@@ -127,6 +147,36 @@ def build_runner(config: Config) -> Any:
         datasets = {name: _build_splits(name, node) for name, node in config.datasets.items()}
         model = registry.models.get(config.model.arch).from_config(config.model)
     return registry.runners.get(config.run.runner)(config, task, model, datasets, world=world)
+
+
+def build_dry_run(config: Config) -> Any:
+    """Build task and data sets, and a model that only counts what it would read.
+
+    Raises:
+        ConfigError: the model has no such form.
+    """
+    arch = config.model.arch
+    make = getattr(registry.models.get(arch), "for_dry_run", None)
+    if make is None:
+        raise ConfigError(
+            f"--dry-run: model.arch {arch} reads no prompts whose tokens could be counted; use "
+            "vlm_critic or endpoint_critic"
+        )
+    config.run.check_start()
+    task = registry.tasks.get(config.run.task)(config.task)
+    datasets = {name: _build_splits(name, node) for name, node in config.datasets.items()}
+    return registry.load(DRY_RUN)(config, task, make(config.model), datasets)
+
+
+def _speed(text: str) -> float:
+    """Return a speed above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} found, expected a number above 0")
+    return value
 
 
 def _build_splits(name: str, node: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from lavis.common.errors import ConfigError, RunError
 from lavis.common.pretrained import load_pretrained
 from lavis.common.registry import models
 from lavis.integrations.endpoint_config import EndpointCriticConfig
+from lavis.integrations.endpoint_trace import trace_stored
 from lavis.llm.base import Part, image_part
 from lavis.llm.client import ChatClient, build_client
 from lavis.llm.config import CapsConfig, OpenAIConfig
@@ -59,9 +60,9 @@ class EndpointCritic(BaseModel):
         self.prompt = Prompt(config.prompt_name)
         verdict = self.prompt.verdict
         spellings = config.spellings or verdict.spellings
-        self._yes = VerdictWords.of(config.yes_words or verdict.yes_words, spellings)
-        self._no = VerdictWords.of(config.no_words or verdict.no_words, spellings)
-        if self._yes.words & self._no.words:
+        self.yes_words = VerdictWords.of(config.yes_words or verdict.yes_words, spellings)
+        self.no_words = VerdictWords.of(config.no_words or verdict.no_words, spellings)
+        if self.yes_words.words & self.no_words.words:
             raise ConfigError("model.yes_words and model.no_words share a word; use others")
         self._asker: Asker | None = None
 
@@ -100,7 +101,7 @@ class EndpointCritic(BaseModel):
             place = folder / "clients" / "critic" / f"rank{world.rank}"
             with _own_keys():
                 client = stack.enter_context(build_client(llm, place, ledger))
-                self._asker = self._make_asker(client)
+                self._asker = self.make_asker(client)
             before = client.spent()
             try:
                 yield
@@ -125,7 +126,7 @@ class EndpointCritic(BaseModel):
         """
         if self._asker is None:
             raise ConfigError("EndpointCritic: score inside `with critic.scoring(folder, world)`")
-        questions = self._questions(samples)
+        questions = self.questions(samples)
         try:
             with _own_keys():
                 verdicts = self._asker.verdicts(questions)
@@ -149,7 +150,19 @@ class EndpointCritic(BaseModel):
         """Refuse, before a training begins."""
         raise ConfigError("model.arch: endpoint_critic cannot be trained; use evaluate.py")
 
-    def _make_asker(self, client: ChatClient) -> Asker:
+    @classmethod
+    def for_dry_run(cls, config: EndpointCriticConfig) -> EndpointCritic:
+        """Return a critic that counts what it would send, and sends nothing."""
+        from lavis.integrations.endpoint_dry_run import DryEndpointCritic  # which is one of these
+
+        return DryEndpointCritic(config)
+
+    def trace(self, samples: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return how each verdict came about, by the stored replies; see `trace_stored`."""
+        return trace_stored(self, samples)
+
+    def make_asker(self, client: ChatClient) -> Asker:
+        """Return what asks a client for verdicts, in the mode of the config."""
         config = self.config
         if config.mode == "judge":
             return JudgeAsker(client, config)
@@ -163,9 +176,12 @@ class EndpointCritic(BaseModel):
             refusal = f"model.llm.tokenizer: cannot load '{name}'"
             tokenizer = load_pretrained(AutoTokenizer, name, refusal=refusal)
         over = config.over or self.prompt.verdict.over
-        return LogprobAsker(client, config, self._yes, self._no, over=over, tokenizer=tokenizer)
+        return LogprobAsker(
+            client, config, self.yes_words, self.no_words, over=over, tokenizer=tokenizer
+        )
 
-    def _questions(self, samples: Mapping[str, Any]) -> list[ImageQuestion]:
+    def questions(self, samples: Mapping[str, Any]) -> list[ImageQuestion]:
+        """Return a question for each text, images as they are sent."""
         views, parts = samples.get("views"), samples.get("parts")
         if views is None or parts is None:
             raise ConfigError(

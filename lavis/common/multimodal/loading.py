@@ -21,6 +21,7 @@ def load_vlm(
     quantization: Quantization | None = None,
     device: Any,
     refusal: str,
+    weights: bool = True,
 ) -> tuple[Any, Any]:
     """Return a processor and an `AutoModelForImageTextToText`, in evaluation mode on a device.
 
@@ -33,6 +34,7 @@ def load_vlm(
         quantization: of the language model's matrices, by bitsandbytes, on a GPU only.
         device: a `torch.device`.
         refusal: beginning of a message, such as `model.name: cannot load 'x'`.
+        weights: False gives the model's form on the device `meta`, and reads no weights.
 
     Raises:
         ConfigError: it cannot be loaded, its family cannot be used, it has no image processor or
@@ -64,6 +66,12 @@ def load_vlm(
         if getattr(processor, part, None) is None:
             raise ConfigError(f"{refusal}: its processor has no {part}; copy its files there")
     check_thinking(processor, config.model_type, refusal)
+    if not weights:
+        import torch
+
+        make: Any = AutoModelForImageTextToText.from_config
+        with torch.device("meta"):
+            return processor, make(config).eval()
     options: dict[str, Any] = {"use_safetensors": True}
     if quantization is not None:
         options |= {

@@ -53,6 +53,13 @@ class VlmCritic(VlmModel):
         self.no = token_set(tokenizer, self._words[1], self._spellings, "model.no_words")
         check_apart(self.yes, self.no)
 
+    @classmethod
+    def for_dry_run(cls, config: VlmCriticConfig) -> VlmCritic:
+        """Return a critic that counts the tokens it would read; it loads no weights."""
+        from lavis.models.vlm.dry_run import DryVlmCritic  # which is one of these
+
+        return DryVlmCritic(config)
+
     @torch.no_grad()
     def predict(self, samples: Mapping[str, Any]) -> dict[str, Any]:
         """Return the verdict on every text.

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -56,9 +56,13 @@ class VlmModel(BaseModel):
     Attributes:
         recipe: buffer `(32,)`, a hash of all that a prompt is made by beside weights, so that a
             journal's identity, which covers weights and buffers, also tells processors apart.
+        has_weights: False for a model that only counts what it would read.
+        reader_class: of `reader`, which runs the model.
     """
 
     recipe: Tensor
+    has_weights: ClassVar[bool] = True
+    reader_class: ClassVar[type[Reader]] = Reader
 
     def __init__(self, config: VlmConfig) -> None:
         super().__init__(config)
@@ -71,12 +75,13 @@ class VlmModel(BaseModel):
             quantization=config.quantization,
             device=target_device(),
             refusal=refusal,
+            weights=self.has_weights,
         )
         freeze(self.vlm)
         self.family = family_of(self.vlm.config.model_type)
         self._bound_pixels()
         self.encoder = PromptEncoder(self.processor, self.family)
-        self.reader = Reader(
+        self.reader = self.reader_class(
             self.vlm,
             self.family,
             pad=padding_token(self.processor.tokenizer),
