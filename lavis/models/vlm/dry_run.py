@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavis.models.vlm.branches import Reader, Row, shared_length
+from lavis.models.vlm.branches import Reader, Row
 from lavis.models.vlm.critic import VlmCritic
-from lavis.models.vlm.inputs import Encoded
 
 
 class TokenReader(Reader):
-    """Goes through the passes of `Reader` without running the model.
+    """Goes through the passes of `Reader` without running the model; logits `(keep, V)` are zeros.
 
     Attributes:
         prompt_tokens: of all prompts, each with all of its images.
@@ -26,20 +25,27 @@ class TokenReader(Reader):
 
     prompt_tokens = 0
 
-    def logits(self, encoded: Encoded, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
-        """Yield every row with zeros `(keep, V)`, and count what it would cost."""
-        shared = shared_length(encoded, rows) if self.shares and len(rows) > 1 else 0
-        self.tokens += shared
-        self.passes["beginning"] += bool(shared)
+    def _whole(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
+        """Count a pass over prompts side by side."""
+        self.passes["whole"] += 1
+        yield from self._count(rows, 0)
+
+    def _branch(self, rows: Sequence[Row], length: int) -> Iterator[tuple[Row, Tensor]]:
+        """Count the beginning once, and the rests in passes as large as the bounds allow."""
+        self.passes["beginning"] += 1
+        self.tokens += length
+        for part in self._parts(rows, most=self._most_rows):
+            self.passes["branches"] += 1
+            yield from self._count(part, length)
+
+    def _count(self, rows: Sequence[Row], shared: int) -> Iterator[tuple[Row, Tensor]]:
+        lengths = [len(row.ids if self._starts is None else row.prompt) for row in rows]
+        self.prompt_tokens += sum(lengths)
+        self.tokens += (max(lengths) - shared) * len(rows)
         config: Any = self._model.config
         vocabulary = config.get_text_config(decoder=True).vocab_size
-        for part in self._parts(rows, shared):
-            lengths = [len(row.ids if self._starts is None else row.prompt) for row in part]
-            self.passes["branches" if shared else "whole"] += 1
-            self.prompt_tokens += sum(lengths)
-            self.tokens += (max(lengths) - shared) * len(part)
-            for row in part:
-                yield row, torch.zeros(1, 1).expand(row.keep, vocabulary)
+        for row in rows:
+            yield row, torch.zeros(1, 1).expand(row.keep, vocabulary)
 
 
 class DryVlmCritic(VlmCritic):
