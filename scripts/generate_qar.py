@@ -7,9 +7,9 @@
 
 Writes `corpus.jsonl` (LCK records), `rejects.jsonl` (each with its reason), `summary.json` and
 `report.html` into `run.output_dir`. A killed run goes on where it stopped and pays for no reply
-twice: the same command asks for what is left, and for what a server refused under settings that
-have changed since. `--retry-rejects` asks for every request without a record again, under another
-seed.
+twice: the same command asks for what is left, for what a server refused under settings that have
+changed since, and, of a model that sees (`generate.sees`), about images that have changed since.
+`--retry-rejects` asks for every request without a record again, under another seed.
 
 Exit status: 0 complete, with or without rejects; 1 something is left (a cap is reached, a server
 failed): give the same command again, or no record was made; 2 the run file, the key or the data

@@ -30,7 +30,7 @@ from lavis.common.pretrained import Specials, load_pretrained, load_tokenizer
 from lavis.common.registry import llms
 from lavis.llm.base import ChatReply, Message, PendingRequest, image_parts, message_texts
 from lavis.llm.config import TransformersConfig
-from lavis.llm.local_images import ImagePrompt, ImagePrompts, move
+from lavis.llm.local_images import ImagePrompts, WrittenPrompt, move
 from lavis.llm.money.billing import PromptBound
 from lavis.llm.money.budget import BudgetReached
 from lavis.llm.replies.completion import no_answer
@@ -149,7 +149,7 @@ class TransformersBackend:
         """Return a request with its prompt; raises `RecordError` where the model cannot read it."""
         messages, bound = list(each.request.messages), self._context.counter.bound(each.request)
         if not image_parts(messages):
-            return _Ready(each, ImagePrompt(self._prompt(messages), []), bound)
+            return _Ready(each, WrittenPrompt(self._prompt(messages), []), bound)
         if self._images is None:
             raise RecordError(self._blind)
         prompt = self._images.write(messages)
@@ -264,7 +264,7 @@ class _Ready:
     """A request with its prompt, and the size of that in tokens."""
 
     pending: PendingRequest
-    prompt: ImagePrompt
+    prompt: WrittenPrompt
     bound: PromptBound
 
 

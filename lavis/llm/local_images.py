@@ -24,7 +24,7 @@ _REFUSALS = (ValueError, TypeError, IndexError, KeyError, RuntimeError, OSError,
 
 
 @dataclass(frozen=True)
-class ImagePrompt:
+class WrittenPrompt:
     """A prompt, its images in the order of their marks."""
 
     text: str
@@ -47,7 +47,7 @@ class ImagePrompts:
         marks = {getattr(one, name, None) for one in owners for name in _MARKS}
         self._marks = sorted(str(getattr(mark, "content", mark)) for mark in marks if mark)
 
-    def write(self, messages: Sequence[Message]) -> ImagePrompt:
+    def write(self, messages: Sequence[Message]) -> WrittenPrompt:
         """Return the prompt of messages with data URLs; a text may name images by their number.
 
         Raises:
@@ -64,9 +64,9 @@ class ImagePrompts:
             if mark is not None:
                 raise RecordError(f"mark of an image: a text holds {mark!r}")
         chat = [{"role": m["role"], "content": _parts(m["content"])} for m in messages]
-        return ImagePrompt(self._chat(chat), images)
+        return WrittenPrompt(self._chat(chat), images)
 
-    def encode(self, prompts: Sequence[ImagePrompt]) -> dict[str, Any]:
+    def encode(self, prompts: Sequence[WrittenPrompt]) -> dict[str, Any]:
         """Return what `generate` takes of prompts, padded on the left.
 
         Raises:

@@ -17,7 +17,7 @@ from lavis.common.errors import RecordError
 from lavis.common.storage.inputs import Watch
 from lavis.common.units import UnitResult, run_units
 from lavis.datasets.files.records import RecordStore
-from lavis.datasets.lck.scene_views import SceneView
+from lavis.datasets.scene_views import SceneView
 from lavis.llm.base import ChatReply, ChatRequest
 from lavis.llm.client import ChatClient
 from lavis.llm.endpoint.failures import EndpointStopped

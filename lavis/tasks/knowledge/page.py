@@ -15,8 +15,8 @@ from lavis.common.errors import RecordError
 from lavis.common.storage.atomic import write_text
 from lavis.datasets.files.images import ImageRoot
 from lavis.datasets.lck.marks import RegionMark
-from lavis.datasets.lck.scene_views import SceneView
 from lavis.datasets.lck.scenes import SceneRegion, marked_image, marks_without_image
+from lavis.datasets.scene_views import SceneView
 from lavis.tasks.knowledge.reasons import ReasonCounts, Verdict
 from lavis.tasks.report import ExampleRows, ReportImage, image_uri, render
 

@@ -14,7 +14,7 @@ from PIL import Image
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.storage.inputs import Input, Watch
 from lavis.datasets.files.images import ImageRoot
-from lavis.datasets.lck.scene_views import SceneView, SceneViewer
+from lavis.datasets.scene_views import SceneView, SceneViewer
 from lavis.llm.base import image_part
 from lavis.llm.replies.scene import SceneNotes
 from lavis.tasks.knowledge.config import GenerateConfig, PromptConfig

@@ -9,7 +9,7 @@ from lavis.common.regions.conventions import convention_of, from_model, to_model
 from lavis.common.regions.rle import Rle
 from lavis.common.regions.shapes import Shape
 from lavis.datasets.files.images import ImageRoot
-from lavis.datasets.lck.scene_views import SceneViewer
+from lavis.datasets.scene_views import SceneViewer
 from lavis.processors.region import DrawnRegion, draw_regions
 from lavis.processors.views import crop_window, mark_regions
 
