@@ -102,9 +102,9 @@ class SceneViewer:
         if self._last is None or self._last[0] != file.identity():
             self._last = file.identity(), decode_image(file, _MAX_FILE_PIXELS)
         image = self._last[1]
-        sides = record.get("width"), record.get("height")
-        if None not in sides and tuple(map(finite, sides)) != image.size:
-            told = " x ".join(map(str, sides))
+        sides = finite(record.get("width")), finite(record.get("height"))
+        if None not in sides and sides != image.size:
+            told = " x ".join(f"{side:g}" for side in sides)
             raise RecordError(
                 f"another image: {file.name} has {image.width} x {image.height} pixels, not {told} "
                 "as its record says"

@@ -109,6 +109,12 @@ def test_what_cannot_be_shown_is_a_record_error(root, change, reason):
         SceneViewer(root).view({**RECORD, **change}, [0])
 
 
+@pytest.mark.parametrize("sides", [(320, 200), (320.0, 200.0), (None, 200), ("320", "?")])
+def test_a_size_that_says_nothing_else_is_no_reason(root, sides):
+    record = {**RECORD, "width": sides[0], "height": sides[1]}
+    assert SceneViewer(root).view(record, [0]).images[0].size == (320, 200)
+
+
 def test_a_replaced_file_is_read_again(root):
     viewer = SceneViewer(root, shows="plain")
     before = viewer.view(RECORD, []).images[0]
