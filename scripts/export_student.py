@@ -4,7 +4,8 @@
         --license cc-by-4.0 --critic critic_ft --threshold 0.8
 
 Reads the run's folder (`config.yaml`, `checkpoint_best`), writes weights, configs and a model card.
-`--form lavis` writes `model.safetensors` under LAVIS's names: what was trained, `--whole` all.
+`--form lavis` writes `model.safetensors` under LAVIS's names: what was trained, `--whole` all. The
+adapters of a vision-language model (`vlm_student`, `vlm_critic`) are merged into its own weights.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lavis.common.command import command
-from lavis.models.blip2.student_export import StudentFacts, export_run
+from lavis.models.student_export import StudentFacts, export_run
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -33,7 +33,8 @@ class RegionModel:
     """A model with the processors and the drawing of its training.
 
     Args:
-        model: in evaluation mode: a generative student answers; stage 1 and critic rank.
+        model: in evaluation mode: generative students and `vlm_student` answer; stage 1, critics
+            and `vlm_student` rank.
         vis_processor, text_processor: those of evaluation.
         palette, line_width, max_regions: the data set's options.
     """
@@ -67,18 +68,24 @@ class RegionModel:
         return cls(model.to(device), **dataset_options(name, node))
 
     def draw(self, image: Image.Image, boxes: Sequence[Box]) -> Image.Image:
-        """Return the full-size image as the model sees it.
+        """Return the full-size image, regions drawn as in training.
 
         Raises:
             RecordError: a box that is inverted, not finite or outside the image.
         """
+        image, drawn, width = self._regions(image, boxes)
+        return draw_regions(image, drawn, palette=self._palette, width=width)
+
+    def _regions(
+        self, image: Image.Image, boxes: Sequence[Box]
+    ) -> tuple[Image.Image, list[DrawnRegion], int]:
+        """Return the image in RGB, what is drawn on it, and how wide."""
         image = to_rgb(image)
         regions = [make_region(k, {"boxes": [list(box)]}) for k, box in enumerate(boxes)]
         check_inside(regions, image.size)
         drawn = [DrawnRegion(r.region_id, r.box) for r in regions[: self._max_regions]]
         edge = int(getattr(self._vis_processor, "image_size", 384))
-        width = outline_width(image.size, self._line_width, edge)
-        return draw_regions(image, drawn, palette=self._palette, width=width)
+        return image, drawn, outline_width(image.size, self._line_width, edge)
 
     def answer(
         self, image: Image.Image, boxes: Sequence[Box], question: str, **options: Any
@@ -93,12 +100,14 @@ class RegionModel:
 
         Raises:
             ConfigError: the model writes nothing.
-            DataError: the question names a region without a box.
+            DataError: the question names a region without a box, or holds a mark of the model.
         """
         if not hasattr(self.model, "generate"):
             raise ConfigError(f"{type(self.model).__name__} writes no text; use rank")
-        text = question if question.rstrip().endswith(_ANSWER) else f"{question} {_ANSWER}"
-        samples = self._samples(image, boxes, [text])
+        asked = question.rstrip().removesuffix(_ANSWER).rstrip()
+        samples = self._samples(image, boxes, [f"{asked} {_ANSWER}"], [{"question": asked}])
+        if "parts" in samples:
+            self.model.encoder.check_text(asked)
         return self.model.generate(samples, **options)[0]
 
     def rank(
@@ -123,31 +132,56 @@ class RegionModel:
         if not hasattr(self.model, "score" if by == "itc" else "predict"):
             raise ConfigError(f"{type(self.model).__name__} has no score by {by}")
         full = [t if question is None else f"{question} {_ANSWER} {t}" for t in texts]
-        samples = self._samples(image, boxes, full)
+        own: dict[str, str] = {} if question is None else {"question": question}
+        parts = [{**own, "answer": text} if own else own for text in texts]
+        samples = self._samples(image, boxes, full, parts)
         if by == "itc":
             values = self.model.score(samples)["itc"]
         else:
-            values = self.model.predict(samples)["prediction"][:, 1]
+            output = self.model.predict(samples)
+            _refuse_rejects(output.get("notes") or ())
+            values = output["prediction"][:, 1]
         pairs = zip(texts, values.tolist(), strict=True)
         return sorted(pairs, key=lambda pair: -pair[1])
 
     def _samples(
-        self, image: Image.Image, boxes: Sequence[Box], texts: Sequence[str]
+        self,
+        image: Image.Image,
+        boxes: Sequence[Box],
+        texts: Sequence[str],
+        parts: Sequence[Mapping[str, str]],
     ) -> dict[str, Any]:
+        """Return what a data set would collate.
+
+        Args:
+            parts: `question` and `answer` of each text, which a vision-language model reads.
+        """
         for text in texts:
             missing = [n for n in map(int, _NUMBER.findall(text)) if n >= len(boxes)]
             if missing:
                 raise DataError(
                     f"{text!r} names [{missing[0]}], and there are {len(boxes)} boxes, from [0]"
                 )
+        words = [self._text_processor(text) for text in texts]
+        samples: dict[str, Any] = {"text_input": words, "image_index": [0] * len(texts)}
+        if self._vis_processor.keeps_image:
+            whole, regions, width = self._regions(image, boxes)
+            shown = self._vis_processor(whole, regions=regions, palette=self._palette, width=width)
+            named = [{**part, "text": text} for part, text in zip(parts, words, strict=True)]
+            return {
+                **samples, "views": [shown.views], "region_words": [shown.regions], "parts": named
+            }  # fmt: skip
         drawn = self.draw(image, boxes)
         places = [tuple(float(v) for v in box[:4]) for box in boxes[: self._max_regions]]
         pixels = self._vis_processor(drawn, boxes=places)
-        return {
-            "image": torch.as_tensor(pixels)[None].to(self.model.device),
-            "text_input": [self._text_processor(text) for text in texts],
-            "image_index": [0] * len(texts),
-        }
+        return {**samples, "image": torch.as_tensor(pixels)[None].to(self.model.device)}
+
+
+def _refuse_rejects(notes: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `DataError` where a model says that it cannot score a text."""
+    for note in notes:
+        if "reject" in note:
+            raise DataError(note["reject"])
 
 
 def dataset_options(name: str, node: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +79,18 @@ def _load(
     return model.train(not is_eval).to(device), preprocess
 
 
-def load_run(folder: str | Path, checkpoint: str = "checkpoint_best") -> tuple[Any, dict[str, Any]]:
+def load_run(
+    folder: str | Path,
+    checkpoint: str = "checkpoint_best",
+    *,
+    without: Collection[str] = (),
+) -> tuple[Any, dict[str, Any]]:
     """Return the model of a training run, and the run's resolved config.
 
     Args:
         folder: `run.output_dir`.
         checkpoint: a checkpoint's folder inside it, or a file of weights.
+        without: options of the model that are left at their defaults.
 
     Raises:
         ConfigError: the folder is no training run's, or has no such checkpoint.
@@ -101,7 +107,7 @@ def load_run(folder: str | Path, checkpoint: str = "checkpoint_best") -> tuple[A
     tree: Any = OmegaConf.to_container(read_yaml(path), resolve=True)
     for module in tree.get("run", {}).get("import_modules") or []:
         import_module(module, f"{path}, run.import_modules")
-    section = tree["model"]
+    section = {key: value for key, value in tree["model"].items() if key not in without}
     try:
         config, _ = load_model_config(section["arch"], section["model_type"], section)
     except ConfigError as error:

@@ -98,7 +98,7 @@ def shard(model: RunnerModel, world: World) -> Sharding:
         if not weight.is_floating_point():
             raise ConfigError(
                 f"{name} is quantized ({weight.dtype}), which FSDP cannot split; set "
-                "model.quantize=null, or launch without FSDP"
+                "model.quantize=null (model.quantization=null), or launch without FSDP"
             )
     reshard = bool(FullyShardedDataParallelPlugin().reshard_after_forward)
     layers = model.layers_to_shard(world.device)

@@ -71,13 +71,13 @@ class ImageTextPretrainTask(ScoringTask[AnswerModel]):
         """Raise `ConfigError` for a model that writes no text."""
         if not hasattr(model, "answer_losses"):
             raise ConfigError(
-                f"run.task: {type(model).__name__} writes no text; use blip2_t5, blip2_opt or "
-                "blip2_llm, or task comparison"
+                f"run.task: {type(model).__name__} writes no text; use blip2_t5, blip2_opt, "
+                "blip2_llm or vlm_student, or task comparison"
             )
 
     def predict(self, model: AnswerModel, batch: UnitBatch) -> dict[str, Tensor]:
         """Return `loss_sum` and `tokens` of each row, `(N,)`."""
-        return model.answer_losses(batch.samples)
+        return self.take_notes(batch, dict(model.answer_losses(batch.samples)))
 
     def scored_rows(self, batch: UnitBatch, outputs: dict[str, Tensor]) -> list[NumberedRow]:
         """Return text, the data set's fields, `loss` (a token's mean) and `tokens` of each row."""
@@ -85,11 +85,14 @@ class ImageTextPretrainTask(ScoringTask[AnswerModel]):
         sums = outputs["loss_sum"].double().cpu().tolist()
         tokens = outputs["tokens"].cpu().tolist()
         written = batch.samples.get("written", [None] * len(sums))
-        for row, total, count, answer in zip(batch.rows, sums, tokens, written, strict=True):
+        notes = batch.notes or [{}] * len(sums)
+        for row, total, count, answer, note in zip(
+            batch.rows, sums, tokens, written, notes, strict=True
+        ):
             results: dict[str, Any] = {"loss": total / max(count, 1), "tokens": count}
             if answer is not None:
                 results["answer"] = answer
-            rows.append(self.scored_row(row, {"text": row.text}, [total], results))
+            rows.append(self.scored_row(row, {"text": row.text}, [total], results, [note]))
         return rows
 
     def collect(self, results: Results) -> AnswerTally:
@@ -129,6 +132,15 @@ class VisualAnsweringTask(ImageTextPretrainTask):
 
     config_class: ClassVar[type] = AnsweringConfig
     config: AnsweringConfig
+
+    def prepare(self, model: AnswerModel, dataset: RecordDataset, world: World) -> None:
+        """Raise `ConfigError` for a model that generates no answers."""
+        super().prepare(model, dataset, world)
+        if not hasattr(model, "generate"):
+            raise ConfigError(
+                f"run.task: {type(model).__name__} generates no answers; use vlm_student, or task "
+                "image_text_pretrain"
+            )
 
     def predict(self, model: AnswerModel, batch: UnitBatch) -> dict[str, Tensor]:
         """See the base class; the answers are added to the samples as `written`."""

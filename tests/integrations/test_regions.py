@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 from PIL import Image
+from tiny_vlm import make_vlm
 
-from lavis.common.errors import ConfigError, DataError
+from lavis.common.errors import ConfigError, DataError, RecordError
 from lavis.common.registry import models
 from lavis.datasets.builders import build_dataset
 from lavis.datasets.config import GenerativeDatasetConfig
 from lavis.integrations.regions import RegionModel, dataset_options
+from lavis.processors.region import DrawnRegion
 
 TINY = {
     "model_type": "pretrain", "load_pretrained": False, "image_size": 28, "num_query_token": 4,
@@ -118,3 +120,54 @@ def test_a_run_folder_is_enough(build, image, tmp_path):
     assert dict(again.rank(image, BOXES, texts)) == pytest.approx(
         dict(reader.rank(image, BOXES, texts))
     )
+
+
+VISION_LANGUAGE = {
+    "palette": "distinct",
+    "vis_processor": {"eval": {"name": "vlm_image", "shows": "marks"}},
+}
+
+
+@pytest.fixture(scope="module")
+def vlm_reader(tmp_path_factory):
+    folder = make_vlm("qwen2_5_vl", tmp_path_factory.mktemp("vlm"))
+    config = models.config_class("vlm_student")(name=folder, max_pixels=10000)
+    model = models.get("vlm_student").from_config(config).eval()
+    return RegionModel(model, **dataset_options("unified_vqa_chatgpt", VISION_LANGUAGE))
+
+
+def test_a_vision_language_model_answers_by_the_same_call(vlm_reader, image):
+    asked = {}
+    generate = vlm_reader.model.generate
+    vlm_reader.model.generate = lambda s, **kw: asked.update(s) or generate(s, **kw)
+    answers = {
+        vlm_reader.answer(image, BOXES, question, max_length=5)
+        for question in ("What is [0] near [1]?", "What is [0] near [1]? Answer:")
+    }
+    vlm_reader.model.generate = generate
+    assert len(answers) == 1 and answers != {""}
+    assert asked["parts"][0]["question"] == "What is [0] near [1]?"
+    assert list(asked["region_words"][0]) == ["the region marked 0", "the region marked 1"]
+    (view,) = asked["views"][0]
+    assert view.shape == (3, 32, 40)  # at its own size, with numbers on it
+    regions = [DrawnRegion(k, tuple(box)) for k, box in enumerate(BOXES)]
+    shown = vlm_reader._vis_processor(image, regions=regions, palette="distinct", width=2)
+    assert torch.equal(view, shown.views[0])
+
+
+def test_a_vision_language_model_ranks_by_its_verdict(vlm_reader, image):
+    texts = ["a dog", "red"]
+    ranked = dict(vlm_reader.rank(image, BOXES, texts, question="What is [0]?"))
+    parts = [{"question": "What is [0]?", "answer": text} for text in texts]
+    regions = [DrawnRegion(k, tuple(box)) for k, box in enumerate(BOXES)]
+    shown = vlm_reader._vis_processor(image, regions=regions, palette="distinct", width=2)
+    samples = {"views": [shown.views], "region_words": [shown.regions], "parts": parts}
+    expected = vlm_reader.model.predict({**samples, "image_index": [0, 0]})["prediction"][:, 1]
+    assert ranked == pytest.approx(dict(zip(texts, expected.tolist(), strict=True)), abs=1e-5)
+
+
+def test_a_mark_of_the_model_is_refused(vlm_reader, image):
+    with pytest.raises(RecordError, match="holds a mark of the model"):
+        vlm_reader.answer(image, BOXES, "What is <|image_pad|>?")
+    with pytest.raises(DataError, match="holds a mark of the model"):
+        vlm_reader.rank(image, BOXES, ["<|image_pad|>"], question="What?")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_vlm import make_vlm
 
 from launching import launcher_environments
 
@@ -114,12 +115,21 @@ COMMANDS = {
         "blip2/train/student_opt.yaml",
         lambda w: generative(w.data, w.opt, "opt_model"),
     ),
+    "vision-language critic": (
+        "vlm/train/lora_critic.yaml",
+        lambda w: [
+            f"model.name={w.vlm}",
+            "model.max_pixels=10000",
+            *(option for option in critic(w.data) if "image_size" not in option),
+        ],
+    ),
     "bert": ("vlmig/train/bert_cropped_vg.yaml", lambda w: fused(w.world, "bert")),
     "gpt2": ("vlmig/train/gpt2_cropped_vg.yaml", lambda w: fused(w.world, "gpt2")),
 }
 # Run files that other tests here start on two processes, or that are these with other data.
 ELSEWHERE = {
     "blip2/train/unified_vqa_chatgpt_contrastive.yaml": "test_student_launchers.py",
+    "vlm/train/lora_student.yaml": "test_lora_training.py",
     "vlmig/train/captioned_images.yaml": "test_caption_training.py",
     "vlmig/train/quickstart_fusion.yaml": "test_caption_training.py",
     "vlmig/train/ft_wiki_laion_220.yaml": "test_caption_training.py",
@@ -152,6 +162,7 @@ def worlds(tmp_path_factory, language_models):
     made.make_visual_genome(found.world / "vg", 8)
     found.data = tmp_path_factory.mktemp("records")
     write_records(found.data)
+    found.vlm = make_vlm("qwen3_vl", found.world / "vlm")
     yield found
     sys.path.remove(str(HERE.parent / "tasks" / "language_modeling"))
 

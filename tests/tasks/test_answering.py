@@ -10,8 +10,11 @@ from PIL import Image, ImageDraw
 
 from lavis.common.cli import build_runner
 from lavis.common.config.loading import load_config
+from lavis.common.errors import ConfigError
 from lavis.common.registry import tasks
+from lavis.datasets.rows import Row
 from lavis.tasks.answering import AnswerTally, answer_part
+from lavis.tasks.base import UnitBatch
 
 RUN_FILE = """
 model:
@@ -147,3 +150,26 @@ def test_answers_are_as_long_as_they_are_asked_to_be(world):
         ids = runner.model.tokenizer([row["answer"] for row in rows], add_special_tokens=False)
         lengths.append([len(each) for each in ids.input_ids])
     assert max(lengths[0]) <= 2 < min(lengths[1]) and max(lengths[1]) <= 8
+
+
+def test_a_model_without_answers_of_its_own_is_refused():
+    task = tasks.get("visual_answering")(None)
+    critic = SimpleNamespace(answer_losses=lambda samples: None)
+    with pytest.raises(ConfigError, match="generates no answers; use vlm_student"):
+        task.prepare(critic, None, None)
+    tasks.get("image_text_pretrain")(None).prepare(critic, None, None)
+    with pytest.raises(ConfigError, match="or vlm_student"):
+        task.prepare(SimpleNamespace(), None, None)
+
+
+def test_a_text_that_the_model_cannot_read_is_a_reject():
+    task = tasks.get("image_text_pretrain")(None)
+    rows = [Row(n, "", f"text {n}", {}, targets={"text_output": "a"}) for n in (3, 5)]
+    batch = UnitBatch(0, rows, {})
+    losses = torch.tensor([float("nan"), 2.0])
+    notes = [{"reject": "answer is empty"}, {}]
+    outputs = {"loss_sum": losses, "tokens": torch.tensor([0, 4]), "notes": notes}
+    model = SimpleNamespace(answer_losses=lambda samples: outputs)
+    (_, bad), (number, good) = task.scored_rows(batch, task.predict(model, batch))
+    assert bad == {"reject": "answer is empty"}
+    assert number == 5 and good["loss"] == 0.5 and good["tokens"] == 4

@@ -12,6 +12,7 @@ from lavis.common.multimodal.families import Family
 # What opens and closes a model's reasoning.
 THOUGHTS = (("<think>", "</think>"), ("◁think▷", "◁/think▷"), ("<seed:think>", "</seed:think>"))
 _SWITCHES = ("enable_thinking", "thinking")  # variables of templates
+_ANSWER = "this-is-an-answer"  # stands for one where a template is tried
 _DATE = "01 Jan 2025"  # templates that write today's date would make another prompt every day
 
 
@@ -38,13 +39,64 @@ def write_chat(
     template = template_of(processor)
     if template is None:
         return _plain(messages, family or Family())
+    return _render(processor, template, messages, thinking=thinking, add_generation_prompt=True)
+
+
+def answer_frame(processor: Any, *, family: Family | None = None) -> tuple[str, str]:
+    """Return what stands between a prompt of `write_chat` and an answer, and what closes it.
+
+    A blank or nothing, and the text up to the first special token behind an assistant's turn, which
+    ends it; in a plain form, or of a template that writes none, the tokenizer's end token.
+
+    Raises:
+        ConfigError: the template writes no answers, or there is no end token.
+
+    Example:
+        >>> answer_frame(processor)
+        ('', '<|im_end|>')
+    """
+    template, end = template_of(processor), processor.tokenizer.eos_token
+    between, behind = "", ""
+    if template is None:
+        between = " " if (family or Family()).prompt.endswith(":") else ""
+    else:
+        content = [{"type": "image"}, {"type": "text", "text": "?"}]
+        question = {"role": "user", "content": content}
+        answer = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}
+        prompt = _render(processor, template, [question], add_generation_prompt=True)
+        whole = _render(processor, template, [question, answer], add_generation_prompt=False)
+        before, _, behind = whole.rpartition(_ANSWER)
+        lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
+        between = lead if lead.isspace() else ""
+    special = processor.tokenizer.all_special_tokens
+    special += [t.content for t in processor.tokenizer.added_tokens_decoder.values() if t.special]
+    ends = [(behind.index(mark), len(mark)) for mark in special if mark in behind]
+    if ends:
+        place, length = min(ends, key=lambda one: (one[0], -one[1]))
+        return between, behind[: place + length]
+    if end is None:
+        raise ConfigError("model.name: its tokenizer has no end token, so answers have no end")
+    return between, str(end)
+
+
+def _render(
+    processor: Any,
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    thinking: bool = False,
+    add_generation_prompt: bool,
+) -> str:
     options: dict[str, Any] = {name: thinking for name in _SWITCHES if _uses(template, name)}
     if _uses(template, "date_string"):
         options["date_string"] = _DATE
     writer = processor if getattr(processor, "chat_template", None) else processor.tokenizer
     try:
         text: str = writer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True, **options
+            list(messages),
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            **options,
         )
     except Exception as error:  # templates raise what they like
         raise ConfigError(f"model.name: its chat template refuses the prompt: {error}") from None

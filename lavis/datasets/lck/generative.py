@@ -42,12 +42,12 @@ class GenerativeDataset(RegionDataset):
             record, choose_regions(record, self.config.region_prob, shuffle)
         )
         tags, named = self.tags(regions), self.config.source(self.split).use_object_tags
-        prefix, target = self._parts(
+        before, behind = self._parts(
             record,
             lambda tokens: tokens_to_text(tokens, tags, use_object_tags=named),
             shuffle,
         )
-        prefix, target = self.text_processor(prefix), self._without_prompt(target)
+        prefix, target = self.text_processor(before), self._without_prompt(behind)
         if not target.strip():
             raise RecordError("empty text: nothing is left of the output")
         drawing = self.draw(file, regions, record)
@@ -57,7 +57,7 @@ class GenerativeDataset(RegionDataset):
             self._image_key(drawing),
             prefix,
             fields,
-            parts=({"question": prefix, "answer": target},),
+            parts=({"question": before.removesuffix(ANSWER).strip(), "answer": behind},),
             targets={"text_output": target},
             drawing=drawing,
         )

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT, ExistingPath, FractionBelowOne
 from lavis.common.errors import ConfigError
+from lavis.models.lora import LoraOptions
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -197,21 +198,6 @@ class Stage1Config(MatcherConfig):
     same_image: Literal["positives", "masked", "negatives"] = "positives"
     embed_dim: PositiveInt = 256
     temperature_init: PositiveFloat = 0.07
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class LoraOptions:
-    """`model.lora`: low-rank adapters on the language model, by peft (extra `peft`).
-
-    Attributes:
-        rank, alpha, dropout: of the adapters; an update is scaled by alpha / rank.
-        target_modules: names of the layers that get one (None: peft's choice for the model).
-    """
-
-    rank: PositiveInt = 8
-    alpha: PositiveInt = 16
-    dropout: FractionBelowOne = 0.05
-    target_modules: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -235,6 +235,7 @@ class Blip2Generative(Blip2Base):
                 repetition_penalty=repetition_penalty,
                 num_return_sequences=num_captions,
                 pad_token_id=self.llm_tokenizer.pad_token_id,
+                synced_gpus=False,  # under FSDP weights are whole here, and ranks' rows unequal
                 **({"length_penalty": length_penalty} if num_beams > 1 else {}),
                 **({"top_p": top_p, "temperature": temperature} if use_nucleus_sampling else {}),
             )

@@ -21,7 +21,7 @@ from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError
 from lavis.common.pretrained import load_pretrained, load_tokenizer, load_whole_model
 from lavis.models.base import DTYPES, freeze
-from lavis.models.blip2.config import LoraOptions
+from lavis.models.lora import LoraOptions, lora_settings
 
 
 def load_language_model(name: str, precision: str, *, key: str) -> nn.Module:
@@ -68,17 +68,10 @@ def add_adapters(model: nn.Module, options: LoraOptions, *, decoder_only: bool) 
     Raises:
         ConfigError: peft is not installed, or knows no layers for this model.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise ConfigError("model.lora needs peft: pip install 'lavis-commonsense[peft]'") from None
-    settings = LoraConfig(
-        r=options.rank,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=options.target_modules,
-        task_type="CAUSAL_LM" if decoder_only else "SEQ_2_SEQ_LM",
-    )
+    task_type = "CAUSAL_LM" if decoder_only else "SEQ_2_SEQ_LM"
+    settings = lora_settings(options, targets=options.target_modules, task_type=task_type)
+    from peft import get_peft_model
+
     try:
         return get_peft_model(model, settings)  # type: ignore[arg-type]
     except ValueError as error:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis.common.multimodal import Family
+from lavis.models.blip2.language import pad
 from lavis.models.late_fusion.cache import NAMES
 from lavis.models.vlm.inputs import Encoded
 
@@ -57,11 +59,11 @@ class Reader:
     Args:
         model: of `AutoModelForImageTextToText`.
         family: its row of the table.
-        pad: a token that may stand where none is.
         most_rows, most_tokens: bounds of one pass.
         share: let texts branch where the family can.
 
     Attributes:
+        pad: a token that may stand where none is.
         passes: forwards so far, by kind: `whole`, `beginning`, `branches`.
         tokens: tokens that were read, padding included.
     """
@@ -76,7 +78,7 @@ class Reader:
         most_tokens: int,
         share: bool,
     ) -> None:
-        self._model, self._family, self._pad = model, family, pad
+        self._model, self._family, self.pad = model, family, pad
         self._most_rows, self._most_tokens = most_rows, most_tokens
         accepted = inspect.signature(model.forward).parameters
         self._cache = next((name for name in NAMES if name in accepted), None)
@@ -111,10 +113,38 @@ class Reader:
         shapes = {name: _shape(value) for name, value in encoded.vision.items()}
         return tuple(sorted(shapes.items()))
 
+    def together(self, rows: Sequence[Row]) -> list[Tensor]:
+        """Return `logits` of each row, in order, for training: with gradients, nothing shared.
+
+        One pass reads all, where images may be joined; else there are as many passes as rows, so
+        that processes that split a model's weights call it equally often.
+        """
+        joined = self._family.is_known and self._family.joins != "same"
+        steps = [rows] if joined else [[row] for row in rows]
+        return [logits for step in steps for _, logits in self._whole(step)]
+
     def _whole(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
         """Run prompts side by side, padded on the right, each with the images of its own."""
+        inputs = self.inputs(rows)
+        ends = [len(row.ids) for row in rows]
+        if self._starts is not None:
+            written = [[*self._starts, *row.behind] for row in rows]
+            inputs["decoder_input_ids"] = self._padded(written, self.pad)[0]
+            ends = list(map(len, written))
+        self.passes["whole"] += 1
+        yield from self._call(rows, ends, inputs, {"use_cache": False} if self._cache else {})
+
+    def inputs(self, rows: Sequence[Row], *, left: bool = False) -> dict[str, Any]:
+        """Return what the model takes of rows: texts, and the images of each.
+
+        Args:
+            left: pad where a text is continued on the left; what an encoder reads, never.
+        """
+        left = left and self._starts is None
         read = [row.ids if self._starts is None else row.prompt for row in rows]
-        inputs = {**self._texts(read), **self._vision([row.encoded for row in rows])}
+        ids, mask = self._padded(read, self.pad, left=left)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        inputs |= self._vision([row.encoded for row in rows])
         for name in rows[0].encoded.types:
             behind = self._family.behind if name == "token_type_ids" else 0
             own = [row.encoded.types[name][row.at] for row in rows]
@@ -122,19 +152,14 @@ class Reader:
                 [*types, *[behind] * (len(ids) - len(types))]
                 for types, ids in zip(own, read, strict=True)
             ]
-            inputs[name] = self._padded(filled, 0)[0]
-        ends = list(map(len, read))
-        if self._starts is not None:
-            written = [[*self._starts, *row.behind] for row in rows]
-            inputs["decoder_input_ids"] = self._padded(written, self._pad)[0]
-            ends = list(map(len, written))
-        self.passes["whole"] += 1
-        yield from self._call(rows, ends, inputs, {"use_cache": False} if self._cache else {})
+            inputs[name] = self._padded(filled, 0, left=left)[0]
+        return inputs
 
     def _branch(self, rows: Sequence[Row], length: int) -> Iterator[tuple[Row, Tensor]]:
         """Run the beginning once, and the rest of every row from its keys and values."""
         first = rows[0]
-        inputs = {**self._texts([first.ids[:length]]), **self._vision([first.encoded])}
+        ids, mask = self._padded([first.ids[:length]], self.pad)
+        inputs = {"input_ids": ids, "attention_mask": mask, **self._vision([first.encoded])}
         for name, values in first.encoded.types.items():
             inputs[name] = self._padded([values[first.at][:length]], 0)[0]
         options = {"logits_to_keep": 1} if self._keeps else {}
@@ -148,7 +173,7 @@ class Reader:
             if len(part) > 1:
                 cache.reorder_cache(torch.zeros(len(part), dtype=torch.long, device=self._device))
             rest = [row.ids[length:] for row in part]
-            ids, _ = self._padded(rest, self._pad)
+            ids, _ = self._padded(rest, self.pad)
             places = torch.arange(length, length + ids.shape[1], device=self._device)
             # causal, and padded on the right: no mask is needed
             inputs = {"input_ids": ids, **self._positions(places, delta, len(part))}
@@ -208,21 +233,16 @@ class Reader:
         joined: dict[str, Any] = {}
         for name, value in images[0].vision.items():
             if isinstance(value, Tensor):
-                values = [encoded.vision[name].to(self._device) for encoded in images]
-                value = torch.cat(values) if len(values) > 1 else values[0]
+                value = join([encoded.vision[name].to(self._device) for encoded in images])
                 value = value.to(self._dtype) if value.is_floating_point() else value
             joined[name] = value
         return joined
 
-    def _texts(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
-        ids, mask = self._padded(rows, self._pad)
-        return {"input_ids": ids, "attention_mask": mask}
-
-    def _padded(self, rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
-        """Return rows as `(n, L)` and their mask, padded on the right."""
-        longest = max(map(len, rows))
-        ids = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    def _padded(
+        self, rows: Sequence[Sequence[int]], fill: int, *, left: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows as `(n, L)` and their mask, padded on the right, or on the left."""
+        ids, mask = pad(list(map(list, rows)), fill, left=left)
         return ids.to(self._device), mask.to(self._device)
 
     @property
@@ -233,6 +253,16 @@ class Reader:
     def _dtype(self) -> torch.dtype:
         dtype: torch.dtype = getattr(self._model, "dtype", torch.float32)
         return dtype
+
+
+def join(values: Sequence[Tensor]) -> Tensor:
+    """Return tensors of images after each other, `(sum of n, ...)`; smaller ones end in zeros."""
+    sizes = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    padded = []
+    for value in values:
+        missing = [size - own for size, own in zip(sizes, value.shape[1:], strict=True)]
+        padded.append(F.pad(value, [n for more in reversed(missing) for n in (0, more)]))
+    return torch.cat(padded)
 
 
 def decoder_starts(model: Any) -> list[int] | None:

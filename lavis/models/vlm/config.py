@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from lavis.common.config.fields import STRICT
 from lavis.common.errors import ConfigError
+from lavis.models.lora import LoraOptions
 from lavis.models.vlm.prompts import Words, check_prompt
 
 
@@ -29,6 +30,9 @@ class VlmConfig:
             the memory of keys and values.
         min_pixels, max_pixels: bounds on an image's area as the model sees it, in families whose
             processors have such bounds (None: the processor's own).
+        lora: adapters on the language model, all that is trained; None leaves it as it is.
+        use_grad_checkpoint: compute the language model's activations again in the backward pass:
+            less memory, more time, the same gradients.
         own_processors: data sets use the processors of the model's default YAML.
     """
 
@@ -45,6 +49,8 @@ class VlmConfig:
     max_tokens_per_pass: PositiveInt = 32768
     min_pixels: PositiveInt | None = None
     max_pixels: PositiveInt | None = None
+    lora: LoraOptions | None = None
+    use_grad_checkpoint: bool = False
 
     def __post_init__(self) -> None:
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
@@ -87,3 +93,16 @@ class VlmCriticConfig(VlmConfig):
         super().__post_init__()
         for key in ("prompt", "answer_prompt", "letter_prompt"):
             check_prompt(getattr(self, key), f"model.{key}")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class VlmStudentConfig(VlmCriticConfig):
+    """Section `model` of a run with `arch: vlm_student`: trained to answer, asks as a critic too.
+
+    Attributes:
+        max_output_txt_len: longer answers are cut, in tokens with the end token.
+    """
+
+    arch: str = "vlm_student"
+    lora: LoraOptions | None = LoraOptions()
+    max_output_txt_len: PositiveInt = 256

@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from lavis.common.errors import RecordError
+from lavis.common.errors import ConfigError, RecordError
 from lavis.common.registry import models
+from lavis.models.base import IGNORED
 from lavis.models.blip2.matching import host_index
 from lavis.models.vlm.config import VlmCriticConfig
+from lavis.models.vlm.lessons import Lesson, fill_up, log_rejects, make_lessons, mean_loss
 from lavis.models.vlm.model import ImagePrompt, Views, VlmModel
 from lavis.models.vlm.model_images import model_images
 from lavis.models.vlm.prompts import Prompt
@@ -60,6 +63,25 @@ class VlmCritic(VlmModel):
 
         return DryVlmCritic(config)
 
+    def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return `loss` `()`, the mean cross entropy of verdicts with `label` `(N,)` (1: yes).
+
+        Texts that cannot be asked are left out, and said in the log.
+        """
+        if "label" not in samples:
+            raise ConfigError(
+                "model.arch: vlm_critic is trained on labels, as those of "
+                "datasets.unified_vqa_binary; use vlm_student for answers"
+            )
+        lessons = self.lessons(samples, self.prompt)
+        logits = self.training_logits([lesson.row for lesson in lessons])
+        ids = [*self.no.tokens, *self.yes.tokens]
+        last = torch.stack([one[-1] for one in logits]).float()  # (N, V)
+        verdicts, _ = self._verdicts(last.log_softmax(dim=1)[:, ids])
+        labels = samples["label"].tolist()
+        target = [IGNORED if one.is_blank else labels[one.row.place] for one in lessons]
+        return {"loss": mean_loss(verdicts, torch.tensor(target, device=self.device))}
+
     @torch.no_grad()
     def predict(self, samples: Mapping[str, Any]) -> dict[str, Any]:
         """Return the verdict on every text.
@@ -80,16 +102,12 @@ class VlmCritic(VlmModel):
         ids = [*self.no.tokens, *self.yes.tokens]
         refused: dict[int, RecordError] = {}
         scores = self.next_token(samples["views"], prompts, ids, refused)  # (n, K)
-        no = scores[:, : len(self.no.tokens)].logsumexp(dim=1)
-        yes = scores[:, len(self.no.tokens) :].logsumexp(dim=1)
-        mass = (no.exp() + yes.exp()).tolist()
-        for place, share in zip(places, mass, strict=True):
+        verdicts, mass = self._verdicts(scores)
+        for place, share in zip(places, mass.tolist(), strict=True):
             notes[place]["mass"] = share
         _reject(notes, places, refused)
-        if self.over == "vocabulary":
-            no = torch.log1p(-yes.exp().clamp(max=1 - 1e-7))
         logits = torch.full((len(notes), 2), _FAILED, device=self.device)
-        logits[places] = F.logsigmoid(torch.stack([no - yes, yes - no], dim=1))
+        logits[places] = verdicts
         return {"prediction": logits.softmax(dim=1), "logits": logits, "notes": notes}
 
     @torch.no_grad()
@@ -100,7 +118,8 @@ class VlmCritic(VlmModel):
         `predict`'s.
         """
         notes, places, prompts = self._prompts(samples, self.answer_prompt)
-        answers = [str(samples["parts"][place]["answer"]) for place in places]
+        wanted = self.answers(samples)
+        answers = [wanted[place] for place in places]
         refused: dict[int, RecordError] = {}
         losses = torch.full((len(notes),), _FAILED, device=self.device)
         tokens = torch.zeros(len(notes), dtype=torch.long, device=self.device)
@@ -185,11 +204,37 @@ class VlmCritic(VlmModel):
             "images": model_images(encoded.vision, self.processor.image_processor),
         }
 
+    def answers(self, samples: Mapping[str, Any]) -> list[str]:
+        """Return the answer to each text."""
+        return [str(part.get("answer") or "") for part in samples["parts"]]
+
+    def lessons(
+        self, samples: Mapping[str, Any], prompt: Prompt, answers: Sequence[str] | None = None
+    ) -> list[Lesson]:
+        """Return N lessons; see `make_lessons`. What cannot be asked is left out, and logged."""
+        notes, places, prompts = self._prompts(samples, prompt)
+        made = make_lessons(self, samples["views"], places, prompts, answers)
+        log_rejects(note["reject"] for note in notes if note)
+        return fill_up(self, made, len(notes))
+
     def recipe_parts(self) -> dict[str, Any]:
         """Return what `VlmModel` names, the templates, and how replies are read."""
         prompts = (self.prompt, self.answer_prompt, self.letter_prompt)
         read = [self._words, self._spellings, self.over]
         return {**super().recipe_parts(), "prompts": [p.source for p in prompts], "read": read}
+
+    def _verdicts(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `(n, 2)` logarithms of P(no) and P(yes), and P(yes or no) `(n,)`.
+
+        Args:
+            scores: `(n, K)` log-probabilities of the tokens of no, and then those of yes.
+        """
+        no = scores[:, : len(self.no.tokens)].logsumexp(dim=1)
+        yes = scores[:, len(self.no.tokens) :].logsumexp(dim=1)
+        mass = no.exp() + yes.exp()
+        if self.over == "vocabulary":
+            no = torch.log1p(-yes.exp().clamp(max=1 - 1e-7))
+        return F.logsigmoid(torch.stack([no - yes, yes - no], dim=1)), mass
 
     def _prompts(
         self, samples: Mapping[str, Any], prompt: Prompt

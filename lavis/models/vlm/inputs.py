@@ -5,6 +5,7 @@ Shapes: N prompts about the same views, L tokens of one of them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavis.common.errors import ConfigError, RecordError
-from lavis.common.multimodal import Family, write_chat
+from lavis.common.multimodal import Family, answer_frame, write_chat
 
 # Of a processor's outputs, those with a value for each token of the prompt.
 TYPES = ("token_type_ids", "mm_token_type_ids", "image_embeds_position_mask")
@@ -127,6 +128,33 @@ class PromptEncoder:
         if not rest:
             raise RecordError("answer is empty: it has no likelihood")
         return list(rest)
+
+    def answer(self, prompt: str, text: str, most: int) -> list[int]:
+        """Return the tokens of an answer behind a prompt as a whole turn, its end token included.
+
+        Args:
+            most: so many at most; a longer answer is cut and has no end token.
+
+        Raises:
+            RecordError: it is empty, or holds a mark of the model.
+        """
+        if not text.strip():
+            raise RecordError("answer is empty: it has no likelihood")
+        self.check_text(text)
+        between, end = self.frame
+        return self.continuation(prompt, f"{between}{text.strip()}{end}")[:most]
+
+    @functools.cached_property
+    def frame(self) -> tuple[str, str]:
+        """What stands between prompt and answer, and what closes an answer."""
+        return answer_frame(self.processor, family=self.family)
+
+    @property
+    def stops(self) -> list[int]:
+        """Tokens that end an answer: that of the frame, and the tokenizer's end token."""
+        tokenizer = self.processor.tokenizer
+        ids = tokenizer.encode(self.frame[1], add_special_tokens=False)
+        return sorted({ids[-1], tokenizer.eos_token_id} - {None})
 
     def _process(self, images: list[Image.Image], prompt: str) -> Mapping[str, Any]:
         nested = [images] if self.family.images == "many" else images

@@ -8,20 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from lavis.common.checkpoint import LoadReport
 from lavis.common.dist import target_device
 from lavis.common.errors import ConfigError, RecordError
 from lavis.common.multimodal import family_of, load_vlm
 from lavis.common.multimodal.chat import template_of
 from lavis.common.pretrained import padding_token
 from lavis.models.base import BaseModel, freeze
+from lavis.models.vlm.adapters import add_adapters, checkpoint_layers, language_part
 from lavis.models.vlm.branches import Reader, Row
 from lavis.models.vlm.config import VlmConfig
 from lavis.models.vlm.inputs import Encoded, PromptEncoder
@@ -51,7 +53,7 @@ class ImagePrompt:
 
 
 class VlmModel(BaseModel):
-    """A frozen `AutoModelForImageTextToText` and its processor.
+    """A frozen `AutoModelForImageTextToText`, its processor, and adapters where they are trained.
 
     Attributes:
         recipe: buffer `(32,)`, a hash of all that a prompt is made by beside weights, so that a
@@ -78,6 +80,10 @@ class VlmModel(BaseModel):
             weights=self.has_weights,
         )
         freeze(self.vlm)
+        if config.lora is not None:
+            add_adapters(self.vlm, config.lora)
+        if config.use_grad_checkpoint:
+            checkpoint_layers(self.vlm)
         self.family = family_of(self.vlm.config.model_type)
         self._bound_pixels()
         self.encoder = PromptEncoder(self.processor, self.family)
@@ -96,11 +102,17 @@ class VlmModel(BaseModel):
         self.register_buffer("recipe", self._recipe())
 
     def train(self, mode: bool = True) -> VlmModel:
-        """Set the mode; frozen weights stay as in evaluation."""
+        """Set the mode; all but a language model with adapters stays as in evaluation."""
         super().train(mode)
-        if not any(weight.requires_grad for weight in self.vlm.parameters()):
-            self.vlm.eval()
+        self.vlm.eval()
+        if mode and self.config.lora is not None:
+            language_part(self.vlm).train()
         return self
+
+    @property
+    def uses_every_weight(self) -> bool:
+        """See `BaseModel`; the user may choose layers that no text passes."""
+        return self.config.lora is None or self.config.lora.target_modules is None
 
     @torch.no_grad()
     def next_token(
@@ -133,7 +145,7 @@ class VlmModel(BaseModel):
         """
         wanted = torch.tensor(list(ids), device=self.device)
         result = torch.full((len(prompts), len(ids)), float("nan"), device=self.device)
-        groups = self._encoded(views, prompts, refused)
+        groups = self.encoded(views, prompts, refused)
         rows = [
             Row(encoded, at, place)
             for places, _, encoded in groups
@@ -160,10 +172,10 @@ class VlmModel(BaseModel):
         losses = torch.full((len(prompts),), float("nan"), device=self.device)
         counts = torch.zeros(len(prompts), dtype=torch.long, device=self.device)
         rows, targets = [], {}
-        for places, texts, encoded in self._encoded(views, prompts, refused):
+        for places, texts, encoded in self.encoded(views, prompts, refused):
             for at, (place, text) in enumerate(zip(places, texts, strict=True)):
                 with _noting(refused, [place]):
-                    answer = self.encoder.continuation(text, continuations[place])
+                    answer = self.answer_tokens(text, continuations[place])
                     targets[place] = torch.tensor(answer, device=self.device)
                     rows.append(Row(encoded, at, place, answer[:-1]))
         for row, logits in self._logits(rows):
@@ -178,11 +190,55 @@ class VlmModel(BaseModel):
 
         The last are log-probabilities `(V,)` of all tokens, float32.
         """
-        ((_, texts, encoded),) = self._encoded(views, [prompt], None)
+        ((_, texts, encoded),) = self.encoded(views, [prompt], None)
         ((_, logits),) = self._logits([Row(encoded, 0, 0)])
         return texts[0], encoded, logits[-1].float().log_softmax(dim=-1)
 
+    def answer_tokens(self, prompt: str, text: str) -> list[int]:
+        """Return the tokens of a continuation of a written prompt; a student's have an end."""
+        return self.encoder.continuation(prompt, text)
+
+    def training_logits(self, rows: Sequence[Row]) -> list[Tensor]:
+        """Return `(keep, V)` logits of the last tokens of rows, with gradients, in order."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.reader.together(rows)
+
     # Weights
+
+    def get_optimizer_params(
+        self, weight_decay: float, lr_layer_decay: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """See `BaseModel`; raises `ConfigError` where nothing is trained."""
+        groups = super().get_optimizer_params(weight_decay, lr_layer_decay)
+        if not groups:
+            raise ConfigError("model.lora: null trains nothing; write model.lora.rank=16")
+        return groups
+
+    def load_state(self, state: Mapping[str, Tensor], *args: Any, **options: Any) -> Any:
+        """See `BaseModel.load_state`; of the adapters all must be there."""
+        own = {name for name in self.state_dict() if "lora_" in name}
+        if own != {name for name in state if "lora_" in name}:
+            raise ConfigError(
+                "adapters of the checkpoint and of model.lora differ; use the model.name and "
+                "model.lora of the run that wrote it"
+            )
+        return super().load_state(state, *args, **options)
+
+    def _report(self, *args: Any) -> LoadReport:
+        """Leave out what is frozen: it came from the model's own folder."""
+        report = super()._report(*args)
+        return replace(report, missing=report.missing_trainable)
+
+    def full_state_dict(self) -> dict[str, Tensor]:
+        """Return all weights; of tied ones the first."""
+        kept: dict[str, Tensor] = {}
+        places: set[tuple[int, torch.Size]] = set()
+        for name, value in self.state_dict().items():
+            place = (value.data_ptr(), value.shape)
+            if value.numel() == 0 or place not in places:
+                kept[name] = value
+            places.add(place)
+        return kept
 
     def frozen_fingerprint(self) -> str:
         """Return a hash of all that prompts are made by; weights are hashed by the runner."""
@@ -216,11 +272,11 @@ class VlmModel(BaseModel):
 
     # Passes
 
-    def _encoded(
+    def encoded(
         self,
         views: Views,
         prompts: Sequence[ImagePrompt],
-        refused: dict[int, RecordError] | None,
+        refused: dict[int, RecordError] | None = None,
     ) -> Iterator[tuple[list[int], list[str], Encoded]]:
         """Yield the prompts of one image after the other: their places, texts, and tokens."""
         places: dict[int, list[int]] = {}

@@ -3,7 +3,7 @@
 import pytest
 
 from lavis.common.errors import ConfigError
-from lavis.common.multimodal import Family, write_chat
+from lavis.common.multimodal import Family, answer_frame, write_chat
 from lavis.common.multimodal.chat import open_thought, template_of
 from projects.checks.tiny_vlm.parts import chat, make_tokenizer
 
@@ -78,3 +78,51 @@ def test_of_several_templates_the_default_one_counts():
 )
 def test_open_reasoning_is_seen(prompt, mark):
     assert open_thought(prompt) == mark
+
+
+class Marked(Processor):
+    """One whose turns begin and end with marks."""
+
+    def __init__(self, template):
+        self.tokenizer = make_tokenizer(("<|im_start|>", "<|im_end|>", "<|user|>"))
+        self.tokenizer.chat_template = template
+
+
+TURN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content[-1].text }}"
+TURN += "<|im_end|>\n{% endfor %}"
+PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n"
+CASES = {
+    "chat form": (TURN + PROMPT + "{% endif %}", ("", "<|im_end|>")),
+    "a blank on both sides": (
+        "{% for m in messages %}{{ m.role.upper() }}: {{ m.content[-1].text }}"
+        "{{ ' </s>' if m.role == 'assistant' else ' ' }}{% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT:{% endif %}",
+        (" ", " </s>"),
+    ),
+    "reasoning that is closed in the prompt only": (
+        TURN
+        + PROMPT
+        + "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
+        ("", "<|im_end|>"),
+    ),
+    "no end": (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content[-1].text }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        ("", "</s>"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_frames(case):
+    template, frame = CASES[case]
+    assert answer_frame(Marked(template)) == frame
+
+
+def test_plain_forms_end_with_the_tokenizers_own_token():
+    processor = Marked(None)
+    assert answer_frame(processor) == (" ", "</s>")
+    assert answer_frame(processor, family=Family(prompt="{images}{text}")) == ("", "</s>")
+    processor.tokenizer.eos_token = None
+    with pytest.raises(ConfigError, match="its tokenizer has no end token"):
+        answer_frame(processor)

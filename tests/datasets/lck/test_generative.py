@@ -42,6 +42,8 @@ def test_evaluation_asks_the_question_and_wants_the_answer(opened, lck):
         "instance": "test-0",
         "text_output": "near [1] . rationale: i see [0] , [1] .",
     }
+    assert row.parts[0]["question"] == "What is [0] ?"  # as it stands, for models that chat
+    assert row.parts[0]["answer"].startswith("Near [1] . Rationale: ")
     assert [region.region_id for region in row.drawing.regions] == [3, 1]
     short = opened([lck.record()], include_rationale=False).row(0)
     assert short.targets["text_output"] == "near [1] ."

@@ -13,7 +13,7 @@ from transformers import Blip2ForImageTextRetrieval
 from lavis.common.errors import ConfigError
 from lavis.models.blip2.config import Stage1Config
 from lavis.models.blip2.stage1 import Blip2Stage1
-from lavis.models.blip2.student_export import StudentFacts, export_run
+from lavis.models.student_export import StudentFacts, export_run
 
 SECTION = {
     "arch": "blip2", "model_type": "pretrain", "load_pretrained": False, "image_size": 28,

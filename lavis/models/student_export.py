@@ -15,6 +15,7 @@ from lavis.common.storage.atomic import write_text
 from lavis.models.zoo import load_run
 
 GENERATIVE = ("blip2_t5", "blip2_opt", "blip2_llm")
+VISION_LANGUAGE = ("vlm_student", "vlm_critic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,13 @@ def export_run(
     Raises:
         ConfigError: `run` is no training run's folder, or has no such checkpoint.
     """
-    model, tree = load_run(run, checkpoint)
+    model, tree = load_run(run, checkpoint, without=["quantization"])
     output.mkdir(parents=True, exist_ok=True)
-    if form == "hf":
+    if form == "hf" and tree["model"]["arch"] in VISION_LANGUAGE:
+        from lavis.models.vlm.export import export_vlm
+
+        export_vlm(model, output)
+    elif form == "hf":
         from lavis.models.blip2.hugging_face import export_student
 
         export_student(model, output)
@@ -104,7 +109,9 @@ def card(
         **form,
         "arch": section["arch"],
         "generative": section["arch"] in GENERATIVE,
-        "image_size": section["image_size"],
+        "image_size": section.get("image_size"),
+        "vlm": section.get("name"),
+        "shows": _shows(datasets),
         "language_model": next((section[k] for k in section if k.endswith("_model")
                                 and k in ("t5_model", "opt_model", "llm_model")), None),
         "base": section.get("pretrained") if section.get("load_pretrained", True) else None,
@@ -117,9 +124,8 @@ def card(
     }  # fmt: skip
     loader = jinja2.FileSystemLoader(CONFIG_ROOT / "cards")
     options: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True}
-    return (
-        jinja2.Environment(loader=loader, **options).get_template("student.md.jinja").render(values)
-    )
+    file = "vlm_student.md.jinja" if section["arch"] in VISION_LANGUAGE else "student.md.jinja"
+    return jinja2.Environment(loader=loader, **options).get_template(file).render(values)
 
 
 def _files(datasets: Mapping[str, Any]) -> list[str]:
@@ -136,6 +142,14 @@ def _files(datasets: Mapping[str, Any]) -> list[str]:
 
 def _prompt(node: Mapping[str, Any]) -> str:
     return ((node.get("text_processor") or {}).get("eval") or {}).get("prompt") or ""
+
+
+def _shows(datasets: Mapping[str, Any]) -> str:
+    """Return how `vlm_image` shows regions in the first data set."""
+    for node in datasets.values():
+        processor = (node.get("vis_processor") or {}).get("eval") or {}
+        return str(processor.get("shows", "drawn"))
+    return "drawn"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
