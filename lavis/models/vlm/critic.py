@@ -66,7 +66,8 @@ class VlmCritic(VlmModel):
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return `loss` `()`, the mean cross entropy of verdicts with `label` `(N,)` (1: yes).
 
-        Texts that cannot be asked are left out, and said in the log.
+        Views are uint8 `(3, H, W)`, verdicts `(N, 2)`. Texts that cannot be asked are left out, and
+        said in the log.
         """
         if "label" not in samples:
             raise ConfigError(

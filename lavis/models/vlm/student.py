@@ -32,7 +32,8 @@ class VlmStudent(VlmCritic):
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return `loss` `()`, the mean cross entropy of the N answers' tokens, ends included.
 
-        Texts that cannot be used are left out, and logged; a batch without any has loss 0.
+        Views are uint8 `(3, H, W)`. Texts that cannot be used are left out, and logged; a batch
+        without any has loss 0.
         """
         lessons = self.lessons(samples, self.answer_prompt, self.answers(samples))
         return {"loss": mean_loss(*lesson_logits(self, lessons))}
