@@ -1,0 +1,1 @@
+"""Tiny random vision-language models of every family, as folders, for tests and checks."""
