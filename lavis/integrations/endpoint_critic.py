@@ -141,7 +141,7 @@ class EndpointCritic(BaseModel):
         return {"prediction": prediction.float(), "logits": logits.float(), "notes": notes}
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Refuse: no loss `()` comes from behind an endpoint, and nothing there can be trained."""
+        """Refuse: views `(3, H, W)` go to a server, and nothing there can be trained."""
         raise ConfigError("model.arch: endpoint_critic cannot be trained; use evaluate.py")
 
     def get_optimizer_params(

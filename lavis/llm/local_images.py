@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lavis.common.errors import ConfigError, RecordError, brief
-from lavis.common.multimodal import Family, write_chat
+from lavis.common.multimodal import VlmFamily, write_chat
 from lavis.common.pixels import IMAGE_REFUSALS, to_rgb
 from lavis.llm.base import Message, image_parts, message_texts
 
@@ -41,7 +41,7 @@ class ImagePrompts:
         family: of the model.
     """
 
-    def __init__(self, processor: Any, family: Family) -> None:
+    def __init__(self, processor: Any, family: VlmFamily) -> None:
         self._processor, self._family = processor, family
         owners = (processor, processor.tokenizer)
         marks = {getattr(one, name, None) for one in owners for name in _MARKS}

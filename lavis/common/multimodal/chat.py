@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lavis.common.errors import ConfigError
-from lavis.common.multimodal.families import Family
+from lavis.common.multimodal.families import VlmFamily
 
 # What opens and closes a model's reasoning.
 THOUGHTS = (("<think>", "</think>"), ("◁think▷", "◁/think▷"), ("<seed:think>", "</seed:think>"))
@@ -21,7 +21,7 @@ def write_chat(
     messages: Sequence[Mapping[str, Any]],
     thinking: bool = False,
     *,
-    family: Family | None = None,
+    family: VlmFamily | None = None,
 ) -> str:
     """Return the text of a prompt, up to where the model's answer begins.
 
@@ -38,11 +38,11 @@ def write_chat(
     """
     template = template_of(processor)
     if template is None:
-        return _plain(messages, family or Family())
+        return _plain(messages, family or VlmFamily())
     return _render(processor, template, messages, thinking=thinking, add_generation_prompt=True)
 
 
-def answer_frame(processor: Any, *, family: Family | None = None) -> tuple[str, str]:
+def answer_frame(processor: Any, *, family: VlmFamily | None = None) -> tuple[str, str]:
     """Return what stands between a prompt of `write_chat` and an answer, and what closes it.
 
     A blank or nothing, and the text up to the first special token behind an assistant's turn, which
@@ -58,7 +58,7 @@ def answer_frame(processor: Any, *, family: Family | None = None) -> tuple[str, 
     template, end = template_of(processor), processor.tokenizer.eos_token
     between, behind = "", ""
     if template is None:
-        between = " " if (family or Family()).prompt.endswith(":") else ""
+        between = " " if (family or VlmFamily()).prompt.endswith(":") else ""
     else:
         content = [{"type": "image"}, {"type": "text", "text": "?"}]
         question = {"role": "user", "content": content}
@@ -122,7 +122,7 @@ def open_thought(prompt: str) -> str:
     return ""
 
 
-def _plain(messages: Sequence[Mapping[str, Any]], family: Family) -> str:
+def _plain(messages: Sequence[Mapping[str, Any]], family: VlmFamily) -> str:
     texts, images = [], 0
     for message in messages:
         content = message["content"]

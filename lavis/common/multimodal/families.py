@@ -16,7 +16,7 @@ UNKNOWN = "the family is not in lavis/configs/vlm/families.yaml"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Family:
+class VlmFamily:
     """A row of the table.
 
     Attributes:
@@ -54,12 +54,12 @@ class Family:
 
 
 @functools.lru_cache(maxsize=1)
-def families() -> dict[str, Family]:
+def families() -> dict[str, VlmFamily]:
     """Return model type -> its row."""
     rows = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
-    return TypeAdapter(dict[str, Family]).validate_python(rows)
+    return TypeAdapter(dict[str, VlmFamily]).validate_python(rows)
 
 
-def family_of(model_type: str) -> Family:
+def family_of(model_type: str) -> VlmFamily:
     """Return a family's row; one that is not in the table never branches."""
-    return families().get(model_type, Family(is_known=False))
+    return families().get(model_type, VlmFamily(is_known=False))

@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lavis.common.multimodal import Family
+from lavis.common.multimodal import VlmFamily
 from lavis.models.blip2.language import pad
 from lavis.models.late_fusion.cache import NAMES
 from lavis.models.vlm.inputs import Encoded
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class TokenRow:
     """What a model reads for one prompt.
 
     Attributes:
@@ -71,7 +71,7 @@ class Reader:
     def __init__(
         self,
         model: nn.Module,
-        family: Family,
+        family: VlmFamily,
         *,
         pad: int,
         most_rows: int,
@@ -88,12 +88,12 @@ class Reader:
         self.passes = {"whole": 0, "beginning": 0, "branches": 0}
         self.tokens = 0
 
-    def logits(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
+    def logits(self, rows: Sequence[TokenRow]) -> Iterator[tuple[TokenRow, Tensor]]:
         """Yield every row, in some order, with `(keep, V)` logits of its last tokens."""
-        images: dict[int, list[Row]] = {}
+        images: dict[int, list[TokenRow]] = {}
         for row in rows:
             images.setdefault(id(row.encoded), []).append(row)
-        alone: dict[Any, list[Row]] = {}  # by what can stand side by side
+        alone: dict[Any, list[TokenRow]] = {}  # by what can stand side by side
         for own in images.values():
             length = shared_length(own) if self.shares and len(own) > 1 else 0
             if length:
@@ -113,7 +113,7 @@ class Reader:
         shapes = {name: _shape(value) for name, value in encoded.vision.items()}
         return tuple(sorted(shapes.items()))
 
-    def together(self, rows: Sequence[Row]) -> list[Tensor]:
+    def together(self, rows: Sequence[TokenRow]) -> list[Tensor]:
         """Return `logits` of each row, in order, for training: with gradients, nothing shared.
 
         One pass reads all, where images may be joined; else there are as many passes as rows, so
@@ -123,7 +123,7 @@ class Reader:
         steps = [rows] if joined else [[row] for row in rows]
         return [logits for step in steps for _, logits in self._whole(step)]
 
-    def _whole(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
+    def _whole(self, rows: Sequence[TokenRow]) -> Iterator[tuple[TokenRow, Tensor]]:
         """Run prompts side by side, padded on the right, each with the images of its own."""
         inputs = self.inputs(rows)
         ends = [len(row.ids) for row in rows]
@@ -134,7 +134,7 @@ class Reader:
         self.passes["whole"] += 1
         yield from self._call(rows, ends, inputs, {"use_cache": False} if self._cache else {})
 
-    def inputs(self, rows: Sequence[Row], *, left: bool = False) -> dict[str, Any]:
+    def inputs(self, rows: Sequence[TokenRow], *, left: bool = False) -> dict[str, Any]:
         """Return what the model takes of rows: texts, and the images of each.
 
         Args:
@@ -155,7 +155,7 @@ class Reader:
             inputs[name] = self._padded(filled, 0, left=left)[0]
         return inputs
 
-    def _branch(self, rows: Sequence[Row], length: int) -> Iterator[tuple[Row, Tensor]]:
+    def _branch(self, rows: Sequence[TokenRow], length: int) -> Iterator[tuple[TokenRow, Tensor]]:
         """Run the beginning once, and the rest of every row from its keys and values."""
         first = rows[0]
         ids, mask = self._padded([first.ids[:length]], self.pad)
@@ -182,11 +182,11 @@ class Reader:
 
     def _call(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[TokenRow],
         ends: Sequence[int],
         inputs: Mapping[str, Any],
         options: Mapping[str, Any],
-    ) -> Iterator[tuple[Row, Tensor]]:
+    ) -> Iterator[tuple[TokenRow, Tensor]]:
         """Run a padded batch; `ends` are the lengths of what is predicted from."""
         self.tokens += inputs["input_ids"].numel()
         wanted = [range(end - row.keep, end) for row, end in zip(rows, ends, strict=True)]
@@ -198,9 +198,9 @@ class Reader:
         for row, own, values in zip(rows, wanted, logits, strict=True):
             yield row, values[[column.get(place, place) for place in own]]
 
-    def _parts(self, rows: Sequence[Row], *, most: int) -> Iterator[list[Row]]:
+    def _parts(self, rows: Sequence[TokenRow], *, most: int) -> Iterator[list[TokenRow]]:
         """Yield rows by length, as many at once as the bounds allow."""
-        part: list[Row] = []
+        part: list[TokenRow] = []
         for row in sorted(rows, key=lambda row: len(row.ids)):
             full = (len(part) + 1) * len(row.ids) > self._most_tokens
             if part and (full or len(part) == most):
@@ -278,7 +278,7 @@ def decoder_starts(model: Any) -> list[int] | None:
     ]
 
 
-def shared_length(rows: Sequence[Row]) -> int:
+def shared_length(rows: Sequence[TokenRow]) -> int:
     """Return how many tokens the rows of an image begin with; 0 where these do not hold all of it.
 
     The last `keep` tokens of each row stay out: their predictions are wanted.

@@ -64,10 +64,9 @@ class VlmCritic(VlmModel):
         return DryVlmCritic(config)
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return `loss` `()`, the mean cross entropy of verdicts with `label` `(N,)` (1: yes).
+        """Return `loss` `()`, the mean cross entropy of verdicts `(N, 2)` with `label` `(N,)`.
 
-        Views are uint8 `(3, H, W)`, verdicts `(N, 2)`. Texts that cannot be asked are left out, and
-        said in the log.
+        Label 1 stands for yes. Texts that cannot be asked are left out, and logged.
         """
         if "label" not in samples:
             raise ConfigError(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavis.models.vlm.branches import Reader, Row
+from lavis.models.vlm.branches import Reader, TokenRow
 from lavis.models.vlm.critic import VlmCritic
 
 
@@ -25,12 +25,12 @@ class TokenReader(Reader):
 
     prompt_tokens = 0
 
-    def _whole(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
+    def _whole(self, rows: Sequence[TokenRow]) -> Iterator[tuple[TokenRow, Tensor]]:
         """Count a pass over prompts side by side."""
         self.passes["whole"] += 1
         yield from self._count(rows, 0)
 
-    def _branch(self, rows: Sequence[Row], length: int) -> Iterator[tuple[Row, Tensor]]:
+    def _branch(self, rows: Sequence[TokenRow], length: int) -> Iterator[tuple[TokenRow, Tensor]]:
         """Count the beginning once, and the rests in passes as large as the bounds allow."""
         self.passes["beginning"] += 1
         self.tokens += length
@@ -38,7 +38,7 @@ class TokenReader(Reader):
             self.passes["branches"] += 1
             yield from self._count(part, length)
 
-    def _count(self, rows: Sequence[Row], shared: int) -> Iterator[tuple[Row, Tensor]]:
+    def _count(self, rows: Sequence[TokenRow], shared: int) -> Iterator[tuple[TokenRow, Tensor]]:
         lengths = [len(row.ids if self._starts is None else row.prompt) for row in rows]
         self.prompt_tokens += sum(lengths)
         self.tokens += (max(lengths) - shared) * len(rows)

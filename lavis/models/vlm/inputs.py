@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavis.common.errors import ConfigError, RecordError
-from lavis.common.multimodal import Family, answer_frame, write_chat
+from lavis.common.multimodal import VlmFamily, answer_frame, write_chat
 
 # Of a processor's outputs, those with a value for each token of the prompt.
 TYPES = ("token_type_ids", "mm_token_type_ids", "image_embeds_position_mask")
@@ -49,7 +49,7 @@ class PromptEncoder:
         family: of the model.
     """
 
-    def __init__(self, processor: Any, family: Family) -> None:
+    def __init__(self, processor: Any, family: VlmFamily) -> None:
         self.processor, self.family = processor, family
         self._marks = marks_of(processor)
         self._images = image_tokens(processor)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lavis.common.errors import RecordError
 from lavis.models.base import IGNORED
-from lavis.models.vlm.branches import Row
+from lavis.models.vlm.branches import TokenRow
 from lavis.models.vlm.model import ImagePrompt, Views, VlmModel
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Lesson:
         is_blank: it only holds the place of a text that cannot be used.
     """
 
-    row: Row
+    row: TokenRow
     target: list[int] = field(default_factory=list)
     is_blank: bool = False
 
@@ -62,7 +62,7 @@ def make_lessons(
                 except RecordError as error:
                     refused[number] = error
                     continue
-            lessons.append(Lesson(Row(encoded, at, place, target[:-1]), target))
+            lessons.append(Lesson(TokenRow(encoded, at, place, target[:-1]), target))
     log_rejects(error.reason for error in refused.values())
     return lessons
 
@@ -75,7 +75,7 @@ def fill_up(model: VlmModel, lessons: list[Lesson], count: int) -> list[Lesson]:
     if len(lessons) == count:
         return lessons
     ((_, _, encoded),) = model.encoded([[_BLANK]], [ImagePrompt(0, "?")])
-    blank = Lesson(Row(encoded, 0, -1), is_blank=True)
+    blank = Lesson(TokenRow(encoded, 0, -1), is_blank=True)
     return [*lessons, *[blank] * (count - len(lessons))]
 
 

@@ -24,7 +24,7 @@ from lavis.common.multimodal.chat import template_of
 from lavis.common.pretrained import padding_token
 from lavis.models.base import BaseModel, freeze
 from lavis.models.vlm.adapters import add_adapters, checkpoint_layers, language_part
-from lavis.models.vlm.branches import Reader, Row
+from lavis.models.vlm.branches import Reader, TokenRow
 from lavis.models.vlm.config import VlmConfig
 from lavis.models.vlm.inputs import Encoded, PromptEncoder
 
@@ -147,7 +147,7 @@ class VlmModel(BaseModel):
         result = torch.full((len(prompts), len(ids)), float("nan"), device=self.device)
         groups = self.encoded(views, prompts, refused)
         rows = [
-            Row(encoded, at, place)
+            TokenRow(encoded, at, place)
             for places, _, encoded in groups
             for at, place in enumerate(places)
         ]
@@ -177,7 +177,7 @@ class VlmModel(BaseModel):
                 with _noting(refused, [place]):
                     answer = self.answer_tokens(text, continuations[place])
                     targets[place] = torch.tensor(answer, device=self.device)
-                    rows.append(Row(encoded, at, place, answer[:-1]))
+                    rows.append(TokenRow(encoded, at, place, answer[:-1]))
         for row, logits in self._logits(rows):
             target = targets[row.place]
             chosen = logits.float().log_softmax(dim=-1).gather(1, target[:, None])
@@ -191,14 +191,14 @@ class VlmModel(BaseModel):
         The last are log-probabilities `(V,)` of all tokens, float32.
         """
         ((_, texts, encoded),) = self.encoded(views, [prompt], None)
-        ((_, logits),) = self._logits([Row(encoded, 0, 0)])
+        ((_, logits),) = self._logits([TokenRow(encoded, 0, 0)])
         return texts[0], encoded, logits[-1].float().log_softmax(dim=-1)
 
     def answer_tokens(self, prompt: str, text: str) -> list[int]:
         """Return the tokens of a continuation of a written prompt; a student's have an end."""
         return self.encoder.continuation(prompt, text)
 
-    def training_logits(self, rows: Sequence[Row]) -> list[Tensor]:
+    def training_logits(self, rows: Sequence[TokenRow]) -> list[Tensor]:
         """Return `(keep, V)` logits of the last tokens of rows, with gradients, in order."""
         with torch.autocast(self.device.type, enabled=False):
             return self.reader.together(rows)
@@ -290,7 +290,7 @@ class VlmModel(BaseModel):
             with _noting(refused, own):
                 yield own, texts, self.encoder.encode(views[image], texts)
 
-    def _logits(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Tensor]]:
+    def _logits(self, rows: Sequence[TokenRow]) -> Iterator[tuple[TokenRow, Tensor]]:
         """Read rows in the model's own precision, whatever the runner's autocast is."""
         with torch.autocast(self.device.type, enabled=False):
             yield from self.reader.logits(rows)

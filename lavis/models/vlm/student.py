@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lavis.common.errors import RecordError
 from lavis.common.registry import models
-from lavis.models.vlm.branches import Row
+from lavis.models.vlm.branches import TokenRow
 from lavis.models.vlm.config import VlmStudentConfig
 from lavis.models.vlm.critic import VlmCritic
 from lavis.models.vlm.lessons import lesson_logits, mean_loss
@@ -30,10 +30,10 @@ class VlmStudent(VlmCritic):
     config: VlmStudentConfig
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return `loss` `()`, the mean cross entropy of the N answers' tokens, ends included.
+        """Return `loss` `()`, the mean cross entropy of the answers' T tokens, of logits `(T, V)`.
 
-        Views are uint8 `(3, H, W)`. Texts that cannot be used are left out, and logged; a batch
-        without any has loss 0.
+        Ends of answers count. Texts that cannot be used are left out, and logged; a batch without
+        any has loss 0.
         """
         lessons = self.lessons(samples, self.answer_prompt, self.answers(samples))
         return {"loss": mean_loss(*lesson_logits(self, lessons))}
@@ -90,14 +90,14 @@ class VlmStudent(VlmCritic):
         most = self.config.max_texts_per_pass if self.family.is_known else 1
         refused: dict[int, RecordError] = {}
         for own, _, encoded in self.encoded(samples["views"], prompts, refused):
-            rows = [Row(encoded, at, places[number]) for at, number in enumerate(own)]
+            rows = [TokenRow(encoded, at, places[number]) for at, number in enumerate(own)]
             for start in range(0, len(rows), most):
                 part = rows[start : start + most]
                 for row, text in zip(part, self._write(part, options), strict=True):
                     written[row.place] = text
         return written
 
-    def _write(self, rows: list[Row], options: Mapping[str, Any]) -> list[str]:
+    def _write(self, rows: list[TokenRow], options: Mapping[str, Any]) -> list[str]:
         """Return what follows prompts about one image."""
         inputs = self.reader.inputs(rows, left=True)
         with torch.autocast(self.device.type, enabled=False):

@@ -3,7 +3,7 @@
 import pytest
 
 from lavis.common.errors import ConfigError
-from lavis.common.multimodal import Family, answer_frame, write_chat
+from lavis.common.multimodal import VlmFamily, answer_frame, write_chat
 from lavis.common.multimodal.chat import open_thought, template_of
 from projects.checks.tiny_vlm.parts import chat, make_tokenizer
 
@@ -41,16 +41,16 @@ def test_a_date_is_the_same_every_day():
 
 def test_without_a_template_the_family_has_a_plain_form():
     assert write_chat(Processor(None), MESSAGES) == "USER: <image>\nA cat? ASSISTANT:"
-    family = Family(prompt="Question: {text} Answer:", image="")
+    family = VlmFamily(prompt="Question: {text} Answer:", image="")
     assert write_chat(Processor(None), MESSAGES, family=family) == "Question: A cat? Answer:"
     chats = [{"role": "system", "content": "Look."}, *MESSAGES]
-    form = Family(prompt="{images}{text}")
+    form = VlmFamily(prompt="{images}{text}")
     assert write_chat(Processor(None), chats, family=form) == "<image>Look.\n\nA cat?"
 
 
 def test_braces_of_a_text_are_its_own():
     texts = [{"role": "user", "content": "{images} {text}"}]
-    assert write_chat(Processor(None), texts, family=Family(prompt="Q: {text}")) == (
+    assert write_chat(Processor(None), texts, family=VlmFamily(prompt="Q: {text}")) == (
         "Q: {images} {text}"
     )
 
@@ -122,7 +122,7 @@ def test_frames(case):
 def test_plain_forms_end_with_the_tokenizers_own_token():
     processor = Marked(None)
     assert answer_frame(processor) == (" ", "</s>")
-    assert answer_frame(processor, family=Family(prompt="{images}{text}")) == ("", "</s>")
+    assert answer_frame(processor, family=VlmFamily(prompt="{images}{text}")) == ("", "</s>")
     processor.tokenizer.eos_token = None
     with pytest.raises(ConfigError, match="its tokenizer has no end token"):
         answer_frame(processor)

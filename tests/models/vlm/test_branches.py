@@ -2,7 +2,7 @@
 
 import torch
 
-from lavis.models.vlm.branches import Row, shared_length
+from lavis.models.vlm.branches import TokenRow, shared_length
 from lavis.models.vlm.config import VlmCriticConfig
 from lavis.models.vlm.critic import VlmCritic
 from lavis.models.vlm.inputs import Encoded
@@ -11,7 +11,7 @@ from lavis.models.vlm.model import ImagePrompt
 
 def rows(*ids, visible=2, behind=()):
     encoded = Encoded([list(one) for one in ids], {}, {}, visible)
-    return [Row(encoded, at, at, list(behind)) for at in range(len(ids))]
+    return [TokenRow(encoded, at, at, list(behind)) for at in range(len(ids))]
 
 
 def test_the_longest_common_beginning_is_shared_and_the_last_token_never():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from lavis.models.student_export import StudentFacts, export_run
-from lavis.models.vlm.branches import Row
+from lavis.models.vlm.branches import TokenRow
 from lavis.models.vlm.config import VlmStudentConfig
 from lavis.models.vlm.export import export_vlm
 from lavis.models.vlm.student import VlmStudent
@@ -27,7 +27,7 @@ def tuned(folder, **options):
 
 def first_row(model, views):
     encoded = model.encoder.encode(views[0], [model.encoder.write("what is [0]?", 1)])
-    return Row(encoded, 0, 0)
+    return TokenRow(encoded, 0, 0)
 
 
 @pytest.mark.parametrize("kind", ["qwen3_vl", "gemma3", "smolvlm", "florence2"])
