@@ -20,8 +20,8 @@ def test_what_it_names_is_there(path):
     assert (ROOT / path).exists()
 
 
-def test_eight_questions_are_answered_by_one_path_each():
-    assert len(QUESTIONS) == 8 and len({path for _, path in QUESTIONS}) == 8
+def test_questions_are_answered_by_one_path_each():
+    assert len(QUESTIONS) >= 8 and len({path for _, path in QUESTIONS}) == len(QUESTIONS)
     assert all((ROOT / path).exists() for _, path in QUESTIONS)
 
 
