@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from lavis.common.pretrained import load_pretrained
 from lavis.models.vlm.inputs import as_image
 
 # Prompts of processors that have no chat template.
@@ -28,9 +29,9 @@ _OF_TOKENS = ("attention_mask", "token_type_ids", "mm_token_type_ids", "image_em
 
 def plain_inputs(folder: str, views: Sequence[Tensor], text: str) -> Any:
     """Return what a model's processor makes of views and a text."""
-    processor: Any = AutoProcessor.from_pretrained(folder)
+    processor: Any = load_pretrained(AutoProcessor, folder, refusal=folder)
     images = [as_image(view) for view in views]
-    form = FORMS.get(AutoConfig.from_pretrained(folder).model_type)
+    form = FORMS.get(load_pretrained(AutoConfig, folder, refusal=folder).model_type)
     if form is not None:
         inputs = processor(images=images[0], text=form.format(text), return_tensors="pt")
         inputs.pop("labels", None)
@@ -48,7 +49,7 @@ def plain_scores(
     folder: str, views: Sequence[Tensor], text: str, behind: Sequence[int] = ()
 ) -> Tensor:
     """Return log-probabilities `(n, V)` of what follows a prompt, and each token `behind` it."""
-    model: Any = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    model: Any = load_pretrained(AutoModelForImageTextToText, folder, refusal=folder).eval()
     inputs = plain_inputs(folder, views, text)
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = torch.tensor([[*_STARTS, *behind]])

@@ -124,7 +124,7 @@ def test_concurrency_and_rates_are_bounds(serve, settings, tmp_path):
     server.times.clear()
     replies_by_key(settings(server, rpm=1200), tmp_path, [ask(f"r{i}") for i in range(10)])
     gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
-    assert sum(gaps) >= 9 * 0.05 - 0.03
+    assert sum(gaps) >= 9 * 0.05 - 0.15  # the first may arrive late; unbounded it is about 0.01
     server.times.clear()
     # About 56 tokens each (prompt estimate 5 + limit 51), corrected to 15 when they are counted.
     config = settings(server, tpm=56 * 600, concurrency=1)
