@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lavis.common import registry
-from lavis.common.config.architectures import switch_arch, use_own_processors
+from lavis.common.config.architectures import is_switched, switch_arch, use_own_processors
 from lavis.common.config.errors import ABSENT, FAILED, UNKNOWN, WRONG, Fault, Faults, check_section
 from lavis.common.config.fields import CONFIG_ROOT
 from lavis.common.config.files import (
@@ -201,13 +201,11 @@ class _Loader:
 
     def _switched(self, node: DictConfig, arch: str) -> DictConfig:
         """Return the section without what only the run file's own arch has."""
-        file, options = self.file.get("model"), self.options.get("model")
-        if not isinstance(file, DictConfig) or not isinstance(options, DictConfig):
-            return node
-        if file.get("arch") in (None, arch) or "arch" not in options:
+        if not is_switched(self.file, self.options):
             return node
         known = {field.name for field in fields(registry.models.config_class(arch))}
-        return switch_arch(file, options, known=known, types=registry.models.defaults(arch))
+        types = registry.models.defaults(arch)
+        return switch_arch(self.file.model, self.options.model, known=known, types=types)
 
     def _use_own_processors(self, model: DictConfig | None, datasets: DictConfig) -> None:
         if model is None:
@@ -216,7 +214,7 @@ class _Loader:
             default = _default_yaml(
                 "model", registry.models, str(model.arch), model.model_type, "model_type"
             )
-            use_own_processors(default.preprocess, datasets)
+            use_own_processors(default.preprocess, datasets, self.file, self.options)
 
     def _datasets(self) -> DictConfig:
         merged = OmegaConf.create({})

@@ -32,19 +32,43 @@ def test_a_type_that_the_chosen_arch_has_stays():
     assert section == {**FILE, "arch": "blip2_critic"}
 
 
-@pytest.mark.parametrize("own", ["vlm_image", "blip_image_eval"])
-def test_processors_of_the_model_take_the_place_of_others(own):
-    node = {"name": "vlm_image", "shows": "drawn"}
-    preprocess = OmegaConf.create(
-        {
-            "vis_processor": {"train": node, "eval": node},
-            "text_processor": {"train": {"name": "base"}, "eval": {"name": "base"}},
-        }
+SHOWN = {"name": "vlm_image", "shows": "drawn"}
+BLIP = {"name": "blip_image_eval", "image_size": "${model.image_size}"}
+VLM, OTHER = {"arch": "vlm_critic"}, {"arch": "blip2"}
+
+
+@pytest.mark.parametrize(
+    ("arch", "default", "file", "options", "expected"),
+    [
+        (VLM, BLIP, None, None, SHOWN),
+        (VLM, None, None, None, SHOWN),
+        (VLM, BLIP, {"name": "blip_image_eval", "image_size": 364}, None, SHOWN),
+        # What a file or the command line says of the model's processor, and nothing of another's.
+        (VLM, BLIP, {"name": "vlm_image", "shows": "marks"}, None, {**SHOWN, "shows": "marks"}),
+        (VLM, BLIP, {"shows": "marks"}, None, {**SHOWN, "shows": "marks"}),
+        (VLM, BLIP, None, {"shows": "marks"}, {**SHOWN, "shows": "marks"}),
+        (OTHER, BLIP, {"image_size": 364}, {"shows": "marks"}, {**SHOWN, "shows": "marks"}),
+        (OTHER, BLIP, {"image_size": 364}, None, SHOWN),
+        (VLM, BLIP, {"name": "vlm_image", "shows": "crops"}, {"shows": "plain"},
+         {**SHOWN, "shows": "plain"}),
+        (VLM, {"name": "vlm_image", "shows": "mask"}, None, None, {**SHOWN, "shows": "mask"}),
+    ],
+)  # fmt: skip
+def test_processors_of_the_model_take_the_place_of_others(arch, default, file, options, expected):
+    def layer(node):
+        return {"corpus": {} if node is None else {"vis_processor": {"eval": node}}}
+
+    preprocess = {
+        "vis_processor": {"train": SHOWN, "eval": SHOWN},
+        "text_processor": {"train": {"name": "base"}, "eval": {"name": "base"}},
+    }
+    datasets = OmegaConf.merge(layer(default), layer(file), layer(options))
+    use_own_processors(
+        OmegaConf.create(preprocess),
+        datasets,
+        OmegaConf.create({"model": arch, "datasets": layer(file)}),
+        OmegaConf.create({"model": VLM, "datasets": layer(options)}),
     )
-    mine = {"name": own, "shows": "plain"}
-    datasets = OmegaConf.create({"corpus": {"vis_processor": {"eval": mine}}})
-    use_own_processors(preprocess, datasets)
-    result = datasets.corpus.vis_processor
-    assert result.eval == (mine if own == "vlm_image" else node)  # its own options stay
-    assert result.train == node
+    assert dict(datasets.corpus.vis_processor.eval) == expected
+    assert datasets.corpus.vis_processor.train == SHOWN
     assert datasets.corpus.text_processor.eval == {"name": "base"}

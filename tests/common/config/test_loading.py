@@ -105,6 +105,17 @@ def test_a_vision_language_model_may_take_the_place_of_the_files(path, monkeypat
         assert section.processor("text", "test")["name"] == "base"
 
 
+@pytest.mark.parametrize("node", [["name=vlm_image", "shows=marks"], ["shows=marks"]])
+def test_how_regions_are_shown_is_chosen_on_the_command_line(node):
+    path = ROOT / "lavis/projects/blip2/eval/unified_eval/gar_bench.yaml"
+    place = "datasets.unified_contrastive.vis_processor.eval"
+    options = ["model.arch=vlm_critic", "model.name=x", *(f"{place}.{each}" for each in node)]
+    section = load_config(path, options).datasets["unified_contrastive"]
+    assert section.processor("vis", "test") == {"name": "vlm_image", "shows": "marks"}
+    with pytest.raises(ConfigError, match="unknown option 'image_size' of processor vlm_image"):
+        load_config(path, [*options, f"{place}.image_size=224"])
+
+
 def test_the_seeds_filtering_file_loads_as_it_stands(caplog):
     config = load_config(SEEDS / "laion_critic_ft.yaml")
     assert config.model.image_size == 480
