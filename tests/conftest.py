@@ -4,6 +4,11 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says what else the machine does, not whether it holds.
+settings.register_profile("lavis", deadline=None)
+settings.load_profile("lavis")
 
 WORDS = (
     "what which colour is are [0] [1] [2] ? . : answer question rationale red blue green box dog "
