@@ -24,6 +24,10 @@ _ALONE = (
     r"walks?|walking)"
 )
 _END = r"(?!\p{L})"
+_STRAIGHT = (  # "walks right into the wall" is no side
+    r"(?!\s+(?:into|onto|up|down|through|past|by|along|across|around|out|off|back|against|"
+    r"between|towards?)(?!\p{L}))"
+)
 _WORDS = regex.compile(
     rf"(?<!\p{{L}})(?:{'|'.join(sorted(_SWAPS, key=len, reverse=True))}){_END}", regex.IGNORECASE
 )
@@ -32,7 +36,7 @@ _SURE = regex.compile(
     rf"{_SIDE}{_LINK}(?:most|hand|wards?|of|{_PLACES}){_END}"
     rf"|{_SIDE}(?:most|hand|wards?){_END}"
     rf"|{_SIDE}{_LINK}(?:and|or|to)?{_LINK}?{_SIDE}{_END}"
-    rf"|{_ALONE}{_LINK}{_SIDE}{_END}"
+    rf"|{_ALONE}{_LINK}{_SIDE}{_END}{_STRAIGHT}"
     rf"|(?:on|at|from|to|in|towards?){_LINK}{_OWNER}{_LINK}(?:far{_LINK})?{_SIDE}{_END}"
     rf"|(?:far|upper|lower|top|bottom){_LINK}{_SIDE}{_END}"
     rf")",

@@ -24,6 +24,8 @@ CHANGED = [
     ("", ""),
 ]
 UNSURE = [
+    "A man walks right into the wall.",
+    "She is leaning right up against [0].",
     "Is that right?",
     "the right one",
     "the right person for this",
