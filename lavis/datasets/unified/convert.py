@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import dataclasses
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,15 +26,22 @@ class _NoRecordError(Exception):
     """Abandons the writing of a file that would be empty."""
 
 
-def flag(default: Any = dataclasses.MISSING, name: str | None = None, **options: Any) -> Any:
+def flag(
+    default: Any = dataclasses.MISSING,
+    name: str | None = None,
+    variable: str | None = None,
+    **options: Any,
+) -> Any:
     """Return a converter's field that is a flag of its command, positional without a default.
 
     Args:
         default: of the field and the flag.
         name: of the flag, where it is not the field's.
+        variable: of the environment; where it is set, its value is the flag's default.
         options: of `ArgumentParser.add_argument`.
     """
-    return dataclasses.field(default=default, metadata={"name": name, "options": options})
+    metadata = {"name": name, "variable": variable, "options": options}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +68,7 @@ class Converter(abc.ABC):
                 continue
             name = field.metadata.get("name") or f"--{field.name.replace('_', '-')}"
             default = None if options.get("required") else field.default
+            default = os.environ.get(field.metadata.get("variable") or "") or default
             parser.add_argument(name, dest=field.name, default=default, **options)
 
     def items(self) -> Iterator[FileItem]:

@@ -7,8 +7,6 @@ are run lengths of COCO, `<PromptN>` in a text is region N of them, a choice is 
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,15 +41,11 @@ class GarBenchConverter(Converter):
 
     image_prefix: str = flag("gar_bench", help="folder of the images below the root of all")
     image_root: Path | None = flag(
-        None, type=Path, help="where images must be (default: UNIFIED_IMAGE_DIR)"
+        None,
+        variable="UNIFIED_IMAGE_DIR",
+        type=Path,
+        help="where images must be (default: UNIFIED_IMAGE_DIR)",
     )
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add a flag for each field; the image root defaults to UNIFIED_IMAGE_DIR."""
-        super().add_arguments(parser)
-        root = os.environ.get("UNIFIED_IMAGE_DIR")
-        parser.set_defaults(image_root=Path(root) if root else None)
 
     def items(self) -> Iterator[FileItem]:
         for item in read_items(self.annotations):

@@ -10,8 +10,6 @@ read: a list of candidates per instance (under any name), parallel lists, or one
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -62,17 +60,11 @@ class SherlockConverter(Converter):
     question: str = flag(QUESTION, help="default: %(default)s")
     image_root: Path | None = flag(
         None,
+        variable="UNIFIED_IMAGE_DIR",
         type=Path,
         help="for boxes in their files' sizes (default: UNIFIED_IMAGE_DIR)",
     )
     _instances: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add a flag for each field; the image root defaults to UNIFIED_IMAGE_DIR."""
-        super().add_arguments(parser)
-        root = os.environ.get("UNIFIED_IMAGE_DIR")
-        parser.set_defaults(image_root=Path(root) if root else None)
 
     def items(self) -> Iterator[FileItem]:
         grouped: dict[str, list[FileItem]] = {}
