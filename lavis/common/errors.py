@@ -9,6 +9,7 @@ import functools
 import logging
 import math
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -134,8 +135,12 @@ def data_errors(what: str, *others: type[Exception]) -> Iterator[None]:
 
 
 def brief(error: BaseException) -> str:
-    """Return an error's message in one short line, or its type where it has none."""
+    """Return an error's message in one short line, or its type where it has none.
+
+    Addresses in memory are left out, so that a reason is the same in every run.
+    """
     text = " ".join(printable(str(error)).split())
+    text = re.sub(r" at 0x[0-9a-fA-F]+>", ">", text)
     return text[:_LONGEST] or type(error).__name__
 
 

@@ -92,6 +92,7 @@ def test_names_can_be_written(name, shown):
 def test_messages_are_one_short_line():
     assert brief(ValueError("a\n  b " + "x" * 500)) == "a b " + "x" * 116
     assert brief(MemoryError()) == "MemoryError"
+    assert brief(ValueError(f"no image: {object()}")) == "no image: <object object>"
 
 
 @pytest.mark.parametrize("value", [None, True, "1", 10**400, float("nan"), float("-inf"), [1]])
