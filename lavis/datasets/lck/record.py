@@ -73,8 +73,8 @@ def read_references(record: Mapping[str, Any]) -> dict[int, Any]:
         raise RecordError(f"wrong type: mask_rles is {type(masks).__name__}, expected a list")
     for region_id, mask in enumerate(masks):
         entry = entries.get(region_id, {})
-        if mask is not None and isinstance(entry, Mapping):
-            entries[region_id] = _with_box({"name": str(region_id), "mask": mask, **entry})
+        if mask is not None and isinstance(entry, Mapping) and entry.get("mask") is None:
+            entries[region_id] = _with_box({"name": str(region_id), **entry, "mask": mask})
     return entries
 
 

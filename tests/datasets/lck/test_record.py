@@ -51,6 +51,8 @@ def test_masks_of_a_record_are_those_of_its_ids():
     references = read_references({"references": entries, "mask_rles": [MASK, MASK]})
     assert references[0] == entries[0]  # its own mask counts
     assert references[1]["obj_guess"] == "o" and references[1]["boxes"] == [[1, 1, 5, 4]]
+    entries[1]["mask"] = None
+    assert read_references({"references": entries, "mask_rles": [MASK, MASK]})[1]["mask"] == MASK
     with pytest.raises(RecordError, match="mask_rles is dict, expected a list"):
         read_references({"mask_rles": MASK})
     twice = [{"name": "1", "mask": MASK}, {"name": 1, "mask": other}]
